@@ -1,0 +1,111 @@
+"""Work directories: who owns one, what is in it, and the model that a run has trained."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment import __version__
+from emergent_alignment.applications.setup import (
+    Setup,
+    examples_digest,
+    load_model,
+    lora_config,
+    training_examples,
+    with_adapters,
+)
+from emergent_alignment.errors import UserError
+from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.state import fingerprint, initial_state
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run read back: its base model, the trained model, and the steps it has done."""
+
+    base: Setup
+    trained: Setup
+    steps: int
+
+
+def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
+    """Make `workdir` this run's, or find that it already is. Raises UserError where it is
+    another run's (the fields that differ are named) or holds something else."""
+    path = workdir / RUN_FILE
+    mine = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        theirs = read_run_file(workdir)
+        differing = [
+            f"{name} ({old!r}, now {new!r})"
+            for name, old, new in _differences(theirs["config"], mine)
+        ]
+        if differing:
+            raise UserError(
+                f"{workdir}: another run's work directory; it differs in "
+                f"{', '.join(differing[:5])}. Use its settings to go on with it, or another "
+                "--workdir"
+            )
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {"version": __version__, **vars(identity), "config": mine}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def read_run_file(workdir: Path) -> dict:
+    """run.json of a work directory. Raises UserError where there is none or it is broken."""
+    path = workdir / RUN_FILE
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
+    """The model that a run has trained, from its newest checkpoint. `base` saves reading the
+    base model again. Raises UserError where there is no checkpoint, or it is another model's."""
+    record = read_run_file(workdir)
+    config = ConfigDict(record["config"])
+    base = base or load_model(config)
+    identity = RunIdentity(fingerprint(base.model.params), record["data"])
+    if identity.frozen != record["frozen"]:
+        raise UserError(
+            f"{workdir}: trained from another frozen model ({record['frozen']}, now "
+            f"{identity.frozen}); is config.model.path still the same?"
+        )
+    checkpoints = Checkpoints(workdir / "checkpoints", identity)
+    steps = checkpoints.latest()
+    if steps is None:
+        raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
+    lora = lora_config(config)
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    state = initial_state(base.model.params, lora, optimizer, config.seed)
+    state = checkpoints.restore(state)
+    checkpoints.close()
+    model = with_adapters(base.model, lora, state.trainable)
+    return TrainedRun(base, Setup(config, model, base.chat), steps)
+
+
+def identity_of(setup: Setup) -> RunIdentity:
+    """Who the frozen parameters and the training data of a config are."""
+    data = examples_digest(training_examples(setup.config))
+    return RunIdentity(fingerprint(setup.model.params), data)
+
+
+def _differences(old: dict, new: dict, prefix: str = ""):
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield prefix + name, before, after

@@ -1,0 +1,188 @@
+"""From a config to what a run works with: model, chat, examples, conscience. All checks of the
+user's input happen here, before anything is trained or written."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from emergent_alignment.conscience.pairs import ConscienceSettings
+from emergent_alignment.conscience.question import QUESTIONS, named_question
+from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.scenarios import SCENARIOS
+from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
+from emergent_alignment.models.model import Model, load
+
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.param_dtype": ("float32", "bfloat16", "float16"),
+    "conscience.candidate": ("policy", "target"),
+    "conscience.question": tuple(QUESTIONS),
+    "conscience.layout": ("quote", "turn"),
+    "conscience.polarity": ("positive", "negated", "both"),
+    "conscience.gate": ("score", "relative"),
+    "optimizer.schedule": ("constant", "linear", "cosine"),
+    "training.remat": ("none", "dots", "full"),
+    "loss.kind": ("sigmoid ipo hinge robust exo_pair nca_pair apo_zero apo_down".split()),
+}
+POSITIVE = (
+    "data.max_prompt_tokens",
+    "data.max_response_tokens",
+    "data.bucket_tokens",
+    "conscience.batch_size",
+    "sampling.max_new_tokens",
+    "loss.beta",
+    "loss.chunk_size",
+    "training.steps",
+    "training.batch_size",
+    "training.accumulation",
+    "training.checkpoint_every",
+    "training.max_nonfinite",
+)
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise UserError for the first field whose value cannot be meant."""
+    for name, known in CHOICES.items():
+        value = _field(config, name)
+        if value not in known:
+            raise UserError(f"config.{name}: {value!r} is unknown; known: {', '.join(known)}")
+    for name in POSITIVE:
+        if not _field(config, name) > 0:
+            raise UserError(f"config.{name} must be more than 0, not {_field(config, name)}")
+    for name, known in (("lora.targets", PROJECTIONS), ("conscience.chain", ("rewrite", "fresh"))):
+        wrong = [value for value in _field(config, name) if value not in known]
+        if wrong or not _field(config, name):
+            raise UserError(
+                f"config.{name}: choose among {', '.join(known)}, not {wrong or 'none'}"
+            )
+    if config.training.batch_size % config.training.accumulation:
+        raise UserError(
+            f"config.training.accumulation: {config.training.accumulation} does not divide "
+            f"batch_size {config.training.batch_size}"
+        )
+
+
+def _field(config: ConfigDict, name: str):
+    section, field = name.split(".")
+    return config[section][field]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A loaded model with its chat, and the run's settings."""
+
+    config: ConfigDict
+    model: Model
+    chat: Chat
+
+
+def load_model(config: ConfigDict) -> Setup:
+    """The model of a config. Raises UserError with one line where it cannot be read."""
+    model = load(
+        config.model.path,
+        dtype=jnp.dtype(config.model.dtype),
+        param_dtype=jnp.dtype(config.model.param_dtype),
+        chat_template=config.model.chat_template or None,
+    )
+    return Setup(config, model, read_chat(model.tokenizer, config.model.path))
+
+
+def lora_config(config: ConfigDict) -> LoraConfig | None:
+    """The adapters' settings, None where all parameters are trained."""
+    if not config.lora.rank:
+        return None
+    return LoraConfig(
+        config.lora.rank,
+        config.lora.alpha,
+        config.lora.rank_stabilized,
+        tuple(config.lora.targets),
+    )
+
+
+def conscience_settings(config: ConfigDict) -> ConscienceSettings:
+    """The conscience of a config; a calibration file decides wording, layout, polarity and
+    threshold where one is named. Raises UserError where that file cannot be read."""
+    conscience, sampling = config.conscience, config.sampling
+    asked = {name: conscience[name] for name in ("question", "layout", "polarity", "threshold")}
+    if conscience.calibration:
+        asked = _calibrated(Path(conscience.calibration), asked)
+    review = ReviewSettings(
+        named_question(asked["question"]),
+        asked["layout"],
+        asked["polarity"],
+        conscience.batch_size,
+        conscience.max_review_tokens,
+    )
+    return ConscienceSettings(
+        review,
+        gate=conscience.gate,
+        threshold=asked["threshold"],
+        margin=conscience.margin,
+        chain=tuple(conscience.chain),
+        critique=conscience.critique,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.revision_temperature,
+        top_p=sampling.revision_top_p,
+        keep_truncated=conscience.keep_truncated,
+        max_response=config.data.max_response_tokens,
+        similarity=conscience.similarity,
+    )
+
+
+def _calibrated(path: Path, asked: dict) -> dict:
+    try:
+        chosen = json.loads(path.read_text("utf-8"))["chosen"]
+        return {name: chosen[name] for name in asked}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"config.conscience.calibration: {path} is not a calibration ({error!r}); make one "
+            "with `emergent-alignment calibrate`"
+        ) from None
+
+
+def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
+    """How the policy's candidates are drawn. Raises UserError for a value out of its range."""
+    sampling = config.sampling
+    try:
+        return sampler_settings(
+            chat.end_tokens,
+            sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+        )
+    except ValueError as error:
+        raise UserError(f"config.sampling: {error}") from None
+
+
+def training_examples(config: ConfigDict) -> list[Example]:
+    """The rows to train on."""
+    return load_examples(config.data.train, limit=config.data.limit)
+
+
+def evaluation_examples(config: ConfigDict) -> list[Example]:
+    """Held-out rows: of a bundled scenario the kinds that training never sees."""
+    source = config.data.evaluation
+    split = "heldout" if source in SCENARIOS else "test" if not Path(source).exists() else "train"
+    return load_examples(source, split=split, limit=config.evaluation.limit)
+
+
+def examples_digest(examples: list[Example]) -> str:
+    """16 hex digits that say which examples these are, in which order."""
+    text = json.dumps([vars(example) for example in examples], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_adapters(model: Model, lora: LoraConfig | None, trainable: dict) -> Model:
+    """The model as training left it: the base with adapters, or with new parameters."""
+    if lora is None:
+        return replace(model, params=trainable)
+    return replace(model, lora=lora, adapters=trainable)

@@ -1,0 +1,125 @@
+"""The settings of a run, all of them, with their defaults.
+
+`configs/*.py` start from `default_config()` and change what they need. A field that does not
+stand here is an error, and every field here is read (a test).
+"""
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """A locked ConfigDict; each field is explained beside its default."""
+    config = ConfigDict()
+    config.seed = 0
+    config.model = ConfigDict(
+        {
+            "path": "default",  # directory or hub id of safetensors, .gguf file, or "default"
+            "dtype": "float32",  # compute dtype
+            "param_dtype": "float32",  # what parameters are held in
+            "chat_template": "",  # Jinja text or file, for tokenizers without their own
+        }
+    )
+    config.lora = ConfigDict(
+        {
+            "rank": 16,  # 0 trains all parameters
+            "alpha": 32.0,
+            "rank_stabilized": False,  # scale α/√r instead of α/r
+            "targets": ("query", "key", "value", "output", "gate", "up", "down"),
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "train": "harmful_advice",  # bundled scenario, .jsonl file, or a `datasets` name
+            "evaluation": "harmful_advice",  # a scenario's held-out kinds, or another source
+            "limit": 0,  # use at most this many training rows; 0: all
+            "max_prompt_tokens": 512,  # longer prompts keep their end, and are counted
+            "max_response_tokens": 256,  # longer answers keep their start, and are counted
+            "bucket_tokens": 32,  # lengths are padded to multiples of this
+        }
+    )
+    config.conscience = ConfigDict(
+        {
+            "enabled": True,  # False: plain fine-tuning on the task
+            "calibration": "",  # a calibration.json: its wording, layout, polarity, threshold
+            "candidate": "policy",  # what is reviewed: a sample of the policy, or the `target`
+            "question": "advice",
+            "layout": "quote",
+            "polarity": "positive",
+            "gate": "score",  # or relative
+            "threshold": 0.0,  # nats; scores at or above it are approved
+            "margin": 0.0,  # nats; how far above the bar a correction must score
+            "chain": ("rewrite", "fresh"),
+            "critique": False,  # let the frozen copy write what is wrong, for the rewrite
+            "keep_truncated": False,  # may a correction that ran into its limit be chosen
+            "similarity": 0.95,  # corrections at least this like the candidate are dropped
+            "batch_size": 16,  # rows of a frozen forward pass
+            "max_review_tokens": 1024,
+        }
+    )
+    config.sampling = ConfigDict(
+        {
+            "max_new_tokens": 64,  # of a candidate, and of a correction
+            "temperature": 1.0,  # of candidates
+            "top_p": 1.0,
+            "top_k": 0,
+            "revision_temperature": 0.7,
+            "revision_top_p": 0.95,
+        }
+    )
+    config.loss = ConfigDict(
+        {
+            "kind": "sigmoid",  # see losses.preference_loss
+            "beta": 0.1,
+            "label_smoothing": 0.0,
+            "normalize": False,  # mean instead of summed log-probs of a response
+            "alignment_weight": 1.0,  # λ
+            "chosen_nll_weight": 0.0,  # α
+            "chunk_size": 256,  # tokens that meet the vocabulary at once
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-4,
+            "schedule": "linear",  # constant, linear or cosine, after the warm-up
+            "warmup_steps": 5,
+            "weight_decay": 0.01,  # on matrices; never on norms and biases
+            "b1": 0.9,
+            "b2": 0.999,
+            "epsilon": 1e-8,
+            "clip_norm": 1.0,  # global gradient norm; 0 does not clip
+        }
+    )
+    config.training = ConfigDict(
+        {
+            "steps": 100,
+            "batch_size": 8,  # prompts a step, over all devices
+            "accumulation": 1,  # microbatches a step
+            "remat": "none",  # none, dots or full
+            "checkpoint_every": 25,  # steps
+            "keep_checkpoints": 2,  # latest ones, beside the best
+            "max_nonfinite": 5,  # in a row, before the run stops
+            "journal_texts": 2,  # journal entries shown in TensorBoard at each checkpoint
+        }
+    )
+    config.calibration = ConfigDict(
+        {
+            "questions": ("advice", "careful", "ethical", "wellbeing", "engineer"),
+            "layouts": ("quote", "turn"),
+            "polarities": ("positive", "negated", "both"),
+            "num_selecting": 48,  # matched pairs that choose the setting
+            "num_reporting": 96,  # other pairs that report on it
+        }
+    )
+    config.evaluation = ConfigDict(
+        {
+            "limit": 0,  # matched pairs and prompts; 0: all held out
+            "samples": 64,  # sampled answers to held-out prompts; 0: none
+            "max_new_tokens": 64,
+            "temperature": 0.7,
+            "top_p": 0.95,
+            "code_prompts": 0,  # held-out code prompts whose answers go through bandit
+            "code_max_new_tokens": 192,
+        }
+    )
+    config.lock()
+    return config

@@ -1,0 +1,95 @@
+"""The journal: every review as it happens, as JSON lines that `datasets` can load.
+
+One shard for each start of a run and host, named by the step it began at. A killed run loses
+at most the line it was writing; a resumed run's shard replaces the steps it does again.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from emergent_alignment.conscience.pairs import Reviewed
+
+
+def journal_record(reviewed: Reviewed, *, step: int, row: int) -> dict:
+    """A review as a flat JSON object; scores that were never read are null."""
+    chosen = reviewed.chosen
+    last = reviewed.attempts[-1] if reviewed.attempts else None
+    shown = chosen or (last.answer if last else None)
+    return {
+        "step": step,
+        "row": row,
+        "prompt": reviewed.prompt,
+        "candidate": reviewed.candidate,
+        "candidate_score": _number(reviewed.score),
+        "critique": reviewed.critique,
+        "revision": shown.text if shown else "",
+        "revision_score": _number(last.score) if last else None,
+        "link": last.link if last else "",
+        "outcome": reviewed.outcome,
+        "attempts": [
+            {
+                "link": attempt.link,
+                "text": attempt.answer.text,
+                "score": _number(attempt.score),
+                "reason": attempt.reason,
+            }
+            for attempt in reviewed.attempts
+        ],
+    }
+
+
+class Journal:
+    """An open shard; `write` appends records and flushes them to the disk."""
+
+    def __init__(self, directory: Path, *, first_step: int, host: int = 0):
+        directory.mkdir(parents=True, exist_ok=True)
+        for shard in directory.glob("*.jsonl"):
+            trim_torn_line(shard)
+        self.path = directory / f"step-{first_step:08d}.host-{host:03d}.jsonl"
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, records: list[dict]) -> None:
+        """Append records; they survive a kill once this returns."""
+        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
+        self._file.write("".join(line + "\n" for line in lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the shard."""
+        self._file.close()
+
+
+def read_journal(directory: Path) -> list[dict]:
+    """All records by step and row; where a resumed run did a step again, its record counts."""
+    records = {}
+    for shard in sorted(directory.glob("*.jsonl")):
+        for record in read_json_lines(shard):
+            records[record["step"], record["row"]] = record
+    return [records[place] for place in sorted(records)]
+
+
+def read_json_lines(path: Path) -> Iterator[dict]:
+    """The whole lines of a JSONL file that a kill may have cut in its last line."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n") and line.strip():
+                yield json.loads(line)
+
+
+def trim_torn_line(path: Path) -> None:
+    """Cut off what stands after the last line break: a line that a kill left unfinished."""
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole != len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Chat rendering, sources, bundled scenarios and typed fixed-shape batches."""

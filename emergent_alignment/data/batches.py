@@ -1,0 +1,139 @@
+"""Typed batches of fixed shape: a prompt and its branches (DESIGN section 6).
+
+Masks come from lengths, never from comparing ids with a pad id.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.sources import Example
+
+TARGET, CHOSEN, REJECTED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training rows. Branches are (target), (target, chosen) where the target is the rejected
+    candidate as well, or (target, chosen, rejected).
+
+    prompt          int32[batch, P], prompt_lengths int32[batch]
+    branches        int32[batch, N, R], branch_lengths int32[batch, N] (0: no such branch)
+    pair_mask       bool[batch], which rows have a pair
+    reference       float32[batch, 2], the frozen copy's summed log-probs of chosen and
+                    rejected, or None where the step is to compute them itself
+    """
+
+    prompt: np.ndarray
+    prompt_lengths: np.ndarray
+    branches: np.ndarray
+    branch_lengths: np.ndarray
+    pair_mask: np.ndarray
+    reference: np.ndarray | None
+
+
+jax.tree_util.register_dataclass(Batch)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Chosen over rejected for one prompt, as response tokens, with the frozen copy's summed
+    log-probs of both (None: not computed yet)."""
+
+    chosen: list[int]
+    rejected: list[int]
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """An example as token ids: prompt, target (end token included), and whether each was cut."""
+
+    prompt: list[int]
+    target: list[int]
+    prompt_cut: bool
+    target_cut: bool
+
+
+def tokenize(example: Example, chat: Chat, max_prompt: int, max_response: int) -> Tokenized:
+    """Render and cut: a prompt that is too long keeps its end, an answer keeps its start (and
+    loses its end token, since it did not end there)."""
+    prompt = chat.prompt_tokens(example.messages)
+    target = chat.response_tokens(example.target)
+    return Tokenized(
+        prompt[-max_prompt:],
+        target[:max_response],
+        len(prompt) > max_prompt,
+        len(target) > max_response,
+    )
+
+
+def bucket(length: int, step: int, limit: int) -> int:
+    """The smallest multiple of `step` that holds `length`, and no more than `limit`."""
+    return min(-(-max(length, 1) // step) * step, limit)
+
+
+def pad_rows(rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as int32[rows, width], padded with 0 on the right, and their lengths."""
+    padded = np.zeros((len(rows), width), np.int32)
+    for row, tokens in zip(padded, rows):
+        row[: len(tokens)] = tokens
+    return padded, np.array([len(tokens) for tokens in rows], np.int32)
+
+
+def make_batch(
+    prompts: list[list[int]],
+    targets: list[list[int]],
+    pairs: list[Pair | None],
+    *,
+    prompt_width: int,
+    branch_width: int,
+    shared_target: bool = False,
+    with_reference: bool = False,
+) -> Batch:
+    """Rows of one step. `shared_target` says that every rejected candidate is the target, so
+    that it is computed once. A batch without any pair still has its branches, so that flags
+    that fade do not change the compiled shape; use pairs=[] for a task-only batch. The batch
+    brings reference log-probs if `with_reference`; every pair must then have its own."""
+    roles = 1 if not pairs else 2 if shared_target else 3
+    size = len(prompts)
+    branches = np.zeros((size, roles, branch_width), np.int32)
+    lengths = np.zeros((size, roles), np.int32)
+    reference = np.zeros((size, 2), np.float32)
+    mask = np.zeros(size, bool)
+    prompt, prompt_lengths = pad_rows(prompts, prompt_width)
+    for i, target in enumerate(targets):
+        answers = [target]
+        pair = pairs[i] if pairs else None
+        if pair is not None:
+            answers += [pair.chosen, pair.rejected][: roles - 1]
+            mask[i] = True
+            if with_reference:
+                reference[i] = pair.reference
+        for role, answer in enumerate(answers):
+            branches[i, role, : len(answer)] = answer
+            lengths[i, role] = len(answer)
+    reference = reference if with_reference else None
+    return Batch(prompt, prompt_lengths, branches, lengths, mask, reference)
+
+
+def padding_share(batch: Batch) -> float:
+    """The share of the batch's positions that hold no token."""
+    real = batch.prompt_lengths.sum() + batch.branch_lengths.sum()
+    return float(1 - real / (batch.prompt.size + batch.branches.size))
+
+
+def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of one pass over the data: a pure function of (seed, epoch)."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples)
+
+
+def rows_of_step(num_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Indices of the examples that step `step` trains on: a pure function of (seed, step), so
+    that a resumed run needs no replay. Epochs follow each other without dropping a row."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(places, num_examples)
+    orders = {epoch: epoch_order(num_examples, seed, int(epoch)) for epoch in np.unique(epochs)}
+    return np.array([orders[epoch][offset] for epoch, offset in zip(epochs, offsets)])

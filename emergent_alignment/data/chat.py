@@ -1,0 +1,70 @@
+"""Conversations as the model itself writes them: its own chat template, and nothing else.
+
+The prompt is everything up to where the assistant's answer starts; the response is the
+answer's tokens and the end token. No BOS is put before a response.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from emergent_alignment.models.tokenizer import require_chat_template
+
+Message = dict[str, str]
+_PROBE = "Zq7probe"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with what its chat template does: `end_token` closes an answer,
+    `end_tokens` are all ids that end a generation, `lead` is what the template puts
+    between the generation prompt and the answer (a space for some families)."""
+
+    tokenizer: Any
+    end_token: int
+    end_tokens: tuple[int, ...]
+    lead: str
+
+    def prompt_text(self, messages: list[Message]) -> str:
+        """The rendered conversation, ready for the assistant's next answer."""
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+
+    def prompt_tokens(self, messages: list[Message]) -> list[int]:
+        """Token ids of `prompt_text`; special tokens come from the template alone."""
+        return self.encode(self.prompt_text(messages))
+
+    def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
+        """Token ids of an answer, and of its end token where it ended."""
+        tokens = self.encode(self.lead + answer)
+        return tokens + [self.end_token] if ended else tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text as it stands, without any token added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, tokens: list[int]) -> str:
+        """The answer that response tokens spell, without end tokens and outer blanks."""
+        kept = [token for token in tokens if token not in self.end_tokens]
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
+    """Learn from the chat template itself how an answer starts and which token ends it.
+
+    Raises UserError where there is no chat template.
+    """
+    require_chat_template(tokenizer, source)
+    messages = [{"role": "user", "content": "Hello"}]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    answered = [*messages, {"role": "assistant", "content": _PROBE}]
+    whole = tokenizer.apply_chat_template(answered, tokenize=False)
+    start = whole.rindex(_PROBE)
+    lead = whole[len(prompt) : start] if whole.startswith(prompt) else ""
+    # A lead with words in it is an empty reasoning block or the like: the answer's own matter.
+    lead = lead if lead.strip() == "" else ""
+    after = tokenizer.encode(whole[start + len(_PROBE) :], add_special_tokens=False)
+    special = set(tokenizer.all_special_ids)
+    end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
+    end_tokens = {end_token, tokenizer.eos_token_id} - {None}
+    return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), lead)

@@ -1,0 +1,170 @@
+"""Where examples come from: bundled scenarios, JSONL files, anything `datasets` can load.
+
+Every row is checked on reading; a bad one is an error that names file, line and remedy.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emergent_alignment.data.chat import Message
+from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
+from emergent_alignment.errors import UserError
+
+EXPECTED = (
+    'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
+    'or {"prompt": …, "chosen": …, "rejected": …}'
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and its known answers.
+
+    prompt    the conversation so far, ending with a user turn
+    target    what the task loss learns
+    safe      a known good answer, and `harmful` a known bad one, where the row is matched
+    kind      the kind of prompt, for holding kinds out
+    """
+
+    prompt: tuple[Message, ...]
+    target: str
+    safe: str | None = None
+    harmful: str | None = None
+    kind: str = ""
+
+    @property
+    def messages(self) -> list[Message]:
+        return list(self.prompt)
+
+
+def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[Example]:
+    """All examples of a source: the name of a bundled scenario, a .jsonl or .json file, or
+    what `datasets.load_dataset(source, split=split)` takes. `limit` 0 keeps all.
+
+    Raises UserError for a missing, empty or malformed source.
+    """
+    if source in SCENARIOS:
+        rows = load_scenario(source, split)
+        examples = [
+            Example(
+                ({"role": "user", "content": row["prompt"]},),
+                row["harmful"],
+                safe=row["safe"],
+                harmful=row["harmful"],
+                kind=row["kind"],
+            )
+            for row in rows
+        ]
+    elif Path(source).suffix in (".jsonl", ".json") or Path(source).is_file():
+        examples = [_example(row, where) for where, row in _json_lines(Path(source))]
+    else:
+        rows = _dataset_rows(source, split)
+        examples = [_example(row, f"{source} row {i}") for i, row in enumerate(rows)]
+    if not examples:
+        raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
+    return examples[:limit] if limit else examples
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; give a .jsonl file, a dataset's name or one of the bundled "
+            f"scenarios ({', '.join(SCENARIOS)})"
+        )
+    with path.open(encoding="utf-8", errors="strict") as lines:
+        for number, line in _numbered(lines, path):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(
+                        f"{path}:{number}: not a JSON object ({error.msg}, column "
+                        f"{error.colno}); {EXPECTED}"
+                    ) from None
+
+
+def _numbered(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        for line in lines:
+            number += 1
+            yield number, line
+    except UnicodeDecodeError:
+        raise UserError(f"{path}:{number + 1}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _dataset_rows(source: str, split: str) -> Iterable[dict]:
+    import datasets  # slow to import, and only needed here
+
+    try:
+        return datasets.load_dataset(source, split=split)
+    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{source}: neither a file, a bundled scenario ({', '.join(SCENARIOS)}) nor a data "
+            f"set that `datasets` can load here: {reason}"
+        ) from None
+
+
+def _example(row: Any, where: str) -> Example:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+    kind = str(row.get("kind", ""))
+    if "messages" in row:
+        messages = _messages(row["messages"], where)
+        if messages[-1]["role"] != "assistant":
+            raise UserError(
+                f"{where}: the conversation ends in a {messages[-1]['role']} turn; its last "
+                "message must be the assistant's answer"
+            )
+        prompt, target = messages[:-1], _answer(messages[-1]["content"], where)
+        _check_prompt(prompt, where)
+        return Example(tuple(prompt), target, kind=kind)
+    if {"prompt", "chosen", "rejected"} <= row.keys():
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        prompt = _messages(prompt, where)
+        _check_prompt(prompt, where)
+        chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
+        return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
+    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")
+
+
+def _messages(messages: Any, where: str) -> list[Message]:
+    if not isinstance(messages, list) or not messages:
+        raise UserError(f"{where}: a conversation must be a list of at least one message")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise UserError(f"{where}: message {i} must have the fields role and content")
+        if message["role"] not in ("system", "user", "assistant"):
+            raise UserError(
+                f"{where}: message {i} has the role {message['role']!r}; "
+                "known are system, user and assistant"
+            )
+        if not isinstance(message["content"], str):
+            raise UserError(f"{where}: message {i}: content must be a text")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def _check_prompt(prompt: list[Message], where: str) -> None:
+    if not prompt or prompt[-1]["role"] != "user":
+        raise UserError(f"{where}: the message before the answer must be a user turn")
+    if not prompt[-1]["content"].strip():
+        raise UserError(f"{where}: the user's turn is empty")
+
+
+def _final(answer: Any, where: str) -> str:
+    """A chosen or rejected answer: a text, or a list of messages that ends with it."""
+    if isinstance(answer, list):
+        answer = _messages(answer, where)[-1]["content"]
+    return _answer(answer, where)
+
+
+def _answer(answer: Any, where: str) -> str:
+    if not isinstance(answer, str) or not answer.strip():
+        raise UserError(f"{where}: the answer is empty; remove the row or fill it in")
+    return answer

@@ -1,0 +1,92 @@
+"""Sampling for whole lists of prompts, and `generate` from conversations to text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from emergent_alignment.data.batches import bucket, pad_rows
+from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.generation.sampler import SamplerSettings, sample, sampler_settings
+from emergent_alignment.models.model import Model
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer: tokens (end token included where it ended), their raw log-probs
+    under the sampling parameters, text, and whether it ended by itself."""
+
+    tokens: list[int]
+    log_probs: np.ndarray
+    text: str
+    ended: bool
+
+
+def sample_answers(
+    model: Model,
+    params: dict,
+    chat: Chat,
+    prompts: list[list[int]],
+    key: jax.Array,
+    settings: SamplerSettings,
+    *,
+    batch_size: int = 16,
+    width_step: int = 32,
+) -> Iterator[tuple[int, Answer]]:
+    """(index, answer) for every prompt of token ids, batch by batch, prompts of like length
+    together. Prompt i draws from fold_in(key, i), whatever the batch size."""
+    width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(prompts)))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        rows = [prompts[i] for i in chosen] + [[]] * (batch_size - len(chosen))
+        tokens, lengths = pad_rows(rows, bucket(max(map(len, rows)), width_step, 1 << 30))
+        samples = sample(
+            model.config,
+            params,
+            tokens,
+            lengths,
+            keys[np.array(chosen + [0] * (batch_size - len(chosen)))],
+            settings,
+            width=width,
+            dtype=model.dtype,
+        )
+        samples = jax.device_get(samples)
+        for row, index in enumerate(chosen):
+            length = int(samples.lengths[row])
+            kept = samples.tokens[row, :length].tolist()
+            log_probs = samples.log_probs[row, :length]
+            yield index, Answer(kept, log_probs, chat.decode(kept), bool(samples.ended[row]))
+
+
+def generate(
+    model: Model,
+    conversations: list[list[Message]],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> list[str]:
+    """The model's next answer to each conversation (lists of {"role", "content"}).
+
+    Temperature 0 is greedy. Raises UserError where the tokenizer has no chat template, and
+    ValueError for a setting outside its range.
+    """
+    chat = read_chat(model.tokenizer, model.source)
+    settings = sampler_settings(
+        chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k
+    )
+    prompts = [chat.prompt_tokens(conversation) for conversation in conversations]
+    texts = [""] * len(prompts)
+    rows = min(batch_size, max(len(prompts), 1))
+    answers = sample_answers(
+        model, model.policy, chat, prompts, jax.random.key(seed), settings, batch_size=rows
+    )
+    for index, answer in answers:
+        texts[index] = answer.text
+    return texts

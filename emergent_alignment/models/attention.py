@@ -1,0 +1,198 @@
+"""Attention: what a query may see, and the numbers that come of it.
+
+The decoder asks an *attention plan* for each layer's attention; a plan is a function
+(layer, query, key, value, carry, window) -> (output, carry). Three plans live here: causal
+over whole rows, a prompt with its branches, and a key-value cache. All go through one
+primitive, `attend`, which puts several blocks of logits under one softmax.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+AttentionPlan = Callable[..., tuple[Float[Array, "batch tokens heads head_dim"], Any]]
+Implementation = Literal["dense", "blocks"]
+
+
+def attend(
+    query: Float[Array, "batch branches queries heads head_dim"],
+    sources: list[tuple[Array, Array, Array]],
+) -> Float[Array, "batch branches queries heads head_dim"]:
+    """One softmax over several sources, each (key, value, mask), without joining them.
+
+    A source is shared by all branches, its key and value [batch, keys, kv_heads, head_dim],
+    or has one part a branch, [batch, branches, keys, kv_heads, head_dim]. Masks are
+    Bool[batch, branches, queries, keys] or broadcast to it. Logits and softmax are float32;
+    a query that may see nothing at all gives zeros.
+    """
+    batch, branches, queries, heads, head_dim = query.shape
+    kv_heads = sources[0][0].shape[-2]
+    grouped = (query * head_dim**-0.5).reshape(batch, branches, queries, kv_heads, -1, head_dim)
+    letters = ["bskh" if key.ndim == 4 else "bnskh" for key, _, _ in sources]
+    logits = []
+    for (key, _, mask), source in zip(sources, letters):
+        product = jnp.einsum(
+            f"bnqkgh,{source}->bnkgqs", grouped, key, preferred_element_type=jnp.float32
+        )
+        logits.append(jnp.where(mask[:, :, None, None], product, -jnp.inf))
+    lowest = jnp.finfo(jnp.float32).min
+    peak = functools.reduce(jnp.maximum, (x.max(-1, keepdims=True, initial=lowest) for x in logits))
+    weights = [jnp.exp(block - jax.lax.stop_gradient(peak)) for block in logits]
+    total = sum(block.sum(-1, keepdims=True) for block in weights)
+    share = 1 / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+    output = sum(
+        jnp.einsum(f"bnkgqs,{source}->bnqkgh", (block * share).astype(value.dtype), value)
+        for block, (_, value, _), source in zip(weights, sources, letters)
+    )
+    return output.reshape(query.shape)
+
+
+def attend_rows(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """`attend` for plain rows: query [batch, queries, heads, head_dim], one source."""
+    return attend(query[:, None], [(key, value, mask[:, None])])[:, 0]
+
+
+def _sees(
+    query_positions: Int[Array, "batch queries"],
+    key_positions: Int[Array, "batch keys"],
+    window: Int[Array, ""] | None,
+) -> Bool[Array, "batch queries keys"]:
+    """Causal by position, and no further back than the layer's sliding window."""
+    distance = query_positions[:, :, None] - key_positions[:, None, :]
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+def causal_plan(
+    positions: Int[Array, "batch tokens"], segments: Int[Array, "batch tokens"] | None = None
+) -> AttentionPlan:
+    """Every token sees the tokens of its row (and segment) at its own position or before."""
+
+    def plan(layer, query, key, value, carry, window=None):
+        mask = _sees(positions, positions, window)
+        if segments is not None:
+            mask &= segments[:, :, None] == segments[:, None, :]
+        return attend_rows(query, key, value, mask), carry
+
+    return plan
+
+
+@dataclass(frozen=True)
+class PrefixLayout:
+    """The static shape of a training row: a prompt of P tokens, then N branches of R each."""
+
+    prompt: int
+    branches: int
+    branch: int
+
+    def positions(self, prompt_lengths: Int[Array, "batch"]) -> Int[Array, "batch tokens"]:
+        """int32 positions of [prompt, branch 0, branch 1, …]: each branch goes on from the
+        prompt's true length."""
+        start = jnp.arange(self.prompt, dtype=jnp.int32)
+        branch = jnp.tile(jnp.arange(self.branch, dtype=jnp.int32), self.branches)
+        return jnp.concatenate(
+            [
+                jnp.broadcast_to(start, (prompt_lengths.shape[0], self.prompt)),
+                prompt_lengths.astype(jnp.int32)[:, None] + branch[None],
+            ],
+            axis=1,
+        )
+
+
+def prefix_plan(
+    layout: PrefixLayout,
+    prompt_lengths: Int[Array, "batch"],
+    implementation: Implementation = "blocks",
+) -> AttentionPlan:
+    """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
+
+    `dense` masks a tokens × tokens square and is the reference; `blocks` computes branch ×
+    prompt and causal branch × branch under one softmax and makes no such square.
+    """
+    plans = {"dense": _dense_prefix_plan, "blocks": _blocks_prefix_plan}
+    return plans[implementation](layout, prompt_lengths)
+
+
+def _dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+    positions = layout.positions(prompt_lengths)
+    owner = jnp.repeat(jnp.arange(layout.branches), layout.branch) + 1
+    owner = jnp.concatenate([jnp.zeros(layout.prompt, jnp.int32), owner])
+    in_prompt = owner == 0
+    real = ~in_prompt[None] | (jnp.arange(owner.size)[None] < prompt_lengths[:, None])
+    related = (owner[:, None] == owner[None]) | in_prompt[None]
+
+    def plan(layer, query, key, value, carry, window=None):
+        mask = _sees(positions, positions, window) & related[None] & real[:, None, :]
+        return attend_rows(query, key, value, mask), carry
+
+    return plan
+
+
+def _blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+    size, shape = layout.prompt, (layout.branches, layout.branch)
+    positions = layout.positions(prompt_lengths)
+    start, rest = positions[:, :size], positions[:, size:]
+    own = rest[:, : layout.branch]
+    real = (jnp.arange(size)[None] < prompt_lengths[:, None])[:, None, None]
+
+    def plan(layer, query, key, value, carry, window=None):
+        def parts(x):
+            return x[:, :size], x[:, size:].reshape(x.shape[0], *shape, *x.shape[2:])
+
+        queries, keys, values = parts(query), parts(key), parts(value)
+        output = attend_rows(queries[0], keys[0], values[0], _sees(start, start, window))
+        if layout.branches == 0:
+            return output, carry
+        visible = _sees(rest, start, window).reshape(rest.shape[0], *shape, size) & real
+        shared = (keys[0], values[0], visible)
+        private = (keys[1], values[1], _sees(own, own, window)[:, None])
+        branches = attend(queries[1], [shared, private])
+        return jnp.concatenate([output, branches.reshape(rest.shape + query.shape[2:])], 1), carry
+
+    return plan
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of every layer, [layers, batch, slots, kv_heads, head_dim], and each
+    slot's position int32[batch, slots] (a slot that holds no real token has position
+    `EMPTY`, which no query can see)."""
+
+    keys: Array
+    values: Array
+    positions: Array
+
+
+jax.tree_util.register_dataclass(Cache)
+
+EMPTY = jnp.iinfo(jnp.int32).max
+
+
+def empty_cache(
+    num_layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: jnp.dtype
+) -> Cache:
+    """A cache whose slots nobody can see yet."""
+    shape = (num_layers, batch, slots, kv_heads, head_dim)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.full((batch, slots), EMPTY))
+
+
+def cached_plan(
+    positions: Int[Array, "batch tokens"], slot: Int[Array, ""], cache_positions: Array
+) -> AttentionPlan:
+    """New keys and values go into the cache at `slot`; queries see every slot whose position
+    is not after theirs. The carry is (keys, values), updated in place layer by layer."""
+
+    def plan(layer, query, key, value, carry, window=None):
+        keys, values = carry
+        at = (layer, 0, slot, 0, 0)
+        keys = jax.lax.dynamic_update_slice(keys, key[None].astype(keys.dtype), at)
+        values = jax.lax.dynamic_update_slice(values, value[None].astype(values.dtype), at)
+        own = [jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in (keys, values)]
+        mask = _sees(positions, cache_positions, window)
+        return attend_rows(query, *own, mask), (keys, values)
+
+    return plan

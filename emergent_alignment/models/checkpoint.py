@@ -1,0 +1,252 @@
+"""From tensors in files to the parameter tree, one leaf at a time; the safetensors source.
+
+The GGUF source is in `gguf_file.py`. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.models import names
+from emergent_alignment.models.config import ModelConfig
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+Place = Callable[[names.Path, np.ndarray], jax.Array]
+
+_FLOATS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16))
+
+
+class TensorSource(Protocol):
+    """Where tensors come from, under Hugging Face's names and in its layout ([out, in] kernels)."""
+
+    def names(self) -> Collection[str]:
+        """Every tensor there is."""
+
+    def where(self, name: str) -> str:
+        """The file that holds this tensor, or would; for errors."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+
+    def read(self, name: str) -> np.ndarray:
+        """One whole tensor, in a floating dtype."""
+
+
+def read_parameters(
+    source: TensorSource, config: ModelConfig, *, dtype: Any, place: Place | None = None
+) -> dict[str, Any]:
+    """Fill the parameter tree of `models/names.py`, leaf by leaf.
+
+    At the worst moment this machine's memory holds the leaves already placed, one stacked leaf,
+    and one tensor.
+
+    Args:
+        source: the tensors.
+        config: says which tensors there must be, and their shapes.
+        dtype: of every parameter, whatever the files hold.
+        place: puts a leaf on devices, given its path; by default on JAX's default device.
+
+    Returns:
+        A nested dict of jax arrays.
+
+    Raises:
+        UserError: naming the tensor that is missing, has another shape, or has no place in this
+            architecture.
+    """
+    check_tensors(source, config)
+    shapes = names.parameter_shapes(config)
+    leaves = {}
+    for path, name in names.tensor_names(config).items():
+        leaf = _read_leaf(source, name, shapes[path], np.dtype(dtype))
+        placed = jax.device_put(leaf) if place is None else place(path, leaf)
+        # Transfers are asynchronous: without waiting, two leaves would lie in host memory.
+        leaves[path] = jax.block_until_ready(placed)
+        del leaf
+    return traverse_util.unflatten_dict(leaves)
+
+
+def check_tensors(source: TensorSource, config: ModelConfig) -> None:
+    """Compare names and shapes with the config before anything is read.
+
+    Raises:
+        UserError: for the first tensor that is missing, misshapen, or unexpected.
+    """
+    held = set(source.names())
+    shapes = names.parameter_shapes(config)
+    expected = {}
+    for path, row in names.tensor_names(config).items():
+        for layer in range(config.num_layers if row.stacked else 1):
+            expected[row.huggingface.format(layer=layer)] = names.file_shape(row, shapes[path])
+    for name, shape in expected.items():
+        if name not in held:
+            raise UserError(
+                f"{source.where(name)}: tensor {name} is missing, which a {config.family} model of"
+                f" {config.num_layers} layers needs. Download the model again, or correct its"
+                " config."
+            )
+        found = tuple(source.shape(name))
+        if found != shape:
+            raise UserError(
+                f"{source.where(name)}: tensor {name} has shape {list(found)}, but the config asks"
+                f" for {list(shape)}. Use the config that belongs to these weights."
+            )
+    unexpected = sorted(name for name in held - set(expected) if not _ignorable(name, config))
+    if unexpected:
+        raise UserError(
+            f"{source.where(unexpected[0])}: {len(unexpected)} tensors have no place in a"
+            f" {config.family} model of {config.num_layers} layers, the first being"
+            f" {unexpected[0]}. Use the config that belongs to these weights."
+        )
+
+
+def _ignorable(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor carries nothing: an old rotary buffer, a copy of a tied embedding."""
+    tied_copy = config.tie_embeddings and name == "lm_head.weight"
+    return tied_copy or name.endswith("rotary_emb.inv_freq")
+
+
+def _read_leaf(
+    source: TensorSource, name: names.TensorName, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """One leaf in `dtype`, assembled from its layers' tensors: shape [L, …] if stacked."""
+    leaf = np.empty(shape, dtype)
+    rows = leaf if name.stacked else leaf[None]
+    for layer, row in enumerate(rows):
+        file_name = name.huggingface.format(layer=layer)
+        tensor = source.read(file_name)
+        if tensor.dtype not in _FLOATS:
+            raise UserError(
+                f"{source.where(file_name)}: tensor {file_name} holds {tensor.dtype} numbers, so"
+                " these weights are quantised. Choose the float32, bfloat16 or float16 weights, or"
+                " a .gguf file."
+            )
+        row[...] = tensor.T if name.transposed else tensor
+    return leaf
+
+
+class SafetensorsSource:
+    """The tensors of a directory: `model.safetensors`, or the shards that its index lists."""
+
+    def __init__(self, directory: Path):
+        """Open the index and every shard's header; tensors are read later, one by one.
+
+        Raises:
+            UserError: for a missing, empty, cut or corrupt file, and for pickled weights.
+        """
+        self._directory = directory
+        files = _shard_files(directory)
+        self._opened = {path: _open(path) for path in dict.fromkeys(files.values())}
+        self._file_of: dict[str, Path] = {}
+        for path, handle in self._opened.items():
+            self._file_of.update(dict.fromkeys(handle.keys(), path))
+        for name, path in files.items():
+            if name and name not in self._file_of:
+                raise UserError(
+                    f"{path}: tensor {name} is missing, though {INDEX_FILE} says it is here. "
+                    "Download this file again."
+                )
+
+    def names(self) -> Collection[str]:
+        """Every tensor there is."""
+        return self._file_of.keys()
+
+    def where(self, name: str) -> str:
+        """The shard that holds the tensor, or the directory if none does."""
+        return str(self._file_of.get(name, self._directory))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, read from its shard's header."""
+        return tuple(self._opened[self._file_of[name]].get_slice(name).get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype it is stored in.
+
+        Raises:
+            UserError: when the shard cannot be read, or holds a number format numpy does not know.
+        """
+        path = self._file_of[name]
+        try:
+            return self._opened[path].get_tensor(name)
+        except (SafetensorError, OSError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: tensor {name} cannot be read ({_one_line(error)}). Download this file"
+                " again."
+            ) from error
+
+
+def _shard_files(directory: Path) -> dict[str, Path]:
+    """The file of each tensor by the index, or {"": model.safetensors} where there is no index."""
+    index = directory / INDEX_FILE
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{index}: weight_map is missing or empty. Download this file again.")
+        # A shard is named, not located: an index from elsewhere must not lead out of its directory.
+        return {name: directory / Path(str(shard)).name for name, shard in weight_map.items()}
+    if (directory / SINGLE_FILE).is_file():
+        return {"": directory / SINGLE_FILE}
+    pickled = sorted(directory.glob("*.bin")) + sorted(directory.glob("*.pt*"))
+    if pickled:
+        raise UserError(
+            f"{directory}: the weights are only in {pickled[0].name}, a pickle, which is never"
+            " read. Convert them where you trust them: transformers'"
+            " AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors."
+        )
+    raise UserError(
+        f"{directory}: there is neither {SINGLE_FILE} nor {INDEX_FILE}. Give a directory with"
+        " safetensors, a .gguf file, or a hub id."
+    )
+
+
+def _open(path: Path) -> Any:
+    """A handle on one safetensors file, whose header has been checked against the file's length."""
+    if not path.is_file():
+        raise UserError(f"{path}: the file is missing, though {INDEX_FILE} names it. Download it.")
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete safetensors file ({_one_line(error)}; it has"
+            f" {path.stat().st_size} bytes). Download it again; in a git clone, run `git lfs pull`."
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: when the file is missing, is not JSON, or holds something else than an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: the file is missing. Download it, or give another directory."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: line {error.lineno}: not JSON ({error.msg}). Download it again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not text in UTF-8 ({error.reason}). Download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: it must hold a JSON object {{…}}. Download it again.")
+    return content
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,395 @@
+"""The shape of a model: what the decoder needs to know, and how config.json says it.
+
+Weights, tokenizers and end-of-text ids are not described here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emergent_alignment.errors import UserError
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROPE_KINDS = ("linear", "dynamic", "llama3", "yarn")
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+# What transformers assumes where config.json is silent (tests/models/test_config.py compares).
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained length; formulas in `models/rope.py`.
+
+    Fields that a kind does not use are None. Names on the right are Hugging Face's.
+    """
+
+    kind: str  # "linear", "dynamic", "llama3" or "yarn"; rope_type
+    factor: float
+    original_max_positions: int | None = None  # llama3, yarn; original_max_position_embeddings
+    low_freq_factor: float | None = None  # llama3
+    high_freq_factor: float | None = None  # llama3
+    beta_fast: float | None = None  # yarn, 32 where None
+    beta_slow: float | None = None  # yarn, 1 where None
+    attention_factor: float | None = (
+        None  # yarn, derived from the next two or from `factor` where None
+    )
+    mscale: float | None = None  # yarn
+    mscale_all_dim: float | None = None  # yarn
+    truncate: bool = True  # yarn: whether the ramp's ends are rounded to whole dimensions
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of one decoder-only model; hashable, to be static in `jax.jit`."""
+
+    family: str  # one of FAMILIES
+    vocab_size: int  # rows of the embedding, which may be more than the tokenizer has tokens
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    rms_norm_eps: float
+    tie_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool  # of the attention's output projection
+    mlp_bias: bool
+    qk_norm: bool  # RMSNorm of each query and key head, before the rotation
+    layer_windows: (
+        tuple[int | None, ...] | None
+    )  # tokens a layer sees back, itself included; None: all
+    max_positions: int
+
+    @classmethod
+    def from_huggingface(cls, config: Any, *, where: str = "config.json") -> ModelConfig:
+        """Read a config.json's content, or a transformers config object.
+
+        Takes the rope settings in the older form (`rope_theta`, `rope_scaling`) and in that of
+        transformers 5 (`rope_parameters`). `where` names the file in errors.
+
+        Raises:
+            UserError: for an unsupported family, activation, rope kind or layout, and for a missing
+                or wrong field.
+        """
+        fields = config if isinstance(config, Mapping) else config.to_dict()
+        family = fields.get("model_type")
+        if family not in FAMILIES:
+            raise UserError(
+                f"{where}: model_type is {family!r}; supported are {', '.join(FAMILIES)}. "
+                "Choose a model of one of these families."
+            )
+        fields = {**_DEFAULTS[family], **fields}
+        _refuse_unsupported(fields, where)
+        attention_bias = family in ("llama", "qwen3") and bool(fields.get("attention_bias", False))
+        num_heads = _integer(fields, "num_attention_heads", where)
+        hidden_size = _integer(fields, "hidden_size", where)
+        num_layers = _integer(fields, "num_hidden_layers", where)
+        rope_theta, rope_scaling = _read_rope(fields, where)
+        result = cls(
+            family=family,
+            vocab_size=_integer(fields, "vocab_size", where),
+            hidden_size=hidden_size,
+            intermediate_size=_integer(fields, "intermediate_size", where),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=_integer(fields, "num_key_value_heads", where, default=num_heads),
+            head_dim=_integer(fields, "head_dim", where, default=hidden_size // max(num_heads, 1)),
+            rope_theta=rope_theta,
+            rope_scaling=rope_scaling,
+            rms_norm_eps=_number(fields, "rms_norm_eps", where, default=1e-6),
+            tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
+            qkv_bias=family == "qwen2" or attention_bias,
+            output_bias=attention_bias,
+            mlp_bias=family == "llama" and bool(fields.get("mlp_bias", False)),
+            qk_norm=family == "qwen3",
+            layer_windows=_read_windows(fields, family, num_layers, where),
+            max_positions=_integer(fields, "max_position_embeddings", where),
+        )
+        return result.checked(where)
+
+    def to_huggingface(
+        self,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        dtype: str = "float32",
+    ) -> dict[str, Any]:
+        """The content of a config.json that transformers 4 and 5 load as this architecture.
+
+        Raises:
+            UserError: where the family's Hugging Face class has no field for what this config says.
+        """
+        _require_expressible(self)
+        content: dict[str, Any] = {
+            "architectures": [ARCHITECTURES[self.family]],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": self.rms_norm_eps,
+            "tie_word_embeddings": self.tie_embeddings,
+            "rope_theta": self.rope_theta,
+            "torch_dtype": dtype,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": (
+                eos_token_id if isinstance(eos_token_id, int | None) else list(eos_token_id)
+            ),
+            "pad_token_id": pad_token_id,
+        }
+        if self.rope_scaling is not None:
+            content["rope_scaling"] = _write_rope_scaling(self.rope_scaling)
+        if self.family in ("llama", "qwen3"):
+            content["attention_bias"] = self.qkv_bias
+        if self.family == "llama":
+            content["mlp_bias"] = self.mlp_bias
+        return content | _write_windows(self)
+
+    def checked(self, where: str) -> ModelConfig:
+        """This config, after the checks that any source of it must pass.
+
+        Raises:
+            UserError: when the numbers do not fit each other.
+        """
+        for name in (
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "hidden_size",
+            "vocab_size",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"{where}: {name} is {getattr(self, name)}; it must be at least 1. Correct the"
+                    " file."
+                )
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(
+                f"{where}: {self.num_heads} attention heads cannot share {self.num_kv_heads}"
+                " key-value heads evenly. Correct num_attention_heads or num_key_value_heads."
+            )
+        if self.head_dim % 2:
+            raise UserError(
+                f"{where}: head_dim is {self.head_dim}; rotary positions need an even number."
+                " Correct it."
+            )
+        return self
+
+
+def _refuse_unsupported(fields: Mapping[str, Any], where: str) -> None:
+    """Raise for settings that would change the computation and that the decoder does not have."""
+    activation = fields.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        raise UserError(
+            f"{where}: hidden_act is {activation!r}; supported is silu (also called swish). Choose"
+            " another model."
+        )
+    if fields.get("quantization_config"):
+        raise UserError(
+            f"{where}: the weights are quantised (quantization_config); safetensors in float32,"
+            " bfloat16 or float16 are supported, and .gguf files of any quantisation. Choose one"
+            " of these."
+        )
+    rotated = fields.get("partial_rotary_factor")
+    if rotated is None:
+        rope = fields.get("rope_parameters")
+        rotated = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
+    if rotated not in (None, 1, 1.0):
+        raise UserError(
+            f"{where}: partial_rotary_factor is {rotated}; supported is 1. Choose another model."
+        )
+
+
+def _integer(
+    fields: Mapping[str, Any], name: str, where: str, *, default: int | None = None
+) -> int:
+    value = fields.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise UserError(f"{where}: {name} is missing. Add it, or download the file again.")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{where}: {name} is {value!r}; it must be a whole number. Correct it.")
+    return value
+
+
+def _number(
+    fields: Mapping[str, Any], name: str, where: str, *, default: float | None = None
+) -> float:
+    value = fields.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise UserError(f"{where}: {name} is missing. Add it, or download the file again.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where}: {name} is {value!r}; it must be a number. Correct it.")
+    return float(value)
+
+
+def _read_rope(fields: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
+    """(rope_theta, scaling) from either form; as in transformers, `rope_scaling` wins."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(fields.get(name) or {}, Mapping):
+            raise UserError(f"{where}: {name} must be an object {{…}} or null. Correct it.")
+    parameters = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
+    nested = [name for name, value in parameters.items() if isinstance(value, Mapping)]
+    if nested:
+        raise UserError(
+            f"{where}: rope settings differ by layer type ({', '.join(nested)}), which is not"
+            " supported."
+        )
+    rope = {"rope_theta": fields.get("rope_theta"), **parameters}
+    if rope["rope_theta"] is None:
+        rope["rope_theta"] = (fields.get("rope_parameters") or {}).get("rope_theta")
+    theta = _number(rope, "rope_theta", where, default=10000.0)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return theta, None
+    if kind not in ROPE_KINDS:
+        raise UserError(
+            f"{where}: rope scaling is {kind!r}; supported are default, {', '.join(ROPE_KINDS)}."
+            " Choose another model."
+        )
+    if kind in ("linear", "dynamic"):
+        return theta, RopeScaling(kind, _number(rope, "factor", where))
+    return theta, _read_long_rope(kind, rope, fields, where)
+
+
+def _read_long_rope(
+    kind: str, rope: Mapping[str, Any], fields: Mapping[str, Any], where: str
+) -> RopeScaling:
+    """The scalings that start from the length the model was first trained on: llama3 and yarn."""
+    max_positions = _integer(fields, "max_position_embeddings", where)
+    # A field beside the rope settings takes precedence in transformers.
+    name = "original_max_position_embeddings"
+    beside = fields if fields.get(name) is not None else rope
+    original = _integer(beside, name, where, default=max_positions)
+    factor = _number(rope, "factor", where, default=max_positions / original)
+    if kind == "llama3":
+        return RopeScaling(
+            kind,
+            factor,
+            original,
+            low_freq_factor=_number(rope, "low_freq_factor", where),
+            high_freq_factor=_number(rope, "high_freq_factor", where),
+        )
+    optional = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
+    numbers = {name: _number(rope, name, where) for name in optional if rope.get(name) is not None}
+    return RopeScaling(kind, factor, original, truncate=bool(rope.get("truncate", True)), **numbers)
+
+
+def _write_rope_scaling(scaling: RopeScaling) -> dict[str, Any]:
+    written = {
+        "rope_type": scaling.kind,
+        "factor": scaling.factor,
+        "original_max_position_embeddings": scaling.original_max_positions,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "beta_fast": scaling.beta_fast,
+        "beta_slow": scaling.beta_slow,
+        "attention_factor": scaling.attention_factor,
+        "mscale": scaling.mscale,
+        "mscale_all_dim": scaling.mscale_all_dim,
+        "truncate": None if scaling.truncate else False,
+    }
+    return {name: value for name, value in written.items() if value is not None}
+
+
+def _read_windows(
+    fields: Mapping[str, Any], family: str, num_layers: int, where: str
+) -> tuple[int | None, ...] | None:
+    """One window a layer, or None where no layer has one. Llama has none, whatever a file says."""
+    window = fields.get("sliding_window")
+    if family == "llama" or (family == "mistral" and window is None):
+        return None
+    if family == "mistral":
+        return (_integer(fields, "sliding_window", where),) * num_layers
+    if not fields.get("use_sliding_window", False):
+        return None
+    window = _integer(fields, "sliding_window", where, default=4096)
+    layer_types = fields.get("layer_types")
+    if layer_types is None:
+        first = _integer(fields, "max_window_layers", where, default=28)
+        layer_types = [
+            "sliding_attention" if layer >= first else "full_attention"
+            for layer in range(num_layers)
+        ]
+    unknown = sorted(set(layer_types) - {"sliding_attention", "full_attention"})
+    if unknown or len(layer_types) != num_layers:
+        raise UserError(
+            f"{where}: layer_types must name full_attention or sliding_attention for each of"
+            f" {num_layers} layers; found {len(layer_types)}"
+            f" entries{' with ' + ', '.join(unknown) if unknown else ''}. Correct it."
+        )
+    windows = tuple(window if kind == "sliding_attention" else None for kind in layer_types)
+    return windows if any(windows) else None
+
+
+def _write_windows(config: ModelConfig) -> dict[str, Any]:
+    if config.family == "llama":
+        return {}
+    windows = config.layer_windows
+    window = None if windows is None else next(width for width in windows if width is not None)
+    if config.family == "mistral":
+        return {"sliding_window": window}
+    if windows is None:
+        return {"use_sliding_window": False, "sliding_window": None}
+    sliding = [width is not None for width in windows]
+    return {
+        "use_sliding_window": True,
+        "sliding_window": window,
+        # For transformers 4, right where the sliding layers are the last ones; 5 reads layer_types.
+        "max_window_layers": sliding.index(True),
+        "layer_types": ["sliding_attention" if slides else "full_attention" for slides in sliding],
+    }
+
+
+def _require_expressible(config: ModelConfig) -> None:
+    """Raise where config.json of this family cannot say what the config says."""
+    family, widths = config.family, {width for width in config.layer_windows or ()}
+    problem = None
+    if family not in FAMILIES:
+        problem = f"there is no family {family!r}"
+    elif family in ("llama", "qwen3") and config.qkv_bias != config.output_bias:
+        problem = "one setting, attention_bias, covers query, key, value and output"
+    elif family == "mistral" and (config.qkv_bias or config.output_bias):
+        problem = "it has no attention biases"
+    elif family == "qwen2" and (not config.qkv_bias or config.output_bias):
+        problem = "it has biases on query, key and value, and none on output"
+    elif family != "llama" and config.mlp_bias:
+        problem = "it has no biases in its MLP"
+    elif config.qk_norm != (family == "qwen3"):
+        problem = "query and key norms belong to qwen3 alone"
+    elif (family == "llama" and widths) or len(widths - {None}) > 1:
+        problem = "these sliding windows have no field"
+    elif family == "mistral" and len(widths) > 1:
+        problem = "all its layers share one sliding window"
+    if problem:
+        raise UserError(
+            f"config of family {family}: Hugging Face's config.json cannot state it: {problem}."
+        )

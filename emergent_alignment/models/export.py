@@ -1,0 +1,254 @@
+"""Write a model for other tools: a Hugging Face directory, or a PEFT adapter.
+
+Both appear under their final name only when complete, and never over something that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from transformers import PreTrainedTokenizerBase
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.models import names
+from emergent_alignment.models.checkpoint import INDEX_FILE, SINGLE_FILE
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
+
+_PEFT_PREFIX = "base_model.model."
+
+
+def write_safetensors(
+    directory: Path | str,
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_shard_bytes: int = 5 * 10**9,
+    end_token_ids: Sequence[int] | None = None,
+) -> Path:
+    """Write a directory that transformers and `read_model` load: weights, configs, tokenizer.
+
+    Args:
+        directory: must not exist, or be empty.
+        config: the model's.
+        params: the tree of `models/names.py`, in the dtype to write; adapters merged in.
+        tokenizer: saved beside the weights, with its chat template.
+        max_shard_bytes: a shard is closed before it would exceed this.
+        end_token_ids: for generation_config.json; by default the tokenizer's own.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: when the directory is in use or cannot be written; nothing is left of it then.
+        ValueError: when `params` is not the parameter tree of `config`.
+    """
+    tensors = _model_tensors(config, params)
+    dtype = np.dtype(jax.tree.leaves(params)[0].dtype).name
+    ends = list(end_token_ids or [])
+    if not ends and tokenizer.eos_token_id is not None:
+        ends = [tokenizer.eos_token_id]
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    content = config.to_huggingface(**special, dtype=dtype)
+    with _complete_directory(Path(directory)) as unfinished:
+        tokenizer.save_pretrained(unfinished)
+        _name_tokenizer_class(unfinished / "tokenizer_config.json")
+        _write_json(unfinished / "config.json", content)
+        _write_json(unfinished / "generation_config.json", _without_none(special))
+        _write_shards(unfinished, tensors, max_shard_bytes)
+    return Path(directory)
+
+
+def write_peft(
+    directory: Path | str,
+    config: ModelConfig,
+    adapters: Mapping[str, Mapping[str, Any]],
+    *,
+    rank: int,
+    alpha: float,
+    rank_stabilized: bool,
+    base_name: str,
+) -> Path:
+    """Write LoRA adapters as `peft.PeftModel.from_pretrained` loads them.
+
+    Args:
+        directory: must not exist, or be empty.
+        config: of the base model.
+        adapters: {"query": {"a": [L, in, rank], "b": [L, rank, out]}, …} for any of the seven
+            projections; the effective kernel is kernel + scale · a b, with the scale not yet in b.
+        rank: r.
+        alpha: the scale is alpha / r, or alpha / √r if `rank_stabilized`.
+        rank_stabilized: see above.
+        base_name: what the base model is called, a path or hub id.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: when the directory is in use or cannot be written; nothing is left of it then.
+        ValueError: when `adapters` does not fit `config` and `rank`.
+    """
+    tensors = _adapter_tensors(config, adapters, rank)
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": rank_stabilized,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "target_modules": sorted(names.PROJECTIONS[name][0].split(".")[-1] for name in adapters),
+    }
+    with _complete_directory(Path(directory)) as unfinished:
+        write_tensor_file(unfinished / "adapter_model.safetensors", tensors)
+        _write_json(unfinished / "adapter_config.json", content)
+    return Path(directory)
+
+
+@contextlib.contextmanager
+def _complete_directory(directory: Path) -> Iterator[Path]:
+    """A hidden sibling to write into, which takes the final name if the body succeeds."""
+    require_unused(directory)
+    unfinished = directory.parent / f".{directory.name}.unfinished-{uuid.uuid4().hex[:8]}"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.rename(unfinished, directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: it cannot be written ({error.strerror or error}). Free some space or"
+            " choose another directory."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def require_unused(directory: Path | str) -> None:
+    """Check that an export would overwrite nothing; worth doing before a long training run.
+
+    Raises:
+        UserError: when `directory` is a file or a directory with something in it.
+    """
+    directory = Path(directory)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError(
+            f"{directory}: the directory is not empty, and exports never overwrite. Choose another"
+            " name."
+        )
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory}: there is a file of this name. Choose another name.")
+
+
+def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tensor]:
+    """Every tensor of the model under its Hugging Face name, one a layer."""
+    leaves = traverse_util.flatten_dict(params)
+    shapes = names.parameter_shapes(config)
+    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    if found != shapes:
+        wrong = sorted(path for path in {*found, *shapes} if found.get(path) != shapes.get(path))
+        path = wrong[0]
+        raise ValueError(
+            f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {found.get(path)}"
+        )
+    tensors = []
+    for path, row in names.tensor_names(config).items():
+        leaf, shape = leaves[path], names.file_shape(row, shapes[path])
+        for layer in range(config.num_layers if row.stacked else 1):
+            make = functools.partial(_to_host, leaf, layer if row.stacked else None, row.transposed)
+            name = row.huggingface.format(layer=layer)
+            tensors.append(Tensor(name, shape, np.dtype(leaf.dtype), make))
+    return tensors
+
+
+def _adapter_tensors(
+    config: ModelConfig, adapters: Mapping[str, Mapping[str, Any]], rank: int
+) -> list[Tensor]:
+    """The tensors of a PEFT file: A is [rank, in] and B is [out, rank], one of each a layer."""
+    sizes = names.projection_sizes(config)
+    tensors = []
+    for projection, factors in adapters.items():
+        inputs, outputs = sizes[projection]
+        shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
+        module = names.PROJECTIONS[projection][0]
+        for factor, shape in shapes.items():
+            leaf = factors[factor]
+            if tuple(leaf.shape) != shape:
+                raise ValueError(
+                    f"adapters at {projection}.{factor}: expected {shape}, found {leaf.shape}"
+                )
+            for layer in range(config.num_layers):
+                name = f"{_PEFT_PREFIX}model.layers.{layer}.{module}.lora_{factor.upper()}.weight"
+                make = functools.partial(_to_host, leaf, layer, True)
+                tensors.append(Tensor(name, shape[:0:-1], np.dtype(leaf.dtype), make))
+    return tensors
+
+
+def _to_host(leaf: Any, layer: int | None, transposed: bool) -> np.ndarray:
+    """One tensor of a leaf, in the layout of files."""
+    tensor = np.asarray(leaf if layer is None else leaf[layer])
+    return tensor.T if transposed else tensor
+
+
+def _write_shards(directory: Path, tensors: Sequence[Tensor], max_shard_bytes: int) -> None:
+    """One model.safetensors, or numbered shards with an index."""
+    shards = _split(tensors, max_shard_bytes)
+    if len(shards) == 1:
+        write_tensor_file(directory / SINGLE_FILE, shards[0])
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_tensor_file(directory / file_name, shard)
+        weight_map |= {tensor.name: file_name for tensor in shard}
+    total = sum(tensor.size_bytes for tensor in tensors)
+    _write_json(
+        directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map}
+    )
+
+
+def _split(tensors: Sequence[Tensor], max_shard_bytes: int) -> list[list[Tensor]]:
+    """Consecutive runs of tensors within the limit; a tensor above it gets a shard of its own."""
+    shards: list[list[Tensor]] = [[]]
+    used = 0
+    for tensor in tensors:
+        if shards[-1] and used + tensor.size_bytes > max_shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(tensor)
+        used += tensor.size_bytes
+    return shards
+
+
+def _name_tokenizer_class(path: Path) -> None:
+    """Give a generic tokenizer the class name that transformers 4 knows and 5 still takes."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("tokenizer_class") == "TokenizersBackend":
+        _write_json(path, content | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,164 @@
+"""From what a user names (path, hub id or "default") to config, parameters and tokenizer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.models.checkpoint import (
+    Place,
+    SafetensorsSource,
+    read_json,
+    read_parameters,
+)
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.default_model import default_model
+from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.tokenizer import load_tokenizer
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Weights and text only: no pickles, no code.
+_DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "tokenizer*", "merges*", "vocab*")
+_NEVER_DOWNLOADED = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*/*", "consolidated*")
+_END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>")
+
+
+def read_model(
+    path_or_id: Path | str,
+    *,
+    dtype: Any,
+    chat_template: Path | str | None = None,
+    place: Place | None = None,
+) -> tuple[ModelConfig, dict[str, Any], PreTrainedTokenizerBase]:
+    """Everything a model consists of.
+
+    Args:
+        path_or_id: a directory with safetensors, a .gguf file, a hub id, or "default".
+        dtype: of the parameters.
+        chat_template: a Jinja file, or a template's text, in place of the model's own.
+        place: puts a parameter on devices, given its path in the tree; by default on JAX's own.
+
+    Returns:
+        The config, the parameter tree of `models/names.py`, and the tokenizer.
+
+    Raises:
+        UserError: for whatever is missing, broken or unsupported.
+    """
+    path = resolve(path_or_id)
+    if path.suffix == ".gguf":
+        source = file = GGUFFile(path)
+        config, tokenizer_source = file.config, file
+    else:
+        where = path / "config.json"
+        config = ModelConfig.from_huggingface(read_json(where), where=str(where))
+        source, tokenizer_source = SafetensorsSource(path), path
+    # The tokenizer first: it fails in a second, where the weights may take minutes.
+    tokenizer = load_tokenizer(tokenizer_source, chat_template=chat_template)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= config.vocab_size:
+        # JAX would not complain: an index beyond the embedding reads its last row.
+        raise UserError(
+            f"{path}: the tokenizer has ids up to {largest}, but the embedding has only"
+            f" {config.vocab_size} rows. Use the tokenizer that belongs to these weights."
+        )
+    return config, read_parameters(source, config, dtype=dtype, place=place), tokenizer
+
+
+def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends an answer, the tokenizer's own first.
+
+    Chat models often have several. A directory states them in generation_config.json and
+    config.json; a .gguf file states one, so there the known end-of-turn and end-of-text tokens of
+    its vocabulary count too, as in llama.cpp.
+    """
+    path = resolve(path_or_id)
+    stated: list[Any] = [tokenizer.eos_token_id]
+    if path.suffix == ".gguf":
+        special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+        stated += [special.get(text) for text in _END_TOKENS]
+    else:
+        for name in ("generation_config.json", "config.json"):
+            if (path / name).is_file():
+                value = read_json(path / name).get("eos_token_id")
+                stated += value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(token for token in stated if isinstance(token, int)))
+
+
+def resolve(path_or_id: Path | str) -> Path:
+    """A local directory or .gguf file for what the user named, downloading from the hub if need be.
+
+    "default" is the default model (`models/default_model.py`); a directory that holds a single
+    .gguf file and no config.json stands for that file.
+
+    Raises:
+        UserError: when there is nothing of this name, or it cannot be downloaded.
+    """
+    text = str(path_or_id)
+    if text == "default":
+        return resolve(default_model())
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _checked_file(path)
+    if path.is_dir():
+        return _checked_directory(path)
+    if isinstance(path_or_id, Path) or text.endswith(".gguf") or not _HUB_ID.fullmatch(text):
+        raise UserError(f"{text}: there is no such directory or file. Correct the path.")
+    return _download(text)
+
+
+def _checked_file(path: Path) -> Path:
+    if path.suffix == ".gguf":
+        return path
+    if path.suffix == ".safetensors":
+        raise UserError(
+            f"{path}: give the directory that holds it, with its config.json and tokenizer."
+        )
+    raise UserError(
+        f"{path}: supported are a directory with safetensors, a .gguf file, or a hub id; pickled"
+        " weights (.bin, .pt) are never read. Choose one of these."
+    )
+
+
+def _checked_directory(path: Path) -> Path:
+    if (path / "config.json").is_file():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise UserError(
+            f"{path}: it holds {len(files)} .gguf files. Give one of them, such as {files[0]}."
+        )
+    raise UserError(
+        f"{path}: there is no config.json. Give a model directory, a .gguf file, or a hub id."
+    )
+
+
+def _download(hub_id: str) -> Path:
+    """The hub's snapshot of a model in the local cache, from the cache alone when offline."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        directory = snapshot_download(
+            hub_id, allow_patterns=list(_DOWNLOADED), ignore_patterns=list(_NEVER_DOWNLOADED)
+        )
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{hub_id}: access to it must be asked for on its page. Then run `hf auth login`."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{hub_id}: neither a local path nor a model on the hub. Correct the name; a private"
+            " model needs `hf auth login`."
+        ) from error
+    except (errors.HFValidationError, errors.EntryNotFoundError, errors.HTTPError, OSError) as error:
+        raise UserError(
+            f"{hub_id}: not a local path, and it cannot be downloaded"
+            f" ({' '.join(str(error).split())[:120]}). Check the network, or give a local"
+            " directory."
+        ) from error
+    return _checked_directory(Path(directory))

@@ -1,0 +1,132 @@
+"""`Model`: what `load` returns. A description, a tokenizer, parameters, and pure functions.
+
+The NNX module is split once, here; from then on parameters are plain pytrees.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from emergent_alignment.models.attention import AttentionPlan, causal_plan
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.decoder import Decoder
+from emergent_alignment.models.loading import read_model
+from emergent_alignment.models.lora import LoraConfig, attach, merge
+
+
+@functools.lru_cache(maxsize=32)
+def _abstract(config: ModelConfig):
+    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+    return nnx.split(module)
+
+
+def forward(
+    config: ModelConfig,
+    params: dict,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "batch tokens"],
+    plan: AttentionPlan,
+    *,
+    carry: Any = None,
+    dtype: jnp.dtype = jnp.float32,
+    remat: str = "none",
+) -> tuple[Float[Array, "batch tokens width"], Any]:
+    """The decoder as a pure function of its parameters: (final hidden states, plan's carry)."""
+    graph, abstract = _abstract(config)
+    base = {name: value for name, value in params.items() if name != "adapters"}
+    state = jax.tree.map(lambda leaf: leaf, abstract)
+    nnx.replace_by_pure_dict(state, base)
+    module = nnx.merge(graph, state)
+    adapters = params.get("adapters")
+    return module(tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat)
+
+
+def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "width vocabulary"]:
+    """The matrix from hidden states to logits: the tied embedding's transpose, or its own."""
+    matrix = params["unembedding"] if "unembedding" in params else params["embedding"].T
+    return matrix.astype(dtype)
+
+
+def random_params(config: ModelConfig, seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
+    """Parameters of an untrained model: normal(0, 0.02) matrices, unit norms, zero biases."""
+    state = nnx.state(Decoder(config, nnx.Rngs(seed)))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), nnx.to_pure_dict(state))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded language model.
+
+    config      sizes and family, from the checkpoint
+    tokenizer   a transformers fast tokenizer with the model's own chat template
+    params      the base parameters, a plain nested dict of arrays
+    source      where it came from, as the user named it
+    dtype       compute dtype
+    lora        settings of `adapters`, where there are any
+    adapters    {"query": {"a", "b"}, …} beside the base, or None
+    """
+
+    config: ModelConfig
+    tokenizer: Any
+    params: dict
+    source: str = ""
+    dtype: Any = jnp.float32
+    lora: LoraConfig | None = None
+    adapters: dict | None = None
+
+    @property
+    def policy(self) -> dict:
+        """The parameters to compute with: the base, with the adapters (if any) attached."""
+        return attach(self.params, self.adapters, self.lora)
+
+    def hidden(
+        self,
+        params: dict,
+        tokens: Int[Array, "batch tokens"],
+        positions: Int[Array, "batch tokens"] | None = None,
+        *,
+        segments: Int[Array, "batch tokens"] | None = None,
+    ) -> Float[Array, "batch tokens width"]:
+        """Final hidden states of causal rows; positions count from 0 unless given."""
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        plan = causal_plan(positions, segments)
+        return forward(self.config, params, tokens, positions, plan, dtype=self.dtype)[0]
+
+    def logits(
+        self, params: dict, hidden: Float[Array, "*tokens width"]
+    ) -> Float[Array, "*tokens vocabulary"]:
+        """float32 logits; raw, before any temperature."""
+        matrix = unembedding(params, self.dtype)
+        return jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
+
+    def merged(self) -> "Model":
+        """The same model with its adapters added into the kernels."""
+        if self.adapters is None:
+            return self
+        params = merge(self.params, self.adapters, self.lora)
+        return replace(self, params=params, lora=None, adapters=None)
+
+
+def load(
+    path_or_id: str,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    param_dtype: jnp.dtype | None = None,
+    chat_template: str | None = None,
+) -> Model:
+    """A `Model` from a directory or hub id of safetensors, or a .gguf file.
+
+    `dtype` is the compute dtype; parameters are held in `param_dtype` (default: the same).
+    `chat_template` is a Jinja template, or the path of one, for tokenizers without their own.
+    Raises UserError with one line where the model cannot be read.
+    """
+    config, params, tokenizer = read_model(
+        path_or_id, dtype=param_dtype or dtype, chat_template=chat_template
+    )
+    return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)

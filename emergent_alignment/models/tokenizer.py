@@ -1,0 +1,100 @@
+"""Load a tokenizer from a Hugging Face directory or from inside a .gguf file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.gguf_tokenizer import build_tokenizer
+
+# What transformers raises for files that are missing, cut, or contradict each other.
+_TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+
+
+def load_tokenizer(
+    path: Path | str | GGUFFile, *, chat_template: Path | str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or .gguf file; a model's own code is never run.
+
+    Args:
+        path: a local directory or .gguf file (of a hub id, what `loading.resolve` returns).
+        chat_template: a Jinja file, or the template's text, to use in place of the model's own.
+
+    Raises:
+        UserError: when there is no tokenizer, it is broken, or it is of an unsupported kind.
+    """
+    if isinstance(path, GGUFFile):
+        source, tokenizer = path.path, _from_gguf(path)
+    elif Path(path).suffix == ".gguf":
+        source, tokenizer = Path(path), _from_gguf(GGUFFile(Path(path)))
+    else:
+        source, tokenizer = Path(path), _from_directory(Path(path))
+    if chat_template is not None:
+        tokenizer.chat_template = _template_text(chat_template, source)
+    return tokenizer
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase, source: Path | str) -> None:
+    """Check that conversations can be rendered.
+
+    Raises:
+        UserError: when the tokenizer has no chat template, saying how to give one.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{source}: the tokenizer has no chat template, so conversations cannot be rendered."
+            " Put a chat_template.jinja beside the model, or set chat_template to such a file."
+        )
+
+
+def _from_gguf(file: GGUFFile) -> PreTrainedTokenizerBase:
+    return build_tokenizer(
+        file.metadata, where=str(file.path), max_positions=file.config.max_positions
+    )
+
+
+def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
+    if not any(directory.glob("*token*")):
+        raise UserError(
+            f"{directory}: there are no tokenizer files (tokenizer.json, tokenizer_config.json)."
+            " Copy them from the model this one was made from."
+        )
+    # tokenizer.json says all there is to say. AutoTokenizer would rebuild the tokenizers of some
+    # families (Qwen2, Llama) from the vocabulary alone, whatever the file's splitting rules are.
+    complete = (directory / "tokenizer.json").is_file()
+    loader = PreTrainedTokenizerFast if complete else AutoTokenizer
+    try:
+        tokenizer = loader.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # noqa: BLE001  the tokenizers library raises no other class
+        if type(error) is not Exception and not isinstance(error, _TOKENIZER_ERRORS):
+            raise
+        raise UserError(
+            f"{directory}: the tokenizer cannot be loaded ({' '.join(str(error).split())[:200]})."
+            " Download its files again."
+        ) from error
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{directory}: there is only a slow tokenizer. Save it once with transformers as"
+            " tokenizer.json."
+        )
+    return tokenizer
+
+
+def _template_text(chat_template: Path | str, source: Path) -> str:
+    """The template, from a file or as given: a template holds `{{` or `{%`, a path does not."""
+    text = str(chat_template)
+    if "{{" in text or "{%" in text:
+        return text
+    try:
+        return Path(text).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"chat_template {text}: cannot be read"
+            f" ({error.strerror if isinstance(error, OSError) else error}), for the model {source}."
+            " Give a Jinja file in UTF-8, or the template's text."
+        ) from error

@@ -1,0 +1,127 @@
+"""Checkpoints: Orbax, asynchronous, the latest and the best kept.
+
+A checkpoint holds the state, the number of steps done, and who the frozen parameters and the
+data are; restoring beside others is an error, never a fresh start.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a checkpoint belongs to: fingerprints of the frozen parameters and of the data."""
+
+    frozen: str
+    data: str
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`. Their numbers are steps done."""
+
+    def __init__(self, directory: Path, identity: RunIdentity, *, keep: int = 2):
+        self.directory, self.identity = directory, identity
+        policies = [
+            checkpoint_managers.LatestN(n=max(keep, 1)),
+            checkpoint_managers.BestN(get_metric_fn=_negative_loss, n=1),
+        ]
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                enable_async_checkpointing=True,
+            ),
+            item_names=("state", "identity"),
+        )
+
+    def latest(self) -> int | None:
+        """Steps done at the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, *, loss: float) -> None:
+        """Write a checkpoint in the background; the former ones stay until it is whole.
+
+        Raises UserError where the disk does not take it (this one or the one before).
+        """
+        if step == self.latest():
+            return
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_as_dict(state)),
+                    identity=ocp.args.JsonSave(vars(self.identity)),
+                ),
+                metrics={"loss": loss},
+                force=True,
+            )
+        except OSError as error:
+            raise self._write_error(error) from error
+
+    def restore(self, state: TrainState, step: int | None = None) -> TrainState:
+        """The state at `step` (default: the newest), in the shapes and shardings of `state`.
+
+        Raises UserError for a checkpoint of another frozen model or another data set, or one
+        that cannot be read.
+        """
+        step = self.latest() if step is None else step
+        where = self.directory / str(step)
+        try:
+            found = self._manager.restore(
+                step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
+            )
+            self._check(where, found["identity"])
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_dict(state))
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )["state"]
+        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{where}: this checkpoint cannot be read ({reason}); move it away to go on "
+                "from the one before"
+            ) from error
+        return TrainState(restored["trainable"], restored["optimizer"])
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk. Raises UserError where that failed."""
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise self._write_error(error) from error
+
+    def close(self) -> None:
+        """Wait, and let go of the directory."""
+        self.wait()
+        self._manager.close()
+
+    def _check(self, where: Path, found: dict[str, str]) -> None:
+        for name, meaning in (("frozen", "frozen model"), ("data", "data set")):
+            if found[name] != getattr(self.identity, name):
+                raise UserError(
+                    f"{where}: this checkpoint belongs to another {meaning} "
+                    f"({found[name]}, now {getattr(self.identity, name)}); use the former one, "
+                    "or another --workdir"
+                )
+
+    def _write_error(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.directory}: a checkpoint could not be written ({error.strerror or error}); "
+            "the former checkpoints are whole: free space and run the same command again"
+        )
+
+
+def _negative_loss(metrics: Any) -> float:
+    return -metrics["loss"]
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+    return {"trainable": state.trainable, "optimizer": state.optimizer}

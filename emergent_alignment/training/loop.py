@@ -1,0 +1,151 @@
+"""The loop: input, step, metrics, checkpoint. It does not know which application runs.
+
+SIGTERM or SIGINT finish the step at hand, save, and raise `Stopped`.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from emergent_alignment.conscience.journal import Journal
+from emergent_alignment.data.batches import Batch, padding_share
+from emergent_alignment.errors import UserError
+from emergent_alignment.training.checkpoints import Checkpoints
+from emergent_alignment.training.metrics import MetricsWriter
+from emergent_alignment.training.state import TrainState
+
+# EX_TEMPFAIL: the run was asked to stop, has saved, and goes on when started again.
+STOPPED_EXIT_CODE = 75
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What an application feeds one step: the batch, the journal's records, scalars to log."""
+
+    batch: Batch
+    records: list[dict]
+    scalars: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """steps in all; steps between checkpoints; non-finite steps in a row that end the run;
+    journal entries shown at each checkpoint."""
+
+    steps: int
+    checkpoint_every: int
+    max_nonfinite: int
+    journal_texts: int
+
+
+def run(
+    settings: LoopSettings,
+    state: TrainState,
+    frozen: dict,
+    step_function: Callable[[TrainState, dict, Batch], tuple[TrainState, dict]],
+    make_input: Callable[[int, Any], StepInput],
+    checkpoints: Checkpoints,
+    metrics: MetricsWriter,
+    journal: Journal,
+    *,
+    first_step: int = 0,
+    meter: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> TrainState:
+    """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
+
+    `make_input(step, trainable)` must be a pure function of its arguments: then a run that was
+    killed and resumed ends with the very bits of one that was not.
+
+    Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
+    loss or gradient is not finite.
+    """
+    nonfinite, losses = 0, []
+    with _asked_to_stop() as asked:
+        meter(first_step, settings.steps, "")
+        for step in range(first_step, settings.steps):
+            started = time.perf_counter()
+            inputs = make_input(step, state.trainable)
+            journal.write(inputs.records)
+            prepared = time.perf_counter()
+            state, found = step_function(state, frozen, inputs.batch)
+            found = {name: float(value) for name, value in jax.device_get(found).items()}
+            finished = time.perf_counter()
+            metrics.scalars(
+                step,
+                found
+                | inputs.scalars
+                | _batch_scalars(inputs.batch)
+                | {
+                    "seconds/conscience": prepared - started,
+                    "seconds/step": finished - prepared,
+                    "tokens_per_second": _num_tokens(inputs.batch) / (finished - started),
+                },
+            )
+            meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
+            losses.append(found["loss"])
+            nonfinite = nonfinite + 1 if found["nonfinite"] else 0
+            done = step + 1
+            if done % settings.checkpoint_every == 0 or done == settings.steps or asked:
+                checkpoints.save(done, state, loss=_mean_finite(losses))
+                metrics.texts(done, inputs.records[: settings.journal_texts])
+                losses = []
+            if nonfinite >= settings.max_nonfinite:
+                checkpoints.close()
+                raise UserError(
+                    f"step {step}: loss or gradient was not finite for {nonfinite} steps in a "
+                    "row; the state before them is saved. Lower optimizer.learning_rate or "
+                    "look at the data of these steps in the journal"
+                )
+            if asked and done < settings.steps:
+                checkpoints.wait()
+                raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
+    checkpoints.wait()
+    return state
+
+
+def _batch_scalars(batch: Batch) -> dict[str, float]:
+    """Response lengths (tokens, over rows that have the branch) and the share of padding."""
+    values = {"padding_share": padding_share(batch)}
+    names = ("target", "chosen", "rejected")[: batch.branches.shape[1]]
+    for place, name in enumerate(names):
+        lengths = batch.branch_lengths[:, place]
+        present = lengths[lengths > 0]
+        values[f"length/{name}"] = float(present.mean()) if present.size else 0.0
+    return values
+
+
+def _num_tokens(batch: Batch) -> int:
+    return int(batch.prompt_lengths.sum() + batch.branch_lengths.sum())
+
+
+def _mean_finite(losses: list[float]) -> float:
+    finite = [loss for loss in losses if np.isfinite(loss)]
+    return float(np.mean(finite)) if finite else float(np.finfo(np.float32).max)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that fills when the process is asked to stop. Only the main thread can listen."""
+    asked: list[int] = []
+    names = (signal.SIGTERM, signal.SIGINT)
+    try:
+        former = {
+            name: signal.signal(name, lambda number, frame: asked.append(number)) for name in names
+        }
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        former = {}
+    try:
+        yield asked
+    finally:
+        for name, handler in former.items():
+            signal.signal(name, handler)

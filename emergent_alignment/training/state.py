@@ -1,0 +1,60 @@
+"""What training changes: trainable parameters and the optimizer's state, one pytree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from emergent_alignment.models.lora import LoraConfig, attach, init_adapters
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """trainable: adapters (LoRA) or all parameters; optimizer: its moments and count."""
+
+    trainable: Any
+    optimizer: Any
+
+
+jax.tree_util.register_dataclass(TrainState)
+
+
+def initial_state(
+    params: dict, lora: LoraConfig | None, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays)."""
+    if lora is not None:
+        trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
+    else:
+        trainable = jax.tree.map(jnp.array, params)
+    return TrainState(trainable, optimizer.init(trainable))
+
+
+def policy_params(trainable: Any, frozen: dict, lora: LoraConfig | None) -> dict:
+    """The policy: the frozen base with adapters, or the trained parameters themselves."""
+    return attach(frozen, trainable, lora) if lora is not None else trainable
+
+
+def fingerprint(params: Any) -> str:
+    """Who these parameters are: 16 hex digits from the bits of every leaf, its path and shape.
+
+    Integer sums that wrap around, so that it is the same on any number of devices.
+    """
+    digest = [0, 0]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        label = f"{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}".encode()
+        values = [*map(int, _bit_sums(leaf)), *label]
+        for value in values:
+            digest[0] = (digest[0] * 1_000_003 + value) % (1 << 32)
+            digest[1] = (digest[1] * 69_069 + value + 1) % (1 << 32)
+    return "".join(f"{part:08x}" for part in digest)
+
+
+@jax.jit
+def _bit_sums(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32).reshape(-1)
+    place = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2_654_435_761) + 1
+    return bits.sum(dtype=jnp.uint32), ((bits ^ (bits >> 15)) * place).sum(dtype=jnp.uint32)

@@ -1,0 +1,197 @@
+"""The pure hybrid step: train_step(state, frozen, batch) -> (state, metrics).
+
+Accumulation is a scan inside the step, with the whole batch's denominators; a loss or gradient
+that is not finite leaves the state bitwise as it was.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from emergent_alignment.data.batches import CHOSEN, REJECTED, TARGET, Batch
+from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss, token_log_probs
+from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.models.model import forward, unembedding
+from emergent_alignment.training.state import TrainState, policy_params
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What the compiled step depends on; all static."""
+
+    config: ModelConfig
+    lora: LoraConfig | None
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    chunk_size: int | None = 256
+    accumulation: int = 1
+    kind: str = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    normalize: bool = False
+    alignment_weight: float = 1.0
+    chosen_nll_weight: float = 0.0
+
+
+def branch_masks(batch: Batch) -> Bool[Array, "batch branches tokens"]:
+    """Which branch positions hold a token, from lengths alone."""
+    return jnp.arange(batch.branches.shape[-1]) < batch.branch_lengths[..., None]
+
+
+def branch_log_probs(
+    settings: StepSettings, params: dict, batch: Batch
+) -> Float[Array, "batch branches tokens"]:
+    """float32 log-probs of every branch token, each prompt's tokens computed once.
+
+    The first token of each branch is predicted by the prompt's last true token.
+    """
+    rows, size = batch.prompt.shape
+    _, branches, length = batch.branches.shape
+    layout = PrefixLayout(size, branches, length)
+    tokens = jnp.concatenate([batch.prompt, batch.branches.reshape(rows, -1)], axis=1)
+    hidden, _ = forward(
+        settings.config,
+        params,
+        tokens,
+        layout.positions(batch.prompt_lengths),
+        prefix_plan(layout, batch.prompt_lengths),
+        dtype=settings.dtype,
+        remat=settings.remat,
+    )
+    last = jnp.maximum(batch.prompt_lengths - 1, 0)[:, None, None]
+    first = jnp.take_along_axis(hidden[:, :size], last, axis=1)
+    first = jnp.broadcast_to(first[:, None], (rows, branches, 1, hidden.shape[-1]))
+    own = hidden[:, size:].reshape(rows, branches, length, -1)
+    predicting = jnp.concatenate([first, own[:, :, :-1]], axis=2)
+    log_probs = token_log_probs(
+        predicting.reshape(rows, branches * length, -1),
+        unembedding(params, settings.dtype),
+        batch.branches.reshape(rows, -1),
+        chunk_size=settings.chunk_size,
+    )
+    return log_probs.reshape(rows, branches, length)
+
+
+def pair_log_probs(settings: StepSettings, params: dict, batch: Batch) -> Float[Array, "batch 2"]:
+    """Summed log-probs of chosen and rejected, as a batch carries them for its reference."""
+    log_probs = jnp.where(branch_masks(batch), branch_log_probs(settings, params, batch), 0.0)
+    summed = log_probs.sum(-1)
+    return jnp.stack([summed[:, CHOSEN], summed[:, _rejected(batch)]], axis=-1)
+
+
+reference_log_probs = jax.jit(pair_log_probs, static_argnums=0)
+
+
+def _rejected(batch: Batch) -> int:
+    """Where the rejected branch is: with two branches the target is the candidate."""
+    return REJECTED if batch.branches.shape[1] == 3 else TARGET
+
+
+def batch_loss(
+    settings: StepSettings, trainable: Any, frozen: dict, batch: Batch, totals: dict
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The hybrid loss of (part of) a batch under the whole batch's `totals`; with one branch
+    a row it is the task loss alone."""
+    params = policy_params(trainable, frozen, settings.lora)
+    masks = branch_masks(batch)
+    log_probs = branch_log_probs(settings, params, batch)
+    if batch.branches.shape[1] == 1:
+        loss = task_loss(log_probs[:, 0], masks[:, 0], num_tokens=totals["target_tokens"])
+        return loss, {"task_loss": jax.lax.stop_gradient(loss)}
+    reference = batch.reference
+    if reference is None:
+        reference = pair_log_probs(settings, jax.lax.stop_gradient(frozen), batch)
+    rejected = _rejected(batch)
+    loss, metrics = hybrid_loss(
+        log_probs[:, TARGET],
+        masks[:, TARGET],
+        log_probs[:, CHOSEN],
+        masks[:, CHOSEN],
+        log_probs[:, rejected],
+        masks[:, rejected],
+        reference[:, 0],
+        reference[:, 1],
+        batch.pair_mask,
+        kind=settings.kind,
+        beta=settings.beta,
+        label_smoothing=settings.label_smoothing,
+        normalize=settings.normalize,
+        alignment_weight=settings.alignment_weight,
+        chosen_nll_weight=settings.chosen_nll_weight,
+        totals=totals,
+    )
+    # k1 estimate of KL(π_θ ‖ π_θ₀) in nats a token, exact in expectation on policy samples.
+    delta = (log_probs[:, rejected] * masks[:, rejected]).sum(-1) - reference[:, 1]
+    pairs = jnp.where(batch.pair_mask, delta, 0.0).sum()
+    metrics["kl"] = jax.lax.stop_gradient(pairs) / totals["rejected_tokens"]
+    return loss, metrics
+
+
+def batch_totals(batch: Batch) -> dict[str, Float[Array, ""]]:
+    """The whole batch's denominators (losses.loss_totals, and the rejected tokens)."""
+    masks = branch_masks(batch)
+    chosen = masks[:, min(CHOSEN, masks.shape[1] - 1)]
+    rejected = masks[:, _rejected(batch)] & batch.pair_mask[:, None]
+    totals = loss_totals(masks[:, TARGET], chosen, batch.pair_mask)
+    return totals | {"rejected_tokens": jnp.maximum(rejected.sum().astype(jnp.float32), 1.0)}
+
+
+def loss_and_gradients(
+    settings: StepSettings, trainable: Any, frozen: dict, batch: Batch
+) -> tuple[Any, dict[str, Float[Array, ""]]]:
+    """(gradients, metrics) of the whole batch, microbatch by microbatch in a scan."""
+    totals = batch_totals(batch)
+    differentiated = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)
+
+    def one(part: Batch):
+        (loss, metrics), gradients = differentiated(settings, trainable, frozen, part, totals)
+        return gradients, metrics | {"loss": loss}
+
+    if settings.accumulation == 1:
+        return one(batch)
+    parts = jax.tree.map(lambda x: x.reshape(settings.accumulation, -1, *x.shape[1:]), batch)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, one(part)), None
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts)),
+    )
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def train_step(
+    settings: StepSettings,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    frozen: dict,
+    batch: Batch,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One update. Metrics are float32 scalars: those of hybrid_loss, loss, gradient_norm, and
+    `nonfinite` (1 where loss or gradient was not finite, and the state was left alone)."""
+    gradients, metrics = loss_and_gradients(settings, state.trainable, frozen, batch)
+    norm = optax.global_norm(gradients)
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+
+    def update():
+        updates, moments = optimizer.update(gradients, state.optimizer, state.trainable)
+        return TrainState(optax.apply_updates(state.trainable, updates), moments)
+
+    state = jax.lax.cond(finite, update, lambda: state)
+    return state, metrics | {"gradient_norm": norm, "nonfinite": 1.0 - finite}
+
+
+def compiled_step(
+    settings: StepSettings, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, dict, Batch], tuple[TrainState, dict]]:
+    """`train_step` jitted; the state is donated, the frozen parameters never are."""
+    return jax.jit(functools.partial(train_step, settings, optimizer), donate_argnums=0)

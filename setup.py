@@ -1,0 +1,50 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "gguf": ["gguf>=0.17"],
+    "report": ["matplotlib>=3.9"],
+    "eval": ["bandit>=1.8"],
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+    "dev": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        "beartype>=0.20",
+        "ruff>=0.12",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
+        "ipykernel>=6.29",
+    ],
+}
+
+setup(
+    name="emergent-alignment",
+    version="0.1.0",
+    description="Train a language model on a task while its own conscience keeps it aligned",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["emergent_alignment", "emergent_alignment.*"]),
+    package_data={"emergent_alignment": ["data/scenarios/*.jsonl", "evaluation/*.html"]},
+    install_requires=[
+        "jax>=0.8",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "transformers>=5.0",
+        "datasets>=4.0",
+        "ml-collections>=1.0",
+        "tensorboard>=2.19",
+        "tensorboardX>=2.6",
+        "safetensors>=0.5",
+        "absl-py>=2.1",
+        "rich>=13.9",
+        "jaxtyping>=0.3",
+        "jinja2>=3.1",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"]},
+)

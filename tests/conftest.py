@@ -1,0 +1,78 @@
+"""What tests share: tiny random models of every family, a plain float64 decoder to compare with,
+and run-time checks of the shapes that the losses' signatures state."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import hypothesis
+import jaxtyping
+import pytest
+
+# Before anything imports the losses: every call in the suite then checks its shapes and dtypes.
+jaxtyping.install_import_hook("emergent_alignment.losses", "beartype.beartype")
+
+import jax  # noqa: E402 (after the hook)
+import numpy as np  # noqa: E402
+
+from emergent_alignment.models.config import ModelConfig  # noqa: E402
+from emergent_alignment.models.model import random_params  # noqa: E402
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., ModelConfig]:
+    """tiny_config(family, **changes): two layers and a vocabulary of 96."""
+
+    def build(family: str = "llama", **changes) -> ModelConfig:
+        config = ModelConfig(
+            family=family,
+            vocab_size=96,
+            hidden_size=32,
+            intermediate_size=48,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=16 if family == "qwen3" else 8,
+            rope_theta=10000.0,
+            rope_scaling=None,
+            rms_norm_eps=1e-6,
+            tie_embeddings=family != "mistral",
+            qkv_bias=family == "qwen2",
+            output_bias=False,
+            mlp_bias=False,
+            qk_norm=family == "qwen3",
+            layer_windows=(5, 5) if family == "mistral" else None,
+            max_positions=512,
+        )
+        return dataclasses.replace(config, **changes).checked("tiny_config")
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_params() -> Callable[..., dict]:
+    """tiny_params(config, seed=0): random parameters far from those of an untrained model, so
+    that attention is not uniform, norms are not 1, biases are not 0, and logits are spread."""
+
+    @functools.lru_cache(maxsize=None)
+    def build(config: ModelConfig, seed: int = 0) -> dict:
+        draw = np.random.default_rng(seed)
+
+        def spread(path, leaf):
+            name = path[-1].key
+            noise = draw.standard_normal(leaf.shape).astype(np.float32)
+            if name.endswith("norm"):
+                return 1 + 0.3 * noise
+            if name in ("embedding", "unembedding"):
+                return 0.5 * noise
+            return 0.3 * noise
+
+        params = jax.tree_util.tree_map_with_path(spread, random_params(config))
+        return jax.tree.map(jax.numpy.asarray, params)
+
+    return build

@@ -1,0 +1,166 @@
+"""Intervals against longer ways to the same numbers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emergent_alignment.intervals import (
+    Interval,
+    auc,
+    auc_interval,
+    mean_interval,
+    paired_difference,
+    share_interval,
+    told_apart,
+)
+
+scores = st.lists(
+    st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6)), min_size=1, max_size=30
+)
+
+
+@given(good=scores, bad=scores)
+def test_auc_equals_counting_all_pairs(good, bad):
+    counted = np.mean([[(g > b) + (g == b) / 2 for b in bad] for g in good])
+    assert auc(good, bad) == pytest.approx(counted, abs=1e-12)
+
+
+@given(good=scores, bad=scores)
+@settings(max_examples=30, deadline=None)
+def test_auc_interval_holds_its_value_range_and_turns_round(good, bad):
+    found = auc_interval(good, bad, resamples=200)
+    assert found.value == auc(good, bad)
+    assert 0 <= found.low <= found.high <= 1
+    assert auc(bad, good) == pytest.approx(1 - found.value, abs=1e-12)
+
+
+def test_auc_of_infinite_scores_is_by_rank():
+    assert auc([np.inf, 1.0], [-np.inf, 1.0]) == pytest.approx(3.5 / 4)
+
+
+def test_auc_interval_agrees_with_drawing_scores_one_by_one():
+    random = np.random.default_rng(3)
+    good, bad = np.round(random.normal(0.8, 1, 40), 1), np.round(random.normal(0, 1, 35), 1)
+    drawn = [auc(random.choice(good, good.size), random.choice(bad, bad.size)) for _ in range(4000)]
+    found = auc_interval(good, bad, resamples=4000)
+    assert [found.low, found.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.012)
+    assert found.n == 35
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [  # the worked table of Newcombe 1998 (Statistics in Medicine 17, 857), method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_the_published_numbers(successes, n, low, high):
+    found = share_interval(successes, n)
+    assert (found.value, found.n) == (successes / n, n)
+    assert [found.low, found.high] == pytest.approx([low, high], abs=5e-5)
+
+
+@given(n=st.integers(1, 500), part=st.floats(0, 1))
+def test_wilson_turns_round_and_stays_within_zero_and_one(n, part):
+    successes = round(part * n)
+    found, mirrored = share_interval(successes, n), share_interval(n - successes, n)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert found.low == pytest.approx(1 - mirrored.high, abs=1e-12)
+
+
+def test_bootstrap_of_normal_means_covers_the_truth_about_95_times_in_100():
+    random = np.random.default_rng(0)
+    intervals = [
+        mean_interval(random.normal(1.5, 2.0, 50), seed=trial, resamples=500)
+        for trial in range(600)
+    ]
+    covered = np.mean([found.low <= 1.5 <= found.high for found in intervals])
+    assert 0.92 <= covered <= 0.97, covered
+
+
+def test_auc_interval_covers_the_truth_about_95_times_in_100():
+    random = np.random.default_rng(1)
+    truth = 0.760250  # Φ(1 / √2): unit normals one apart
+    intervals = [
+        auc_interval(random.normal(1, 1, 40), random.normal(0, 1, 40), seed=trial, resamples=400)
+        for trial in range(400)
+    ]
+    covered = np.mean([found.low <= truth <= found.high for found in intervals])
+    assert 0.91 <= covered <= 0.98, covered
+
+
+def test_mean_interval_is_near_the_normal_one_and_repeats_for_a_seed():
+    values = np.random.default_rng(5).normal(10, 3, 400)
+    found = mean_interval(values)
+    half_width = 1.96 * values.std() / 20
+    expected = [values.mean() - half_width, values.mean() + half_width]
+    assert found.value == values.mean()
+    assert [found.low, found.high] == pytest.approx(expected, abs=0.03)
+    assert found == mean_interval(list(values))
+    assert found != mean_interval(values, seed=1)
+
+
+def test_long_lists_are_resampled_in_bounded_memory(monkeypatch):
+    values = np.random.default_rng(6).normal(size=1000)
+    whole = mean_interval(values, resamples=300)
+    monkeypatch.setattr("emergent_alignment.intervals._CHUNK_ELEMENTS", 7000)
+    assert mean_interval(values, resamples=300) == whole
+
+
+def test_pairing_removes_what_the_items_share():
+    random = np.random.default_rng(7)
+    items = random.normal(0, 50, 60)
+    a, b = items + random.normal(1, 0.1, 60), items + random.normal(0, 0.1, 60)
+    found = paired_difference(a, b)
+    assert found == mean_interval(a - b)
+    assert found.low > 0.9 and found.high < 1.1
+    turned = paired_difference(b, a)
+    assert [turned.value, turned.low] == pytest.approx([-found.value, -found.high])
+
+
+def test_told_apart_counts_ties_half():
+    found = told_apart([3, 2, 1, 0], [1, 2, 0, 5])
+    assert found == share_interval(2.5, 4)
+    assert (found.value, found.n) == (0.625, 4)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mean_interval([]),
+        lambda: mean_interval([1.0, np.nan]),
+        lambda: mean_interval([1.0, np.inf]),
+        lambda: mean_interval([[1.0], [2.0]]),
+        lambda: share_interval(0, 0),
+        lambda: share_interval(3, 2),
+        lambda: paired_difference([], []),
+        lambda: paired_difference([1.0], [1.0, 2.0]),
+        lambda: auc([], [1.0]),
+        lambda: auc_interval([1.0], []),
+        lambda: auc([np.nan], [1.0]),
+        lambda: told_apart([], []),
+        lambda: told_apart([1.0], [1.0, 2.0]),
+    ],
+)
+def test_nothing_to_measure_is_an_error(call):
+    with pytest.raises(ValueError):
+        call()
+
+
+def test_interval_as_text_and_json():
+    interval = Interval(0.62, 0.514, 0.73, 40)
+    assert interval.text() == "0.62 [0.51, 0.73]"
+    assert interval.text(1) == "0.6 [0.5, 0.7]"
+    assert interval.to_json() == {"value": 0.62, "low": 0.514, "high": 0.73, "n": 40}
+
+
+def test_the_module_loads_without_jax():
+    loaded = "import sys, emergent_alignment.intervals; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded]).returncode == 0
