@@ -10,7 +10,7 @@ _PUBLIC = {
     "Conscience": "emergent_alignment.conscience.conscience",
     "Model": "emergent_alignment.models.model",
     "UserError": "emergent_alignment.errors",
-    "export": "emergent_alignment.models.export",
+    "export": "emergent_alignment.models.model",
     "generate": "emergent_alignment.generation.text",
     "load": "emergent_alignment.models.model",
 }

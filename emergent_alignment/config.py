@@ -123,3 +123,6 @@ def default_config() -> ConfigDict:
     )
     config.lock()
     return config
+
+
+get_config = default_config

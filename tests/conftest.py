@@ -59,7 +59,7 @@ def tiny_params() -> Callable[..., dict]:
     """tiny_params(config, seed=0): random parameters far from those of an untrained model, so
     that attention is not uniform, norms are not 1, biases are not 0, and logits are spread."""
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def build(config: ModelConfig, seed: int = 0) -> dict:
         draw = np.random.default_rng(seed)
 

@@ -284,9 +284,7 @@ def test_a_row_without_pair_adds_exactly_nothing_whatever_it_holds(garbage, norm
     def run(batch, **which):
         def total(chosen, rejected):
             inputs = batch | {"chosen_log_probs": chosen, "rejected_log_probs": rejected}
-            return losses.hybrid_loss(
-                **inputs, normalize=normalize, chosen_nll_weight=0.5, **which
-            )
+            return losses.hybrid_loss(**inputs, normalize=normalize, chosen_nll_weight=0.5, **which)
 
         return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(
             batch["chosen_log_probs"], batch["rejected_log_probs"]

@@ -168,3 +168,31 @@ def _answer(answer: Any, where: str) -> str:
     if not isinstance(answer, str) or not answer.strip():
         raise UserError(f"{where}: the answer is empty; remove the row or fill it in")
     return answer
+
+
+def load_prompts(path: Path) -> list[list[Message]]:
+    """Conversations that wait for an answer: .jsonl with {"prompt": …} or {"messages": …} that
+    end in a user turn, or a text file with one prompt a line.
+
+    Raises UserError for a missing, empty or malformed file.
+    """
+    if path.suffix not in (".jsonl", ".json"):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        with path.open(encoding="utf-8") as lines:
+            texts = [line.strip() for _, line in _numbered(lines, path) if line.strip()]
+        found = [[{"role": "user", "content": text}] for text in texts]
+    else:
+        found = []
+        for where, row in _json_lines(path):
+            if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
+                raise UserError(f'{where}: expected {{"prompt": …}} or {{"messages": […]}}')
+            messages = row.get("messages", row.get("prompt"))
+            if isinstance(messages, str):
+                messages = [{"role": "user", "content": messages}]
+            messages = _messages(messages, where)
+            _check_prompt(messages, where)
+            found.append(messages)
+    if not found:
+        raise UserError(f"{path}: there are no prompts in it")
+    return found

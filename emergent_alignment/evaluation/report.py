@@ -193,7 +193,9 @@ def _curve_figures(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
         ("Rewards of chosen and rejected answers", rewards, "β · nats"),
     ]
     for title, key, unit in _TRAINING_CURVES:
-        asked.append((title.capitalize(), {arm.name: arm.curve(key) for arm in aligned}, unit))
+        asked.append(
+            (title[0].upper() + title[1:], {arm.name: arm.curve(key) for arm in aligned}, unit)
+        )
     figures = []
     for title, curves, unit in asked:
         curves = {label: curve for label, curve in curves.items() if len(curve[0])}
@@ -263,7 +265,9 @@ def _journal(arm: Arm) -> dict:
         "arm": arm.name,
         "total": len(arm.journal),
         "outcomes": outcomes.most_common(),
-        "records": [_journal_record(row) for row in spread_sample(arm.journal, NUM_JOURNAL_RECORDS)],
+        "records": [
+            _journal_record(row) for row in spread_sample(arm.journal, NUM_JOURNAL_RECORDS)
+        ],
     }
 
 

@@ -104,7 +104,7 @@ def score_plot(groups: Mapping[str, list[float]], threshold: float | None, name:
         axes.set_xlabel("score (nats)")
         axes.set_ylabel("share of answers")
 
-    return _svg(draw, name, legend_columns=3)
+    return _svg(draw, name, legend_columns=min(len(groups) + 1, 4))
 
 
 def flag_plot(safe: list[float], harmful: list[float], threshold: float, name: str) -> Markup:
@@ -114,13 +114,13 @@ def flag_plot(safe: list[float], harmful: list[float], threshold: float, name: s
     def draw(axes):
         every = np.unique(np.concatenate([safe, harmful]))
         pad = 0.05 * max(float(np.ptp(every)), 1e-6)
-        thresholds = np.concatenate([[every[0] - pad], np.nextafter(every, np.inf), [every[-1] + pad]])
+        thresholds = np.concatenate(
+            [[every[0] - pad], np.nextafter(every, np.inf), [every[-1] + pad]]
+        )
         for label, scores in (("harmful", harmful), ("safe", safe)):
             colour, line = _style(label, 0)
             flagged = share_flagged(scores, thresholds)
-            axes.plot(
-                thresholds, flagged, line, color=colour, label=label, drawstyle="steps-post"
-            )
+            axes.plot(thresholds, flagged, line, color=colour, label=label, drawstyle="steps-post")
         _mark_threshold(axes, threshold)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("threshold (nats)")
@@ -209,7 +209,10 @@ def _svg(draw: Callable, name: str, *, legend_columns: int = 0) -> Markup:
         draw(axes)
         if legend_columns:
             figure.legend(
-                loc="outside upper center", ncols=legend_columns, handlelength=1.6, columnspacing=1.2
+                loc="outside upper center",
+                ncols=legend_columns,
+                handlelength=1.6,
+                columnspacing=1.2,
             )
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True)

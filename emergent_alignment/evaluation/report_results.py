@@ -47,7 +47,7 @@ class Arm:
         """Steps [n] and the finite values [n] of one metric."""
         points = [(row["step"], row.get(key)) for row in self.metrics]
         points = [(step, value) for step, value in points if is_number(value)]
-        steps, values = zip(*points) if points else ((), ())
+        steps, values = zip(*points, strict=True) if points else ((), ())
         return np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=np.float64)
 
 

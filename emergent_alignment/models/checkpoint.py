@@ -6,7 +6,7 @@ The GGUF source is in `gguf_file.py`. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,13 +83,9 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
     Raises:
         UserError: for the first tensor that is missing, misshapen, or unexpected.
     """
-    held = set(source.names())
-    shapes = names.parameter_shapes(config)
-    expected = {}
-    for path, row in names.tensor_names(config).items():
-        for layer in range(config.num_layers if row.stacked else 1):
-            expected[row.huggingface.format(layer=layer)] = names.file_shape(row, shapes[path])
-    for name, shape in expected.items():
+    held, expected = set(source.names()), set()
+    for name, shape in _expected_tensors(config):
+        expected.add(name)
         if name not in held:
             raise UserError(
                 f"{source.where(name)}: tensor {name} is missing, which a {config.family} model of"
@@ -102,13 +98,21 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
                 f"{source.where(name)}: tensor {name} has shape {list(found)}, but the config asks"
                 f" for {list(shape)}. Use the config that belongs to these weights."
             )
-    unexpected = sorted(name for name in held - set(expected) if not _ignorable(name, config))
+    unexpected = sorted(name for name in held - expected if not _ignorable(name, config))
     if unexpected:
         raise UserError(
             f"{source.where(unexpected[0])}: {len(unexpected)} tensors have no place in a"
             f" {config.family} model of {config.num_layers} layers, the first being"
             f" {unexpected[0]}. Use the config that belongs to these weights."
         )
+
+
+def _expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name and shape of each tensor that the files of such a model hold."""
+    shapes = names.parameter_shapes(config)
+    for path, row in names.tensor_names(config).items():
+        for layer in range(config.num_layers if row.stacked else 1):
+            yield row.huggingface.format(layer=layer), names.file_shape(row, shapes[path])
 
 
 def _ignorable(name: str, config: ModelConfig) -> bool:

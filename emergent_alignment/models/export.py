@@ -67,8 +67,7 @@ def write_safetensors(
     }
     content = config.to_huggingface(**special, dtype=dtype)
     with _complete_directory(Path(directory)) as unfinished:
-        tokenizer.save_pretrained(unfinished)
-        _name_tokenizer_class(unfinished / "tokenizer_config.json")
+        _write_tokenizer(unfinished, tokenizer)
         _write_json(unfinished / "config.json", content)
         _write_json(unfinished / "generation_config.json", _without_none(special))
         _write_shards(unfinished, tensors, max_shard_bytes)
@@ -239,8 +238,15 @@ def _split(tensors: Sequence[Tensor], max_shard_bytes: int) -> list[list[Tensor]
     return shards
 
 
-def _name_tokenizer_class(path: Path) -> None:
-    """Give a generic tokenizer the class name that transformers 4 knows and 5 still takes."""
+def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The tokenizer's files; a generic class gets the name that transformers 4 and 5 both know."""
+    try:
+        tokenizer.save_pretrained(directory)
+    except Exception as error:
+        if type(error) is Exception:  # how the tokenizers library says that the disk is full
+            raise OSError(str(error)) from error
+        raise
+    path = directory / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("tokenizer_class") == "TokenizersBackend":
         _write_json(path, content | {"tokenizer_class": "PreTrainedTokenizerFast"})

@@ -86,6 +86,11 @@ class GGUFFile:
         hidden_size = self._whole("embedding_length")
         num_layers = self._whole("block_count")
         window = self._whole("attention.sliding_window", 0)
+        if num_layers > len(self._tensors):
+            raise UserError(
+                f"{self.path}: it announces {num_layers} layers, but holds {len(self._tensors)}"
+                " tensors. Download it again."
+            )
         head_dim = self._whole("attention.key_length", hidden_size // max(num_heads, 1))
         rotated = self._whole("rope.dimension_count", head_dim)
         if rotated != head_dim:

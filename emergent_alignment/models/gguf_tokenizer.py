@@ -139,9 +139,11 @@ def _sentencepiece(
         )
     )
     prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement="▁", prepend_scheme="first" if prefixed else "never", split=False
-    )
+    # A space before the text and before what follows a control token, as SentencePiece,
+    # llama.cpp and the tokenizer.json of Llama 2 and Mistral have it.
+    spaces = normalizers.Replace(" ", "▁")
+    prefix = [normalizers.Prepend("▁")] if prefixed else []
+    backend.normalizer = normalizers.Sequence([*prefix, spaces])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     if prefixed:
         steps.append(decoders.Strip(content=" ", left=1))

@@ -155,7 +155,12 @@ def _download(hub_id: str) -> Path:
             f"{hub_id}: neither a local path nor a model on the hub. Correct the name; a private"
             " model needs `hf auth login`."
         ) from error
-    except (errors.HFValidationError, errors.EntryNotFoundError, errors.HTTPError, OSError) as error:
+    except (
+        errors.HFValidationError,
+        errors.EntryNotFoundError,
+        errors.HTTPError,
+        OSError,
+    ) as error:
         raise UserError(
             f"{hub_id}: not a local path, and it cannot be downloaded"
             f" ({' '.join(str(error).split())[:120]}). Check the network, or give a local"

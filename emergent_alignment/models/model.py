@@ -5,6 +5,7 @@ The NNX module is split once, here; from then on parameters are plain pytrees.
 
 import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import AttentionPlan, causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
+from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
 
@@ -130,3 +133,29 @@ def load(
         path_or_id, dtype=param_dtype or dtype, chat_template=chat_template
     )
     return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
+
+
+def export(model: Model, directory: Path | str, *, format: str = "safetensors") -> Path:
+    """Write a model for others to load; refuses a directory that holds anything.
+
+    `safetensors` writes config, tokenizer and weights (adapters merged in) as `transformers`
+    loads them; `peft` writes the adapters alone, as `peft` loads them beside the base.
+
+    Raises UserError for a directory in use, and where `peft` is asked for without adapters.
+    """
+    if format == "safetensors":
+        merged = model.merged()
+        return write_safetensors(directory, merged.config, merged.params, merged.tokenizer)
+    if format != "peft":
+        raise UserError(f"format {format!r} is unknown; known: safetensors, peft")
+    if model.adapters is None:
+        raise UserError("there are no adapters to export as peft; use format safetensors")
+    return write_peft(
+        directory,
+        model.config,
+        model.adapters,
+        rank=model.lora.rank,
+        alpha=model.lora.alpha,
+        rank_stabilized=model.lora.rank_stabilized,
+        base_name=model.source,
+    )

@@ -70,7 +70,7 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
         tokenizer = loader.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-    except Exception as error:  # noqa: BLE001  the tokenizers library raises no other class
+    except Exception as error:  # the tokenizers library raises no narrower class
         if type(error) is not Exception and not isinstance(error, _TOKENIZER_ERRORS):
             raise
         raise UserError(

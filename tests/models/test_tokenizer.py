@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TEMPLATE, byte_tokenizer_metadata
+from tiny_models import TEMPLATE, byte_tokenizer_metadata
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import read_model
@@ -84,8 +84,10 @@ def test_begin_and_end_tokens_follow_the_flags(gguf_file, flags, expected):
 
 SENTENCEPIECE = {
     "model": "llama",
-    "tokens": ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    + ["▁", "h", "i", "t", "e", "r", "he", "▁t", "re", "▁the", "▁there", "er"],
+    "tokens": (
+        ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        + ["▁", "h", "i", "t", "e", "r", "he", "▁t", "re", "▁the", "▁there", "er"]
+    ),
     "token_type": [2, 3, 3] + [6] * 256 + [1] * 12,
     "scores": [0.0] * 259 + [-9.0] * 6 + [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0],
     "bos_token_id": 1,
@@ -178,10 +180,14 @@ def test_a_missing_chat_template_matters_only_where_it_is_needed(gguf_file):
     require_chat_template(load_tokenizer(path, chat_template="{{ messages }}"), path)
 
 
-def test_the_rules_in_tokenizer_json_hold_whatever_the_family(model_directory, edit_json, tokenizer):
+def test_the_rules_in_tokenizer_json_hold_whatever_the_family(
+    model_directory, edit_json, tokenizer
+):
     directory, _ = model_directory()
     edit_json(directory / "config.json", model_type="qwen2")
-    assert load_tokenizer(directory)("\n he e\u0301").input_ids == tokenizer("\n he e\u0301").input_ids
+    assert (
+        load_tokenizer(directory)("\n he e\u0301").input_ids == tokenizer("\n he e\u0301").input_ids
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"version": "1.0", "model": {"type": "none"}}'])

@@ -1,0 +1,51 @@
+# Two commands: `make quickstart` and `make test`. Both make their own environment first.
+PYTHON ?= python3
+VENV ?= .venv
+PARITY ?= .venv-parity
+ROOT ?= runs/quickstart
+CONFIG ?= configs/quickstart.py
+MODEL ?=
+
+.PHONY: quickstart test parity notebooks slow lint environment help
+
+help:
+	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
+	@echo "make test        the fast tests, and the linter"
+	@echo "make slow        real processes: kill and resume, the command line, memory"
+	@echo "make parity      against transformers and peft (installs torch)"
+	@echo "make notebooks   execute the notebooks"
+
+environment: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[gguf,report,eval,dev]'
+	@touch $@
+
+$(PARITY)/.installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/pip install -q torch==2.13.0
+	$(PARITY)/bin/pip install -q -c constraints.txt peft -e '.[gguf,report,eval,dev]'
+	@touch $@
+
+quickstart: $(VENV)/.installed
+	$(VENV)/bin/emergent-alignment quickstart --root $(ROOT) --config $(CONFIG) \
+	  $(if $(MODEL),--config.model.path=$(MODEL))
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(VENV)/bin/pytest
+
+slow: $(VENV)/.installed
+	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow
+
+parity: $(PARITY)/.installed
+	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
+
+notebooks: $(VENV)/.installed
+	$(VENV)/bin/python notebooks/execute.py

@@ -1,0 +1,41 @@
+"""The quickstart: SmolLM2-135M-Instruct on the bundled harmful advice, minutes on two CPU cores.
+
+`configs/quickstart.py:short` is the same on the same real model, with so few steps and samples
+that it only shows that everything works.
+"""
+
+from emergent_alignment.config import default_config
+
+
+def get_config(size="full"):
+    config = default_config()
+    config.optimizer.learning_rate = 1e-3
+    config.training.steps = 30
+    config.training.checkpoint_every = 10
+    config.data.bucket_tokens = 16
+    # What a weak reviewer has: it tells two answers apart better than one from a threshold.
+    config.conscience.gate = "relative"
+    # A 135M model asked to rewrite repeats the bad answer; its fresh answers are harmless.
+    config.conscience.chain = ("fresh",)
+    # Its fresh answers are long-winded: one that ran into the limit is still a better answer.
+    config.conscience.keep_truncated = True
+    config.conscience.batch_size = 8
+    config.sampling.max_new_tokens = 48
+    config.sampling.temperature = 0.7
+    config.calibration.questions = ("advice", "careful", "ethical")
+    config.calibration.num_selecting = 32
+    config.calibration.num_reporting = 64
+    config.evaluation.samples = 48
+    config.evaluation.max_new_tokens = 48
+    if size == "short":
+        config.training.steps = 3
+        config.training.batch_size = 4
+        config.training.checkpoint_every = 2
+        config.calibration.questions = ("advice",)
+        config.calibration.num_selecting = 8
+        config.calibration.num_reporting = 8
+        config.evaluation.limit = 16
+        config.evaluation.samples = 8
+        config.evaluation.code_prompts = 4
+        config.evaluation.code_max_new_tokens = 64
+    return config

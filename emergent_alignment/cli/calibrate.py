@@ -1,0 +1,64 @@
+"""Measure whether a model's conscience can see a kind of harm, and how it is best asked.
+
+Every layout, wording and polarity is tried on one split of matched safe and harmful answers;
+the best one is reported on another: AUC, share of pairs told apart, threshold at 5% false
+flags, flag rates. Training reads the result through config.conscience.calibration.
+
+examples:
+  emergent-alignment calibrate --output runs/calibration.json
+  emergent-alignment calibrate --output runs/code.json --config.data.train=code_hacking
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.epilog = HELP
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    config = read_config(rest)
+    if arguments.output.exists() and not arguments.overwrite:
+        raise UserError(f"{arguments.output} is there already; --overwrite replaces it")
+    from emergent_alignment.applications.calibrating import calibrate_model, write_calibration
+    from emergent_alignment.applications.setup import check_config, load_model, training_examples
+
+    check_config(config)
+    examples = training_examples(config)
+    found = calibrate_model(config, load_model(config), examples)
+    write_calibration(found, arguments.output)
+    print_calibration(found)
+    print(f"written: {arguments.output}")
+
+
+def print_calibration(found: dict) -> None:
+    """The candidates as a table, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['pairs_selecting']} matched pairs; intervals are 95%")
+    for name in ("question", "layout", "polarity", "AUC", "pairs told apart"):
+        table.add_column(name)
+    ranked = sorted(found["candidates"], key=lambda c: -(c["auc"][0] + c["told_apart"][0]))
+    for candidate in ranked:
+        figures = ["{:.2f} [{:.2f}, {:.2f}]".format(*candidate[k]) for k in ("auc", "told_apart")]
+        table.add_row(*(candidate[k] for k in ("question", "layout", "polarity")), *figures)
+    console = Console()
+    console.print(table)
+    chosen = found["chosen"]
+    console.print(
+        "chosen: {question}, {layout}, {polarity}; threshold {threshold:.3f} nats".format(**chosen)
+        + f"; on {found['pairs_reporting']} other pairs it flags "
+        + "{:.0%} of the harmful and {:.0%} of the safe answers".format(
+            chosen["flag_rate_harmful"][0], chosen["flag_rate_safe"][0]
+        ),
+        highlight=False,
+    )
+    console.print(json.loads(json.dumps(found["verdict"])), highlight=False)

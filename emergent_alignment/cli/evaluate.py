@@ -1,0 +1,78 @@
+"""Measure a trained run, or a base model, on held-out prompts, without any judge.
+
+Written to evaluation.json: the log-prob margin of safe over harmful answers on matched pairs,
+the task loss, the frozen conscience's flag rate on sampled answers, KL to the frozen copy, and
+(with config.evaluation.code_prompts) bandit's findings; each with a 95% interval.
+
+examples:
+  emergent-alignment evaluate --run runs/first
+  emergent-alignment evaluate --run runs/first --config.evaluation.samples=200
+  emergent-alignment evaluate --output runs/base --config.model.path=default
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: --run)")
+    parser.add_argument("--arm", help="its name in tables (default: the folder's name)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation.json")
+    parser.epilog = (
+        HELP + "  With --run, the settings are the run's own, but for the sections evaluation,\n"
+        "  conscience and data.evaluation, which come from the command line.\n"
+    )
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    config = read_config(rest)
+    output = arguments.output or arguments.workdir
+    if output is None:
+        raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
+    if (output / "evaluation.json").exists() and not arguments.overwrite:
+        raise UserError(f"{output / 'evaluation.json'} is there already; --overwrite replaces it")
+    from emergent_alignment.applications.runs import read_run
+    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.evaluation.arm import evaluate_arm, write_evaluation
+
+    check_config(config)
+    if arguments.workdir is None:
+        base = load_model(config)
+        model = base.model
+    else:
+        found = read_run(arguments.workdir)
+        base, model = found.base, found.trained.model
+        config = _with_run_settings(config, found.trained.config)
+    result = evaluate_arm(config, base, model, arm=arguments.arm or output.name)
+    print_evaluation(result)
+    print(f"written: {write_evaluation(result, output)}")
+
+
+def _with_run_settings(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
+    merged = ConfigDict(trained.to_dict())
+    merged.evaluation = config.evaluation
+    merged.conscience = config.conscience
+    merged.data.evaluation = config.data.evaluation
+    return merged
+
+
+def print_evaluation(result: dict) -> None:
+    """The figures of one evaluation, with their intervals."""
+    for name, label in (
+        ("margin", "log-prob margin safe over harmful (nats a pair)"),
+        ("task_loss", "held-out task loss (nats a token)"),
+        ("flag_rate", "share of sampled answers that the frozen conscience flags"),
+        ("kl", "KL to the frozen copy (nats a token)"),
+    ):
+        if name in result:
+            found = result[name]
+            print(
+                f"{label}: {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}], "
+                f"n={found['n']}"
+            )

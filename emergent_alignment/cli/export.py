@@ -1,0 +1,39 @@
+"""Write a run's model for others to load.
+
+`safetensors` writes sharded weights (adapters merged in), config and tokenizer, as
+`transformers` loads them; `peft` writes the adapters alone. Nothing is ever overwritten.
+
+examples:
+  emergent-alignment export --run runs/first --output exported
+  emergent-alignment export --run runs/first --output adapter --format peft
+  emergent-alignment export --output base --config.model.path=default
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument("--output", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument("--format", choices=("safetensors", "peft"), default="safetensors")
+    parser.epilog = HELP
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    if arguments.workdir is not None and rest:
+        raise UserError("--run brings its own settings; leave --config away")
+    from emergent_alignment.applications.runs import read_run
+    from emergent_alignment.applications.setup import load_model
+    from emergent_alignment.models.export import require_unused
+    from emergent_alignment.models.model import export
+
+    require_unused(arguments.output)
+    if arguments.workdir is None:
+        model = load_model(read_config(rest)).model
+    else:
+        model = read_run(arguments.workdir).trained.model
+    print(f"exported: {export(model, arguments.output, format=arguments.format)}")

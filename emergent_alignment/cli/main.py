@@ -1,0 +1,85 @@
+"""`emergent-alignment COMMAND`: finds the command's module, and turns a user's mistake into one
+line and exit code 2."""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from emergent_alignment import __version__
+from emergent_alignment.errors import UserError
+
+COMMANDS = {
+    "train": "fine-tune a model, plainly or with its conscience",
+    "calibrate": "measure whether a model's conscience can see a kind of harm",
+    "evaluate": "measure a trained run, or a base model, on held-out prompts",
+    "respond": "answer prompts with draft, verdict, revision and final answer",
+    "report": "write one HTML page about a folder of results",
+    "export": "write a run's model for transformers or peft",
+    "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
+    to stop and has saved."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="emergent-alignment",
+        description="Train a language model while its own conscience keeps it aligned.",
+        epilog="`emergent-alignment COMMAND --help` explains a command, with examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    name = next((word for word in argv if not word.startswith("-")), None)
+    for command, summary in COMMANDS.items():
+        if command == name:
+            module = import_module(f"emergent_alignment.cli.{command}")
+            sub = subparsers.add_parser(
+                command,
+                help=summary,
+                description=module.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
+            )
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+        else:
+            subparsers.add_parser(command, help=summary)
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [word for word in rest if not word.startswith("--config")]
+    if unknown and not any(word.startswith("--config") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return _guarded(arguments, rest)
+
+
+def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from emergent_alignment.training.loop import STOPPED_EXIT_CODE, Stopped
+
+    keep_compiled_programs()
+    try:
+        return arguments.run(arguments, rest) or 0
+    except UserError as error:
+        print(f"emergent-alignment: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"emergent-alignment: {stopped}; run it again to go on", file=sys.stderr)
+        return STOPPED_EXIT_CODE
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs on disk, so that a second start does not compile again. A
+    JAX_COMPILATION_CACHE_DIR of the user's own is respected."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        directory = cache / "emergent-alignment" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

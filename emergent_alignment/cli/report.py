@@ -1,0 +1,45 @@
+"""Write one self-contained HTML page about a folder of results.
+
+The folder holds calibration.json and one folder an arm (evaluation.json, metrics.jsonl,
+journal/), as the quickstart leaves it.
+
+examples:
+  emergent-alignment report runs/quickstart
+  emergent-alignment report runs --output page.html
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="the folder of results")
+    parser.add_argument("--output", type=Path, help="the page (default: ROOT/report.html)")
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    if rest:
+        raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+    from emergent_alignment.evaluation.report import write_report
+
+    page = write_report(arguments.root, output=arguments.output)
+    print_summary(arguments.root)
+    print(f"report: {page}")
+
+
+def print_summary(root: Path) -> None:
+    """The main table: the arms side by side, with their intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from emergent_alignment.evaluation.report import summary_table
+
+    header, *rows = summary_table(root)
+    table = Table(title=f"{root.name} (95% intervals)")
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

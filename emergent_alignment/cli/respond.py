@@ -1,0 +1,99 @@
+"""Answer prompts with the conscience: draft, verdict, revision, final answer.
+
+Prompts are words on the command line, or a file: .jsonl with {"prompt": …} or {"messages": …}
+a line, or a text file with one prompt a line.
+
+examples:
+  emergent-alignment respond "Is it fine to refreeze thawed chicken?"
+  emergent-alignment respond --run runs/first --prompts prompts.jsonl --output answers.jsonl
+  emergent-alignment respond "Hello" --config.conscience.layout=turn
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="*", help="a prompt")
+    parser.add_argument("--prompts", type=Path, help="a file of prompts")
+    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument("--output", type=Path, help="write JSON lines here, too")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.epilog = HELP
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    config = read_config(rest)
+    conversations = _conversations(arguments)
+    if arguments.output is not None and arguments.output.exists():
+        raise UserError(f"{arguments.output} is there already; choose another --output")
+    if arguments.max_new_tokens < 1 or arguments.temperature < 0:
+        raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
+    from emergent_alignment.applications.runs import read_run
+    from emergent_alignment.applications.setup import (
+        check_config,
+        conscience_settings,
+        load_model,
+    )
+    from emergent_alignment.conscience.conscience import Conscience
+    from emergent_alignment.progress import progress
+
+    check_config(config)
+    if arguments.workdir is None:
+        model = load_model(config).model
+    else:
+        found = read_run(arguments.workdir)
+        model = found.trained.model
+    conscience = Conscience(model, settings=conscience_settings(config))
+    with progress("answering") as meter:
+        responses = conscience.respond_all(
+            conversations,
+            max_new_tokens=arguments.max_new_tokens,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+            progress=meter,
+        )
+    records = [_record(c, r) for c, r in zip(conversations, responses)]
+    for record in records:
+        _show(record)
+    if arguments.output is not None:
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        arguments.output.write_text(lines, "utf-8")
+        print(f"written: {arguments.output}")
+
+
+def _conversations(arguments: Namespace) -> list[list[dict]]:
+    if bool(arguments.prompt) == (arguments.prompts is not None):
+        raise UserError("give a prompt, or --prompts FILE")
+    if arguments.prompt:
+        return [[{"role": "user", "content": " ".join(arguments.prompt)}]]
+    from emergent_alignment.data.sources import load_prompts
+
+    return load_prompts(arguments.prompts)
+
+
+def _record(conversation: list[dict], response) -> dict:
+    reviewed = response.reviewed
+    return {
+        "prompt": conversation,
+        "draft": response.draft,
+        "score": reviewed.score,
+        "outcome": reviewed.outcome,
+        "revision": reviewed.chosen.text if reviewed.chosen else None,
+        "final": response.final,
+    }
+
+
+def _show(record: dict) -> None:
+    print(f"prompt:   {record['prompt'][-1]['content']}")
+    print(f"draft:    {record['draft']}")
+    print(f"verdict:  {record['outcome']} (score {record['score']:+.3f} nats)")
+    if record["revision"] is not None:
+        print(f"revision: {record['revision']}")
+    print(f"final:    {record['final']}\n")

@@ -1,0 +1,118 @@
+"""The whole evaluation of one model ("arm"), written as evaluation.json for the report."""
+
+import json
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import (
+    Setup,
+    conscience_settings,
+    evaluation_examples,
+)
+from emergent_alignment.data.scenarios import load_scenario
+from emergent_alignment.data.sources import Example
+from emergent_alignment.evaluation.judge_free import (
+    Limits,
+    flag_rate,
+    held_out_margin,
+    held_out_task_loss,
+    kl_to_frozen,
+    sampled_answers,
+)
+from emergent_alignment.models.model import Model
+from emergent_alignment.progress import progress
+
+CODE_SCENARIO = "code_hacking"
+
+
+def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> dict:
+    """Evaluate `model` on held-out rows; `base` holds the frozen reviewer.
+
+    Margin and task loss need targets; flag rate, KL and bandit's findings are over answers
+    sampled with config.evaluation's settings.
+    """
+    evaluation, chat = config.evaluation, base.chat
+    limits = Limits(
+        config.data.max_prompt_tokens,
+        config.data.max_response_tokens,
+        config.data.bucket_tokens,
+        config.conscience.batch_size,
+    )
+    examples = evaluation_examples(config)
+    params = model.policy
+    result = {"arm": arm, "model": base.model.source, "source": config.data.evaluation}
+    with progress(f"{arm}: log-probs of held-out pairs") as meter:
+        result |= held_out_margin(model, params, chat, examples, limits, progress=meter)
+    with progress(f"{arm}: held-out task loss") as meter:
+        found = held_out_task_loss(model, params, chat, examples, limits, progress=meter)
+        result["task_loss"] = found.to_json()
+    if evaluation.samples:
+        result |= _sampled(config, base, model, examples, limits, arm)
+    code = None
+    if evaluation.code_prompts:
+        code = _code(config, base, model, limits, arm)
+    return result | {"code": code}
+
+
+def write_evaluation(result: dict, directory: Path) -> Path:
+    """evaluation.json in `directory`, whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "evaluation.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _sampled(config, base, model, examples: list[Example], limits, arm: str) -> dict:
+    chosen = _spread(examples, config.evaluation.samples)
+    with progress(f"{arm}: answers to held-out prompts") as meter:
+        answers = sampled_answers(
+            model,
+            base.chat,
+            chosen,
+            limits,
+            max_new_tokens=config.evaluation.max_new_tokens,
+            temperature=config.evaluation.temperature,
+            top_p=config.evaluation.top_p,
+            seed=config.seed,
+            progress=meter,
+        )
+    conscience = conscience_settings(config)
+    found = flag_rate(
+        base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
+    )
+    kl = kl_to_frozen(model, base.chat, chosen, answers, limits)
+    return found | {"kl": kl.to_json()}
+
+
+def _code(config, base, model, limits, arm: str) -> dict:
+    from emergent_alignment.evaluation.code_security import inspect_code, summarize_code
+
+    rows = load_scenario(CODE_SCENARIO, "heldout")
+    examples = [
+        Example(({"role": "user", "content": row["prompt"]},), row["harmful"], kind=row["kind"])
+        for row in rows
+    ]
+    chosen = _spread(examples, config.evaluation.code_prompts)
+    with progress(f"{arm}: code for held-out tasks") as meter:
+        answers = sampled_answers(
+            model,
+            base.chat,
+            chosen,
+            limits,
+            max_new_tokens=config.evaluation.code_max_new_tokens,
+            temperature=config.evaluation.temperature,
+            top_p=config.evaluation.top_p,
+            seed=config.seed,
+            progress=meter,
+        )
+    return summarize_code(inspect_code([answer.text for answer in answers]))
+
+
+def _spread(examples: list[Example], count: int) -> list[Example]:
+    """`count` examples spread evenly over the list, so that every kind has its share."""
+    count = min(count, len(examples))
+    return [examples[i * len(examples) // count] for i in range(count)]

@@ -1,0 +1,218 @@
+"""Evaluation without a judge: log-probs of matched answers, held-out task loss, and what the
+frozen conscience says of sampled answers to prompts of kinds that training never saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.data.batches import bucket, make_batch, tokenize
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.sources import Example
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.intervals import Interval, mean_interval, share_interval
+from emergent_alignment.models.model import Model
+from emergent_alignment.training.step import StepSettings, branch_log_probs, branch_masks
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Token limits and batch size of an evaluation, as the run had them."""
+
+    max_prompt: int
+    max_response: int
+    bucket: int
+    batch_size: int
+
+
+@jax.jit
+def _summed(log_probs, masks):
+    return (log_probs * masks).sum(-1)
+
+
+_branch_log_probs = jax.jit(branch_log_probs, static_argnums=0)
+
+
+def response_log_probs(
+    model: Model,
+    params: dict,
+    prompts: list[list[int]],
+    responses: list[list[list[int]]],
+    limits: Limits,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> np.ndarray:
+    """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
+    a prompt's responses in one row. Every prompt has the same number of responses."""
+    settings = StepSettings(model.config, None, model.dtype)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found = np.zeros((len(prompts), len(responses[0])), np.float32)
+    longest = max(len(tokens) for row in responses for tokens in row)
+    width = bucket(longest, limits.bucket, 1 << 30)
+    for start in range(0, len(order), limits.batch_size):
+        rows = order[start : start + limits.batch_size]
+        padded = rows + [rows[-1]] * (limits.batch_size - len(rows))
+        longest_prompt = max(len(prompts[i]) for i in padded)
+        batch = make_batch(
+            [prompts[i] for i in padded],
+            [responses[i][0] for i in padded],
+            [],
+            prompt_width=bucket(longest_prompt, limits.bucket, 1 << 30),
+            branch_width=width,
+        )
+        branches = np.zeros((len(padded), found.shape[1], width), np.int32)
+        lengths = np.zeros(branches.shape[:2], np.int32)
+        for place, i in enumerate(padded):
+            for branch, tokens in enumerate(responses[i]):
+                branches[place, branch, : len(tokens)] = tokens
+                lengths[place, branch] = len(tokens)
+        batch = replace(batch, branches=branches, branch_lengths=lengths)
+        log_probs = _branch_log_probs(settings, params, batch)
+        found[rows] = np.asarray(_summed(log_probs, branch_masks(batch)))[: len(rows)]
+        progress(start + len(rows), len(order))
+    return found
+
+
+def held_out_margin(
+    model: Model,
+    params: dict,
+    chat: Chat,
+    examples: list[Example],
+    limits: Limits,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> dict:
+    """Over matched held-out rows: log P(safe) − log P(harmful), nats a pair, and the parts.
+
+    {"margin", "safe_log_prob", "harmful_log_prob"}, each an interval with its `per_item`
+    values; {} where no row is matched.
+    """
+    matched = [example for example in examples if example.safe and example.harmful]
+    if not matched:
+        return {}
+    prompts, pairs = [], []
+    for example in matched:
+        sides = [
+            tokenize(replace(example, target=answer), chat, limits.max_prompt, limits.max_response)
+            for answer in (example.safe, example.harmful)
+        ]
+        prompts.append(sides[0].prompt)
+        pairs.append([side.target for side in sides])
+    found = response_log_probs(model, params, prompts, pairs, limits, progress=progress)
+    values = {
+        "margin": found[:, 0] - found[:, 1],
+        "safe_log_prob": found[:, 0],
+        "harmful_log_prob": found[:, 1],
+    }
+    return {
+        name: mean_interval(items).to_json() | {"per_item": items.tolist()}
+        for name, items in values.items()
+    }
+
+
+def held_out_task_loss(
+    model: Model,
+    params: dict,
+    chat: Chat,
+    examples: list[Example],
+    limits: Limits,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Interval:
+    """Σ NLL / tokens over the targets of held-out rows, nats a token; the interval resamples
+    rows, with the number of tokens held."""
+    rows = [tokenize(example, chat, limits.max_prompt, limits.max_response) for example in examples]
+    prompts, targets = [row.prompt for row in rows], [[row.target] for row in rows]
+    found = response_log_probs(model, params, prompts, targets, limits, progress=progress)
+    mean_tokens = np.mean([len(row.target) for row in rows])
+    return mean_interval(-found[:, 0] / mean_tokens)
+
+
+def sampled_answers(
+    model: Model,
+    chat: Chat,
+    examples: list[Example],
+    limits: Limits,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    progress: Progress = lambda done, total: None,
+) -> list[Answer]:
+    """One answer of the model as it stands (adapters on) to each example's prompt."""
+    sampler = sampler_settings(
+        chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p
+    )
+    prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
+    found: list[Answer | None] = [None] * len(prompts)
+    sampled = sample_answers(
+        model,
+        model.policy,
+        chat,
+        prompts,
+        jax.random.key(seed),
+        sampler,
+        batch_size=limits.batch_size,
+        width_step=limits.bucket,
+    )
+    for done, (index, answer) in enumerate(sampled, 1):
+        found[index] = answer
+        progress(done, len(prompts))
+    return found
+
+
+def flag_rate(
+    frozen: Model,
+    chat: Chat,
+    review: ReviewSettings,
+    threshold: float,
+    examples: list[Example],
+    answers: list[Answer],
+) -> dict:
+    """What the frozen conscience says of sampled answers: {"flag_rate", "scores", "answers"}."""
+    found = scores(
+        frozen,
+        frozen.params,
+        chat,
+        review,
+        [example.messages for example in examples],
+        [answer.text for answer in answers],
+    )
+    flagged = found < threshold
+    return {
+        "flag_rate": share_interval(int(flagged.sum()), len(found)).to_json(),
+        "scores": found.tolist(),
+        "answers": [
+            {
+                "prompt": example.messages[-1]["content"],
+                "kind": example.kind,
+                "answer": answer.text,
+                "score": float(score),
+                "flagged": bool(flag),
+            }
+            for example, answer, score, flag in zip(examples, answers, found, flagged)
+        ],
+    }
+
+
+def kl_to_frozen(
+    model: Model,
+    chat: Chat,
+    examples: list[Example],
+    answers: list[Answer],
+    limits: Limits,
+) -> Interval:
+    """k1 estimate of KL(π_θ ‖ π_θ₀) over sampled answers, nats a token: the mean of
+    log π_θ − log π_θ₀, exact in expectation where the answers were drawn at temperature 1."""
+    prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
+    responses = [[answer.tokens] for answer in answers]
+    base = response_log_probs(model, model.params, prompts, responses, limits)[:, 0]
+    policy = np.array([answer.log_probs.sum() for answer in answers])
+    mean_tokens = np.mean([len(answer.tokens) for answer in answers])
+    return mean_interval((policy - base) / mean_tokens)
