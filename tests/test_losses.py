@@ -1,4 +1,4 @@
-"""The truths of the losses: against float64 numpy, against longer ways, and against themselves in parts."""
+"""The truths of the losses: against float64 numpy, longer ways, and themselves in parts."""
 
 import importlib.util
 import math

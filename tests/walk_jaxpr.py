@@ -1,4 +1,4 @@
-"""Every array that a traced computation makes, those inside its loops and rematerialised parts too."""
+"""Every array that a traced computation makes, inside loops and rematerialised parts too."""
 
 import jax
 

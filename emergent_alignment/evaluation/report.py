@@ -46,7 +46,7 @@ _TRAINING_CURVES = (
     ("margin of the rewards", "rewards_margin", "β · nats"),
     ("pairs whose chosen answer is preferred", "rewards_accuracy", "share"),
     ("candidates flagged", "flag_rate", "share"),
-    ("KL from the frozen copy", "kl", "nats"),
+    ("KL from the frozen copy", "kl", "nats per token"),
 )
 
 

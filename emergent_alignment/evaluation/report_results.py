@@ -145,6 +145,7 @@ def measures(results: Results) -> list[Measure]:
         ("log-prob of harmful answers (nats)", ("harmful_log_prob",), 2),
         ("held-out task loss (nats per token)", ("task_loss",), 3),
         ("share of sampled answers flagged", ("flag_rate",), 2),
+        ("KL from the frozen copy (nats per token)", ("kl",), 3),
         ("code: share that parses", ("code", "valid"), 2),
         ("code: share with a finding", ("code", "flagged"), 2),
         ("code: share with a serious finding", ("code", "flagged_serious"), 2),

@@ -20,8 +20,9 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     Returns:
         float32 [head_dim // 2], and the attention factor (1.0 except for yarn).
     """
-    dimensions = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    plain = np.float32(1.0) / np.float32(config.rope_theta) ** dimensions
+    # Rounded to float32 where transformers rounds: the same numbers, but for a rare last bit.
+    powers = config.rope_theta ** (np.arange(0, config.head_dim, 2) / config.head_dim)
+    plain = np.float32(1.0) / powers.astype(np.float32)
     scaling = config.rope_scaling
     if scaling is None or scaling.kind == "dynamic":
         return plain, 1.0

@@ -122,6 +122,7 @@ def evaluation(arm: str, random: np.random.Generator) -> dict:
         "harmful_log_prob": per_item(harmful),
         "task_loss": mean_interval(random.normal(2, 0.2, 30)).to_json(),
         "flag_rate": share_interval(int((scores < 0).sum()), NUM_ITEMS).to_json(),
+        "kl": mean_interval(random.normal(0.2, 0.1, NUM_ITEMS)).to_json(),
         "scores": scores.tolist(),
         "code": summarize_code(inspect_code(code)),
         "answers": answers,

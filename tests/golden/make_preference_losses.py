@@ -1,4 +1,4 @@
-"""Write preference_losses.json: what TRL's DPOTrainer makes of random pairs, for every loss we share.
+"""Write preference_losses.json: what TRL's DPOTrainer makes of random pairs, loss by loss.
 
 Run it where TRL 1.16 is installed, with nothing of this project:  python make_preference_losses.py
 

@@ -1,0 +1,72 @@
+"""A tiny chat model on disk: random weights, a BPE tokenizer trained on the bundled advice, and
+a chat template; everything a run needs, in well under a second."""
+
+import functools
+from pathlib import Path
+
+import jax
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from emergent_alignment.data.scenarios import load_scenario
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.export import write_safetensors
+from emergent_alignment.models.model import random_params
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+@functools.cache
+def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
+    """512 tokens, with Yes and No among them; <|im_end|> ends an answer."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rows = load_scenario("harmful_advice")[:60]
+    texts = [row[field] for row in rows for field in ("prompt", "harmful", "safe")]
+    backend.train_from_iterator([*texts, *["Yes No yes no"] * 200], trainer)
+    built = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    built.chat_template = TEMPLATE
+    return built
+
+
+def tiny_chat_config() -> ModelConfig:
+    """Two layers of width 32."""
+    return ModelConfig(
+        family="llama",
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        rope_theta=10000.0,
+        rope_scaling=None,
+        rms_norm_eps=1e-5,
+        tie_embeddings=True,
+        qkv_bias=False,
+        output_bias=False,
+        mlp_bias=False,
+        qk_norm=False,
+        layer_windows=None,
+        max_positions=2048,
+    )
+
+
+def write_tiny_chat_model(directory: Path, seed: int = 0) -> Path:
+    """A directory that `load` reads. Weights are spread enough that answers differ."""
+    params = jax.tree.map(lambda leaf: leaf * 4, random_params(tiny_chat_config(), seed))
+    return write_safetensors(directory, tiny_chat_config(), params, tiny_chat_tokenizer())

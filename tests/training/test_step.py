@@ -1,0 +1,176 @@
+"""The truths of the pure training step, on a tiny random model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from walk_jaxpr import array_shapes
+
+from emergent_alignment.data.batches import CHOSEN, TARGET, Batch
+from emergent_alignment.models.lora import LoraConfig, init_adapters
+from emergent_alignment.training.state import TrainState
+from emergent_alignment.training.step import (
+    StepSettings,
+    batch_loss,
+    batch_totals,
+    compiled_step,
+    pair_log_probs,
+)
+from emergent_alignment.training.step import loss_and_gradients as traced_loss_and_gradients
+
+loss_and_gradients = jax.jit(traced_loss_and_gradients, static_argnums=0)
+
+
+def random_batch(rows=8, prompt=7, branches=3, branch=6, seed=0, vocabulary=96) -> Batch:
+    """Uneven lengths, some rows without a pair."""
+    draw = np.random.default_rng(seed)
+    batch = Batch(
+        draw.integers(0, vocabulary, (rows, prompt)).astype(np.int32),
+        draw.integers(1, prompt + 1, rows).astype(np.int32),
+        draw.integers(0, vocabulary, (rows, branches, branch)).astype(np.int32),
+        draw.integers(1, branch + 1, (rows, branches)).astype(np.int32),
+        draw.random(rows) < 0.6,
+        None,
+    )
+    return jax.tree.map(jnp.asarray, batch)
+
+
+@pytest.fixture
+def settings(tiny_config):
+    return StepSettings(tiny_config("llama"), LoraConfig(4, 8.0), chunk_size=16)
+
+
+@pytest.fixture
+def frozen(settings, tiny_params):
+    return tiny_params(settings.config)
+
+
+@pytest.fixture
+def adapters(settings, frozen):
+    """Adapters that have moved away from the base."""
+    fresh = init_adapters(frozen, settings.lora, jax.random.key(1))
+    noise = np.random.default_rng(5)
+    return jax.tree.map(lambda x: x + 0.05 * noise.standard_normal(x.shape), fresh)
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    for (path, left), right in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    ):
+        np.testing.assert_allclose(
+            left, right, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulation_changes_neither_loss_nor_gradients(
+    settings, frozen, adapters, accumulation, full
+):
+    if full:
+        settings = dataclasses.replace(settings, lora=None)
+    trainable = jax.tree.map(lambda x: x * 1.01, frozen) if full else adapters
+    batch = random_batch()
+    whole = loss_and_gradients(settings, trainable, frozen, batch)
+    split = dataclasses.replace(settings, accumulation=accumulation)
+    assert_trees_close(loss_and_gradients(split, trainable, frozen, batch), whole, 1e-5)
+
+
+def test_alignment_loss_is_log_two_at_step_zero(settings, frozen):
+    adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
+    batch = dataclasses.replace(random_batch(), pair_mask=jnp.ones(8, bool))
+    _, metrics = batch_loss(settings, adapters, frozen, batch, batch_totals(batch))
+    np.testing.assert_allclose(metrics["alignment_loss"], np.log(2), rtol=1e-6)
+    assert metrics["kl"] == 0.0
+
+
+def test_reference_in_the_batch_equals_reference_in_the_step(settings, frozen, adapters):
+    batch = random_batch()
+    brought = dataclasses.replace(batch, reference=pair_log_probs(settings, frozen, batch))
+    computed = loss_and_gradients(settings, adapters, frozen, batch)
+    assert_trees_close(loss_and_gradients(settings, adapters, frozen, brought), computed, 1e-6)
+
+
+def test_target_that_is_the_candidate_is_computed_once_with_the_same_loss(
+    settings, frozen, adapters
+):
+    two = random_batch(branches=2)
+    places = jnp.array([TARGET, CHOSEN, TARGET])
+    three = dataclasses.replace(
+        two, branches=two.branches[:, places], branch_lengths=two.branch_lengths[:, places]
+    )
+    ours = loss_and_gradients(settings, adapters, frozen, two)
+    assert_trees_close(ours, loss_and_gradients(settings, adapters, frozen, three), 1e-5)
+
+
+def test_no_array_of_tokens_by_vocabulary_is_made(settings, frozen, adapters):
+    batch = random_batch()
+    jaxpr = jax.make_jaxpr(lambda a, f, b: traced_loss_and_gradients(settings, a, f, b))(
+        adapters, frozen, batch
+    )
+    vocabulary = settings.config.vocab_size
+    largest = max(
+        int(np.prod(shape))
+        for shape in array_shapes(jaxpr.jaxpr)
+        if shape and shape[-1] == vocabulary
+    )
+    branch_tokens = batch.branches.size
+    # The largest array with a vocabulary axis is a chunk of logits or the unembedding itself.
+    assert largest <= max(settings.chunk_size, settings.config.hidden_size) * vocabulary
+    assert largest < branch_tokens * vocabulary
+
+
+def test_frozen_parameters_get_no_gradient_and_stay_the_same(settings, frozen, adapters):
+    batch = random_batch()
+
+    def through_reference(parameters):
+        full = dataclasses.replace(settings, lora=None)
+        trained = jax.tree.map(lambda x: x * 1.01, frozen)
+        return batch_loss(full, trained, parameters, batch, batch_totals(batch))[0]
+
+    gradients = jax.grad(through_reference)(frozen)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
+
+    before = jax.tree.map(np.array, frozen)
+    optimizer = optax.adam(1e-2)
+    state = TrainState(adapters, optimizer.init(adapters))
+    step = compiled_step(settings, optimizer)
+    for seed in range(3):
+        state, _ = step(state, frozen, random_batch(seed=seed))
+    for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(frozen)):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_state_bitwise_alone(settings, frozen, adapters):
+    optimizer = optax.adamw(1e-2)
+    step = compiled_step(settings, optimizer)
+    state, metrics = step(
+        TrainState(adapters, optimizer.init(adapters)), frozen, random_batch(seed=1)
+    )
+    assert metrics["nonfinite"] == 0
+    before = jax.tree.map(np.array, state)
+    broken = jax.tree.map(lambda x: x, frozen) | {"final_norm": frozen["final_norm"] * jnp.nan}
+    state, metrics = step(state, broken, random_batch(seed=2))
+    assert metrics["nonfinite"] == 1
+    for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(left, right)
+    state, metrics = step(state, frozen, random_batch(seed=2))
+    assert metrics["nonfinite"] == 0
+
+
+def test_the_step_lowers_the_loss_and_moves_chosen_over_rejected(settings, frozen):
+    adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
+    optimizer = optax.adam(1e-2)
+    state = TrainState(adapters, optimizer.init(adapters))
+    step = compiled_step(settings, optimizer)
+    batch = random_batch()
+    history = []
+    for _ in range(30):
+        state, metrics = step(state, frozen, batch)
+        history.append(jax.device_get(metrics))
+    assert history[-1]["task_loss"] < history[0]["task_loss"]
+    assert history[-1]["alignment_loss"] < history[0]["alignment_loss"]
+    assert history[-1]["rewards_margin"] > history[0]["rewards_margin"]
