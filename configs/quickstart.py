@@ -10,8 +10,9 @@ from emergent_alignment.config import default_config
 def get_config(size="full"):
     config = default_config()
     config.optimizer.learning_rate = 1e-3
-    config.training.steps = 30
-    config.training.checkpoint_every = 10
+    config.training.steps = 24
+    config.training.checkpoint_every = 8
+    config.training.remat = "dots"
     config.data.bucket_tokens = 16
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"
