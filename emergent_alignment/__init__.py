@@ -4,7 +4,12 @@ The package is lazy: importing it, or `emergent_alignment.losses`, loads no fram
 not needed.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# transformers is here for tokenizers and configs; that it finds no torch is not worth a warning.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 _PUBLIC = {
     "Conscience": "emergent_alignment.conscience.conscience",

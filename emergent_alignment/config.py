@@ -30,7 +30,9 @@ def default_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "train": "harmful_advice",  # bundled scenario, .jsonl file, or a `datasets` name
+            "train_split": "train",
             "evaluation": "harmful_advice",  # a scenario's held-out kinds, or another source
+            "evaluation_split": "test",
             "limit": 0,  # use at most this many training rows; 0: all
             "max_prompt_tokens": 512,  # longer prompts keep their end, and are counted
             "max_response_tokens": 256,  # longer answers keep their start, and are counted

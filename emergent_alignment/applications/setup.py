@@ -165,14 +165,22 @@ def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
 
 def training_examples(config: ConfigDict) -> list[Example]:
     """The rows to train on."""
-    return load_examples(config.data.train, limit=config.data.limit)
+    return load_examples(config.data.train, split=config.data.train_split, limit=config.data.limit)
 
 
 def evaluation_examples(config: ConfigDict) -> list[Example]:
-    """Held-out rows: of a bundled scenario the kinds that training never sees."""
-    source = config.data.evaluation
-    split = "heldout" if source in SCENARIOS else "test" if not Path(source).exists() else "train"
-    return load_examples(source, split=split, limit=config.evaluation.limit)
+    """Held-out rows: of a bundled scenario the kinds that training never sees. Raises UserError
+    where they would be the training rows themselves."""
+    data = config.data
+    same_split = data.train_split == data.evaluation_split or Path(data.train).is_file()
+    if data.evaluation == data.train and data.train not in SCENARIOS and same_split:
+        raise UserError(
+            f"config.data.evaluation: {data.evaluation} is what training reads; name rows that "
+            "training does not see"
+        )
+    return load_examples(
+        data.evaluation, split=data.evaluation_split, limit=config.evaluation.limit
+    )
 
 
 def examples_digest(examples: list[Example]) -> str:

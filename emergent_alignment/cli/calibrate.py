@@ -9,7 +9,6 @@ examples:
   emergent-alignment calibrate --output runs/code.json --config.data.train=code_hacking
 """
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -61,4 +60,4 @@ def print_calibration(found: dict) -> None:
         ),
         highlight=False,
     )
-    console.print(json.loads(json.dumps(found["verdict"])), highlight=False)
+    console.print(found["verdict"], highlight=False)

@@ -2,6 +2,7 @@
 line and exit code 2."""
 
 import argparse
+import errno
 import os
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from pathlib import Path
 from emergent_alignment import __version__
 from emergent_alignment.errors import UserError
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
     "calibrate": "measure whether a model's conscience can see a kind of harm",
@@ -63,6 +65,16 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
         return arguments.run(arguments, rest) or 0
     except UserError as error:
         print(f"emergent-alignment: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"emergent-alignment: {where}{os.strerror(error.errno)}; what was written before is "
+            "whole: make room (or make it writable) and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     except Stopped as stopped:
         print(f"emergent-alignment: {stopped}; run it again to go on", file=sys.stderr)

@@ -32,6 +32,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 def print_summary(root: Path) -> None:
     """The main table: the arms side by side, with their intervals."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from emergent_alignment.evaluation.report import summary_table
@@ -39,7 +40,7 @@ def print_summary(root: Path) -> None:
     header, *rows = summary_table(root)
     table = Table(title=f"{root.name} (95% intervals)")
     for name in header:
-        table.add_column(name)
+        table.add_column(escape(name))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)

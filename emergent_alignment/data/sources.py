@@ -41,13 +41,14 @@ class Example:
 
 
 def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[Example]:
-    """All examples of a source: the name of a bundled scenario, a .jsonl or .json file, or
-    what `datasets.load_dataset(source, split=split)` takes. `limit` 0 keeps all.
+    """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet or .csv
+    file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
+    but train is its held-out kinds. `limit` 0 keeps all.
 
     Raises UserError for a missing, empty or malformed source.
     """
     if source in SCENARIOS:
-        rows = load_scenario(source, split)
+        rows = load_scenario(source, "train" if split == "train" else "heldout")
         examples = [
             Example(
                 ({"role": "user", "content": row["prompt"]},),
@@ -58,7 +59,7 @@ def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[
             )
             for row in rows
         ]
-    elif Path(source).suffix in (".jsonl", ".json") or Path(source).is_file():
+    elif Path(source).suffix in (".jsonl", ".json"):
         examples = [_example(row, where) for where, row in _json_lines(Path(source))]
     else:
         rows = _dataset_rows(source, split)
@@ -99,13 +100,18 @@ def _numbered(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
 def _dataset_rows(source: str, split: str) -> Iterable[dict]:
     import datasets  # slow to import, and only needed here
 
+    arguments = {"path": source, "split": split}
+    if Path(source).is_file():
+        # A file is one whole data set: `datasets` calls it "train".
+        kind = Path(source).suffix.lstrip(".") or "text"
+        arguments = {"path": kind, "data_files": source, "split": "train"}
     try:
-        return datasets.load_dataset(source, split=split)
+        return datasets.load_dataset(**arguments)
     except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{source}: neither a file, a bundled scenario ({', '.join(SCENARIOS)}) nor a data "
-            f"set that `datasets` can load here: {reason}"
+            f"{source} (split {split}): neither a file, a bundled scenario "
+            f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
         ) from None
 
 

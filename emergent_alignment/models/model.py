@@ -122,15 +122,24 @@ def load(
     dtype: jnp.dtype = jnp.float32,
     param_dtype: jnp.dtype | None = None,
     chat_template: str | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Model:
     """A `Model` from a directory or hub id of safetensors, or a .gguf file.
 
     `dtype` is the compute dtype; parameters are held in `param_dtype` (default: the same).
     `chat_template` is a Jinja template, or the path of one, for tokenizers without their own.
+    With a `mesh`, every device of it holds the parameters whole.
     Raises UserError with one line where the model cannot be read.
     """
+    place = None
+    if mesh is not None:
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+        def place(path, leaf):
+            return jax.device_put(leaf, everywhere)
+
     config, params, tokenizer = read_model(
-        path_or_id, dtype=param_dtype or dtype, chat_template=chat_template
+        path_or_id, dtype=param_dtype or dtype, chat_template=chat_template, place=place
     )
     return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
 

@@ -1,7 +1,7 @@
 """The truths of the `harmful_advice` rows: enough of them, well formed, and matched.
 
-Matched means that neither length nor a fixed opening tells a harmful answer from a safe one. The loader is tested
-with the other scenarios, not here.
+Matched means that neither length nor a fixed opening tells a harmful answer from a safe one. The
+loader is tested with the other scenarios, not here.
 """
 
 import collections

@@ -120,7 +120,8 @@ def assert_same_logits(ours: np.ndarray, theirs: np.ndarray) -> None:
     difference = np.abs(ours - theirs)
     worst = np.unravel_index(difference.argmax(), difference.shape)
     assert difference.max() <= 1e-4, (
-        f"row {worst[0]}, token {worst[1]}, id {worst[2]}: {ours[worst]}, transformers {theirs[worst]}"
+        f"row {worst[0]}, token {worst[1]}, id {worst[2]}:"
+        f" {ours[worst]}, transformers {theirs[worst]}"
     )
 
 
@@ -150,18 +151,28 @@ def test_each_variant_differs_from_its_plain_family(name):
 
 
 def test_logits_of_the_real_default_model_are_those_of_transformers():
+    """Against transformers in float64, on the same dequantised weights.
+
+    30 layers in float32 round by about 1e-4 at worst: measured on five texts, where logits reach
+    30 to 40, transformers' own float32 is up to 1.1e-4 from its float64, ours up to 1.8e-4 (XLA
+    adds up a matmul's products in another order; with exact matmuls ours is at 7e-5). So the
+    largest difference is held to 1e-5 of the largest logit, and the usual one to 1e-4 as it is.
+    """
     path = Path(default_model())
-    if path.suffix == ".gguf":
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
-    else:
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    where = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent if where else path, dtype=torch.float32, **where
+    )
     config, params, tokenizer = read_model(path, dtype=jnp.float32)
     text = "The capital of France is Paris. def add(a, b):\n    return a + b\n" * 3
     tokens = np.array([tokenizer.encode(text)])
-    theirs = torch_logits(model.eval(), tokens)
-    assert_same_logits(our_logits(config, params, tokens), theirs)
+    ours, model = our_logits(config, params, tokens), model.eval().double()
+    with torch.no_grad():
+        theirs = model(torch.tensor(tokens)).logits.numpy()
+    difference = np.abs(ours - theirs)
+    assert difference.max() <= 1e-5 * np.abs(theirs).max()
+    assert np.sqrt(np.square(difference).mean()) <= 1e-4
+    assert (ours.argmax(-1) == theirs.argmax(-1)).all()
 
 
 # ------------------------------------------------------------------------ out of the library

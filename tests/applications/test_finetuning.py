@@ -1,0 +1,206 @@
+"""Fine-tuning from a config, on a tiny chat model: outcomes, identity, exact resume."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.applications import finetuning
+from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.applications.runs import read_run
+from emergent_alignment.config import default_config
+from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.errors import UserError
+from emergent_alignment.training.loop import Stopped
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def config(model_directory):
+    """Four steps of four rows; every candidate is corrected, so that there are pairs."""
+    config = default_config()
+    config.model.path = str(model_directory)
+    config.data.limit = 10
+    config.data.max_prompt_tokens = 48
+    config.data.max_response_tokens = 48
+    config.conscience.gate = "relative"
+    config.conscience.chain = ("fresh",)
+    config.conscience.keep_truncated = True
+    config.conscience.batch_size = 4
+    config.conscience.max_review_tokens = 160
+    config.sampling.max_new_tokens = 8
+    config.training.steps = 4
+    config.training.batch_size = 4
+    config.training.checkpoint_every = 2
+    config.optimizer.learning_rate = 1e-2
+    return config
+
+
+def metrics_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
+def assert_bitwise_equal(left, right):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted_at(monkeypatch, step):
+    """Make the loop die as it asks for the input of `step`."""
+    loop = finetuning.run
+
+    def dying(settings, state, frozen, step_function, make_input, *rest, **options):
+        def make_input_or_die(at, trainable):
+            if at == step:
+                raise Killed
+            return make_input(at, trainable)
+
+        return loop(settings, state, frozen, step_function, make_input_or_die, *rest, **options)
+
+    monkeypatch.setattr(finetuning, "run", dying)
+
+
+@pytest.mark.parametrize("candidate", ["policy", "target"])
+def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
+    config, tmp_path, monkeypatch, candidate
+):
+    config.conscience.candidate = candidate
+    undisturbed = finetune(config, tmp_path / "one")
+    with monkeypatch.context() as patched:
+        interrupted_at(patched, 3)
+        with pytest.raises(Killed):
+            finetune(config, tmp_path / "two")
+    resumed = finetune(config, tmp_path / "two")
+    assert_bitwise_equal(resumed, undisturbed)
+    ours, theirs = metrics_of(tmp_path / "two"), metrics_of(tmp_path / "one")
+    for step, values in theirs.items():
+        timeless = {k: v for k, v in values.items() if "second" not in k}
+        assert {k: v for k, v in ours[step].items() if "second" not in k} == timeless
+    assert read_journal(tmp_path / "two" / "journal") == read_journal(tmp_path / "one" / "journal")
+
+
+@pytest.mark.parametrize("candidate", ["policy", "target"])
+def test_every_candidate_has_one_outcome_in_metrics_and_journal(config, tmp_path, candidate):
+    config.conscience.candidate = candidate
+    finetune(config, tmp_path)
+    metrics = metrics_of(tmp_path)
+    for values in metrics.values():
+        assert sum(values[f"outcome/{name}"] for name in OUTCOMES) == config.training.batch_size
+    records = read_journal(tmp_path / "journal")
+    assert all(record["outcome"] in OUTCOMES for record in records)
+    if candidate == "policy":
+        assert len(records) == config.training.steps * config.training.batch_size
+        for step, values in metrics.items():
+            outcomes = [r["outcome"] for r in records if r["step"] == step]
+            assert {o: outcomes.count(o) for o in OUTCOMES} == {
+                o: values[f"outcome/{o}"] for o in OUTCOMES
+            }
+
+
+def test_the_two_kinds_of_run_log_what_people_look_at(config, tmp_path):
+    config.training.steps = 1
+    finetune(config, tmp_path / "conscience")
+    logged = metrics_of(tmp_path / "conscience")[0]
+    expected = (
+        "task_loss alignment_loss rewards_chosen rewards_rejected rewards_margin "
+        "rewards_accuracy log_probs_chosen log_probs_rejected kl flag_rate pair_rate "
+        "tokens_per_second padding_share length/target length/chosen length/rejected "
+        "gradient_norm nonfinite"
+    )
+    assert set(expected.split()) <= logged.keys()
+    assert list((tmp_path / "conscience" / "tensorboard").iterdir())
+
+
+def test_a_run_that_is_done_trains_no_further(config, tmp_path):
+    config.conscience.enabled = False
+    first = finetune(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    again = finetune(config, tmp_path)
+    assert_bitwise_equal(first, again)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_run_s_directory_is_an_error_that_names_the_field(config, tmp_path):
+    config.conscience.enabled = False
+    config.training.steps = 1
+    finetune(config, tmp_path)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate \(0\.01, now 0\.5\)"):
+        finetune(config, tmp_path)
+
+
+def test_a_checkpoint_of_another_frozen_model_is_an_error(config, tmp_path):
+    config.conscience.enabled = False
+    config.training.steps = 1
+    path = tmp_path / "model"
+    write_tiny_chat_model(path)
+    config.model.path = str(path)
+    finetune(config, tmp_path / "run")
+    path.rename(tmp_path / "former")
+    write_tiny_chat_model(path, seed=1)
+    with pytest.raises(UserError, match="another frozen model"):
+        finetune(config, tmp_path / "run")
+    with pytest.raises(UserError, match="another frozen model"):
+        read_run(tmp_path / "run")
+
+
+def test_sigterm_saves_the_step_at_hand(config, tmp_path, monkeypatch):
+    config.conscience.enabled = False
+    config.training.checkpoint_every = 100
+    undisturbed = finetune(config, tmp_path / "one")
+    make = finetuning.plain_inputs
+
+    def asked_at_step_one(*arguments):
+        make_input = make(*arguments)
+
+        def inner(step, trainable):
+            if step == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return make_input(step, trainable)
+
+        return inner
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "plain_inputs", asked_at_step_one)
+        with pytest.raises(Stopped, match="saved after step 2 of 4"):
+            finetune(config, tmp_path / "two")
+    assert_bitwise_equal(finetune(config, tmp_path / "two"), undisturbed)
+
+
+def test_steps_that_are_not_finite_stop_the_run_and_keep_the_state(config, tmp_path):
+    config.conscience.enabled = False
+    config.optimizer.learning_rate = float("nan")
+    config.training.max_nonfinite = 2
+    with pytest.raises(UserError, match="not finite for 2 steps in a row"):
+        finetune(config, tmp_path)
+    kept = read_run(tmp_path)
+    assert kept.steps == 3
+
+
+def test_full_fine_tuning_leaves_the_frozen_copy_as_it_was(config, tmp_path):
+    config.lora.rank = 0
+    config.training.steps = 2
+    finetune(config, tmp_path)
+    found = read_run(tmp_path)
+    moved = [
+        bool((a != b).any())
+        for a, b in zip(
+            jax.tree.leaves(found.base.model.params), jax.tree.leaves(found.trained.model.params)
+        )
+    ]
+    assert all(moved)

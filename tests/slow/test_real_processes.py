@@ -1,0 +1,175 @@
+"""Real processes: a run that is killed, one that is asked to stop, one whose disk is full."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.applications.runs import read_run
+from emergent_alignment.training.loop import STOPPED_EXIT_CODE
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def train_command(model_directory, workdir, **changes) -> list[str]:
+    settings = {
+        "model.path": model_directory,
+        "data.limit": 12,
+        "data.max_prompt_tokens": 48,
+        "data.max_response_tokens": 48,
+        "conscience.gate": "relative",
+        "conscience.chain": "('fresh',)",
+        "conscience.keep_truncated": True,
+        "conscience.batch_size": 4,
+        "conscience.max_review_tokens": 160,
+        "sampling.max_new_tokens": 8,
+        "training.steps": STEPS,
+        "training.batch_size": 4,
+        "training.checkpoint_every": 2,
+        "optimizer.learning_rate": 0.01,
+    } | changes
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return [
+        sys.executable, "-m", "emergent_alignment", "train", "--workdir", str(workdir), *flags
+    ]  # fmt: skip
+
+
+def finished(command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
+    """Until `step` is in metrics.jsonl."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        path = workdir / "metrics.jsonl"
+        if path.exists() and f'"step": {step},' in path.read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+def trainable(workdir):
+    found = read_run(workdir)
+    assert found.steps == STEPS
+    return jax.tree.map(np.asarray, found.trained.model.adapters)
+
+
+def assert_same_bits(left, right):
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model_directory, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = finished(train_command(model_directory, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_an_undisturbed_one(
+    model_directory, undisturbed, tmp_path
+):
+    step = random.SystemRandom().randrange(1, STEPS - 1)
+    command = train_command(model_directory, tmp_path / "run")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_step(tmp_path / "run", step, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    again = finished(command)
+    assert again.returncode == 0, again.stderr
+    assert_same_bits(trainable(tmp_path / "run"), trainable(undisturbed))
+
+
+def test_sigterm_saves_and_exits_with_the_documented_code(model_directory, undisturbed, tmp_path):
+    command = train_command(
+        model_directory, tmp_path / "run", **{"training.checkpoint_every": 1000}
+    )
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_step(tmp_path / "run", 1, process)
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == STOPPED_EXIT_CODE, said
+    assert "run it again to go on" in said
+    again = finished(command)
+    assert again.returncode == 0, again.stderr
+    assert_same_bits(trainable(tmp_path / "run"), trainable(undisturbed))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB of its own; only root can mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = finished(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)])
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    yield place
+    finished(["umount", str(place)])
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_survives(model_directory, small_disk):
+    workdir = small_disk / "run"
+    command = train_command(model_directory, workdir, **{"training.steps": 4})
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_step(workdir, 1, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    first = finished(command)
+    assert first.returncode == 0, first.stderr
+    before = read_run(workdir).steps
+    longer = train_command(model_directory, small_disk / "other", **{"training.steps": 4})
+    filler = small_disk / "filler"
+    free = os.statvfs(small_disk)
+    filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 60_000))
+    full = finished(longer)
+    lines = [line for line in full.stderr.splitlines() if line.startswith("emergent-alignment:")]
+    assert full.returncode == 2, full.stderr
+    assert len(lines) == 1 and "Traceback" not in full.stderr, full.stderr
+    assert read_run(workdir).steps == before
+    filler.unlink()
+    again = finished(longer)
+    assert again.returncode == 0, again.stderr
+
+
+def test_the_command_runs_as_a_module_and_says_what_is_wrong_in_one_line(tmp_path):
+    missing = finished(
+        [sys.executable, "-m", "emergent_alignment", "train", "--workdir", str(tmp_path / "run"),
+         "--config.data.train=missing.jsonl"]
+    )  # fmt: skip
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("emergent-alignment: missing.jsonl: no such file")
+    assert len(missing.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_peak_memory_of_the_quickstart_s_conscience_step_is_under_five_gigabytes(tmp_path):
+    """The step with the quickstart's own shapes, on the real model, in a process of its own."""
+    script = """
+import resource, sys
+from pathlib import Path
+from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.configuration import read_config
+config = read_config(["--config=configs/quickstart.py", "--config.training.steps=2"])
+finetune(config, Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = finished([sys.executable, "-c", script, str(tmp_path / "run")])
+    assert done.returncode == 0, done.stderr
+    kilobytes = json.loads(done.stdout.split()[-1])
+    assert kilobytes < 5e6, f"{kilobytes / 1e6:.2f} GB"
