@@ -125,16 +125,19 @@ def preference_loss(
     - hinge:    max(0, 1 − βh)                       Zhao et al. 2023 (SLiC-HF), eq. 2
     - exo_pair: KL(σ(βh) ‖ 1−ε), reverse; ε=0 is read as 1e-3      Ji et al. 2024, eq. 16
     - nca_pair: −log σ(βΔc) − ½ log σ(−βΔc) − ½ log σ(−βΔr)        Chen et al. 2024, eq. 9
-    - apo_zero: 1 − σ(βΔc) + σ(βΔr)                  D'Oosterlinck et al. 2024, eq. 5
-    - apo_down: σ(βΔc) + 1 − σ(β(Δc − Δr))           D'Oosterlinck et al. 2024, eq. 6
+    - apo_zero: 1 − σ(βΔc) + σ(βΔr)                  D'Oosterlinck et al. 2024, eq. 7
+    - apo_down: σ(βΔc) + 1 − σ(β(Δc − Δr))           D'Oosterlinck et al. 2024, eq. 8
 
     `label_smoothing` ε in [0, 0.5) is the share of flipped preferences; sigmoid, robust and
-    exo_pair read it. Raises ValueError for an unknown kind or an ε outside its range.
+    exo_pair read it. Raises ValueError for an unknown kind, an ε outside its range, or a β that
+    is not positive.
     """
     if kind not in get_args(PreferenceKind):
         raise ValueError(f"unknown preference loss {kind!r}; known: {get_args(PreferenceKind)}")
     if not 0.0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be in [0, 0.5), not {label_smoothing}")
+    if not beta > 0:
+        raise ValueError(f"beta must be more than 0, not {beta}")
     margin = preference_margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
     chosen = policy_chosen - jax.lax.stop_gradient(reference_chosen)
     rejected = policy_rejected - jax.lax.stop_gradient(reference_rejected)

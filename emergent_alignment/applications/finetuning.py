@@ -190,7 +190,8 @@ def policy_inputs(
             for found, candidate in zip(reviewed, candidates)
         ]
         records = [
-            journal_record(found, step=step, row=int(row)) for found, row in zip(reviewed, rows)
+            journal_record(found, step=step, place=place, row=row)
+            for place, (found, row) in enumerate(zip(reviewed, rows))
         ]
         scalars = conscience_scalars(reviewed, conscience.threshold)
         return StepInput(_batch(config, tokenized, rows, pairs), records, scalars)
@@ -247,14 +248,14 @@ def prepare_pairs(
     path = workdir / "pairs.jsonl"
     if path.exists():
         trim_torn_line(path)
-    found = {record["row"]: record for record in read_json_lines(path)}
+    done = {record["row"]: record for record in read_json_lines(path)}
     size = conscience.review.batch_size
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
     key = jax.random.key(config.seed)
     with path.open("a", encoding="utf-8") as lines, progress("reviewing targets") as meter:
         for place, rows in enumerate(chunks):
             meter(place * size, len(order))
-            if all(row in found for row in rows):
+            if all(row in done for row in rows):
                 continue
             reviewed = review_and_revise(
                 setup.model,
@@ -265,13 +266,18 @@ def prepare_pairs(
                 [examples[row].target for row in rows],
                 jax.random.fold_in(jax.random.fold_in(key, place), CORRECTIONS),
             )
-            journal.write([journal_record(r, step=0, row=row) for r, row in zip(reviewed, rows)])
+            journal.write(
+                [
+                    journal_record(found, step=0, place=place * size + i, row=row)
+                    for i, (found, row) in enumerate(zip(reviewed, rows))
+                ]
+            )
             records = _pair_records(config, setup, settings, tokenized, rows, reviewed, size)
             lines.write("".join(json.dumps(record) + "\n" for record in records))
             lines.flush()
-            found |= {record["row"]: record for record in records}
+            done |= {record["row"]: record for record in records}
         meter(len(order), len(order))
-    return found
+    return done
 
 
 def _pair_records(config, setup, settings, tokenized, rows, reviewed, size) -> list[dict]:

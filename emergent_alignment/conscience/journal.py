@@ -13,13 +13,16 @@ from pathlib import Path
 from emergent_alignment.conscience.pairs import Reviewed
 
 
-def journal_record(reviewed: Reviewed, *, step: int, row: int) -> dict:
-    """A review as a flat JSON object; scores that were never read are null."""
+def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> dict:
+    """A review as a flat JSON object; scores that were never read are null. `place` is the
+    candidate's place in its step, `row` the example it belongs to (a step that crosses epochs
+    may hold an example twice)."""
     chosen = reviewed.chosen
     last = reviewed.attempts[-1] if reviewed.attempts else None
     shown = chosen or (last.answer if last else None)
     return {
         "step": step,
+        "place": place,
         "row": row,
         "prompt": reviewed.prompt,
         "candidate": reviewed.candidate,
@@ -64,12 +67,12 @@ class Journal:
 
 
 def read_journal(directory: Path) -> list[dict]:
-    """All records by step and row; where a resumed run did a step again, its record counts."""
+    """All records by step and place; where a resumed run did a step again, its record counts."""
     records = {}
     for shard in sorted(directory.glob("*.jsonl")):
         for record in read_json_lines(shard):
-            records[record["step"], record["row"]] = record
-    return [records[place] for place in sorted(records)]
+            records[record["step"], record["place"]] = record
+    return [records[at] for at in sorted(records)]
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:

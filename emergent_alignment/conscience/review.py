@@ -5,7 +5,7 @@ with polarity "both" the mean of the positive form and of the negated form turne
 """
 
 import functools
-import logging
+import warnings
 from dataclasses import dataclass
 
 import jax
@@ -28,7 +28,6 @@ from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import Model, forward, unembedding
 
 MAX_WORD_TOKENS = 16
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,12 @@ def _margins(model, params, chat, settings, rows, approving, disapproving) -> np
     """`word_margin` over rows of any number and length, in batches of fixed shapes; rows of
     like length go together so that little is padded."""
     ids = [_padded_words(answer_words(chat, words)) for words in (approving, disapproving)]
-    cut = sum(len(row) > settings.max_tokens for row in rows)
-    if cut:
-        log.warning(
-            "%d of %d reviews were longer than %d tokens and kept their end; see "
+    if any(len(row) > settings.max_tokens for row in rows):
+        # Python shows a warning once for each text: not at every step of a run.
+        warnings.warn(
+            f"some reviews are longer than {settings.max_tokens} tokens and keep their end; see "
             "config.conscience.max_review_tokens",
-            cut,
-            len(rows),
-            settings.max_tokens,
+            stacklevel=2,
         )
     rows = [row[-settings.max_tokens :] for row in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

@@ -50,7 +50,7 @@ def sampler_settings(
     top_k: int = 0,
 ) -> SamplerSettings:
     """Checked settings. Raises ValueError for a value outside its range."""
-    if temperature < 0:
+    if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], not {top_p}")

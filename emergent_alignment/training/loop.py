@@ -100,6 +100,7 @@ def run(
                 metrics.texts(done, inputs.records[: settings.journal_texts])
                 losses = []
             if nonfinite >= settings.max_nonfinite:
+                checkpoints.save(done, state, loss=_mean_finite(losses))
                 checkpoints.close()
                 raise UserError(
                     f"step {step}: loss or gradient was not finite for {nonfinite} steps in a "

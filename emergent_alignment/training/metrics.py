@@ -28,7 +28,8 @@ class MetricsWriter:
         self._lines.write(json.dumps({"step": step, **record}) + "\n")
         self._lines.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._board.add_scalar(name, value, step)
 
     def texts(self, step: int, records: list[dict]) -> None:
         """Sampled journal entries as TensorBoard text."""

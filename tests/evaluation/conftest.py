@@ -176,6 +176,7 @@ def journal_records(random: np.random.Generator, num_steps: int = 50) -> list[di
             records.append(
                 {
                     "step": step,
+                    "place": row,
                     "row": row,
                     "prompt": [
                         {"role": "system", "content": "You are helpful."},

@@ -1,0 +1,206 @@
+"""The command line: help that teaches, and one clear line for each mistake."""
+
+import json
+import shutil
+
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.cli.main import COMMANDS, main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def broken(model, tmp_path):
+    """A copy of the tiny model to break."""
+    return shutil.copytree(model, tmp_path / "broken")
+
+
+@pytest.fixture
+def fails(capsys):
+    """fails(words…) runs the command, which must end with code 2 and one line; returns it."""
+
+    def run(*words):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1, said
+        assert said[0].startswith("emergent-alignment: ")
+        return said[0]
+
+    return run
+
+
+def training(model, workdir, *changes):
+    return [
+        "train", "--workdir", workdir, f"--config.model.path={model}",
+        "--config.conscience.enabled=False", "--config.training.steps=1",
+        "--config.training.batch_size=2", *changes,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"emergent-alignment {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "nearest"),
+    [
+        ("--config.optimizer.learning_rat=1", "learning_rate"),
+        ("--config.optimzer.learning_rate=1", "optimizer"),
+    ],
+)
+def test_an_unknown_field_is_an_error_with_the_nearest_name(fails, tmp_path, flag, nearest):
+    assert nearest in fails("train", "--workdir", tmp_path / "run", flag)
+
+
+def test_an_unknown_field_in_a_file_is_an_error_with_the_nearest_name(fails, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from emergent_alignment.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config().unlock()\n"
+        "    config.training.step = 3\n"
+        "    return config\n"
+    )
+    said = fails("train", "--workdir", tmp_path / "run", f"--config={path}")
+    assert "config.training.step" in said and "did you mean steps" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "part"),
+    [
+        ("--config=nowhere.py", "nowhere.py: no such file"),
+        ("--config.training.steps=many", "training.steps"),
+        ("--config.training.steps=0", "config.training.steps must be more than 0"),
+        ("--config.training.accumulation=3", "does not divide"),
+        ("--config.conscience.gate=strict", "known: score, relative"),
+        ("--config.lora.targets=('querry',)", "choose among query"),
+        ("--config.data.train=nowhere.jsonl", "nowhere.jsonl: no such file"),
+        ("--config.conscience.calibration=no.json", "emergent-alignment calibrate"),
+        ("--config.model.path=nowhere.gguf", "nowhere.gguf"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_is_written(fails, model, tmp_path, flag, part):
+    workdir = tmp_path / "run"
+    changes = [flag, "--config.conscience.enabled=True"]
+    assert part in fails(*training(model, workdir, *changes))
+    assert not workdir.exists()
+
+
+GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("", "no rows"),
+        ("{not json", "not a JSON object"),
+        ('"text"', "found str"),
+        ('{"text": "x"}', "found the fields ['text']"),
+        (json.dumps({"messages": GOOD["messages"][:1]}), "must be the assistant's answer"),
+        (
+            json.dumps({"messages": [GOOD["messages"][0], {"role": "assistant", "content": " "}]}),
+            "the answer is empty",
+        ),
+        (json.dumps({"prompt": "x", "chosen": "", "rejected": "y"}), "the answer is empty"),
+        (
+            json.dumps({"messages": [{"role": "bot", "content": "x"}, GOOD["messages"][1]]}),
+            "role 'bot'",
+        ),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_number(fails, model, tmp_path, line, part):
+    path, workdir = tmp_path / "rows.jsonl", tmp_path / "run"
+    path.write_text(f"{json.dumps(GOOD)}\n{line}\n" if line else "")
+    said = fails(*training(model, workdir, f"--config.data.train={path}"))
+    assert part in said and str(path) in said
+    assert not line or f"{path}:2" in said
+    assert not workdir.exists()
+
+
+def test_an_unsupported_family_is_an_error_that_names_the_supported_ones(fails, broken, tmp_path):
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    said = fails(*training(broken, tmp_path / "run"))
+    assert all(family in said for family in ("gpt2", "llama", "mistral", "qwen2", "qwen3"))
+
+
+def test_a_tokenizer_without_chat_template_is_an_error_and_can_be_given_one(
+    fails, broken, tmp_path
+):
+    template = broken / "chat_template.jinja"
+    given = template.rename(tmp_path / "mine.jinja")
+    said = fails(*training(broken, tmp_path / "run"))
+    assert "chat_template" in said
+    assert not (tmp_path / "run").exists()
+    flag = f"--config.model.chat_template={given}"
+    assert main([str(word) for word in training(broken, tmp_path / "run", flag)]) == 0
+
+
+def test_broken_weights_are_an_error_that_names_the_file(fails, broken, tmp_path):
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "model.safetensors" in fails(*training(broken, tmp_path / "run"))
+    weights.write_bytes(whole)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 65}))
+    assert "65" in fails(*training(broken, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_directories_of_others_are_left_alone(fails, model, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    assert "not empty" in fails(*training(model, foreign))
+    assert "thesis.txt" in str(list(foreign.iterdir())) and len(list(foreign.iterdir())) == 1
+    export = ["export", "--output", foreign, f"--config.model.path={model}"]
+    assert str(foreign) in fails(*export)
+    for command in (["evaluate"], ["respond", "Hello"], ["export", "--output", tmp_path / "new"]):
+        assert "run.json is missing" in fails(*command, "--run", foreign)
+
+
+def test_nothing_is_written_over(fails, model, tmp_path):
+    there = tmp_path / "there.json"
+    there.write_text("{}")
+    flag = f"--config.model.path={model}"
+    assert "--overwrite" in fails("calibrate", "--output", there, flag)
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert "--overwrite" in fails("evaluate", "--output", tmp_path, flag)
+    assert "there already" in fails("respond", "Hello", "--output", there, flag)
+    assert there.read_text() == "{}"
+
+
+def test_respond_needs_prompts(fails, model, tmp_path):
+    flag = f"--config.model.path={model}"
+    assert "--prompts" in fails("respond", flag)
+    assert "no such file" in fails("respond", "--prompts", tmp_path / "none.txt", flag)
+    (tmp_path / "empty.txt").write_text("\n")
+    assert "no prompts" in fails("respond", "--prompts", tmp_path / "empty.txt", flag)
+
+
+def test_respond_answers_a_file_of_prompts_and_keeps_the_record(model, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("Hello\nShould I wear a helmet?\n")
+    words = [
+        "respond", "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "out.jsonl",
+        "--max-new-tokens", "6", f"--config.model.path={model}",
+        "--config.sampling.max_new_tokens=6",
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["prompt"][0]["content"] for record in records] == [
+        "Hello",
+        "Should I wear a helmet?",
+    ]
+    assert {"draft", "score", "outcome", "revision", "final"} <= records[0].keys()
+    assert "final:" in capsys.readouterr().out

@@ -1,0 +1,165 @@
+"""Every candidate ends in exactly one outcome, each for its own cause, with a scripted reviewer."""
+
+import dataclasses
+import math
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+
+from emergent_alignment.conscience import pairs
+from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
+from emergent_alignment.conscience.pairs import (
+    OUTCOMES,
+    ConscienceSettings,
+    alike,
+    count_outcomes,
+    review_and_revise,
+)
+from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.generation.text import Answer
+
+SETTINGS = ConscienceSettings(ReviewSettings(QUESTIONS["advice"]), max_response=10)
+PROMPT = [{"role": "user", "content": "What now?"}]
+
+
+def answer(text="a better answer", tokens=3, ended=True, log_prob=-1.0) -> Answer:
+    return Answer(list(range(tokens)), np.full(tokens, log_prob, np.float32), text, ended)
+
+
+def step(settings, candidates, scores_of, corrections):
+    """One conscience step where `scores_of` scores a text and corrections[link][text] answers."""
+
+    def scripted_scores(model, params, chat, review, prompts, answers):
+        return np.array([scores_of(text) for text in answers], np.float32)
+
+    asked = []
+
+    def scripted_corrections(model, params, chat, link, layout, prompts, answers, *rest, **options):
+        asked.append((link, list(answers)))
+        return [corrections[link][text] for text in answers]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "scores", scripted_scores)
+        patch.setattr(pairs, "write_corrections", scripted_corrections)
+        patch.setattr(pairs, "_sampler", lambda chat, settings: None)
+        key = jax.random.key(0)
+        found = review_and_revise(
+            None, None, None, settings, [PROMPT] * len(candidates), candidates, key
+        )
+    return found, asked
+
+
+def outcome(candidate_score, correction, correction_score, candidate="the candidate", **changes):
+    settings = dataclasses.replace(SETTINGS, chain=("fresh",), **changes)
+
+    def scores_of(text):
+        return candidate_score if text == candidate else correction_score
+
+    found, _ = step(settings, [candidate], scores_of, {"fresh": {candidate: correction}})
+    return found[0].outcome
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments", "changes"),
+    [
+        ("approved", (0.0, answer(), 1.0), {}),
+        ("revised_fresh", (-1.0, answer(), 0.0), {}),
+        ("dropped_disapproved", (-1.0, answer(), -0.5), {}),
+        ("dropped_disapproved", (-1.0, answer(), 0.4), {"margin": 0.5}),
+        ("revised_fresh", (-1.0, answer(), 0.5), {"margin": 0.5}),
+        ("revised_fresh", (-1.0, answer(), -0.5), {"gate": "relative"}),
+        ("revised_fresh", (2.0, answer(), 2.5), {"gate": "relative"}),
+        ("dropped_disapproved", (2.0, answer(), 2.0), {"gate": "relative"}),
+        ("dropped_disapproved", (2.0, answer(), 2.4), {"gate": "relative", "margin": 0.5}),
+        ("dropped_empty", (-1.0, answer(text=" "), 1.0), {}),
+        ("dropped_empty", (-1.0, answer(), 1.0, "  "), {}),
+        ("dropped_identical", (-1.0, answer(text="The  CANDIDATE"), 1.0), {}),
+        ("dropped_truncated", (-1.0, answer(ended=False), 1.0), {}),
+        ("revised_fresh", (-1.0, answer(ended=False), 1.0), {"keep_truncated": True}),
+        ("dropped_too_long", (-1.0, answer(tokens=11), 1.0), {}),
+        ("dropped_not_finite", (math.nan, answer(), 1.0), {}),
+        ("dropped_not_finite", (-1.0, answer(), math.nan), {}),
+        ("dropped_not_finite", (-1.0, answer(log_prob=-math.inf), 1.0), {}),
+    ],
+)
+def test_each_outcome_has_its_own_cause(expected, arguments, changes):
+    assert outcome(*arguments, **changes) == expected
+
+
+def test_the_next_link_is_tried_only_where_the_former_failed():
+    candidates = ["good", "bad one", "bad two"]
+    corrections = {
+        "rewrite": {"bad one": answer("rewritten well"), "bad two": answer("rewritten badly")},
+        "fresh": {"bad two": answer("fresh")},
+    }
+    points = {"good": 1, "bad one": -1, "bad two": -1, "rewritten badly": -2}
+    found, asked = step(SETTINGS, candidates, lambda text: points.get(text, 1), corrections)
+    assert [row.outcome for row in found] == ["approved", "revised_rewrite", "revised_fresh"]
+    assert asked == [("rewrite", ["bad one", "bad two"]), ("fresh", ["bad two"])]
+    assert [a.reason for a in found[2].attempts] == ["disapproved", ""]
+    assert found[2].chosen.text == "fresh"
+
+
+corrections = st.builds(
+    answer,
+    text=st.sampled_from(["", "c0", "something else", "more words than that"]),
+    tokens=st.integers(1, 12),
+    ended=st.booleans(),
+    log_prob=st.sampled_from([-1.0, -math.inf, math.nan]),
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "c"]), corrections, corrections), max_size=6),
+    st.sampled_from(["score", "relative"]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_counts_add_up_and_only_a_revised_candidate_has_a_chosen_answer(
+    rows, gate, keep_truncated, random
+):
+    candidates = [text and f"{text}{i}" for i, (text, _, _) in enumerate(rows)]
+    chain = {
+        link: {text: row[place] for text, row in zip(candidates, rows)}
+        for place, link in enumerate(("rewrite", "fresh"), 1)
+    }
+    settings = dataclasses.replace(SETTINGS, gate=gate, keep_truncated=keep_truncated)
+    found, _ = step(
+        settings, candidates, lambda text: random.choice([-1.0, 0.0, 1.0, math.nan]), chain
+    )
+    counts = count_outcomes(found)
+    assert sum(counts.values()) == len(candidates) and set(counts) == set(OUTCOMES)
+    for row in found:
+        assert (row.chosen is not None) == row.outcome.startswith("revised_")
+        if row.chosen is not None:
+            assert row.chosen_score > row.score if gate == "relative" else row.chosen_score >= 0
+
+
+def test_alike_is_one_for_the_same_words_and_zero_for_none_in_common():
+    assert alike("Take a  pill", "take a pill") == 1.0
+    assert alike("one two", "three four") == 0.0
+
+
+def test_the_journal_survives_a_torn_line_and_a_repeated_step(tmp_path):
+    import datasets
+
+    settings = dataclasses.replace(SETTINGS, chain=("fresh",))
+    found, _ = step(settings, ["x"], lambda text: math.nan, {"fresh": {}})
+    record = journal_record(found[0], step=3, place=0, row=7)
+    assert record["candidate_score"] is None and record["outcome"] == "dropped_not_finite"
+    first = Journal(tmp_path, first_step=0)
+    first.write([record, record | {"step": 4, "candidate": "old"}])
+    first.close()
+    with first.path.open("a") as torn:
+        torn.write('{"step": 5, "cand')
+    again = Journal(tmp_path, first_step=4)
+    again.write([record | {"step": 4, "candidate": "new"}])
+    again.close()
+    assert [(r["step"], r["candidate"]) for r in read_journal(tmp_path)] == [(3, "x"), (4, "new")]
+    shards = [str(path) for path in sorted(tmp_path.glob("*.jsonl"))]
+    loaded = datasets.load_dataset("json", data_files=shards, cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"].num_rows == 3

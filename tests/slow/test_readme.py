@@ -1,0 +1,66 @@
+"""What README.md shows is true: its commands and its ten lines of Python run as they stand, on
+the real model (the training cut to one short step)."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+SHORT = {
+    "train": "training.steps=1 training.batch_size=2 conscience.batch_size=2 data.limit=8",
+    "calibrate": "calibration.num_selecting=4 calibration.num_reporting=4 "
+    "calibration.questions=('advice',)",
+    "evaluate": "evaluation.limit=4 evaluation.samples=2",
+}
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def readme_commands() -> list[list[str]]:
+    block = next(b for b in code_blocks("") if b.startswith("emergent-alignment train"))
+    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the repository's configs in it, as a clone has them."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
+def test_the_command_line_s_examples_run_one_after_another(folder):
+    commands = readme_commands()
+    assert {command[1] for command in commands} == {
+        "train", "calibrate", "evaluate", "respond", "export", "report"
+    }  # fmt: skip
+    for _, name, *words in commands:
+        short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
+        done = subprocess.run(
+            [sys.executable, "-m", "emergent_alignment", name, *words, *short],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert (folder / "runs" / "report.html").is_file()
+    assert (folder / "exported" / "model.safetensors").is_file()
+
+
+def test_the_ten_lines_of_python_run(tmp_path):
+    (script,) = code_blocks("python")
+    assert len(script.splitlines()) == 10
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Review(score=" in done.stdout
+    assert (tmp_path / "exported" / "config.json").is_file()

@@ -1,0 +1,94 @@
+"""Every field of the config is read by something, and every config file has known fields only."""
+
+from pathlib import Path
+
+import ml_collections
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.cli.configuration import read_config
+from emergent_alignment.config import default_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def leaves(config, prefix=""):
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+class Recording:
+    """Stands for a (section of a) config, and notes which leaves are read."""
+
+    def __init__(self, config, read, prefix=""):
+        self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+
+    def __getattr__(self, name):
+        if name == "to_dict":
+            return self._config.to_dict
+        value = getattr(self._config, name)
+        if isinstance(value, ml_collections.ConfigDict):
+            return Recording(value, self._read, f"{self._prefix}{name}.")
+        self._read.add(self._prefix + name)
+        return value
+
+    __getitem__ = __getattr__
+
+    def with_changes(self, **changes):
+        copied = ml_collections.ConfigDict(self._config.to_dict())
+        for name, value in changes.items():
+            section, field = name.split("__")
+            copied[section][field] = value
+        return Recording(copied, self._read)
+
+
+def test_every_field_is_read(tmp_path):
+    from emergent_alignment.applications.calibrating import calibrate_model
+    from emergent_alignment.applications.finetuning import finetune
+    from emergent_alignment.applications.setup import load_model, training_examples
+    from emergent_alignment.evaluation.arm import evaluate_arm
+
+    read = set()
+    config = default_config()
+    config.model.path = str(write_tiny_chat_model(tmp_path / "model"))
+    config.data.limit = 24
+    config.training.steps = 1
+    config.training.batch_size = 2
+    config.conscience.batch_size = 2
+    config.sampling.max_new_tokens = 4
+    config.calibration.questions = ("advice",)
+    config.calibration.num_selecting = config.calibration.num_reporting = 4
+    config.evaluation.limit = 2
+    config.evaluation.samples = config.evaluation.code_prompts = 1
+    config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
+    recording = Recording(config, read)
+    finetune(recording.with_changes(conscience__candidate="policy"), tmp_path / "policy")
+    setup = load_model(recording)
+    calibrate_model(recording, setup, training_examples(recording))
+    evaluate_arm(recording, setup, setup.model, arm="base")
+    unread = set(leaves(config)) - read
+    assert not unread, f"nothing reads {sorted(unread)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_file_has_known_fields_only(path):
+    config = read_config([f"--config={path}"])
+    assert set(leaves(config)) == set(leaves(default_config()))
+
+
+def test_the_short_quickstart_differs_only_in_sizes():
+    full, short = (
+        read_config([f"--config={ROOT / 'configs/quickstart.py'}{size}"]) for size in ("", ":short")
+    )
+    differing = {
+        f"{section}.{name}"
+        for section in full
+        if isinstance(full[section], ml_collections.ConfigDict)
+        for name in full[section]
+        if full[section][name] != short[section][name]
+    }
+    assert {name.split(".")[0] for name in differing} == {"training", "calibration", "evaluation"}
+    assert short.model.path == full.model.path

@@ -1,0 +1,40 @@
+"""Each module imports only what stands above it in the list of layers (DESIGN section 5)."""
+
+import ast
+from pathlib import Path
+
+import emergent_alignment
+
+PACKAGE = Path(emergent_alignment.__file__).parent
+LAYERS = (
+    "__init__ errors progress intervals config losses parallel models data generation conscience "
+    "training applications self_align evaluation cli __main__"
+).split()
+
+
+def imported_layers(path: Path):
+    """(line, layer) of every import of our own package, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "emergent_alignment":
+                yield node.lineno, parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_modules_import_upwards_only():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for line, imported in imported_layers(path):
+            if LAYERS.index(imported) > LAYERS.index(layer):
+                wrong.append(f"{path.relative_to(PACKAGE)}:{line} ({layer}) imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_losses_import_no_other_module_of_ours():
+    assert not list(imported_layers(PACKAGE / "losses.py"))
