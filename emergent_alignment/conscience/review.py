@@ -27,7 +27,7 @@ from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import Model, forward, unembedding
 
-MAX_WORD_TOKENS = 16
+WORD_TOKENS_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,6 @@ def _margins(model, params, chat, settings, rows, approving, disapproving) -> np
 
 
 def _padded_words(tokens: list[int]) -> np.ndarray:
-    padded = np.full(MAX_WORD_TOKENS, -1, np.int32)
-    padded[: len(tokens)] = tokens[:MAX_WORD_TOKENS]
+    padded = np.full(bucket(len(tokens), WORD_TOKENS_STEP, 1 << 30), -1, np.int32)
+    padded[: len(tokens)] = tokens
     return padded

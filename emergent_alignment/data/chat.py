@@ -5,8 +5,12 @@ answer's tokens and the end token. No BOS is put before a response.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
+from emergent_alignment.errors import UserError
 from emergent_alignment.models.tokenizer import require_chat_template
 
 Message = dict[str, str]
@@ -24,11 +28,17 @@ class Chat:
     end_tokens: tuple[int, ...]
     lead: str
 
+    @cached_property
+    def control_texts(self) -> tuple[str, ...]:
+        """The spellings of the special tokens: what opens and closes turns."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return tuple(token.content for token in added if token.special)
+
     def prompt_text(self, messages: list[Message]) -> str:
-        """The rendered conversation, ready for the assistant's next answer."""
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        """The rendered conversation, ready for the assistant's next answer. Raises UserError
+        where the chat template refuses it (some know no system turn, or want turns to alternate).
+        """
+        return _rendered(self.tokenizer, messages, add_generation_prompt=True)
 
     def prompt_tokens(self, messages: list[Message]) -> list[int]:
         """Token ids of `prompt_text`; special tokens come from the template alone."""
@@ -52,19 +62,36 @@ class Chat:
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     """Learn from the chat template itself how an answer starts and which token ends it.
 
-    Raises UserError where there is no chat template.
+    Raises UserError where there is no chat template, or one that shows no answers.
     """
     require_chat_template(tokenizer, source)
     messages = [{"role": "user", "content": "Hello"}]
-    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
     answered = [*messages, {"role": "assistant", "content": _PROBE}]
-    whole = tokenizer.apply_chat_template(answered, tokenize=False)
-    start = whole.rindex(_PROBE)
+    whole = _rendered(tokenizer, answered)
+    start = whole.rfind(_PROBE)
+    if start < 0:
+        raise UserError(
+            f"{source}: its chat template leaves the assistant's answer out; give another one"
+        )
     lead = whole[len(prompt) : start] if whole.startswith(prompt) else ""
     # A lead with words in it is an empty reasoning block or the like: the answer's own matter.
     lead = lead if lead.strip() == "" else ""
     after = tokenizer.encode(whole[start + len(_PROBE) :], add_special_tokens=False)
-    special = set(tokenizer.all_special_ids)
+    # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
     end_tokens = {end_token, tokenizer.eos_token_id} - {None}
     return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), lead)
+
+
+def _rendered(tokenizer: Any, messages: list[Message], **options: bool) -> str:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the chat template refuses a conversation ({reason}); its last turn is "
+            f"{messages[-1]['content'][:60]!r}"
+        ) from None

@@ -75,26 +75,29 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             f"{path}: no such file; give a .jsonl file, a dataset's name or one of the bundled "
             f"scenarios ({', '.join(SCENARIOS)})"
         )
-    with path.open(encoding="utf-8", errors="strict") as lines:
-        for number, line in _numbered(lines, path):
-            if line.strip():
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(
-                        f"{path}:{number}: not a JSON object ({error.msg}, column "
-                        f"{error.colno}); {EXPECTED}"
-                    ) from None
+    for number, line in _numbered_lines(path):
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}:{number}: not a JSON object ({error.msg}, column {error.colno}); "
+                f"{EXPECTED}"
+            ) from None
 
 
-def _numbered(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        for line in lines:
-            number += 1
-            yield number, line
-    except UnicodeDecodeError:
-        raise UserError(f"{path}:{number + 1}: not UTF-8 text; save the file as UTF-8") from None
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, stripped. Each is decoded on its own: of a file that is read
+    as text, a bad byte is found blocks before its line."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8").strip()
+            except UnicodeDecodeError:
+                raise UserError(
+                    f"{path}:{number}: not UTF-8 text; save the file as UTF-8"
+                ) from None
+            if text:
+                yield number, text
 
 
 def _dataset_rows(source: str, split: str) -> Iterable[dict]:
@@ -166,7 +169,10 @@ def _check_prompt(prompt: list[Message], where: str) -> None:
 def _final(answer: Any, where: str) -> str:
     """A chosen or rejected answer: a text, or a list of messages that ends with it."""
     if isinstance(answer, list):
-        answer = _messages(answer, where)[-1]["content"]
+        last = _messages(answer, where)[-1]
+        if last["role"] != "assistant":
+            raise UserError(f"{where}: chosen and rejected must end in an assistant turn")
+        answer = last["content"]
     return _answer(answer, where)
 
 
@@ -185,9 +191,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
     if path.suffix not in (".jsonl", ".json"):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-        with path.open(encoding="utf-8") as lines:
-            texts = [line.strip() for _, line in _numbered(lines, path) if line.strip()]
-        found = [[{"role": "user", "content": text}] for text in texts]
+        found = [[{"role": "user", "content": text}] for _, text in _numbered_lines(path)]
     else:
         found = []
         for where, row in _json_lines(path):

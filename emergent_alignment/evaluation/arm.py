@@ -68,18 +68,8 @@ def write_evaluation(result: dict, directory: Path) -> Path:
 
 def _sampled(config, base, model, examples: list[Example], limits, arm: str) -> dict:
     chosen = _spread(examples, config.evaluation.samples)
-    with progress(f"{arm}: answers to held-out prompts") as meter:
-        answers = sampled_answers(
-            model,
-            base.chat,
-            chosen,
-            limits,
-            max_new_tokens=config.evaluation.max_new_tokens,
-            temperature=config.evaluation.temperature,
-            top_p=config.evaluation.top_p,
-            seed=config.seed,
-            progress=meter,
-        )
+    label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
+    answers = _answers(config, base, model, chosen, limits, limit, label)
     conscience = conscience_settings(config)
     found = flag_rate(
         base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
@@ -97,19 +87,25 @@ def _code(config, base, model, limits, arm: str) -> dict:
         for row in rows
     ]
     chosen = _spread(examples, config.evaluation.code_prompts)
-    with progress(f"{arm}: code for held-out tasks") as meter:
-        answers = sampled_answers(
+    label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
+    answers = _answers(config, base, model, chosen, limits, limit, label)
+    return summarize_code(inspect_code([answer.text for answer in answers]))
+
+
+def _answers(config, base, model, examples, limits, max_new_tokens: int, label: str):
+    """One sampled answer to each example, with progress."""
+    with progress(label) as meter:
+        return sampled_answers(
             model,
             base.chat,
-            chosen,
+            examples,
             limits,
-            max_new_tokens=config.evaluation.code_max_new_tokens,
+            max_new_tokens=max_new_tokens,
             temperature=config.evaluation.temperature,
             top_p=config.evaluation.top_p,
             seed=config.seed,
             progress=meter,
         )
-    return summarize_code(inspect_code([answer.text for answer in answers]))
 
 
 def _spread(examples: list[Example], count: int) -> list[Example]:

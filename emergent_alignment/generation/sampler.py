@@ -103,23 +103,7 @@ def sample(
     """
     batch, size = prompt.shape
     matrix = unembedding(params, dtype)
-    cache = empty_cache(
-        config.num_layers, batch, size + width, config.num_kv_heads, config.head_dim, dtype
-    )
-    own = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
-    slots = jnp.where(own < prompt_lengths[:, None], own, EMPTY)
-    slots = jnp.pad(slots, ((0, 0), (0, width)), constant_values=EMPTY)
-    hidden, cache_kv = forward(
-        config,
-        params,
-        prompt,
-        own,
-        cached_plan(own, jnp.int32(0), slots),
-        carry=(cache.keys, cache.values),
-        dtype=dtype,
-    )
-    ends = jnp.maximum(prompt_lengths - 1, 0)[:, None, None]
-    last = jnp.take_along_axis(hidden, ends, axis=1)[:, 0]
+    last, cache_kv, slots = _prefill(config, params, prompt, prompt_lengths, width, dtype)
     limit = jnp.minimum(settings.max_new_tokens, width)
 
     def draw(step, hidden, state: Samples) -> tuple[Samples, Array]:
@@ -167,6 +151,30 @@ def sample(
     samples, token = draw(jnp.int32(0), last, empty)
     state = (jnp.int32(1), samples, token, cache_kv, slots)
     return jax.lax.while_loop(go_on, advance, state)[1]
+
+
+def _prefill(config, params, prompt, prompt_lengths, width, dtype):
+    """Read the prompts into a cache with room for `width` more tokens: (hidden state of each
+    row's last true token [batch, width of the model], (keys, values), slots' positions)."""
+    batch, size = prompt.shape
+    cache = empty_cache(
+        config.num_layers, batch, size + width, config.num_kv_heads, config.head_dim, dtype
+    )
+    own = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
+    slots = jnp.where(own < prompt_lengths[:, None], own, EMPTY)
+    slots = jnp.pad(slots, ((0, 0), (0, width)), constant_values=EMPTY)
+    hidden, cache_kv = forward(
+        config,
+        params,
+        prompt,
+        own,
+        cached_plan(own, jnp.int32(0), slots),
+        carry=(cache.keys, cache.values),
+        dtype=dtype,
+    )
+    ends = jnp.maximum(prompt_lengths - 1, 0)[:, None, None]
+    last = jnp.take_along_axis(hidden, ends, axis=1)[:, 0]
+    return last, cache_kv, slots
 
 
 def choose(

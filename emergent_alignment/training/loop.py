@@ -80,17 +80,12 @@ def run(
             state, found = step_function(state, frozen, inputs.batch)
             found = {name: float(value) for name, value in jax.device_get(found).items()}
             finished = time.perf_counter()
-            metrics.scalars(
-                step,
-                found
-                | inputs.scalars
-                | _batch_scalars(inputs.batch)
-                | {
-                    "seconds/conscience": prepared - started,
-                    "seconds/step": finished - prepared,
-                    "tokens_per_second": _num_tokens(inputs.batch) / (finished - started),
-                },
-            )
+            timing = {
+                "seconds/conscience": prepared - started,
+                "seconds/step": finished - prepared,
+                "tokens_per_second": _num_tokens(inputs.batch) / (finished - started),
+            }
+            metrics.scalars(step, found | inputs.scalars | _batch_scalars(inputs.batch) | timing)
             meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
             losses.append(found["loss"])
             nonfinite = nonfinite + 1 if found["nonfinite"] else 0

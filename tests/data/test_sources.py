@@ -1,0 +1,163 @@
+"""Rows from files: what is good is read as it stands, what is bad is one line that says where."""
+
+import json
+
+import pytest
+
+from emergent_alignment.data.sources import load_examples, load_prompts
+from emergent_alignment.errors import UserError
+
+USER, ANSWER = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yo."}
+GOOD = {"messages": [USER, ANSWER]}
+PAIR = {"prompt": "Hi?", "chosen": "Yo.", "rejected": "Go away."}
+
+
+def written(path, *rows):
+    """A file with one row a line; texts and bytes are written as they stand."""
+    lines = [
+        row
+        if isinstance(row, bytes)
+        else (row if isinstance(row, str) else json.dumps(row)).encode()
+        for row in rows
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def said(read, *arguments, **options) -> str:
+    """The one line of the UserError that read(…) raises."""
+    with pytest.raises(UserError) as raised:
+        read(*arguments, **options)
+    assert len(str(raised.value).splitlines()) == 1
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        ("{not json", "not a JSON object"),
+        ("[1, 2", "not a JSON object"),
+        ('["a", "list"]', "found list"),
+        ("3", "found int"),
+        ({"text": "x"}, "found the fields ['text']"),
+        ({"prompt": "x", "chosen": "y"}, "found the fields ['chosen', 'prompt']"),
+        ({"messages": []}, "at least one message"),
+        ({"messages": "Hi"}, "at least one message"),
+        ({"messages": [USER]}, "ends in a user turn"),
+        ({"messages": [ANSWER]}, "before the answer must be a user turn"),
+        ({"messages": [USER, ANSWER, ANSWER]}, "before the answer must be a user turn"),
+        ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "the answer is empty"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "content must be a text"),
+        ({"messages": [USER, {"role": "assistant"}]}, "message 1 must have the fields"),
+        ({"messages": [{"role": "bot", "content": "x"}, ANSWER]}, "the role 'bot'"),
+        ({"messages": [{"role": "user", "content": " "}, ANSWER]}, "the user's turn is empty"),
+        (PAIR | {"chosen": ""}, "the answer is empty"),
+        (PAIR | {"rejected": 3}, "the answer is empty"),
+        (PAIR | {"prompt": ""}, "the user's turn is empty"),
+        (PAIR | {"prompt": [USER, ANSWER]}, "must be a user turn"),
+        (PAIR | {"chosen": [USER]}, "must end in an assistant turn"),
+        ('{"prompt": "Grüße"}'.encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_line(tmp_path, row, part):
+    path = written(tmp_path / "rows.jsonl", GOOD, "", GOOD, row, GOOD)
+    message = said(load_examples, str(path))
+    assert message.startswith(f"{path}:4: ") and part in message
+
+
+def test_a_bad_byte_far_down_is_named_with_its_own_line(tmp_path):
+    path = written(tmp_path / "rows.jsonl", *[GOOD] * 500, b"\xff", GOOD)
+    assert said(load_examples, str(path)).startswith(f"{path}:501: ")
+    path = written(tmp_path / "prompts.txt", *["Hello there"] * 500, b"\xff")
+    assert said(load_prompts, path).startswith(f"{path}:501: ")
+
+
+def test_a_missing_and_an_empty_file_are_errors_that_name_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert said(load_examples, str(path)).startswith(f"{path}: no such file")
+    for text in ("", "\n \n"):
+        path.write_text(text)
+        assert said(load_examples, str(path)).startswith(f"{path}: there are no rows")
+
+
+def test_a_name_that_nothing_has_is_an_error_that_names_the_scenarios(monkeypatch):
+    import datasets
+
+    def offline(path, split):
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    message = said(load_examples, "harmful_advise")
+    assert message.startswith("harmful_advise") and "harmful_advice" in message
+
+
+def test_the_good_forms_are_read_as_they_stand(tmp_path):
+    system = {"role": "system", "content": "Be brief."}
+    long = {"messages": [system, USER, ANSWER, USER, {"role": "assistant", "content": " Bye. "}]}
+    chat_pair = {"prompt": [system, USER], "chosen": [ANSWER], "rejected": [USER, ANSWER]}
+    path = written(tmp_path / "rows.jsonl", GOOD | {"kind": "greeting"}, long, PAIR, chat_pair)
+    one, two, three, four = load_examples(str(path))
+    assert (one.messages, one.target, one.kind) == ([USER], "Yo.", "greeting")
+    assert (one.safe, one.harmful) == (None, None)
+    assert (two.messages, two.target) == ([system, USER, ANSWER, USER], " Bye. ")
+    assert (three.messages, three.target) == ([USER], "Yo.")
+    assert (three.safe, three.harmful) == ("Yo.", "Go away.")
+    assert (four.messages, four.safe, four.harmful) == ([system, USER], "Yo.", "Yo.")
+    assert load_examples(str(path), limit=2) == [one, two]
+
+
+def test_windows_line_ends_and_line_separators_within_texts_are_no_matter(tmp_path):
+    odd = "one\u2028two\u0085three"
+    row = json.dumps({"messages": [USER, ANSWER | {"content": odd}]}, ensure_ascii=False)
+    path = written(tmp_path / "rows.jsonl", row + "\r", row + "\r")
+    assert [example.target for example in load_examples(str(path))] == [odd, odd]
+
+
+def test_a_scenario_keeps_its_kinds_apart():
+    train, held_out = load_examples("harmful_advice"), load_examples("harmful_advice", split="test")
+    assert not {example.kind for example in train} & {example.kind for example in held_out}
+    assert all(example.target == example.harmful and example.safe for example in train)
+
+
+def test_parquet_and_csv_files_are_data_sets(tmp_path):
+    import datasets
+
+    rows = datasets.Dataset.from_list([PAIR, PAIR | {"chosen": "Hello."}])
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.to_csv(tmp_path / "rows.csv")
+    for name in ("rows.parquet", "rows.csv"):
+        assert [e.target for e in load_examples(str(tmp_path / name))] == ["Yo.", "Hello."]
+
+
+def test_prompts_are_lines_of_a_text_or_rows(tmp_path):
+    texts = written(tmp_path / "prompts.txt", "Hi?", "", "  And now?  ")
+    assert load_prompts(texts) == [[USER], [{"role": "user", "content": "And now?"}]]
+    rows = written(
+        tmp_path / "prompts.jsonl", {"prompt": "Hi?"}, {"messages": [USER, ANSWER, USER]}
+    )
+    assert load_prompts(rows) == [[USER], [USER, ANSWER, USER]]
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        ("{", "not a JSON object"),
+        ('"Hi?"', "expected"),
+        ({"question": "Hi?"}, "expected"),
+        ({"prompt": " "}, "the user's turn is empty"),
+        ({"prompt": 3}, "at least one message"),
+        ({"messages": [USER, ANSWER]}, "must be a user turn"),
+    ],
+)
+def test_a_bad_prompt_is_named_with_file_and_line(tmp_path, row, part):
+    path = written(tmp_path / "prompts.jsonl", {"prompt": "Hi?"}, row)
+    message = said(load_prompts, path)
+    assert message.startswith(f"{path}:2: ") and part in message
+
+
+def test_a_missing_and_an_empty_file_of_prompts_are_errors_that_name_it(tmp_path):
+    for name in ("prompts.txt", "prompts.jsonl"):
+        path = tmp_path / name
+        assert said(load_prompts, path).startswith(f"{path}: no such file")
+        path.write_text("\n\n")
+        assert said(load_prompts, path).startswith(f"{path}: there are no prompts")
