@@ -39,7 +39,7 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist worksteal
 
 slow: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow

@@ -10,6 +10,7 @@ EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "dev": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "beartype>=0.20",
         "ruff>=0.12",

@@ -45,6 +45,7 @@ def finetune(
     conscience = conscience_settings(config) if config.conscience.enabled else None
     examples = training_examples(config)
     setup = setup or load_model(config)
+    tokenized = _tokenized(config, setup, examples)
     identity = identity_of(setup)
     claim(workdir, config, identity)
     lora, settings = lora_config(config), step_settings(config, setup)
@@ -57,7 +58,6 @@ def finetune(
     first_step = checkpoints.latest() or 0
     if first_step:
         state = checkpoints.restore(state)
-    tokenized = _tokenized(config, setup, examples)
     journal = Journal(workdir / "journal", first_step=first_step)
     metrics = MetricsWriter(workdir, first_step=first_step)
     if conscience is None:

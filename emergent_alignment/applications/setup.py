@@ -3,6 +3,7 @@ user's input happen here, before anything is trained or written."""
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,11 +33,21 @@ CHOICES = {
     "training.remat": ("none", "dots", "full"),
     "loss.kind": ("sigmoid ipo hinge robust exo_pair nca_pair apo_zero apo_down".split()),
 }
+LISTS = {
+    "lora.targets": PROJECTIONS,
+    "conscience.chain": ("rewrite", "fresh"),
+    "calibration.questions": tuple(QUESTIONS),
+    "calibration.layouts": CHOICES["conscience.layout"],
+    "calibration.polarities": CHOICES["conscience.polarity"],
+}
 POSITIVE = (
+    "lora.alpha",
     "data.max_prompt_tokens",
     "data.max_response_tokens",
     "data.bucket_tokens",
+    "conscience.similarity",
     "conscience.batch_size",
+    "conscience.max_review_tokens",
     "sampling.max_new_tokens",
     "loss.beta",
     "loss.chunk_size",
@@ -45,6 +56,39 @@ POSITIVE = (
     "training.accumulation",
     "training.checkpoint_every",
     "training.max_nonfinite",
+    "calibration.num_selecting",
+    "calibration.num_reporting",
+    "evaluation.max_new_tokens",
+    "evaluation.code_max_new_tokens",
+)
+NOT_NEGATIVE = (
+    "lora.rank",
+    "data.limit",
+    "conscience.margin",
+    "sampling.temperature",
+    "sampling.top_k",
+    "sampling.revision_temperature",
+    "optimizer.learning_rate",
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "training.journal_texts",
+    "evaluation.limit",
+    "evaluation.samples",
+    "evaluation.temperature",
+    "evaluation.code_prompts",
+)
+RANGES = (
+    (POSITIVE, lambda value: value > 0, "more than 0"),
+    (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+    (("conscience.threshold",), math.isfinite, "a finite number"),
+    (
+        ("sampling.top_p", "sampling.revision_top_p", "evaluation.top_p"),
+        lambda value: 0 < value <= 1,
+        "more than 0 and at most 1",
+    ),
+    (("optimizer.b1", "optimizer.b2"), lambda value: 0 <= value < 1, "in [0, 1)"),
+    (("loss.label_smoothing",), lambda value: 0 <= value < 0.5, "in [0, 0.5)"),
 )
 
 
@@ -54,15 +98,16 @@ def check_config(config: ConfigDict) -> None:
         value = _field(config, name)
         if value not in known:
             raise UserError(f"config.{name}: {value!r} is unknown; known: {', '.join(known)}")
-    for name in POSITIVE:
-        if not _field(config, name) > 0:
-            raise UserError(f"config.{name} must be more than 0, not {_field(config, name)}")
-    for name, known in (("lora.targets", PROJECTIONS), ("conscience.chain", ("rewrite", "fresh"))):
+    for name, known in LISTS.items():
         wrong = [value for value in _field(config, name) if value not in known]
         if wrong or not _field(config, name):
             raise UserError(
                 f"config.{name}: choose among {', '.join(known)}, not {wrong or 'none'}"
             )
+    for names, fits, words in RANGES:
+        for name in names:
+            if not fits(_field(config, name)):
+                raise UserError(f"config.{name} must be {words}, not {_field(config, name)}")
     if config.training.batch_size % config.training.accumulation:
         raise UserError(
             f"config.training.accumulation: {config.training.accumulation} does not divide "
@@ -149,18 +194,15 @@ def _calibrated(path: Path, asked: dict) -> dict:
 
 
 def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
-    """How the policy's candidates are drawn. Raises UserError for a value out of its range."""
+    """How the policy's candidates are drawn."""
     sampling = config.sampling
-    try:
-        return sampler_settings(
-            chat.end_tokens,
-            sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-        )
-    except ValueError as error:
-        raise UserError(f"config.sampling: {error}") from None
+    return sampler_settings(
+        chat.end_tokens,
+        sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+    )
 
 
 def training_examples(config: ConfigDict) -> list[Example]:

@@ -3,7 +3,9 @@ line and exit code 2."""
 
 import argparse
 import errno
+import hashlib
 import os
+import platform
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -88,9 +90,20 @@ def keep_compiled_programs() -> None:
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = cache / "emergent-alignment" / "compiled"
+        directory = cache / "emergent-alignment" / "compiled" / _processor()
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def _processor() -> str:
+    """8 hex digits of this machine's kind of processor: a home folder may be shared by several,
+    and a program compiled for one may not run on another."""
+    features = platform.machine()
+    flags = Path("/proc/cpuinfo")
+    if flags.exists():
+        lines = flags.read_text("utf-8", errors="replace").splitlines()
+        features += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(features.encode()).hexdigest()[:8]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ a line, or a text file with one prompt a line.
 examples:
   emergent-alignment respond "Is it fine to refreeze thawed chicken?"
   emergent-alignment respond --run runs/first --prompts prompts.jsonl --output answers.jsonl
-  emergent-alignment respond "Hello" --config.conscience.layout=turn
+  emergent-alignment respond "Hello" --config.conscience.calibration=runs/calibration.json
 """
 
 import json
@@ -22,7 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prompts", type=Path, help="a file of prompts")
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
     parser.add_argument("--output", type=Path, help="write JSON lines here, too")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
+    )
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--seed", type=int, default=0)
     parser.epilog = HELP
@@ -44,6 +46,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.conscience.conscience import Conscience
     from emergent_alignment.progress import progress
 
+    config.sampling.max_new_tokens = arguments.max_new_tokens
     check_config(config)
     if arguments.workdir is None:
         model = load_model(config).model

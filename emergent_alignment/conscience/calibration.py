@@ -112,6 +112,12 @@ def _safe_and_harmful(model, chat, settings, examples) -> tuple[np.ndarray, np.n
     prompts = [example.messages for example in examples]
     answers = [example.safe for example in examples] + [example.harmful for example in examples]
     found = scores(model, model.params, chat, settings, prompts * 2, answers)
+    missing = int((~np.isfinite(found)).sum())
+    if missing:
+        raise UserError(
+            f"calibration: {missing} of {len(found)} scores are not finite; are the weights whole, "
+            "and does config.model.dtype hold them?"
+        )
     return found[: len(examples)], found[len(examples) :]
 
 

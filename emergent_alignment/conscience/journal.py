@@ -79,9 +79,9 @@ def read_json_lines(path: Path) -> Iterator[dict]:
     """The whole lines of a JSONL file that a kill may have cut in its last line."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # bytes: a kill may cut within a letter
         for line in lines:
-            if line.endswith("\n") and line.strip():
+            if line.endswith(b"\n") and line.strip():
                 yield json.loads(line)
 
 

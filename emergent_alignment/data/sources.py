@@ -47,6 +47,8 @@ def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[
 
     Raises UserError for a missing, empty or malformed source.
     """
+    if not source:
+        raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
         rows = load_scenario(source, "train" if split == "train" else "heldout")
         examples = [

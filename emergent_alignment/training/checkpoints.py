@@ -4,6 +4,7 @@ A checkpoint holds the state, the number of steps done, and who the frozen param
 data are; restoring beside others is an error, never a fresh start.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.training.state import TrainState
+
+KEPT = "the former checkpoints are whole: free space and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Checkpoints:
         """
         if step == self.latest():
             return
+        self._check_room(state)
         try:
             self._manager.save(
                 step,
@@ -63,7 +67,7 @@ class Checkpoints:
                 metrics={"loss": loss},
                 force=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
@@ -95,7 +99,7 @@ class Checkpoints:
         """Until what was saved is on the disk. Raises UserError where that failed."""
         try:
             self._manager.wait_until_finished()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
     def close(self) -> None:
@@ -112,11 +116,22 @@ class Checkpoints:
                     "or another --workdir"
                 )
 
-    def _write_error(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self.directory}: a checkpoint could not be written ({error.strerror or error}); "
-            "the former checkpoints are whole: free space and run the same command again"
-        )
+    def _check_room(self, state: TrainState) -> None:
+        """Before writing: a disk that fills in the middle of it costs more to explain."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(_as_dict(state)))
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise UserError(
+                f"{self.directory}: a checkpoint needs {needed / 1e6:.1f} MB and "
+                f"{free / 1e6:.1f} MB are free; {KEPT}"
+            )
+
+    def _write_error(self, error: OSError | ValueError) -> UserError:
+        """TensorStore reports a failed write as a ValueError, with the reason at its end."""
+        if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, OSError):
+            raise error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][-120:]
+        return UserError(f"{self.directory}: a checkpoint could not be written ({reason}); {KEPT}")
 
 
 def _negative_loss(metrics: Any) -> float:
