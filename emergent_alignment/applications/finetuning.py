@@ -48,6 +48,7 @@ def finetune(
     tokenized = _tokenized(config, setup, examples)
     identity = identity_of(setup)
     claim(workdir, config, identity)
+    _say_what_was_cut(config, tokenized)
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
@@ -111,12 +112,17 @@ def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
 
 
 def _tokenized(config: ConfigDict, setup: Setup, examples: list[Example]) -> list[Tokenized]:
-    """Every example as tokens; what was cut is counted and said."""
     data = config.data
     rows = [
         tokenize(example, setup.chat, data.max_prompt_tokens, data.max_response_tokens)
         for example in examples
     ]
+    if any(not row.target or not row.prompt for row in rows):
+        raise UserError(f"{data.train}: a row has no tokens; is the tokenizer right?")
+    return rows
+
+
+def _say_what_was_cut(config: ConfigDict, rows: list[Tokenized]) -> None:
     prompts, targets = sum(r.prompt_cut for r in rows), sum(r.target_cut for r in rows)
     if prompts or targets:
         print(
@@ -125,6 +131,3 @@ def _tokenized(config: ConfigDict, setup: Setup, examples: list[Example]) -> lis
             "config.data.max_prompt_tokens and max_response_tokens",
             file=sys.stderr,
         )
-    if any(not row.target or not row.prompt for row in rows):
-        raise UserError(f"{config.data.train}: a row has no tokens; is the tokenizer right?")
-    return rows

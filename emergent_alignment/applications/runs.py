@@ -64,11 +64,14 @@ def read_run_file(workdir: Path) -> dict:
     """run.json of a work directory. Raises UserError where there is none or it is broken."""
     path = workdir / RUN_FILE
     try:
-        return json.loads(path.read_text("utf-8"))
+        record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(record, dict) or not {"config", "frozen", "data"} <= record.keys():
+        raise UserError(f"{path}: not a file of ours; choose another work directory")
+    return record
 
 
 def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from emergent_alignment.cli.configuration import HELP, read_config
-from emergent_alignment.errors import UserError
+from emergent_alignment.cli.outputs import require_new_file
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
-    if arguments.output.exists() and not arguments.overwrite:
-        raise UserError(f"{arguments.output} is there already; --overwrite replaces it")
+    require_new_file(arguments.output, overwrite=arguments.overwrite)
     from emergent_alignment.applications.calibrating import calibrate_model, write_calibration
     from emergent_alignment.applications.setup import check_config, load_model, training_examples
 

@@ -1,12 +1,14 @@
 """`--config FILE` and `--config.section.field=value`, in the ml-collections way."""
 
 import difflib
+import re
+import runpy
+import traceback
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import emergent_alignment.config
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
@@ -18,46 +20,99 @@ settings:
 """
 
 
+def joined_config_words(words: list[str]) -> list[str]:
+    """`--config FILE` as the one word `--config=FILE`: no positional argument takes FILE then."""
+    words, joined = list(words), []
+    while words:
+        word = words.pop(0)
+        if word == "--config" and words and not words[0].startswith("-"):
+            word = f"--config={words.pop(0)}"
+        joined.append(word)
+    return joined
+
+
 def read_config(words: list[str]) -> ConfigDict:
     """The config that command-line words name. Raises UserError for a file that cannot be read,
     an unknown field (with the nearest name) or a value of another type."""
-    words = list(words)
-    if not any(word == "--config" or word.startswith("--config=") for word in words):
-        words.insert(0, f"--config={emergent_alignment.config.__file__}")
-    _check_file(words)
+    words = joined_config_words(words)
+    files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    changes = [word for word in words if not word.startswith("--config=")]
+    if len(files) > 1 or "--config" in changes:
+        raise UserError("--config: name one file, as in --config configs/smollm2_135m.py")
+    config = _from_file(files[0]) if files else default_config()
+    _check_fields(config, default_config())
+    for word in changes:
+        if word.startswith("--config."):
+            _check_name(word.removeprefix("--config.").partition("=")[0], config)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", *words])
     try:
-        rest = values(["", *words])[1:]
-        config = values["config"].value
-    except (AttributeError, KeyError) as error:
-        lines = str(error.args[0]).splitlines()
-        raise UserError(f"--config: there is no field {'; '.join(lines)}") from None
-    except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise UserError(f"--config: {' '.join(str(error).split())}") from None
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["", *changes]
+        )
+        rest = values(["", *changes])[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"--config: {_in_one_line(error)}") from None
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
-    _check_fields(config, default_config())
+    return values["config"].value
+
+
+def _from_file(name: str) -> ConfigDict:
+    """What get_config() of FILE returns; get_config(argument) where the name is FILE:argument."""
+    path, _, argument = name.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"--config: {name}: no such file; see the folder configs/")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise UserError(f"{path}: there is no get_config() in it; see the folder configs/")
+        config = get_config(*([argument] if argument else []))
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code, which may raise anything
+        raise UserError(_in_the_file(path, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() must return a config; start from default_config()")
     return config
 
 
-def _check_file(words: list[str]) -> None:
-    for place, word in enumerate(words):
-        name = None
-        if word.startswith("--config="):
-            name = word.removeprefix("--config=")
-        elif word == "--config" and place + 1 < len(words):
-            name = words[place + 1]
-        if name is not None and not Path(name.partition(":")[0]).is_file():
-            raise UserError(f"--config: {name}: no such file; see the folder configs/")
+def _in_the_file(path: str, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 1
+    return f"{path}:{line}: {type(error).__name__}: {_in_one_line(error)}"
+
+
+def _in_one_line(error: object) -> str:
+    """ml-collections names all other fields with their values, too; that is left out."""
+    text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", str(error), flags=re.DOTALL)
+    return " ".join(text.replace("\\n", " ").split())
+
+
+def _check_name(name: str, known: ConfigDict) -> None:
+    prefix = "config"
+    for part in name.split("."):
+        if not isinstance(known, ConfigDict):
+            raise UserError(f"{prefix}.{part}: there is no such field; {prefix} is a field itself")
+        if part not in known:
+            raise UserError(_unknown(part, known, prefix))
+        prefix, known = f"{prefix}.{part}", known[part]
+
+
+def _unknown(name: str, known: ConfigDict, prefix: str) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"{prefix}.{name}: there is no such field; {hint}"
 
 
 def _check_fields(config: ConfigDict, known: ConfigDict, prefix: str = "config") -> None:
     for name, value in config.items():
         if name not in known:
-            near = difflib.get_close_matches(name, list(known), n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise UserError(f"{prefix}.{name}: there is no such field{hint}")
+            raise UserError(_unknown(name, known, prefix))
+        if isinstance(known[name], ConfigDict) != isinstance(value, ConfigDict):
+            raise UserError(
+                f"{prefix}.{name}: a section stands for a field, or the other way round"
+            )
         if isinstance(known[name], ConfigDict):
             _check_fields(value, known[name], f"{prefix}.{name}")
     missing = [name for name in known if name not in config]

@@ -16,6 +16,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
 
 
@@ -35,8 +36,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output = arguments.output or arguments.workdir
     if output is None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
-    if (output / "evaluation.json").exists() and not arguments.overwrite:
-        raise UserError(f"{output / 'evaluation.json'} is there already; --overwrite replaces it")
+    require_new_file(output / "evaluation.json", overwrite=arguments.overwrite)
     from emergent_alignment.applications.runs import read_run
     from emergent_alignment.applications.setup import check_config, load_model
     from emergent_alignment.evaluation.arm import evaluate_arm, write_evaluation

@@ -27,13 +27,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if arguments.workdir is not None and rest:
         raise UserError("--run brings its own settings; leave --config away")
     from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import load_model
+    from emergent_alignment.applications.setup import check_config, load_model
     from emergent_alignment.models.export import require_unused
     from emergent_alignment.models.model import export
 
     require_unused(arguments.output)
     if arguments.workdir is None:
-        model = load_model(read_config(rest)).model
+        config = read_config(rest)
+        check_config(config)
+        model = load_model(config).model
     else:
         model = read_run(arguments.workdir).trained.model
     print(f"exported: {export(model, arguments.output, format=arguments.format)}")

@@ -11,9 +11,11 @@ from importlib import import_module
 from pathlib import Path
 
 from emergent_alignment import __version__
+from emergent_alignment.cli.configuration import joined_config_words
 from emergent_alignment.errors import UserError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
     "calibrate": "measure whether a model's conscience can see a kind of harm",
@@ -28,7 +30,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
     to stop and has saved."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = joined_config_words(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="emergent-alignment",
         description="Train a language model while its own conscience keeps it aligned.",
@@ -69,14 +71,16 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
         print(f"emergent-alignment: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS + PATH_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"emergent-alignment: {where}{os.strerror(error.errno)}; what was written before is "
-            "whole: make room (or make it writable) and run the same command again",
-            file=sys.stderr,
-        )
+        remedy = "choose another path"
+        if error.errno in DISK_ERRORS:
+            remedy = (
+                "what was written before is whole: make room (or make it writable) and run the "
+                "same command again"
+            )
+        print(f"emergent-alignment: {where}{os.strerror(error.errno)}; {remedy}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"emergent-alignment: {stopped}; run it again to go on", file=sys.stderr)

@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
 
 
@@ -33,8 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     conversations = _conversations(arguments)
-    if arguments.output is not None and arguments.output.exists():
-        raise UserError(f"{arguments.output} is there already; choose another --output")
+    if arguments.output is not None:
+        require_new_file(arguments.output)
     if arguments.max_new_tokens < 1 or arguments.temperature < 0:
         raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
     from emergent_alignment.applications.runs import read_run
@@ -67,6 +68,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         _show(record)
     if arguments.output is not None:
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(lines, "utf-8")
         print(f"written: {arguments.output}")
 
@@ -75,7 +77,10 @@ def _conversations(arguments: Namespace) -> list[list[dict]]:
     if bool(arguments.prompt) == (arguments.prompts is not None):
         raise UserError("give a prompt, or --prompts FILE")
     if arguments.prompt:
-        return [[{"role": "user", "content": " ".join(arguments.prompt)}]]
+        prompt = " ".join(arguments.prompt)
+        if not prompt.strip():
+            raise UserError("the prompt is empty")
+        return [[{"role": "user", "content": prompt}]]
     from emergent_alignment.data.sources import load_prompts
 
     return load_prompts(arguments.prompts)

@@ -40,7 +40,7 @@ def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> 
         config.data.bucket_tokens,
         config.conscience.batch_size,
     )
-    examples = evaluation_examples(config)
+    examples, conscience = evaluation_examples(config), conscience_settings(config)
     params = model.policy
     result = {"arm": arm, "model": base.model.source, "source": config.data.evaluation}
     with progress(f"{arm}: log-probs of held-out pairs") as meter:
@@ -49,7 +49,7 @@ def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> 
         found = held_out_task_loss(model, params, chat, examples, limits, progress=meter)
         result["task_loss"] = found.to_json()
     if evaluation.samples:
-        result |= _sampled(config, base, model, examples, limits, arm)
+        result |= _sampled(config, base, model, conscience, examples, limits, arm)
     code = None
     if evaluation.code_prompts:
         code = _code(config, base, model, limits, arm)
@@ -66,11 +66,10 @@ def write_evaluation(result: dict, directory: Path) -> Path:
     return path
 
 
-def _sampled(config, base, model, examples: list[Example], limits, arm: str) -> dict:
+def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dict:
     chosen = _spread(examples, config.evaluation.samples)
     label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
     answers = _answers(config, base, model, chosen, limits, limit, label)
-    conscience = conscience_settings(config)
     found = flag_rate(
         base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
     )
