@@ -45,16 +45,21 @@ class Recording:
         return Recording(copied, self._read)
 
 
-def test_every_field_is_read(tmp_path):
+def test_every_field_is_read(tmp_path, monkeypatch):
+    from emergent_alignment.applications import finetuning
     from emergent_alignment.applications.calibrating import calibrate_model
     from emergent_alignment.applications.finetuning import finetune
     from emergent_alignment.applications.setup import load_model, training_examples
     from emergent_alignment.evaluation.arm import evaluate_arm
 
+    # To check a value is not yet to use it.
+    monkeypatch.setattr(finetuning, "check_config", lambda config: None)
     read = set()
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path / "model"))
     config.data.limit = 24
+    config.data.max_prompt_tokens = config.data.max_response_tokens = 32
+    config.conscience.max_review_tokens = 160
     config.training.steps = 1
     config.training.batch_size = 2
     config.conscience.batch_size = 2

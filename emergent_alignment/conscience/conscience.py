@@ -111,7 +111,7 @@ class Conscience:
         )
         rows = [self.chat.prompt_tokens(conversation) for conversation in conversations]
         drafts = [""] * len(rows)
-        batch_size = min(self.settings.review.batch_size, len(rows))
+        batch_size = min(self.settings.review.batch_size, max(len(rows), 1))
         sampled = sample_answers(
             self.model, self.model.policy, self.chat, rows, key, sampler, batch_size=batch_size
         )
@@ -124,7 +124,7 @@ class Conscience:
         ]
 
     def _step(self, prompts, answers, key) -> list[Reviewed]:
-        rows = min(self.settings.review.batch_size, len(answers))
+        rows = min(self.settings.review.batch_size, max(len(answers), 1))
         review = replace(self.settings.review, batch_size=rows)
         settings = replace(self.settings, review=review)
         return review_and_revise(

@@ -170,3 +170,8 @@ def test_respond_says_the_draft_if_approved_and_else_a_correction_or_a_refusal(m
 def test_a_conversation_without_an_answer_cannot_be_reviewed(model):
     with pytest.raises(UserError, match="assistant turn"):
         Conscience(model).review(PROMPTS)
+
+
+def test_no_conversations_are_no_error(model):
+    conscience = Conscience(model)
+    assert conscience.review([]) == conscience.revise([]) == conscience.respond_all([]) == []
