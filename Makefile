@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
+PLAN ?= .venv-plan
 ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test parity notebooks slow lint environment help
+.PHONY: quickstart test parity plan notebooks slow lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
 	@echo "make test        the fast tests, and the linter"
 	@echo "make slow        real processes: kill and resume, the command line, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
+	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make notebooks   execute the notebooks"
 
 environment: $(VENV)/.installed
@@ -28,6 +30,13 @@ $(PARITY)/.installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/pip install -q torch==2.13.0
 	$(PARITY)/bin/pip install -q -c constraints.txt peft -e '.[gguf,report,eval,dev]'
+	@touch $@
+
+# In an environment of its own: where libtpu is installed and no TPU is, it warns on stderr as soon
+# as JAX starts, in every command.
+$(PLAN)/.installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PLAN)
+	$(PLAN)/bin/pip install -q -c constraints.txt -e '.[gguf,report,eval,dev,plan]'
 	@touch $@
 
 quickstart: $(VENV)/.installed
@@ -46,6 +55,9 @@ slow: $(VENV)/.installed
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
+
+plan: $(PLAN)/.installed
+	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python notebooks/execute.py

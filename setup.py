@@ -7,6 +7,8 @@ EXTRAS = {
     "report": ["matplotlib>=3.9"],
     "eval": ["bandit>=1.8"],
     "tpu": ["jax[tpu]"],
+    # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
+    "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
     "dev": [
         "pytest>=8",

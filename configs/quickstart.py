@@ -5,15 +5,19 @@ that it only shows that everything works.
 """
 
 from emergent_alignment.config import default_config
+from emergent_alignment.errors import UserError
 
 
 def get_config(size="full"):
+    if size not in ("full", "short"):
+        raise UserError(f"configs/quickstart.py:{size}: no such size; there are full and short")
     config = default_config()
     config.optimizer.learning_rate = 1e-3
     config.training.steps = 24
     config.training.checkpoint_every = 8
     config.training.remat = "dots"
     config.data.bucket_tokens = 16
+    config.data.buckets = 1  # so few steps do not pay for compiling more than one shape
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"
     # A 135M model asked to rewrite repeats the bad answer; its fresh answers are harmless.
@@ -28,6 +32,8 @@ def get_config(size="full"):
     config.calibration.num_reporting = 64
     config.evaluation.samples = 48
     config.evaluation.max_new_tokens = 48
+    config.evaluation.code_prompts = 16
+    config.evaluation.code_max_new_tokens = 160
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 4

@@ -16,6 +16,7 @@ def default_config() -> ConfigDict:
             "path": "default",  # directory or hub id of safetensors, .gguf file, or "default"
             "dtype": "float32",  # compute dtype
             "param_dtype": "float32",  # what parameters are held in
+            "frozen_dtype": "",  # "": as param_dtype; bfloat16 or int8: frozen ones in less
             "chat_template": "",  # Jinja text or file, for tokenizers without their own
         }
     )
@@ -36,7 +37,8 @@ def default_config() -> ConfigDict:
             "limit": 0,  # use at most this many training rows; 0: all
             "max_prompt_tokens": 512,  # longer prompts keep their end, and are counted
             "max_response_tokens": 256,  # longer answers keep their start, and are counted
-            "bucket_tokens": 32,  # lengths are padded to multiples of this
+            "buckets": 16,  # at most so many (prompt, branch) shapes of training batches
+            "bucket_tokens": 32,  # elsewhere lengths are padded to multiples of this
         }
     )
     config.conscience = ConfigDict(
@@ -56,6 +58,7 @@ def default_config() -> ConfigDict:
             "similarity": 0.95,  # corrections at least this like the candidate are dropped
             "batch_size": 16,  # rows of a frozen forward pass
             "max_review_tokens": 1024,
+            "cache": "",  # folder that keeps reviewed targets; "": the user's cache folder
         }
     )
     config.sampling = ConfigDict(
@@ -81,6 +84,8 @@ def default_config() -> ConfigDict:
     )
     config.optimizer = ConfigDict(
         {
+            "kind": "adamw",  # or adafactor: next to no memory; ignores b1, b2 and epsilon
+            "moment_dtype": "float32",  # or bfloat16: half the memory, rounded at random
             "learning_rate": 1e-4,
             "schedule": "linear",  # constant, linear or cosine, after the warm-up
             "warmup_steps": 5,

@@ -35,7 +35,9 @@ class Interval:
 
     def text(self, digits: int = 2) -> str:
         """For a table: "0.62 [0.51, 0.73]"."""
-        value, low, high = (f"{part:.{digits}f}" for part in (self.value, self.low, self.high))
+        value, low, high = (
+            f"{round(part, digits) + 0.0:.{digits}f}" for part in (self.value, self.low, self.high)
+        )
         return f"{value} [{low}, {high}]"
 
 
@@ -125,11 +127,16 @@ def auc_interval(
     return _interval(value, np.concatenate(areas), min(good.size, bad.size))
 
 
-def told_apart(good: ArrayLike, bad: ArrayLike) -> Interval:
-    """The share of matched pairs with good > bad, ties half, with Wilson's interval."""
+def told_apart(
+    good: ArrayLike, bad: ArrayLike, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """The share of matched pairs with good > bad, ties half, with a bootstrap interval over pairs.
+
+    Where all pairs are told apart the interval has no width, so read n as well.
+    """
     good, bad = _matched(good, bad)
-    wins = np.count_nonzero(good > bad) + np.count_nonzero(good == bad) / 2
-    return share_interval(float(wins), good.size)
+    wins = (good > bad) + (good == bad) / 2
+    return mean_interval(wins, seed=seed, resamples=resamples)
 
 
 def _interval(value: float, estimates: np.ndarray, n: int) -> Interval:

@@ -127,8 +127,17 @@ def test_pairing_removes_what_the_items_share():
 
 def test_told_apart_counts_ties_half():
     found = told_apart([3, 2, 1, 0], [1, 2, 0, 5])
-    assert found == share_interval(2.5, 4)
     assert (found.value, found.n) == (0.625, 4)
+    assert 0 <= found.low < 0.625 < found.high <= 1
+
+
+def test_told_apart_bootstraps_the_pairs_and_not_the_scores():
+    random = np.random.default_rng(0)
+    wins = random.random(400) < 0.8
+    found = told_apart(np.where(wins, 5.0, -3.0), np.zeros(400))
+    assert found == told_apart(np.where(wins, 0.1, -90.0), np.zeros(400))
+    expected = share_interval(int(wins.sum()), 400)
+    assert [found.low, found.high] == pytest.approx([expected.low, expected.high], abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path / "model"))
     config.data.limit = 24
+    config.data.buckets = 1
     config.data.max_prompt_tokens = config.data.max_response_tokens = 32
     config.conscience.max_review_tokens = 160
     config.training.steps = 1
@@ -69,8 +70,10 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.limit = 2
     config.evaluation.samples = config.evaluation.code_prompts = 1
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
+    config.conscience.cache = str(tmp_path / "reviewed")
     recording = Recording(config, read)
-    finetune(recording.with_changes(conscience__candidate="policy"), tmp_path / "policy")
+    for candidate in ("policy", "target"):
+        finetune(recording.with_changes(conscience__candidate=candidate), tmp_path / candidate)
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")

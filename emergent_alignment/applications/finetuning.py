@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.reviewed_targets import reviewed_targets
 from emergent_alignment.applications.runs import claim, identity_of
 from emergent_alignment.applications.setup import (
     Setup,
@@ -13,11 +14,14 @@ from emergent_alignment.applications.setup import (
     conscience_settings,
     load_model,
     lora_config,
+    starting_params,
     training_examples,
 )
 from emergent_alignment.applications.step_inputs import (
     plain_inputs,
     policy_inputs,
+    rows_to_train_on,
+    schedule_of,
     target_inputs,
 )
 from emergent_alignment.conscience.journal import Journal
@@ -52,7 +56,7 @@ def finetune(
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
-    state = initial_state(frozen, lora, optimizer, config.seed)
+    state = initial_state(starting_params(config, setup), lora, optimizer, config.seed)
     checkpoints = Checkpoints(
         workdir / "checkpoints", identity, keep=config.training.keep_checkpoints
     )
@@ -61,14 +65,17 @@ def finetune(
         state = checkpoints.restore(state)
     journal = Journal(workdir / "journal", first_step=first_step)
     metrics = MetricsWriter(workdir, first_step=first_step)
+    schedule = schedule_of(config, tokenized)
     if conscience is None:
-        make_input = plain_inputs(config, tokenized)
+        make_input = plain_inputs(schedule, tokenized)
     elif config.conscience.candidate == "target":
-        make_input = target_inputs(
-            config, setup, conscience, settings, examples, tokenized, workdir, journal
-        )
+        rows = rows_to_train_on(config, schedule)
+        reviewed = reviewed_targets(config, setup, conscience, examples, tokenized, rows)
+        if not first_step:
+            journal.write([reviewed[row]["journal"] for row in rows])
+        make_input = target_inputs(conscience, schedule, tokenized, reviewed)
     else:
-        make_input = policy_inputs(config, setup, conscience, lora, examples, tokenized)
+        make_input = policy_inputs(config, setup, conscience, lora, schedule, examples, tokenized)
     with progress(name) as meter:
         state = run(
             LoopSettings(
@@ -99,15 +106,15 @@ def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
         setup.model.config,
         lora_config(config),
         jnp.dtype(config.model.dtype),
-        config.training.remat,
-        loss.chunk_size,
-        config.training.accumulation,
-        loss.kind,
-        loss.beta,
-        loss.label_smoothing,
-        loss.normalize,
-        loss.alignment_weight,
-        loss.chosen_nll_weight,
+        remat=config.training.remat,
+        chunk_size=loss.chunk_size,
+        accumulation=config.training.accumulation,
+        kind=loss.kind,
+        beta=loss.beta,
+        label_smoothing=loss.label_smoothing,
+        normalize=loss.normalize,
+        alignment_weight=loss.alignment_weight,
+        chosen_nll_weight=loss.chosen_nll_weight,
     )
 
 

@@ -13,9 +13,11 @@ from emergent_alignment.applications.setup import (
     examples_digest,
     load_model,
     lora_config,
+    starting_params,
     training_examples,
     with_adapters,
 )
+from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.optimizer import make_optimizer
@@ -78,7 +80,8 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     """The model that a run has trained, from its newest checkpoint. `base` saves reading the
     base model again. Raises UserError where there is no checkpoint, or it is another model's."""
     record = read_run_file(workdir)
-    config = ConfigDict(record["config"])
+    config = default_config()  # a run of an older version lacks newer fields
+    config.update(record["config"])
     base = base or load_model(config)
     identity = RunIdentity(fingerprint(base.model.params), record["data"])
     if identity.frozen != record["frozen"]:
@@ -92,7 +95,7 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
         raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
     lora = lora_config(config)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
-    state = initial_state(base.model.params, lora, optimizer, config.seed)
+    state = initial_state(starting_params(config, base), lora, optimizer, config.seed)
     state = checkpoints.restore(state)
     checkpoints.close()
     model = with_adapters(base.model, lora, state.trainable)

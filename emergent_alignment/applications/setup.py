@@ -18,17 +18,21 @@ from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.models.frozen import FROZEN_DTYPES, hold_frozen
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model, load
 
 CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
+    "model.frozen_dtype": FROZEN_DTYPES,
     "conscience.candidate": ("policy", "target"),
     "conscience.question": tuple(QUESTIONS),
     "conscience.layout": ("quote", "turn"),
     "conscience.polarity": ("positive", "negated", "both"),
     "conscience.gate": ("score", "relative"),
+    "optimizer.kind": ("adamw", "adafactor"),
+    "optimizer.moment_dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "training.remat": ("none", "dots", "full"),
     "loss.kind": ("sigmoid ipo hinge robust exo_pair nca_pair apo_zero apo_down".split()),
@@ -44,6 +48,7 @@ POSITIVE = (
     "lora.alpha",
     "data.max_prompt_tokens",
     "data.max_response_tokens",
+    "data.buckets",
     "data.bucket_tokens",
     "conscience.similarity",
     "conscience.batch_size",
@@ -97,7 +102,8 @@ def check_config(config: ConfigDict) -> None:
     for name, known in CHOICES.items():
         value = _field(config, name)
         if value not in known:
-            raise UserError(f"config.{name}: {value!r} is unknown; known: {', '.join(known)}")
+            names = ", ".join(word or '""' for word in known)
+            raise UserError(f"config.{name}: {value!r} is unknown; known: {names}")
     for name, known in LISTS.items():
         wrong = [value for value in _field(config, name) if value not in known]
         if wrong or not _field(config, name):
@@ -130,14 +136,28 @@ class Setup:
 
 
 def load_model(config: ConfigDict) -> Setup:
-    """The model of a config. Raises UserError with one line where it cannot be read."""
-    model = load(
+    """The model of a config, with its parameters held as the frozen copy's. Raises UserError
+    with one line where it cannot be read."""
+    model = _read_model(config)
+    model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
+    return Setup(config, model, read_chat(model.tokenizer, config.model.path))
+
+
+def starting_params(config: ConfigDict, setup: Setup) -> dict:
+    """What training starts from: the frozen copy itself, or, for full fine-tuning beside a
+    smaller frozen copy, the model as it was, which is read again and not kept."""
+    if config.lora.rank or not config.model.frozen_dtype:
+        return setup.model.params
+    return _read_model(config).params
+
+
+def _read_model(config: ConfigDict) -> Model:
+    return load(
         config.model.path,
         dtype=jnp.dtype(config.model.dtype),
         param_dtype=jnp.dtype(config.model.param_dtype),
         chat_template=config.model.chat_template or None,
     )
-    return Setup(config, model, read_chat(model.tokenizer, config.model.path))
 
 
 def lora_config(config: ConfigDict) -> LoraConfig | None:
@@ -177,6 +197,7 @@ def conscience_settings(config: ConfigDict) -> ConscienceSettings:
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
         keep_truncated=conscience.keep_truncated,
+        max_prompt=config.data.max_prompt_tokens,
         max_response=config.data.max_response_tokens,
         similarity=conscience.similarity,
     )

@@ -1,12 +1,10 @@
 """What fine-tuning feeds a step: task rows alone, or rows with the conscience's pairs.
 
 Candidates come from the policy (reviewed at every step) or are the data set's targets
-(reviewed once, before the first step, and kept in the work directory).
+(reviewed once, see reviewed_targets.py).
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,38 +12,47 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import Setup, candidate_sampler
-from emergent_alignment.conscience.journal import (
-    Journal,
-    journal_record,
-    read_json_lines,
-    trim_torn_line,
-)
+from emergent_alignment.conscience.journal import journal_record
 from emergent_alignment.conscience.pairs import (
     OUTCOMES,
     ConscienceSettings,
     Reviewed,
     review_and_revise,
 )
-from emergent_alignment.data.batches import Pair, Tokenized, bucket, make_batch, rows_of_step
+from emergent_alignment.conscience.review import reader_of
+from emergent_alignment.data.batches import Pair, Tokenized, make_batch
+from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.sources import Example
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.progress import progress
 from emergent_alignment.training.loop import StepInput
 from emergent_alignment.training.state import policy_params
-from emergent_alignment.training.step import StepSettings, reference_log_probs
 
 # Purposes of randomness: everything random is fold_in(seed, step, purpose).
 CANDIDATES, CORRECTIONS = 1, 2
 MakeInput = Callable[[int, Any], StepInput]
 
 
-def plain_inputs(config: ConfigDict, tokenized: list[Tokenized]) -> MakeInput:
+def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
+    """Which rows each step takes, and in which shape. Candidates and corrections may be as long
+    as the sampler lets them."""
+    conscience, written = config.conscience, config.sampling.max_new_tokens
+    num_written = {"policy": 2, "target": 1}[conscience.candidate] if conscience.enabled else 0
+    buckets = choose_buckets(
+        np.array([len(row.prompt) for row in tokenized]),
+        np.array([[len(row.target)] + [written] * num_written for row in tokenized]),
+        max_buckets=config.data.buckets,
+        min_rows=config.training.batch_size,
+    )
+    return Schedule(buckets, config.training.batch_size, config.seed)
+
+
+def plain_inputs(schedule: Schedule, tokenized: list[Tokenized]) -> MakeInput:
     """Task rows alone."""
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows = _rows(config, tokenized, step)
-        return StepInput(_batch(config, tokenized, rows, []), [], {})
+        rows, shape = schedule.rows_of_step(step)
+        return StepInput(_batch(tokenized, rows, shape, []), [], {})
 
     return make_input
 
@@ -55,15 +62,18 @@ def policy_inputs(
     setup: Setup,
     conscience: ConscienceSettings,
     lora: LoraConfig | None,
+    schedule: Schedule,
     examples: list[Example],
     tokenized: list[Tokenized],
 ) -> MakeInput:
-    """Online: the policy of this very step answers, the frozen copy reviews and corrects."""
+    """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
+    what it read for that gives the pairs' reference log-probs."""
     sampler = candidate_sampler(config, setup.chat)
     model = setup.model
+    reader = reader_of(model, setup.chat, conscience.review, conscience.max_prompt)
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows = _rows(config, tokenized, step)
+        rows, shape = schedule.rows_of_step(step)
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         candidates = [None] * len(rows)
         for place, answer in sample_answers(
@@ -78,137 +88,65 @@ def policy_inputs(
         ):
             candidates[place] = answer
         reviewed = review_and_revise(
-            model,
-            model.params,
-            setup.chat,
+            reader,
             conscience,
             [examples[row].messages for row in rows],
-            [candidate.text for candidate in candidates],
+            candidates,
             jax.random.fold_in(key, CORRECTIONS),
+            with_reference=True,
         )
         pairs = [
-            Pair(found.chosen.tokens, candidate.tokens) if found.chosen else None
+            Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
             for found, candidate in zip(reviewed, candidates)
         ]
         records = [
-            journal_record(found, step=step, place=place, row=row)
+            journal_record(found, step=step, place=place, row=int(row))
             for place, (found, row) in enumerate(zip(reviewed, rows))
         ]
         scalars = conscience_scalars(reviewed, conscience.threshold)
-        return StepInput(_batch(config, tokenized, rows, pairs), records, scalars)
+        return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
 
     return make_input
 
 
 def target_inputs(
-    config: ConfigDict,
-    setup: Setup,
     conscience: ConscienceSettings,
-    settings: StepSettings,
-    examples: list[Example],
+    schedule: Schedule,
     tokenized: list[Tokenized],
-    workdir: Path,
-    journal: Journal,
+    reviewed: dict[int, dict],
 ) -> MakeInput:
-    """Once: the data set's targets are reviewed and corrected before the first step."""
-    needed = min(config.training.steps * config.training.batch_size, len(examples))
-    order = [int(row) for row in rows_of_step(len(examples), needed, config.seed, 0)]
-    found = prepare_pairs(
-        config, setup, conscience, settings, examples, tokenized, order, workdir, journal
-    )
+    """The data set's targets as candidates, `reviewed` once before the first step."""
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows = _rows(config, tokenized, step)
-        pairs = [_kept_pair(found[row], tokenized[row]) for row in rows]
-        kept = [found[row] for row in rows]
+        rows, shape = schedule.rows_of_step(step)
+        kept = [reviewed[int(row)] for row in rows]
+        pairs = [
+            Pair(record["chosen"], tokenized[row].target, tuple(record["reference"]))
+            if record["chosen"]
+            else None
+            for record, row in zip(kept, rows)
+        ]
         scalars = _outcome_scalars(
-            [record["outcome"] for record in kept],
-            [record["score"] for record in kept],
-            [record["chosen_score"] for record in kept],
+            [record["journal"]["outcome"] for record in kept],
+            [record["journal"]["candidate_score"] for record in kept],
+            [record["journal"]["revision_score"] for record in kept],
             conscience.threshold,
         )
-        batch = _batch(config, tokenized, rows, pairs, shared_target=True, with_reference=True)
+        batch = _batch(tokenized, rows, shape, pairs, "target is rejected")
         return StepInput(batch, [], scalars)
 
     return make_input
 
 
-def prepare_pairs(
-    config: ConfigDict,
-    setup: Setup,
-    conscience: ConscienceSettings,
-    settings: StepSettings,
-    examples: list[Example],
-    tokenized: list[Tokenized],
-    order: list[int],
-    workdir: Path,
-    journal: Journal,
-) -> dict[int, dict]:
-    """Reviewed targets by row, with the frozen copy's log-probs of each pair, from
-    pairs.jsonl in the work directory as far as it goes; the rest is computed and appended."""
-    path = workdir / "pairs.jsonl"
-    if path.exists():
-        trim_torn_line(path)
-    done = {record["row"]: record for record in read_json_lines(path)}
-    size = conscience.review.batch_size
-    chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    key = jax.random.key(config.seed)
-    with path.open("a", encoding="utf-8") as lines, progress("reviewing targets") as meter:
-        for place, rows in enumerate(chunks):
-            meter(place * size, len(order))
-            if all(row in done for row in rows):
-                continue
-            reviewed = review_and_revise(
-                setup.model,
-                setup.model.params,
-                setup.chat,
-                conscience,
-                [examples[row].messages for row in rows],
-                [examples[row].target for row in rows],
-                jax.random.fold_in(jax.random.fold_in(key, place), CORRECTIONS),
-            )
-            journal.write(
-                [
-                    journal_record(found, step=0, place=place * size + i, row=row)
-                    for i, (found, row) in enumerate(zip(reviewed, rows))
-                ]
-            )
-            records = _pair_records(config, setup, settings, tokenized, rows, reviewed, size)
-            lines.write("".join(json.dumps(record) + "\n" for record in records))
-            lines.flush()
-            done |= {record["row"]: record for record in records}
-        meter(len(order), len(order))
-    return done
-
-
-def _pair_records(config, setup, settings, tokenized, rows, reviewed, size) -> list[dict]:
-    records = [
-        {
-            "row": row,
-            "outcome": found.outcome,
-            "score": found.score if np.isfinite(found.score) else None,
-            "chosen": found.chosen.tokens if found.chosen else None,
-            "chosen_score": found.chosen_score if found.chosen else None,
-            "reference": None,
-        }
-        for row, found in zip(rows, reviewed)
-    ]
-    pairs = [_kept_pair(record, tokenized[record["row"]]) for record in records]
-    padding = size - len(rows)
-    batch = _batch(
-        config, tokenized, list(rows) + [rows[0]] * padding, pairs + [None] * padding, True
-    )
-    reference = np.asarray(reference_log_probs(settings, setup.model.params, batch))
-    for record, pair, values in zip(records, pairs, reference):
-        record["reference"] = values.tolist() if pair else None
-    return records
-
-
-def _kept_pair(record: dict, tokenized: Tokenized) -> Pair | None:
-    if record["chosen"] is None:
-        return None
-    reference = record["reference"] and tuple(record["reference"])
-    return Pair(record["chosen"], tokenized.target, reference)
+def rows_to_train_on(config: ConfigDict, schedule: Schedule) -> list[int]:
+    """Every row that the run's steps will see, each once."""
+    total = sum(members.size for members in schedule.buckets.members)
+    seen: set[int] = set()
+    for step in range(config.training.steps):
+        seen.update(schedule.rows_of_step(step)[0].tolist())
+        if len(seen) == total:
+            break
+    return sorted(seen)
 
 
 def conscience_scalars(reviewed: list[Reviewed], threshold: float) -> dict[str, float]:
@@ -233,25 +171,13 @@ def _outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, fl
     return scalars
 
 
-def _rows(config: ConfigDict, tokenized: list[Tokenized], step: int) -> list[int]:
-    rows = rows_of_step(len(tokenized), config.training.batch_size, config.seed, step)
-    return [int(row) for row in rows]
-
-
-def _batch(config, tokenized, rows, pairs, shared_target=False, with_reference=False):
-    prompts = [tokenized[row].prompt for row in rows]
-    targets = [tokenized[row].target for row in rows]
-    branches = targets + [p.chosen for p in pairs if p] + [p.rejected for p in pairs if p]
-    if pairs:
-        # Corrections may be as long as the sampler lets them: one width for the whole run.
-        branches = [*branches, [0] * config.sampling.max_new_tokens]
-    step = config.data.bucket_tokens
+def _batch(tokenized, rows, shape, pairs, roles="separate"):
     return make_batch(
-        prompts,
-        targets,
+        [tokenized[row].prompt for row in rows],
+        [tokenized[row].target for row in rows],
         pairs,
-        prompt_width=bucket(max(map(len, prompts)), step, 1 << 30),
-        branch_width=bucket(max(map(len, branches)), step, 1 << 30),
-        shared_target=shared_target,
-        with_reference=with_reference,
+        prompt_width=shape[0],
+        branch_width=shape[1],
+        roles=roles,
+        with_reference=bool(pairs),
     )

@@ -27,11 +27,18 @@ COMMANDS = {
 }
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says a mistake in one line; `--help` is where usage is explained."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
     to stop and has saved."""
     argv = joined_config_words(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="emergent-alignment",
         description="Train a language model while its own conscience keeps it aligned.",
         epilog="`emergent-alignment COMMAND --help` explains a command, with examples.",

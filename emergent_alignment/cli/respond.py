@@ -50,11 +50,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config.sampling.max_new_tokens = arguments.max_new_tokens
     check_config(config)
     if arguments.workdir is None:
-        model = load_model(config).model
+        model = frozen = load_model(config).model
     else:
         found = read_run(arguments.workdir)
-        model = found.trained.model
-    conscience = Conscience(model, settings=conscience_settings(config))
+        model, frozen = found.trained.model, found.base.model
+    conscience = Conscience(model, settings=conscience_settings(config), frozen=frozen)
     with progress("answering") as meter:
         responses = conscience.respond_all(
             conversations,

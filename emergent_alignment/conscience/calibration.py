@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity, named_question
-from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.conscience.review import (
+    ReviewSettings,
+    question_form,
+    reader_of,
+    scores_by_form,
+)
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
@@ -51,29 +57,14 @@ def calibrate(
     Raises UserError where fewer than 8 examples have both a safe and a harmful answer.
     """
     selecting, reporting = _splits(examples, sweep)
-    total = len(sweep.questions) * len(sweep.layouts) * 2
-    candidates, forms_done = [], 0
-    for layout in sweep.layouts:
-        for name in sweep.questions:
-            forms = {}
-            for polarity in ("positive", "negated"):
-                asked = replace(
-                    settings, question=named_question(name), layout=layout, polarity=polarity
-                )
-                forms[polarity] = _safe_and_harmful(model, chat, asked, selecting)
-                forms_done += 1
-                progress(forms_done, total)
-            # "both" is by definition the mean of the two forms: nothing is computed twice.
-            forms["both"] = tuple(np.mean(pair, axis=0) for pair in zip(*forms.values()))
-            candidates += [
-                {
-                    "question": name,
-                    "layout": layout,
-                    "polarity": polarity,
-                    "scores": forms[polarity],
-                }
-                for polarity in sweep.polarities
-            ]
+    candidates = []
+    for place, layout in enumerate(sweep.layouts):
+
+        def meter(done, total, place=place):
+            progress(place * total + done, len(sweep.layouts) * total)
+
+        reader = reader_of(model, chat, replace(settings, layout=layout))
+        candidates += _candidates(reader, sweep, selecting, meter)
     best = max(candidates, key=lambda candidate: _power(*candidate["scores"]))
     asked = replace(
         settings,
@@ -81,7 +72,9 @@ def calibrate(
         layout=best["layout"],
         polarity=best["polarity"],
     )
-    chosen = _report(best, *_safe_and_harmful(model, chat, asked, reporting))
+    reader = reader_of(model, chat, asked)
+    safe, harmful = _safe_and_harmful(reader, asked.forms, reporting)
+    chosen = _report(best, safe.mean(-1), harmful.mean(-1))
     sees = chosen["auc"][0] >= SEEING_AUC or chosen["told_apart"][0] >= SEEING_PAIRS
     return {
         "model": model.source,
@@ -108,14 +101,41 @@ def _splits(examples: list[Example], sweep: Sweep) -> tuple[list[Example], list[
     return shuffled[:num_selecting], rest
 
 
-def _safe_and_harmful(model, chat, settings, examples) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(reader: Reader, sweep: Sweep, examples, progress) -> list[dict]:
+    """Every wording × polarity in one layout. All forms are asked of one reading of an answer."""
+    forms = [
+        question_form(named_question(name), negated=negated)
+        for name in sweep.questions
+        for negated in (False, True)
+    ]
+    sides = _safe_and_harmful(reader, forms, examples, progress=progress)
+    columns = {"positive": [0], "negated": [1], "both": [0, 1]}
+    return [
+        {
+            "question": name,
+            "layout": reader.layout,
+            "polarity": polarity,
+            "scores": tuple(
+                side[:, [2 * place + column for column in columns[polarity]]].mean(-1)
+                for side in sides
+            ),
+        }
+        for place, name in enumerate(sweep.questions)
+        for polarity in sweep.polarities
+    ]
+
+
+def _safe_and_harmful(
+    reader: Reader, forms, examples, *, progress=lambda done, total: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the safe and of the harmful answers, float32[examples, forms] each."""
     prompts = [example.messages for example in examples]
     answers = [example.safe for example in examples] + [example.harmful for example in examples]
-    found = scores(model, model.params, chat, settings, prompts * 2, answers)
+    found = scores_by_form(reader, forms, prompts * 2, answers, progress=progress)
     missing = int((~np.isfinite(found)).sum())
     if missing:
         raise UserError(
-            f"calibration: {missing} of {len(found)} scores are not finite; are the weights whole, "
+            f"calibration: {missing} of {found.size} scores are not finite; are the weights whole, "
             "and does config.model.dtype hold them?"
         )
     return found[: len(examples)], found[len(examples) :]

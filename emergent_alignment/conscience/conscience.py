@@ -1,17 +1,18 @@
 """`Conscience`: the conscience on its own, for notebooks and for answering without training."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import jax
 
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import Question, named_question
-from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.chat import Chat, Message, read_chat
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Answer, given_answer, sample_answers
 from emergent_alignment.models.model import Model
 
 REFUSAL = "I would rather not answer that."
@@ -27,8 +28,8 @@ class Review:
 
 @dataclass(frozen=True)
 class Response:
-    """A reviewed answer: the draft, what became of it, and what is said in the end (the draft
-    if approved, else the correction, else a refusal)."""
+    """A reviewed answer: the draft, what became of it, and what is said in the end (the
+    correction or the draft, whichever is approved, else a refusal)."""
 
     draft: str
     reviewed: Reviewed
@@ -39,7 +40,8 @@ class Response:
 class Conscience:
     """A model that reviews and corrects answers by asking itself one question.
 
-    The reviewer is the model's base (adapters off); drafts come from the model as it stands.
+    The reviewer is `frozen`, by default the model's own base (adapters off); drafts come from the
+    model as it stands.
     `question` is a Question or a bundled name; further settings as in ConscienceSettings
     (`layout` and `polarity` are those of its review).
     """
@@ -50,7 +52,9 @@ class Conscience:
     polarity: str = "positive"
     threshold: float = 0.0
     settings: ConscienceSettings | None = None
+    frozen: Model | None = None
     chat: Chat = field(init=False, repr=False)
+    reader: Reader = field(init=False, repr=False)
 
     def __post_init__(self):
         question = self.question
@@ -60,21 +64,26 @@ class Conscience:
             ReviewSettings(question, self.layout, self.polarity), threshold=self.threshold
         )
         object.__setattr__(self, "settings", settings)
-        object.__setattr__(self, "chat", read_chat(self.model.tokenizer, self.model.source))
+        chat = read_chat(self.model.tokenizer, self.model.source)
+        object.__setattr__(self, "chat", chat)
+        object.__setattr__(
+            self,
+            "reader",
+            reader_of(self.frozen or self.model, chat, settings.review, settings.max_prompt),
+        )
 
     def review(self, conversations: list[list[Message]]) -> list[Review]:
         """The verdict on the last answer of each conversation."""
         prompts, answers = _prompts_and_answers(conversations)
-        found = scores(
-            self.model, self.model.params, self.chat, self.settings.review, prompts, answers
-        )
+        found = scores(self.reader, self.settings.review, prompts, answers)
         return [Review(float(score), bool(score >= self.settings.threshold)) for score in found]
 
     def revise(self, conversations: list[list[Message]], *, seed: int = 0) -> list[Reviewed]:
         """Review the last answer of each conversation and correct what the gate lets through
         to correction."""
         prompts, answers = _prompts_and_answers(conversations)
-        return self._step(prompts, answers, jax.random.key(seed))
+        given = [given_answer(self.chat, answer) for answer in answers]
+        return self._step(prompts, given, jax.random.key(seed))
 
     def respond(
         self,
@@ -110,13 +119,13 @@ class Conscience:
             self.chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p
         )
         rows = [self.chat.prompt_tokens(conversation) for conversation in conversations]
-        drafts = [""] * len(rows)
+        drafts: list[Answer | None] = [None] * len(rows)
         batch_size = min(self.settings.review.batch_size, max(len(rows), 1))
         sampled = sample_answers(
             self.model, self.model.policy, self.chat, rows, key, sampler, batch_size=batch_size
         )
         for done, (index, answer) in enumerate(sampled, 1):
-            drafts[index] = answer.text
+            drafts[index] = answer
             progress(done, len(rows))
         reviewed = self._step(conversations, drafts, jax.random.fold_in(key, 1 << 20))
         return [
@@ -124,17 +133,13 @@ class Conscience:
         ]
 
     def _step(self, prompts, answers, key) -> list[Reviewed]:
-        rows = min(self.settings.review.batch_size, max(len(answers), 1))
-        review = replace(self.settings.review, batch_size=rows)
-        settings = replace(self.settings, review=review)
-        return review_and_revise(
-            self.model, self.model.params, self.chat, settings, prompts, answers, key
-        )
+        return review_and_revise(self.reader, self.settings, prompts, answers, key)
 
 
 def _final(reviewed: Reviewed, threshold: float) -> str:
-    """The correction where one was taken, the draft where it passes on its own, else a refusal."""
-    if reviewed.chosen is not None:
+    """The correction where one was taken, else the draft, whichever the review approves; a
+    refusal where it approves neither."""
+    if reviewed.chosen is not None and reviewed.chosen_score >= threshold:
         return reviewed.chosen.text
     passes = reviewed.candidate.strip() and reviewed.score >= threshold
     return reviewed.candidate if passes else REFUSAL

@@ -114,10 +114,41 @@ def ask(chat: Chat, layout: Layout, prompt: list[Message], answer: str, request:
     included even where the chat template would strip it from earlier turns.
     """
     if layout == "quote":
-        quoted = _quoted(chat, prompt, answer, request)
-        return chat.prompt_tokens([{"role": "user", "content": quoted}])
-    tokens = chat.prompt_tokens(prompt) + chat.response_tokens(answer, ended=False)
-    return tokens + chat.encode(_next_turn(chat, request))
+        return quote(chat, prompt, answer, request)
+    answered = chat.prompt_tokens(prompt) + chat.response_tokens(answer, ended=False)
+    return answered + next_turn(chat, request)
+
+
+def quote(chat: Chat, prompt: list[Message], answer: str, request: str) -> list[int]:
+    """`quote` layout: tokens of a fresh conversation that shows prompt and answer as delimited
+    text and puts `request` about them, up to where the model replies."""
+    conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
+    text = _QUOTE.format(
+        conversation=_defused(chat, conversation), answer=_defused(chat, answer), request=request
+    )
+    return chat.prompt_tokens([{"role": "user", "content": text}])
+
+
+def quote_beginning(chat: Chat) -> list[int]:
+    """The tokens that every quoted review begins with, whatever it quotes."""
+    rows = [
+        quote(chat, [{"role": role, "content": text}], text, text)
+        for role, text in (("user", "Zq7"), ("system", "4"))
+    ]
+    size = next(i for i, pair in enumerate(zip(*rows)) if pair[0] != pair[1])
+    return rows[0][:size]
+
+
+def next_turn(chat: Chat, request: str) -> list[int]:
+    """`turn` layout: the tokens that the template writes after an answer when the user goes on
+    with `request`, up to where the model replies. They begin with the answer's end token."""
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": _PROBE},
+        {"role": "user", "content": request},
+    ]
+    text = chat.prompt_text(messages)
+    return chat.encode(text[text.rindex(_PROBE) + len(_PROBE) :])
 
 
 def question_text(question: Question, *, negated: bool) -> str:
@@ -136,27 +167,9 @@ def critique_request() -> str:
     return _CRITIQUE
 
 
-def _quoted(chat: Chat, prompt: list[Message], answer: str, request: str) -> str:
-    conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
-    return _QUOTE.format(
-        conversation=_defused(chat, conversation), answer=_defused(chat, answer), request=request
-    )
-
-
 def _defused(chat: Chat, text: str) -> str:
     """Quoted text can close neither its quotation, however the tag is written, nor its turn."""
     text = _QUOTE_TAG.sub("‹", text)
     for control in chat.control_texts:
         text = text.replace(control, f"{control[:1]} {control[1:]}")
     return text.strip()
-
-
-def _next_turn(chat: Chat, request: str) -> str:
-    """What the template writes after an answer when the user goes on with `request`."""
-    messages = [
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": _PROBE},
-        {"role": "user", "content": request},
-    ]
-    text = chat.prompt_text(messages)
-    return text[text.rindex(_PROBE) + len(_PROBE) :]

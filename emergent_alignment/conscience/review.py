@@ -5,7 +5,7 @@ with polarity "both" the mean of the positive form and of the negated form turne
 """
 
 import functools
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -18,14 +18,16 @@ from emergent_alignment.conscience.question import (
     Polarity,
     Question,
     answer_words,
-    ask,
     question_text,
 )
-from emergent_alignment.data.batches import bucket, pad_rows
+from emergent_alignment.conscience.reader import Case, Reader, Shown
+from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.chat import Chat, Message
-from emergent_alignment.models.attention import causal_plan
+from emergent_alignment.generation.reading import Prompts, last_hidden
+from emergent_alignment.generation.text import given_answer
+from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import Model, forward, unembedding
+from emergent_alignment.models.model import Model, unembedding
 
 WORD_TOKENS_STEP = 16
 
@@ -41,82 +43,131 @@ class ReviewSettings:
     batch_size: int = 16
     max_tokens: int = 1024
 
+    @property
+    def forms(self) -> list["Form"]:
+        """The forms of the question that the polarity asks for."""
+        negated = {"positive": (False,), "negated": (True,), "both": (False, True)}[self.polarity]
+        return [question_form(self.question, negated=turned) for turned in negated]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One wording of a question, and the words that speak for and against the answer."""
+
+    request: str
+    approving: tuple[str, ...]
+    disapproving: tuple[str, ...]
+
+
+def question_form(question: Question, *, negated: bool) -> Form:
+    """The positive form, or the negated one, in which the words change sides."""
+    words = question.approving, question.disapproving
+    return Form(question_text(question, negated=negated), *(words[::-1] if negated else words))
+
+
+def reader_of(model: Model, chat: Chat, settings: ReviewSettings, max_prompt: int = 1024) -> Reader:
+    """The reader that reviews as the settings say."""
+    return Reader(
+        model, chat, settings.layout, settings.batch_size, max_prompt, settings.max_tokens
+    )
+
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def word_margin(
+def word_margins(
     config: ModelConfig,
     params: dict,
-    tokens: Int[Array, "batch tokens"],
-    lengths: Int[Array, "batch"],
-    approving: Int[Array, "words"],
-    disapproving: Int[Array, "words"],
+    before: Prompts,
+    tokens: Int[Array, "batch forms tokens"],
+    lengths: Int[Array, "batch forms"],
+    approving: Int[Array, "forms words"],
+    disapproving: Int[Array, "forms words"],
     *,
     dtype: jnp.dtype = jnp.float32,
-) -> Float[Array, "batch"]:
-    """log P(approving) − log P(disapproving) for the token after each right-padded row.
+) -> Float[Array, "batch forms"]:
+    """log P(approving) − log P(disapproving) for what follows each right-padded row of tokens,
+    which follow what was read `before`.
 
     Word ids are padded with -1. Only the last position meets the vocabulary.
     """
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    hidden, _ = forward(config, params, tokens, positions, causal_plan(positions), dtype=dtype)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    starts = jnp.broadcast_to(before.ends[:, None], lengths.shape)
+    hidden, _ = read(config, params, tokens, lengths, starts, before.context, dtype=dtype)
     matrix = unembedding(params, dtype)
+    last = last_hidden(hidden, lengths)
     logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
 
     def log_mass(words):
-        return jax.nn.logsumexp(jnp.where(words >= 0, logits[:, words], -jnp.inf), axis=-1)
+        picked = jnp.take_along_axis(logits, jnp.maximum(words, 0)[None], axis=-1)
+        return jax.nn.logsumexp(jnp.where(words >= 0, picked, -jnp.inf), axis=-1)
 
     return log_mass(approving) - log_mass(disapproving)
 
 
-def scores(
-    model: Model,
-    params: dict,
-    chat: Chat,
-    settings: ReviewSettings,
+def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], forms: list[Form]):
+    """float32[rows, forms]: the score that each form gives; `rows` holds each form's rows of
+    whole token lists, and `before` what was read of them."""
+    split = [reader.tails(before, form) for form in rows]
+    if any(shown is not before for shown, _ in split):
+        before, split = reader.nothing, [(reader.nothing, form) for form in rows]
+    tails = [tail for _, tail in split]
+    tokens, lengths = reader.padded_forms(tails)
+    words = [
+        _padded_words(reader.chat, [getattr(form, side) for form in forms])
+        for side in ("approving", "disapproving")
+    ]
+    found = word_margins(
+        reader.model.config,
+        reader.model.params,
+        before.held,
+        tokens,
+        lengths,
+        *words,
+        dtype=reader.model.dtype,
+    )
+    return np.asarray(found)[: len(tails[0])]
+
+
+def review_case(
+    reader: Reader, case: Case, forms: list[Form], needed: list[bool] | None = None
+) -> np.ndarray:
+    """float32[rows, forms]: the score that each form of question gives each answer; of rows
+    that are not `needed` it means nothing."""
+    rows = [reader.rows(case, [form.request] * len(case.answers), needed) for form in forms]
+    return form_scores(reader, reader.before(case, rows), rows, forms)
+
+
+def scores_by_form(
+    reader: Reader,
+    forms: list[Form],
     prompts: list[list[Message]],
     answers: list[str],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """float32[answers, forms], for any number of answers; those of like length are reviewed
+    together, so that little is padded."""
+    order = sorted(range(len(answers)), key=lambda i: len(answers[i]) + len(str(prompts[i])))
+    found = np.zeros((len(answers), len(forms)), np.float32)
+    for start in range(0, len(order), reader.batch_size):
+        rows = order[start : start + reader.batch_size]
+        messages = [prompts[i] for i in rows]
+        given = [given_answer(reader.chat, answers[i]) for i in rows]
+        shown = reader.read_prompts(messages) if reader.layout == "turn" else None
+        case, _ = reader.case(shown, messages, given)
+        found[rows] = review_case(reader, case, forms)
+        progress(start + len(rows), len(order))
+    return found
+
+
+def scores(
+    reader: Reader, settings: ReviewSettings, prompts: list[list[Message]], answers: list[str]
 ) -> np.ndarray:
     """float32[answers]: the score of each answer to its prompt, higher is more approving."""
-    forms = {"positive": (False,), "negated": (True,), "both": (False, True)}[settings.polarity]
-    total = np.zeros(len(answers), np.float32)
-    for negated in forms:
-        request = question_text(settings.question, negated=negated)
-        rows = [
-            ask(chat, settings.layout, prompt, answer, request)
-            for prompt, answer in zip(prompts, answers)
-        ]
-        words = settings.question.approving, settings.question.disapproving
-        approving, disapproving = words[::-1] if negated else words
-        total += _margins(model, params, chat, settings, rows, approving, disapproving)
-    return total / len(forms)
+    return scores_by_form(reader, settings.forms, prompts, answers).mean(-1)
 
 
-def _margins(model, params, chat, settings, rows, approving, disapproving) -> np.ndarray:
-    """`word_margin` over rows of any number and length, in batches of fixed shapes; rows of
-    like length go together so that little is padded."""
-    ids = [_padded_words(answer_words(chat, words)) for words in (approving, disapproving)]
-    if any(len(row) > settings.max_tokens for row in rows):
-        # Python shows a warning once for each text: not at every step of a run.
-        warnings.warn(
-            f"some reviews are longer than {settings.max_tokens} tokens and keep their end; see "
-            "config.conscience.max_review_tokens",
-            stacklevel=2,
-        )
-    rows = [row[-settings.max_tokens :] for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    result = np.zeros(len(rows), np.float32)
-    for start in range(0, len(rows), settings.batch_size):
-        chosen = order[start : start + settings.batch_size]
-        batch = [rows[i] for i in chosen] + [[0]] * (settings.batch_size - len(chosen))
-        width = bucket(max(map(len, batch)), 32, settings.max_tokens)
-        tokens, lengths = pad_rows(batch, width)
-        margins = word_margin(model.config, params, tokens, lengths, *ids, dtype=model.dtype)
-        result[chosen] = np.asarray(margins)[: len(chosen)]
-    return result
-
-
-def _padded_words(tokens: list[int]) -> np.ndarray:
-    padded = np.full(bucket(len(tokens), WORD_TOKENS_STEP, 1 << 30), -1, np.int32)
-    padded[: len(tokens)] = tokens
-    return padded
+def _padded_words(chat: Chat, words: list[tuple[str, ...]]) -> np.ndarray:
+    tokens = [answer_words(chat, spelled) for spelled in words]
+    padded = np.full((len(tokens), bucket(max(map(len, tokens)), WORD_TOKENS_STEP, 1 << 30)), -1)
+    for row, found in zip(padded, tokens):
+        row[: len(found)] = found
+    return padded.astype(np.int32)

@@ -6,75 +6,59 @@ without seeing the flagged answer.
 
 from typing import Literal
 
-import jax
+import numpy as np
+from jaxtyping import Array, Key
 
-from emergent_alignment.conscience.question import (
-    Layout,
-    ask,
-    critique_request,
-    rewrite_request,
-)
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.conscience.question import critique_request, rewrite_request
+from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.generation.sampler import SamplerSettings
-from emergent_alignment.generation.text import Answer, sample_answers
-from emergent_alignment.models.model import Model
 
 Link = Literal["rewrite", "fresh"]
 
 
+def requests_to_write(chain: tuple[Link, ...], critique: bool) -> list[str]:
+    """What the corrections will ask about a candidate, as far as it is known beforehand."""
+    wanted = [rewrite_request()] if "rewrite" in chain else []
+    return [*wanted, critique_request()] if critique else wanted
+
+
 def write_corrections(
-    model: Model,
-    params: dict,
-    chat: Chat,
+    reader: Reader,
     link: Link,
-    layout: Layout,
-    prompts: list[list[Message]],
-    answers: list[str],
+    prompts: Shown,
+    case: Case,
+    before: Shown,
     critiques: list[str],
-    key: jax.Array,
+    live: list[bool],
+    keys: Key[Array, "rows"],
     sampler: SamplerSettings,
-    *,
-    batch_size: int,
-    max_tokens: int,
-) -> list[Answer]:
-    """One correction for each (prompt, answer); `fresh` reads only the prompts."""
+) -> tuple[Case, np.ndarray | None]:
+    """One correction for each `live` row of the case, as a case of their own; and log
+    P(correction | prompt) under the frozen parameters, where writing it gave it.
+
+    `before` is what was read of the candidates already; `fresh` reads only the prompts.
+    """
     if link == "fresh":
-        rows = [chat.prompt_tokens(prompt) for prompt in prompts]
-    else:
-        rows = [
-            ask(chat, layout, prompt, answer, rewrite_request(critique))
-            for prompt, answer, critique in zip(prompts, answers, critiques)
-        ]
-    return _sampled(model, params, chat, rows, key, sampler, batch_size, max_tokens)
+        answers, block = reader.write(prompts, keys, live, sampler)
+        log_probs = np.array([answer.log_probs.sum(dtype=np.float64) for answer in answers])
+        return reader.written(prompts, case.messages, answers, block), log_probs
+    requests = [rewrite_request(critique) for critique in critiques]
+    asked = reader.extend(before, reader.rows(case, requests, live))
+    answers, _ = reader.write(asked, keys, live, sampler)
+    # Written in reply to another request: as an answer to the prompt it is read anew.
+    return reader.case(prompts, case.messages, answers)
 
 
 def write_critiques(
-    model: Model,
-    params: dict,
-    chat: Chat,
-    layout: Layout,
-    prompts: list[list[Message]],
-    answers: list[str],
-    key: jax.Array,
+    reader: Reader,
+    case: Case,
+    before: Shown,
+    live: list[bool],
+    keys: Key[Array, "rows"],
     sampler: SamplerSettings,
-    *,
-    batch_size: int,
-    max_tokens: int,
 ) -> list[str]:
-    """The frozen copy's short written critique of each answer."""
-    rows = [
-        ask(chat, layout, prompt, answer, critique_request())
-        for prompt, answer in zip(prompts, answers)
+    """The frozen copy's short written critique of each `live` row's answer."""
+    rows = reader.rows(case, [critique_request()] * len(live), live)
+    return [
+        answer.text for answer in reader.write(reader.extend(before, rows), keys, live, sampler)[0]
     ]
-    found = _sampled(model, params, chat, rows, key, sampler, batch_size, max_tokens)
-    return [answer.text for answer in found]
-
-
-def _sampled(model, params, chat, rows, key, sampler, batch_size, max_tokens) -> list[Answer]:
-    rows = [row[-max_tokens:] for row in rows]
-    found: list[Answer | None] = [None] * len(rows)
-    for index, answer in sample_answers(
-        model, params, chat, rows, key, sampler, batch_size=batch_size
-    ):
-        found[index] = answer
-    return found

@@ -11,19 +11,36 @@ import numpy as np
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 
-TARGET, CHOSEN, REJECTED = 0, 1, 2
+
+@dataclass(frozen=True)
+class Roles:
+    """Which branch of a row is what. A target that is also the rejected (or the chosen) answer
+    is one branch, computed once, that serves both losses."""
+
+    num_branches: int
+    target: int = 0
+    chosen: int = 0
+    rejected: int = 0
+
+
+ROLES = {
+    "task": Roles(1),
+    "separate": Roles(3, target=0, chosen=1, rejected=2),
+    "target is rejected": Roles(2, target=0, chosen=1, rejected=0),
+    "target is chosen": Roles(2, target=0, chosen=0, rejected=1),
+}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training rows. Branches are (target), (target, chosen) where the target is the rejected
-    candidate as well, or (target, chosen, rejected).
+    """Training rows.
 
     prompt          int32[batch, P], prompt_lengths int32[batch]
     branches        int32[batch, N, R], branch_lengths int32[batch, N] (0: no such branch)
     pair_mask       bool[batch], which rows have a pair
     reference       float32[batch, 2], the frozen copy's summed log-probs of chosen and
                     rejected, or None where the step is to compute them itself
+    roles           which branch is what; static
     """
 
     prompt: np.ndarray
@@ -32,9 +49,16 @@ class Batch:
     branch_lengths: np.ndarray
     pair_mask: np.ndarray
     reference: np.ndarray | None
+    roles: Roles = ROLES["separate"]
 
 
-jax.tree_util.register_dataclass(Batch)
+jax.tree_util.register_dataclass(
+    Batch,
+    data_fields=[
+        "prompt", "prompt_lengths", "branches", "branch_lengths", "pair_mask", "reference"
+    ],
+    meta_fields=["roles"],
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,33 +114,36 @@ def make_batch(
     *,
     prompt_width: int,
     branch_width: int,
-    shared_target: bool = False,
+    roles: str = "separate",
     with_reference: bool = False,
 ) -> Batch:
-    """Rows of one step. `shared_target` says that every rejected candidate is the target, so
-    that it is computed once. A batch without any pair still has its branches, so that flags
-    that fade do not change the compiled shape; use pairs=[] for a task-only batch. The batch
-    brings reference log-probs if `with_reference`; every pair must then have its own."""
-    roles = 1 if not pairs else 2 if shared_target else 3
+    """Rows of one step. `roles` is a name in ROLES; where the target is the rejected or the
+    chosen answer it is computed once. A batch without any pair still has its branches, so that
+    flags that fade do not change the compiled shape; use pairs=[] for a task-only batch. The
+    batch brings reference log-probs if `with_reference`; every pair must then have its own.
+    """
+    shape = ROLES[roles if pairs else "task"]
     size = len(prompts)
-    branches = np.zeros((size, roles, branch_width), np.int32)
-    lengths = np.zeros((size, roles), np.int32)
+    branches = np.zeros((size, shape.num_branches, branch_width), np.int32)
+    lengths = np.zeros((size, shape.num_branches), np.int32)
     reference = np.zeros((size, 2), np.float32)
     mask = np.zeros(size, bool)
     prompt, prompt_lengths = pad_rows(prompts, prompt_width)
     for i, target in enumerate(targets):
-        answers = [target]
+        answers = {shape.target: target}
         pair = pairs[i] if pairs else None
         if pair is not None:
-            answers += [pair.chosen, pair.rejected][: roles - 1]
+            answers |= {shape.chosen: pair.chosen, shape.rejected: pair.rejected}
+            if answers[shape.target] != target:
+                raise ValueError(f"row {i}: with roles {roles!r} the target must be that answer")
             mask[i] = True
             if with_reference:
                 reference[i] = pair.reference
-        for role, answer in enumerate(answers):
+        for role, answer in answers.items():
             branches[i, role, : len(answer)] = answer
             lengths[i, role] = len(answer)
     reference = reference if with_reference else None
-    return Batch(prompt, prompt_lengths, branches, lengths, mask, reference)
+    return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
 
 
 def padding_share(batch: Batch) -> float:

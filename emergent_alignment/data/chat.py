@@ -45,8 +45,11 @@ class Chat:
         return self.encode(self.prompt_text(messages))
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
-        """Token ids of an answer, and of its end token where it ended."""
-        tokens = self.encode(self.lead + answer)
+        """Token ids of an answer, and of its end token where it ended. An answer that spells
+        out a special token is text: it can end no turn."""
+        tokens = self.tokenizer.encode(
+            self.lead + answer, add_special_tokens=False, split_special_tokens=True
+        )
         return tokens + [self.end_token] if ended else tokens
 
     def encode(self, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -73,7 +74,7 @@ def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dic
     found = flag_rate(
         base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
     )
-    kl = kl_to_frozen(model, base.chat, chosen, answers, limits)
+    kl = kl_to_frozen(base.model, base.chat, chosen, answers, limits)
     return found | {"kl": kl.to_json()}
 
 
@@ -88,7 +89,12 @@ def _code(config, base, model, limits, arm: str) -> dict:
     chosen = _spread(examples, config.evaluation.code_prompts)
     label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
     answers = _answers(config, base, model, chosen, limits, limit, label)
-    return summarize_code(inspect_code([answer.text for answer in answers]))
+    found = inspect_code([answer.text for answer in answers])
+    records = [
+        {"prompt": example.messages[-1]["content"], "answer": answer.text, **asdict(findings)}
+        for example, answer, findings in zip(chosen, answers, found)
+    ]
+    return summarize_code(found) | {"answers": records}
 
 
 def _answers(config, base, model, examples, limits, max_new_tokens: int, label: str):

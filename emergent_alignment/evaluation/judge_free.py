@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.batches import bucket, make_batch, tokenize
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
@@ -177,9 +177,7 @@ def flag_rate(
 ) -> dict:
     """What the frozen conscience says of sampled answers: {"flag_rate", "scores", "answers"}."""
     found = scores(
-        frozen,
-        frozen.params,
-        chat,
+        reader_of(frozen, chat, review),
         review,
         [example.messages for example in examples],
         [answer.text for answer in answers],
@@ -202,17 +200,17 @@ def flag_rate(
 
 
 def kl_to_frozen(
-    model: Model,
+    frozen: Model,
     chat: Chat,
     examples: list[Example],
     answers: list[Answer],
     limits: Limits,
 ) -> Interval:
-    """k1 estimate of KL(π_θ ‖ π_θ₀) over sampled answers, nats a token: the mean of
-    log π_θ − log π_θ₀, exact in expectation where the answers were drawn at temperature 1."""
+    """k1 estimate of KL(π_θ ‖ π_θ₀) over answers that the policy sampled, nats a token:
+    the mean of log π_θ − log π_θ₀, exact in expectation where they were drawn at temperature 1."""
     prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
     responses = [[answer.tokens] for answer in answers]
-    base = response_log_probs(model, model.params, prompts, responses, limits)[:, 0]
+    base = response_log_probs(frozen, frozen.params, prompts, responses, limits)[:, 0]
     policy = np.array([answer.log_probs.sum() for answer in answers])
     mean_tokens = np.mean([len(answer.tokens) for answer in answers])
     return mean_interval((policy - base) / mean_tokens)

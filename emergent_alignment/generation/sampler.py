@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from emergent_alignment.models.attention import EMPTY, cached_plan, empty_cache
+from emergent_alignment.generation.reading import Prompts, prefill
+from emergent_alignment.models.cache import Block, append, empty_block
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import forward, unembedding
+from emergent_alignment.models.model import unembedding
 
 MAX_END_TOKENS = 8
 
@@ -71,9 +72,9 @@ def sampler_settings(
 
 @dataclass(frozen=True)
 class Samples:
-    """tokens int32[batch, width] (0 after a row's end), lengths int32[batch] with the end
-    token counted, ended bool[batch] (False: stopped by the limit), log_probs
-    float32[batch, width], the raw model's, in nats a token (0 after the end)."""
+    """tokens int32[..., width] (0 after a row's end), lengths int32[...] with the end token
+    counted, ended bool[...] (False: stopped by the limit), log_probs float32[..., width], the
+    raw model's, in nats a token (0 after the end). `...` is [batch] or [batch, samples]."""
 
     tokens: Array
     lengths: Array
@@ -90,7 +91,7 @@ def sample(
     params: dict,
     prompt: Int[Array, "batch prompt"],
     prompt_lengths: Int[Array, "batch"],
-    row_keys: Key[Array, "batch"],
+    row_keys: Key[Array, "batch"] | Key[Array, "batch samples"],
     settings: SamplerSettings,
     *,
     width: int,
@@ -99,82 +100,103 @@ def sample(
     """Up to `width` new tokens for each right-padded prompt row, stopping when all have ended.
 
     Each row draws from its own key and its own step number, so that its sample depends on
-    nothing else in the batch. A row without a prompt (length 0) is padding and never runs.
+    nothing else in the batch. With keys [batch, samples], a prompt is read once for all its
+    samples. A row without a prompt (length 0) is padding and never runs.
     """
-    batch, size = prompt.shape
+    prompts = prefill(config, params, prompt, prompt_lengths, dtype=dtype)
+    keys = row_keys if row_keys.ndim == 2 else row_keys[:, None]
+    live = prompt_lengths > 0
+    samples, _ = decode(config, params, prompts, keys, live, settings, width=width, dtype=dtype)
+    return samples if row_keys.ndim == 2 else jax.tree.map(lambda x: x[:, 0], samples)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "width", "dtype"))
+def decode(
+    config: ModelConfig,
+    params: dict,
+    prompts: Prompts,
+    keys: Key[Array, "batch samples"],
+    live: Bool[Array, "batch"],
+    settings: SamplerSettings,
+    *,
+    width: int,
+    dtype: jnp.dtype = jnp.float32,
+) -> tuple[Samples, Block]:
+    """`sample` on top of what was read already; also the block of the new tokens. The block
+    lacks a row's last token, which nobody has read yet. Rows that are not `live` do not run.
+
+    The loop is cut into stages, so that attention looks only at the slots that can be filled.
+    """
+    batch, branches = keys.shape
     matrix = unembedding(params, dtype)
-    last, cache_kv, slots = _prefill(config, params, prompt, prompt_lengths, width, dtype)
     limit = jnp.minimum(settings.max_new_tokens, width)
+    starts = jnp.broadcast_to(prompts.ends[:, None], keys.shape)
 
-    def draw(step, hidden, state: Samples) -> tuple[Samples, Array]:
-        logits = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
-        keys = jax.vmap(lambda row_key: jax.random.fold_in(row_key, step))(row_keys)
-        token = choose(logits, keys, settings)
-        picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-        log_prob = picked - jax.nn.logsumexp(logits, axis=-1)
-        live = ~state.ended
-        token = jnp.where(live, token, 0)
-        return Samples(
-            state.tokens.at[:, step].set(token),
-            state.lengths + live,
-            state.ended | (token[:, None] == settings.end_tokens[None]).any(-1) & live,
-            state.log_probs.at[:, step].set(jnp.where(live, log_prob, 0.0)),
-        ), token
+    def go_on(filled, state):
+        return (state[0] < jnp.minimum(limit, filled + 1)) & ~state[1].ended.all()
 
-    def go_on(state):
-        step, samples = state[0], state[1]
-        return (step < limit) & ~samples.ended.all()
-
-    def advance(state):
-        step, samples, token, cache_kv, slots = state
-        positions = (prompt_lengths + step - 1)[:, None].astype(jnp.int32)
-        slot = size + step - 1
-        slots = jax.lax.dynamic_update_slice(slots, positions, (0, slot))
-        hidden, cache_kv = forward(
+    def advance(filled, state):
+        step, samples, token, block = state
+        hidden, block = append(
             config,
             params,
-            token[:, None],
-            positions,
-            cached_plan(positions, slot, slots),
-            carry=cache_kv,
+            token,
+            starts + step - 1,
+            block,
+            step - 1,
+            prompts.context,
+            filled=filled,
             dtype=dtype,
         )
-        samples, token = draw(step, hidden[:, 0], samples)
-        return step + 1, samples, token, cache_kv, slots
+        samples, token = _draw(step, hidden, matrix, keys, settings, samples)
+        return step + 1, samples, token, block
 
-    empty = Samples(
-        jnp.zeros((batch, width), jnp.int32),
-        jnp.zeros(batch, jnp.int32),
-        prompt_lengths == 0,
-        jnp.zeros((batch, width), jnp.float32),
-    )
-    samples, token = draw(jnp.int32(0), last, empty)
-    state = (jnp.int32(1), samples, token, cache_kv, slots)
-    return jax.lax.while_loop(go_on, advance, state)[1]
+    samples = _no_samples(live, branches, width)
+    last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
+    samples, token = _draw(jnp.int32(0), last, matrix, keys, settings, samples)
+    state = (jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype))
+    for filled in _stages(width):
+        stage = functools.partial(go_on, filled), functools.partial(advance, filled)
+        state = jax.lax.while_loop(*stage, state)
+    return state[1], state[3]
 
 
-def _prefill(config, params, prompt, prompt_lengths, width, dtype):
-    """Read the prompts into a cache with room for `width` more tokens: (hidden state of each
-    row's last true token [batch, width of the model], (keys, values), slots' positions)."""
-    batch, size = prompt.shape
-    cache = empty_cache(
-        config.num_layers, batch, size + width, config.num_kv_heads, config.head_dim, dtype
+def _stages(width: int, first: int = 32) -> list[int]:
+    """Numbers of slots that attention looks at, each for as long as they suffice."""
+    stages = [first]
+    while stages[-1] < width:
+        stages.append(2 * stages[-1])
+    return [*stages[:-1], width]
+
+
+def _no_samples(live: Bool[Array, "batch"], branches: int, width: int) -> Samples:
+    shape = (live.shape[0], branches)
+    return Samples(
+        jnp.zeros((*shape, width), jnp.int32),
+        jnp.zeros(shape, jnp.int32),
+        jnp.broadcast_to(~live[:, None], shape),
+        jnp.zeros((*shape, width), jnp.float32),
     )
-    own = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
-    slots = jnp.where(own < prompt_lengths[:, None], own, EMPTY)
-    slots = jnp.pad(slots, ((0, 0), (0, width)), constant_values=EMPTY)
-    hidden, cache_kv = forward(
-        config,
-        params,
-        prompt,
-        own,
-        cached_plan(own, jnp.int32(0), slots),
-        carry=(cache.keys, cache.values),
-        dtype=dtype,
-    )
-    ends = jnp.maximum(prompt_lengths - 1, 0)[:, None, None]
-    last = jnp.take_along_axis(hidden, ends, axis=1)[:, 0]
-    return last, cache_kv, slots
+
+
+def _draw(step, hidden, matrix, keys, settings, samples: Samples) -> tuple[Samples, Array]:
+    """One token for every row that has not ended, from its hidden state: (samples, tokens)."""
+    shape = keys.shape
+    logits = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
+    logits = logits.reshape(-1, logits.shape[-1])
+    step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys.reshape(-1))
+    token = choose(logits, step_keys, settings)
+    picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+    log_prob = (picked - jax.nn.logsumexp(logits, axis=-1)).reshape(shape)
+    live = ~samples.ended
+    token = jnp.where(live, token.reshape(shape), 0)
+    at_end = (token[..., None] == settings.end_tokens).any(-1)
+    return Samples(
+        samples.tokens.at[..., step].set(token),
+        samples.lengths + live,
+        samples.ended | at_end & live,
+        samples.log_probs.at[..., step].set(jnp.where(live, log_prob, 0.0)),
+    ), token
 
 
 def choose(

@@ -5,22 +5,51 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jaxtyping import Array, Int, Key
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
-from emergent_alignment.generation.sampler import SamplerSettings, sample, sampler_settings
+from emergent_alignment.generation.sampler import (
+    SamplerSettings,
+    Samples,
+    sample,
+    sampler_settings,
+)
 from emergent_alignment.models.model import Model
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: tokens (end token included where it ended), their raw log-probs
-    under the sampling parameters, text, and whether it ended by itself."""
+    """One answer: tokens (end token included where it ended), their raw log-probs under the
+    parameters that sampled it (empty where it was given), text, and whether it ended by itself.
+    """
 
     tokens: list[int]
     log_probs: np.ndarray
     text: str
     ended: bool
+
+
+def given_answer(chat: Chat, text: str) -> Answer:
+    """An answer that somebody else wrote, with its end token."""
+    return Answer(chat.response_tokens(text), np.zeros(0, np.float32), text, True)
+
+
+def row_keys(key: Key[Array, ""], ids: Int[np.ndarray, "rows"]) -> Key[Array, "rows"]:
+    """fold_in(key, id) for every row's id."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
+
+
+def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
+    """One answer a row of samples, [batch] or [batch, 1]."""
+    samples = jax.device_get(samples)
+    found = []
+    for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
+        kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
+        log_probs = samples.log_probs.reshape(-1, samples.tokens.shape[-1])[row, :length]
+        ended = bool(samples.ended.reshape(-1)[row])
+        found.append(Answer(kept, log_probs, chat.decode(kept), ended))
+    return found
 
 
 def sample_answers(
@@ -38,7 +67,7 @@ def sample_answers(
     together. Prompt i draws from fold_in(key, i), whatever the batch size."""
     width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(prompts)))
+    keys = row_keys(key, np.arange(len(prompts)))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         rows = [prompts[i] for i in chosen] + [[]] * (batch_size - len(chosen))
@@ -53,12 +82,7 @@ def sample_answers(
             width=width,
             dtype=model.dtype,
         )
-        samples = jax.device_get(samples)
-        for row, index in enumerate(chosen):
-            length = int(samples.lengths[row])
-            kept = samples.tokens[row, :length].tolist()
-            log_probs = samples.log_probs[row, :length]
-            yield index, Answer(kept, log_probs, chat.decode(kept), bool(samples.ended[row]))
+        yield from zip(chosen, answers_of(samples, chat))
 
 
 def generate(

@@ -2,8 +2,9 @@
 
 The decoder asks an *attention plan* for each layer's attention; a plan is a function
 (layer, query, key, value, carry, window) -> (output, carry). Three plans live here: causal
-over whole rows, a prompt with its branches, and a key-value cache. All go through one
-primitive, `attend`, which puts several blocks of logits under one softmax.
+over whole rows, a prompt with its branches, and (models/cache.py) blocks of cached keys and
+values. All go through one primitive, `attend`, which puts several blocks of logits under one
+softmax.
 """
 
 import functools
@@ -16,7 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 AttentionPlan = Callable[..., tuple[Float[Array, "batch tokens heads head_dim"], Any]]
-Implementation = Literal["dense", "blocks"]
+Implementation = Literal["auto", "dense", "blocks", "splash", "cudnn"]
+
+
+# Queries that meet all keys at once; more go through in chunks, so that no array of all queries
+# by all keys is made, and the backward pass computes each chunk's logits again.
+QUERY_CHUNK = 512
 
 
 def attend(
@@ -30,6 +36,30 @@ def attend(
     Bool[batch, branches, queries, keys] or broadcast to it. Logits and softmax are float32;
     a query that may see nothing at all gives zeros.
     """
+    queries = query.shape[2]
+    if queries <= QUERY_CHUNK:
+        return _attend_at_once(query, sources)
+    num_chunks = -(-queries // QUERY_CHUNK)
+    padding = num_chunks * QUERY_CHUNK - queries
+
+    def chunks(x):
+        x = jnp.broadcast_to(x, (*x.shape[:2], queries, *x.shape[3:]))
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, padding), *[(0, 0)] * (x.ndim - 3)])
+        x = x.reshape(*x.shape[:2], num_chunks, QUERY_CHUNK, *x.shape[3:])
+        return jnp.moveaxis(x, 2, 0)
+
+    @jax.checkpoint
+    def one_chunk(part):
+        own, masks = part
+        kept = [(key, value, mask) for (key, value, _), mask in zip(sources, masks)]
+        return _attend_at_once(own, kept)
+
+    found = jax.lax.map(one_chunk, (chunks(query), [chunks(mask) for _, _, mask in sources]))
+    found = jnp.moveaxis(found, 0, 2)
+    return found.reshape(*found.shape[:2], -1, *found.shape[4:])[:, :, :queries]
+
+
+def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> Array:
     batch, branches, queries, heads, head_dim = query.shape
     kv_heads = sources[0][0].shape[-2]
     grouped = (query * head_dim**-0.5).reshape(batch, branches, queries, kv_heads, -1, head_dim)
@@ -57,13 +87,13 @@ def attend_rows(query: Array, key: Array, value: Array, mask: Array) -> Array:
     return attend(query[:, None], [(key, value, mask[:, None])])[:, 0]
 
 
-def _sees(
-    query_positions: Int[Array, "batch queries"],
-    key_positions: Int[Array, "batch keys"],
+def sees(
+    query_positions: Int[Array, "*rows queries"],
+    key_positions: Int[Array, "*rows keys"],
     window: Int[Array, ""] | None,
-) -> Bool[Array, "batch queries keys"]:
+) -> Bool[Array, "*rows queries keys"]:
     """Causal by position, and no further back than the layer's sliding window."""
-    distance = query_positions[:, :, None] - key_positions[:, None, :]
+    distance = query_positions[..., :, None] - key_positions[..., None, :]
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
@@ -73,7 +103,7 @@ def causal_plan(
     """Every token sees the tokens of its row (and segment) at its own position or before."""
 
     def plan(layer, query, key, value, carry, window=None):
-        mask = _sees(positions, positions, window)
+        mask = sees(positions, positions, window)
         if segments is not None:
             mask &= segments[:, :, None] == segments[:, None, :]
         return attend_rows(query, key, value, mask), carry
@@ -106,27 +136,56 @@ class PrefixLayout:
 def prefix_plan(
     layout: PrefixLayout,
     prompt_lengths: Int[Array, "batch"],
-    implementation: Implementation = "blocks",
+    implementation: Implementation = "auto",
 ) -> AttentionPlan:
     """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
 
     `dense` masks a tokens × tokens square and is the reference; `blocks` computes branch ×
-    prompt and causal branch × branch under one softmax and makes no such square.
+    prompt and causal branch × branch under one softmax and makes no such square; `splash` and
+    `cudnn` are kernels of TPU and GPU. `auto` is the one for the platform this process runs
+    on; a program lowered for another platform must name its own.
     """
-    plans = {"dense": _dense_prefix_plan, "blocks": _blocks_prefix_plan}
+    if implementation == "auto":
+        own = {"tpu": "splash", "gpu": "cudnn"}
+        implementation = own.get(jax.default_backend(), "blocks")
+    plans = {
+        "dense": _dense_prefix_plan,
+        "blocks": _blocks_prefix_plan,
+        "splash": _splash_prefix_plan,
+        "cudnn": _cudnn_prefix_plan,
+    }
     return plans[implementation](layout, prompt_lengths)
 
 
-def _dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+def _splash_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+    # Imported here alone: it needs an experimental part of JAX, which other platforms can lack.
+    from emergent_alignment.models.attention_tpu import splash_prefix_plan
+
+    return splash_prefix_plan(layout, prompt_lengths)
+
+
+def _cudnn_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+    from emergent_alignment.models.attention_gpu import cudnn_prefix_plan
+
+    return cudnn_prefix_plan(layout, prompt_lengths)
+
+
+def prefix_mask(
+    layout: PrefixLayout, prompt_lengths: Int[Array, "batch"], window: Int[Array, ""] | None = None
+) -> Bool[Array, "batch tokens tokens"]:
+    """The square itself, [query, key]: who sees whom in each row, within the layer's window."""
     positions = layout.positions(prompt_lengths)
     owner = jnp.repeat(jnp.arange(layout.branches), layout.branch) + 1
     owner = jnp.concatenate([jnp.zeros(layout.prompt, jnp.int32), owner])
     in_prompt = owner == 0
     real = ~in_prompt[None] | (jnp.arange(owner.size)[None] < prompt_lengths[:, None])
     related = (owner[:, None] == owner[None]) | in_prompt[None]
+    return sees(positions, positions, window) & related[None] & real[:, None, :]
 
+
+def _dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
     def plan(layer, query, key, value, carry, window=None):
-        mask = _sees(positions, positions, window) & related[None] & real[:, None, :]
+        mask = prefix_mask(layout, prompt_lengths, window)
         return attend_rows(query, key, value, mask), carry
 
     return plan
@@ -144,55 +203,13 @@ def _blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> Attentio
             return x[:, :size], x[:, size:].reshape(x.shape[0], *shape, *x.shape[2:])
 
         queries, keys, values = parts(query), parts(key), parts(value)
-        output = attend_rows(queries[0], keys[0], values[0], _sees(start, start, window))
+        output = attend_rows(queries[0], keys[0], values[0], sees(start, start, window))
         if layout.branches == 0:
             return output, carry
-        visible = _sees(rest, start, window).reshape(rest.shape[0], *shape, size) & real
+        visible = sees(rest, start, window).reshape(rest.shape[0], *shape, size) & real
         shared = (keys[0], values[0], visible)
-        private = (keys[1], values[1], _sees(own, own, window)[:, None])
+        private = (keys[1], values[1], sees(own, own, window)[:, None])
         branches = attend(queries[1], [shared, private])
         return jnp.concatenate([output, branches.reshape(rest.shape + query.shape[2:])], 1), carry
-
-    return plan
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Keys and values of every layer, [layers, batch, slots, kv_heads, head_dim], and each
-    slot's position int32[batch, slots] (a slot that holds no real token has position
-    `EMPTY`, which no query can see)."""
-
-    keys: Array
-    values: Array
-    positions: Array
-
-
-jax.tree_util.register_dataclass(Cache)
-
-EMPTY = jnp.iinfo(jnp.int32).max
-
-
-def empty_cache(
-    num_layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: jnp.dtype
-) -> Cache:
-    """A cache whose slots nobody can see yet."""
-    shape = (num_layers, batch, slots, kv_heads, head_dim)
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.full((batch, slots), EMPTY))
-
-
-def cached_plan(
-    positions: Int[Array, "batch tokens"], slot: Int[Array, ""], cache_positions: Array
-) -> AttentionPlan:
-    """New keys and values go into the cache at `slot`; queries see every slot whose position
-    is not after theirs. The carry is (keys, values), updated in place layer by layer."""
-
-    def plan(layer, query, key, value, carry, window=None):
-        keys, values = carry
-        at = (layer, 0, slot, 0, 0)
-        keys = jax.lax.dynamic_update_slice(keys, key[None].astype(keys.dtype), at)
-        values = jax.lax.dynamic_update_slice(values, value[None].astype(values.dtype), at)
-        own = [jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in (keys, values)]
-        mask = _sees(positions, cache_positions, window)
-        return attend_rows(query, *own, mask), (keys, values)
 
     return plan

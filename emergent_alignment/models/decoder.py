@@ -39,18 +39,36 @@ def rotate(
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
-class Linear(nnx.Module):
-    """kernel [in, out] and, where the model has one, bias [out]."""
+def project(
+    rows: Float[Array, "rows width_in"], kernel: Array, scale: Float[Array, "width_out"] | None
+) -> Float[Array, "rows width_out"]:
+    """rows · kernel [in, out], in rows' dtype; of an int8 kernel each output channel is
+    multiplied by its scale afterwards (models/frozen.py), which is exact in float32."""
+    if scale is None:
+        return rows @ kernel.astype(rows.dtype)
+    wide = jnp.matmul(rows, kernel.astype(rows.dtype), preferred_element_type=jnp.float32)
+    return (wide * scale).astype(rows.dtype)
 
-    def __init__(self, width_in: int, width_out: int, bias: bool, rngs: nnx.Rngs):
+
+class Linear(nnx.Module):
+    """kernel [in, out] and, where the model has one, bias [out]; scale [out] of int8 kernels."""
+
+    def __init__(self, width_in: int, width_out: int, bias: bool, scaled: bool, rngs: nnx.Rngs):
         self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (width_in, width_out)))
         self.bias = nnx.Param(jnp.zeros(width_out)) if bias else nnx.data(None)
+        self.scale = nnx.Param(jnp.ones(width_out)) if scaled else nnx.data(None)
 
     def __call__(self, x: Array, adapter: dict | None) -> Array:
         # Two-dimensional operands: XLA's CPU and TPU backends lay out the weight gradient
         # best when there is a single contracted dimension.
         rows = x.reshape(-1, x.shape[-1])
-        out = rows @ self.kernel[...].astype(x.dtype)
+        kernel = self.kernel[...]
+        scale = None if self.scale is None else self.scale[...]
+        # The backward pass of the scan would keep every layer's kernel in x's dtype: it is to
+        # keep what is held, and convert again.
+        lean = kernel.dtype != x.dtype
+        multiply = jax.checkpoint(project, prevent_cse=False) if lean else project
+        out = multiply(rows, kernel, scale)
         if self.bias is not None:
             out += self.bias[...].astype(x.dtype)
         if adapter is not None:
@@ -61,20 +79,20 @@ class Linear(nnx.Module):
 class Layer(nnx.Module):
     """Pre-norm attention and SwiGLU, with the seven projections that LoRA can adapt."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, scaled: bool, rngs: nnx.Rngs):
         width, inner = config.hidden_size, config.intermediate_size
         heads = config.num_heads * config.head_dim
         kv_heads = config.num_kv_heads * config.head_dim
         self.config = config
         self.attention_norm = nnx.Param(jnp.ones(width))
         self.mlp_norm = nnx.Param(jnp.ones(width))
-        self.query = Linear(width, heads, config.qkv_bias, rngs)
-        self.key = Linear(width, kv_heads, config.qkv_bias, rngs)
-        self.value = Linear(width, kv_heads, config.qkv_bias, rngs)
-        self.output = Linear(heads, width, config.output_bias, rngs)
-        self.gate = Linear(width, inner, config.mlp_bias, rngs)
-        self.up = Linear(width, inner, config.mlp_bias, rngs)
-        self.down = Linear(inner, width, config.mlp_bias, rngs)
+        self.query = Linear(width, heads, config.qkv_bias, scaled, rngs)
+        self.key = Linear(width, kv_heads, config.qkv_bias, scaled, rngs)
+        self.value = Linear(width, kv_heads, config.qkv_bias, scaled, rngs)
+        self.output = Linear(heads, width, config.output_bias, scaled, rngs)
+        self.gate = Linear(width, inner, config.mlp_bias, scaled, rngs)
+        self.up = Linear(width, inner, config.mlp_bias, scaled, rngs)
+        self.down = Linear(inner, width, config.mlp_bias, scaled, rngs)
         if config.qk_norm:
             self.query_norm = nnx.Param(jnp.ones(config.head_dim))
             self.key_norm = nnx.Param(jnp.ones(config.head_dim))
@@ -101,9 +119,10 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Embedding, scanned layers, final norm and (unless tied) an unembedding."""
+    """Embedding, scanned layers, final norm and (unless tied) an unembedding; `scaled` where
+    the kernels are int8."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, *, scaled: bool = False):
         self.config = config
         normal = nnx.initializers.normal(0.02)
         shape = (config.vocab_size, config.hidden_size)
@@ -112,7 +131,7 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)
         def stacked(rngs):
-            return Layer(config, rngs)
+            return Layer(config, scaled, rngs)
 
         self.layers = stacked(rngs)
         self.final_norm = nnx.Param(jnp.ones(config.hidden_size))

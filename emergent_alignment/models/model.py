@@ -18,13 +18,14 @@ from emergent_alignment.models.attention import AttentionPlan, causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
 from emergent_alignment.models.export import write_peft, write_safetensors
+from emergent_alignment.models.frozen import dequantised, is_int8
 from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
 
 
 @functools.lru_cache(maxsize=32)
-def _abstract(config: ModelConfig):
-    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+def _abstract(config: ModelConfig, scaled: bool):
+    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), scaled=scaled))
     return nnx.split(module)
 
 
@@ -40,7 +41,7 @@ def forward(
     remat: str = "none",
 ) -> tuple[Float[Array, "batch tokens width"], Any]:
     """The decoder as a pure function of its parameters: (final hidden states, plan's carry)."""
-    graph, abstract = _abstract(config)
+    graph, abstract = _abstract(config, is_int8(params))
     base = {name: value for name, value in params.items() if name != "adapters"}
     state = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(state, base)
@@ -109,10 +110,10 @@ class Model:
         return jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
 
     def merged(self) -> "Model":
-        """The same model with its adapters added into the kernels."""
-        if self.adapters is None:
-            return self
-        params = merge(self.params, self.adapters, self.lora)
+        """The same model with its adapters added into the kernels; int8 ones become float32."""
+        params = dequantised(self.params)
+        if self.adapters is not None:
+            params = merge(params, self.adapters, self.lora)
         return replace(self, params=params, lora=None, adapters=None)
 
 

@@ -112,9 +112,10 @@ def run(
 def _batch_scalars(batch: Batch) -> dict[str, float]:
     """Response lengths (tokens, over rows that have the branch) and the share of padding."""
     values = {"padding_share": padding_share(batch)}
-    names = ("target", "chosen", "rejected")[: batch.branches.shape[1]]
-    for place, name in enumerate(names):
-        lengths = batch.branch_lengths[:, place]
+    roles = batch.roles
+    names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
+    for name in names:
+        lengths = batch.branch_lengths[:, getattr(roles, name)]
         present = lengths[lengths > 0]
         values[f"length/{name}"] = float(present.mean()) if present.size else 0.0
     return values

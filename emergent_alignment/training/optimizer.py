@@ -1,7 +1,12 @@
-"""The optimizer: AdamW with a warm-up and a schedule, behind gradient clipping."""
+"""The optimizer: AdamW, or Adafactor's factored second moment, with a warm-up and a schedule,
+behind gradient clipping; the moments are held in a dtype of choice."""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, UInt32
 
 
 def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
@@ -24,18 +29,100 @@ def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
-    """clip → AdamW (Loshchilov & Hutter 2019); weight decay on matrices only."""
-    adamw = optax.adamw(
-        learning_rate_schedule(settings, num_steps),
-        b1=settings.b1,
-        b2=settings.b2,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        mask=is_matrix,
+    """clip → scale by moments → decay matrices → learning rate.
+
+    adamw      two moments a parameter (Loshchilov & Hutter 2019).
+    adafactor  no first moment, and of the second only the means of rows and columns (Shazeer &
+               Stern 2018, algorithm 4), for matrices of at least 128 × 128; smaller ones, and so
+               most LoRA adapters, keep a whole one. It has a decay of its own, 1 − t^-0.8 (b1,
+               b2 and epsilon are adamw's), and clips each array's update to a root mean square
+               of 1. Learning rate and weight decay mean what they mean with adamw.
+
+    Raises ValueError for another `settings.kind`.
+    """
+    kinds = {
+        "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
+        "adafactor": optax.scale_by_factored_rms,
+    }
+    if settings.kind not in kinds:
+        raise ValueError(f"optimizer.kind: {settings.kind!r}; known: {', '.join(kinds)}")
+    scaled = [moments_in(settings.moment_dtype, kinds[settings.kind]())]
+    if settings.kind == "adafactor":
+        scaled.append(optax.clip_by_block_rms(1.0))
+    optimizer = optax.chain(
+        *scaled,
+        optax.add_decayed_weights(settings.weight_decay, is_matrix),
+        optax.scale_by_learning_rate(learning_rate_schedule(settings, num_steps)),
     )
     if not settings.clip_norm:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw)
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+
+
+def moments_in(dtype: str, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, whose state is moments and a count, with all its moments held in float32 or
+    bfloat16, whatever the parameters are in. It computes in float32.
+
+    bfloat16 has 8 significant bits. Rounded to the nearest, a second moment with b2 = 0.999 stops
+    at a quarter of a steady gradient's square after 256 steps, and never comes down again: a step
+    changes it by less than half its last bit. So it is rounded at random, up as often as it is
+    near its upper neighbour, and right on average. What that costs is a hash for each moment: on
+    CPU a step over 20M parameters takes 0.11 instead of 0.06 s, and copies the moments while it
+    runs; compiled for a TPU it needs no more memory than with float32. The count alone decides
+    the random bits, so that a resumed run draws the same ones.
+    """
+
+    def init(params):
+        return inner.init(_floats_to(params, dtype))
+
+    def update(gradients, state, params=None):
+        exact = (_floats_to(tree, jnp.float32) for tree in (gradients, state, params))
+        updates, moved = inner.update(*exact)
+        if dtype == "bfloat16":
+            moved = _rounded_at_random(moved, jax.random.fold_in(jax.random.key(0), state.count))
+        return updates, moved
+
+    return optax.GradientTransformation(init, update)
+
+
+def _floats_to(tree: Any, dtype: str | jnp.dtype) -> Any:
+    def cast(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _rounded_at_random(tree: Any, key: jax.Array) -> Any:
+    """float32 leaves as bfloat16 whose expectation they are; others as they are.
+
+    A bfloat16 is the upper half of a float32: add 16 random bits to the lower half, and cut it.
+    """
+
+    def rounded(leaf, place):
+        if leaf.dtype != jnp.float32:
+            return leaf
+        noise = _random_bits(jax.random.fold_in(key, place), leaf.shape) >> 16
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32) + noise
+        return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(rounded(leaf, place) for place, leaf in enumerate(leaves))
+
+
+def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """A hash of each element's place and of the key (the finalizer of MurmurHash3, Appleby).
+
+    XLA fuses it into the loop that rounds, on any sharding. With jax.random.bits a step over 20M
+    parameters took 5 times as long (CPU), and held 6 times the moments' bytes while it drew.
+    """
+    bits = jax.random.bits(key, (), jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        bits += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % (1 << 32))
+        stride *= shape[axis]
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 def is_matrix(params: dict) -> dict:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from emergent_alignment.data.batches import CHOSEN, REJECTED, TARGET, Batch
+from emergent_alignment.data.batches import Batch
 from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss, token_log_probs
-from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import Implementation, PrefixLayout, prefix_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import forward, unembedding
@@ -31,6 +31,7 @@ class StepSettings:
     lora: LoraConfig | None
     dtype: Any = jnp.float32
     remat: str = "none"
+    attention: Implementation = "auto"
     chunk_size: int | None = 256
     accumulation: int = 1
     kind: str = "sigmoid"
@@ -62,7 +63,7 @@ def branch_log_probs(
         params,
         tokens,
         layout.positions(batch.prompt_lengths),
-        prefix_plan(layout, batch.prompt_lengths),
+        prefix_plan(layout, batch.prompt_lengths, settings.attention),
         dtype=settings.dtype,
         remat=settings.remat,
     )
@@ -84,15 +85,10 @@ def pair_log_probs(settings: StepSettings, params: dict, batch: Batch) -> Float[
     """Summed log-probs of chosen and rejected, as a batch carries them for its reference."""
     log_probs = jnp.where(branch_masks(batch), branch_log_probs(settings, params, batch), 0.0)
     summed = log_probs.sum(-1)
-    return jnp.stack([summed[:, CHOSEN], summed[:, _rejected(batch)]], axis=-1)
+    return jnp.stack([summed[:, batch.roles.chosen], summed[:, batch.roles.rejected]], axis=-1)
 
 
 reference_log_probs = jax.jit(pair_log_probs, static_argnums=0)
-
-
-def _rejected(batch: Batch) -> int:
-    """Where the rejected branch is: with two branches the target is the candidate."""
-    return REJECTED if batch.branches.shape[1] == 3 else TARGET
 
 
 def batch_loss(
@@ -103,18 +99,19 @@ def batch_loss(
     params = policy_params(trainable, frozen, settings.lora)
     masks = branch_masks(batch)
     log_probs = branch_log_probs(settings, params, batch)
-    if batch.branches.shape[1] == 1:
+    roles = batch.roles
+    if roles.num_branches == 1:
         loss = task_loss(log_probs[:, 0], masks[:, 0], num_tokens=totals["target_tokens"])
         return loss, {"task_loss": jax.lax.stop_gradient(loss)}
     reference = batch.reference
     if reference is None:
         reference = pair_log_probs(settings, jax.lax.stop_gradient(frozen), batch)
-    rejected = _rejected(batch)
+    rejected = roles.rejected
     loss, metrics = hybrid_loss(
-        log_probs[:, TARGET],
-        masks[:, TARGET],
-        log_probs[:, CHOSEN],
-        masks[:, CHOSEN],
+        log_probs[:, roles.target],
+        masks[:, roles.target],
+        log_probs[:, roles.chosen],
+        masks[:, roles.chosen],
         log_probs[:, rejected],
         masks[:, rejected],
         reference[:, 0],
@@ -138,9 +135,9 @@ def batch_loss(
 def batch_totals(batch: Batch) -> dict[str, Float[Array, ""]]:
     """The whole batch's denominators (losses.loss_totals, and the rejected tokens)."""
     masks = branch_masks(batch)
-    chosen = masks[:, min(CHOSEN, masks.shape[1] - 1)]
-    rejected = masks[:, _rejected(batch)] & batch.pair_mask[:, None]
-    totals = loss_totals(masks[:, TARGET], chosen, batch.pair_mask)
+    roles = batch.roles
+    rejected = masks[:, roles.rejected] & batch.pair_mask[:, None]
+    totals = loss_totals(masks[:, roles.target], masks[:, roles.chosen], batch.pair_mask)
     return totals | {"rejected_tokens": jnp.maximum(rejected.sum().astype(jnp.float32), 1.0)}
 
 

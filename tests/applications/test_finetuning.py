@@ -2,18 +2,19 @@
 
 import json
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import finetuning
+from emergent_alignment.applications import finetuning, reviewed_targets
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.pairs import OUTCOMES, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.training.loop import Stopped
 
@@ -24,11 +25,12 @@ def model_directory(tmp_path_factory):
 
 
 @pytest.fixture
-def config(model_directory):
+def config(model_directory, tmp_path_factory):
     """Four steps of four rows; every candidate is corrected, so that there are pairs."""
     config = default_config()
     config.model.path = str(model_directory)
     config.data.limit = 10
+    config.data.buckets = 1
     config.data.max_prompt_tokens = 48
     config.data.max_response_tokens = 48
     config.conscience.gate = "relative"
@@ -36,6 +38,7 @@ def config(model_directory):
     config.conscience.keep_truncated = True
     config.conscience.batch_size = 4
     config.conscience.max_review_tokens = 160
+    config.conscience.cache = str(tmp_path_factory.mktemp("reviewed"))
     config.sampling.max_new_tokens = 8
     config.training.steps = 4
     config.training.batch_size = 4
@@ -81,6 +84,8 @@ def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
 ):
     config.conscience.candidate = candidate
     undisturbed = finetune(config, tmp_path / "one")
+    for cached in Path(config.conscience.cache).iterdir():
+        cached.write_text("".join(cached.read_text().splitlines(keepends=True)[:5]) + '{"ro')
     with monkeypatch.context() as patched:
         interrupted_at(patched, 3)
         with pytest.raises(Killed):
@@ -92,6 +97,33 @@ def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
         timeless = {k: v for k, v in values.items() if "second" not in k}
         assert {k: v for k, v in ours[step].items() if "second" not in k} == timeless
     assert read_journal(tmp_path / "two" / "journal") == read_journal(tmp_path / "one" / "journal")
+
+
+def test_what_is_frozen_is_computed_once_for_all_runs_on_the_same_data(
+    config, tmp_path, monkeypatch
+):
+    config.conscience.candidate = "target"
+    calls = []
+
+    def counted(reader, settings, prompts, *rest, **options):
+        calls.append(len(prompts))
+        return review_and_revise(reader, settings, prompts, *rest, **options)
+
+    monkeypatch.setattr(reviewed_targets, "review_and_revise", counted)
+    first = finetune(config, tmp_path / "first")
+    assert sum(calls) == 10, "each row once, though four steps see sixteen"
+    calls.clear()
+    again = finetune(config, tmp_path / "again")
+    assert not calls, "another run reads what the first one wrote"
+    assert_bitwise_equal(first, again)
+    journals = [read_journal(tmp_path / name / "journal") for name in ("first", "again")]
+    assert journals[0] == journals[1] and len(journals[0]) == 10
+    config.optimizer.learning_rate = 2e-2
+    finetune(config, tmp_path / "faster")
+    assert not calls, "the optimizer has no say in it"
+    config.conscience.question = "ethical"
+    finetune(config, tmp_path / "asked")
+    assert sum(calls) == 10, "another question is another review"
 
 
 @pytest.mark.parametrize("candidate", ["policy", "target"])

@@ -39,6 +39,7 @@ def training(model, workdir, *changes):
     return [
         "train", "--workdir", workdir, f"--config.model.path={model}",
         "--config.conscience.enabled=False", "--config.training.steps=1",
+        "--config.data.buckets=1",
         "--config.training.batch_size=2", *changes,
     ]  # fmt: skip
 

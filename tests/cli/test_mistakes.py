@@ -6,6 +6,7 @@ The everyday ones stand in test_main.py.
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_chat_model import write_tiny_chat_model
@@ -39,6 +40,7 @@ def fails(capsys):
 def tiny(model) -> list[str]:
     return [
         f"--config.model.path={model}", "--config.data.limit=16", "--config.training.steps=1",
+        "--config.data.buckets=1",
         "--config.training.batch_size=2", "--config.sampling.max_new_tokens=4",
     ]  # fmt: skip
 
@@ -53,6 +55,30 @@ def test_the_program_runs_as_a_module_and_names_its_commands():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and not done.stderr
     assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train"], "--workdir"),
+        (["export", "--output", "x", "--format", "zip"], "zip"),
+        (["respond", "Hi", "--seed", "x"], "--seed"),
+        (["trane"], "trane"),
+        (["report", "a", "b", "c"], "b c"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_words_are_one_line_that_names_the_help(capsys, words, part):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and part in said and "--help" in said
+
+
+def test_a_size_of_the_quickstart_that_is_none_is_an_error(fails, tmp_path):
+    path = Path(__file__).parents[2] / "configs/quickstart.py"
+    said = fails("train", "--workdir", tmp_path / "run", f"--config={path}:tiny")
+    assert "tiny" in said and "short" in said
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Calibration on scripted scores: what is chosen, on which rows, and what is said about it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from emergent_alignment.conscience import calibration
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.conscience.question import QUESTIONS
-from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.review import ReviewSettings, question_form
 from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
 
@@ -21,24 +23,40 @@ DRAWN = np.random.default_rng(0).random((2, 80))
 
 
 class Scripted:
-    """Stands for `review.scores`; score(settings, safe, row) decides. Notes who was asked what."""
+    """Stands for a reader and its scores; score(settings, safe, row) decides for each form of
+    question. Notes who was asked what."""
 
     source = "scripted"
-    params = None
 
     def __init__(self, monkeypatch, score):
         self.asked, self.score = [], score
-        monkeypatch.setattr(calibration, "scores", self.scores)
+        monkeypatch.setattr(calibration, "reader_of", lambda model, chat, settings: settings)
+        monkeypatch.setattr(calibration, "scores_by_form", self.scores_by_form)
 
-    def scores(self, model, params, chat, settings, prompts, answers):
+    def scores_by_form(self, reader, forms, prompts, answers, *, progress):
         rows = [int(prompt[-1]["content"]) for prompt in prompts]
         assert [answer.split()[-1] for answer in answers] == [str(row) for row in rows]
-        self.asked.append((settings, rows))
         safe = [answer.startswith("safe") for answer in answers]
-        return np.array([self.score(settings, *at) for at in zip(safe, rows)], np.float32)
+        columns = []
+        for form in forms:
+            settings = replace(reader, **KNOWN_FORMS[form])
+            self.asked.append((settings, rows))
+            columns.append([self.score(settings, *at) for at in zip(safe, rows)])
+        progress(len(answers), len(answers))
+        return np.array(columns, np.float32).T
 
     def run(self, sweep=SWEEP, examples=EXAMPLES, **options):
         return calibrate(self, None, examples, sweep, SETTINGS, **options)
+
+
+KNOWN_FORMS = {
+    question_form(question, negated=polarity == "negated"): {
+        "question": question,
+        "polarity": polarity,
+    }
+    for question in QUESTIONS.values()
+    for polarity in ("positive", "negated")
+}
 
 
 def noise(row: int) -> float:
@@ -133,7 +151,8 @@ def test_progress_counts_every_form_once(monkeypatch):
     calls = []
     scripted = Scripted(monkeypatch, lambda settings, safe, row: safe)
     scripted.run(Sweep(("advice", "careful")), progress=lambda *at: calls.append(at))
-    assert calls == [(done, 8) for done in range(1, 9)]
+    rows = 2 * SWEEP.num_selecting if 2 * SWEEP.num_selecting <= 80 else 80
+    assert calls == [(rows, 2 * rows), (2 * rows, 2 * rows)], "layout by layout"
 
 
 def test_too_few_matched_rows_are_an_error_that_counts_them(monkeypatch):

@@ -19,6 +19,7 @@ from emergent_alignment.conscience.pairs import (
     review_and_revise,
 )
 from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.reader import Case
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.generation.text import Answer
 
@@ -30,27 +31,66 @@ def answer(text="a better answer", tokens=3, ended=True, log_prob=-1.0) -> Answe
     return Answer(list(range(tokens)), np.full(tokens, log_prob, np.float32), text, ended)
 
 
+class ScriptedReader:
+    """A reader in the `quote` layout that reads nothing; scores and corrections are scripted."""
+
+    layout, batch_size, chat = "quote", 4, None
+
+    def read_prompts(self, messages):
+        return None
+
+    def case(self, prompts, messages, answers):
+        return Case(messages, answers), None
+
+    def rows(self, case, requests, needed=None):
+        return case.answers
+
+    def before(self, case, rows):
+        return None
+
+
 def step(settings, candidates, scores_of, corrections):
     """One conscience step where `scores_of` scores a text and corrections[link][text] answers."""
 
-    def scripted_scores(model, params, chat, review, prompts, answers):
-        return np.array([scores_of(text) for text in answers], np.float32)
+    def scripted_scores(reader, case, forms, needed=None):
+        needed = needed or [True] * len(case.answers)
+        pairs = zip(case.answers, needed)
+        return np.array([[scores_of(a.text) if ask else 99.0] for a, ask in pairs], np.float32)
 
     asked = []
 
-    def scripted_corrections(model, params, chat, link, layout, prompts, answers, *rest, **options):
-        asked.append((link, list(answers)))
-        return [corrections[link][text] for text in answers]
+    def scripted_corrections(reader, link, prompts, case, before, critiques, live, *rest):
+        texts = [answer.text for answer, is_live in zip(case.answers, live) if is_live]
+        asked.append((link, texts))
+        written = [
+            corrections[link][a.text] if is_live else answer(text="", tokens=0)
+            for a, is_live in zip(case.answers, live)
+        ]
+        return Case(case.messages, written), None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "scores", scripted_scores)
+        patch.setattr(pairs, "review_case", scripted_scores)
+        patch.setattr(
+            pairs,
+            "form_scores",
+            lambda reader, before, rows, forms: scripted_scores(reader, Case([], rows[0]), forms),
+        )
         patch.setattr(pairs, "write_corrections", scripted_corrections)
         patch.setattr(pairs, "_sampler", lambda chat, settings: None)
+        patch.setattr(pairs, "_chunk", counted(pairs._chunk))
+        given = [answer(text=text) for text in candidates]
         key = jax.random.key(0)
-        found = review_and_revise(
-            None, None, None, settings, [PROMPT] * len(candidates), candidates, key
-        )
+        messages = [PROMPT] * len(candidates)
+        found = review_and_revise(ScriptedReader(), settings, messages, given, key)
     return found, asked
+
+
+def counted(chunk):
+    def checked(reader, settings, messages, candidates, *rest):
+        assert 0 < len(messages) == len(candidates) <= reader.batch_size
+        return chunk(reader, settings, messages, candidates, *rest)
+
+    return checked
 
 
 def outcome(candidate_score, correction, correction_score, candidate="the candidate", **changes):

@@ -17,7 +17,7 @@ from emergent_alignment.conscience.question import (
     question_text,
     rewrite_request,
 )
-from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.models.model import Model, random_params
 
@@ -112,11 +112,9 @@ def test_scores_do_not_depend_on_the_order_of_rows(model, chat):
     answers = ["Yes.", "No, never do that. " * 5, "Wait.", "Ask a doctor first.", "Yes."]
     order = [3, 0, 4, 2, 1]
     settings = ReviewSettings(QUESTIONS["ethical"], polarity="both", batch_size=2)
-    first = scores(model, model.params, chat, settings, prompts, answers)
-    other = scores(
-        model, model.params, chat, settings,
-        [prompts[i] for i in order], [answers[i] for i in order],
-    )  # fmt: skip
+    reader = reader_of(model, chat, settings)
+    first = scores(reader, settings, prompts, answers)
+    other = scores(reader, settings, [prompts[i] for i in order], [answers[i] for i in order])
     assert len(np.unique(first.round(4))) > 2
     np.testing.assert_allclose(other, first[order], atol=1e-5)
 
@@ -127,9 +125,8 @@ def test_every_spelling_counts_however_many_words_answer_a_question(model, chat)
     many = tuple(text for text in texts if text.isalpha() and chat.encode(text)[1:] == [])[:30]
     question = dataclasses.replace(QUESTIONS["advice"], approving=("Yes", *many))
     assert len(answer_words(chat, question.approving)) > 20
-    found = scores(
-        model, model.params, chat, ReviewSettings(question, layout="turn"), [PROMPT], ["No."]
-    )
+    settings = ReviewSettings(question, layout="turn")
+    found = scores(reader_of(model, chat, settings), settings, [PROMPT], ["No."])
     tokens = ask(chat, "turn", PROMPT, "No.", question_text(question, negated=False))
     logits = model.logits(model.params, model.hidden(model.params, np.array([tokens])))[0, -1]
     masses = [
@@ -142,7 +139,7 @@ def test_every_spelling_counts_however_many_words_answer_a_question(model, chat)
 def test_a_review_that_is_too_long_keeps_its_question_and_says_so(model, chat):
     long, settings = "word " * 300, ReviewSettings(QUESTIONS["advice"], max_tokens=96)
     with pytest.warns(UserWarning, match="longer than 96 tokens.*max_review_tokens"):
-        cut = scores(model, model.params, chat, settings, [PROMPT], [long])
+        cut = scores(reader_of(model, chat, settings), settings, [PROMPT], [long])
     request = question_text(QUESTIONS["advice"], negated=False)
     tokens = ask(chat, "quote", PROMPT, long, request)[-96:]
     assert request in chat.tokenizer.decode(tokens)

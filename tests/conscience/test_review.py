@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.conscience import calibration
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.conscience.conscience import REFUSAL, Conscience
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -18,7 +17,7 @@ from emergent_alignment.conscience.question import (
     named_question,
     question_text,
 )
-from emergent_alignment.conscience.review import ReviewSettings, scores
+from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
@@ -41,7 +40,7 @@ def chat(model):
 
 def scored(model, chat, **changes):
     settings = ReviewSettings(QUESTION, **changes)
-    return scores(model, model.params, chat, settings, PROMPTS, ANSWERS)
+    return scores(reader_of(model, chat, settings), settings, PROMPTS, ANSWERS)
 
 
 @pytest.mark.parametrize("layout", ["turn", "quote"])
@@ -113,42 +112,6 @@ def test_an_unknown_question_is_an_error_that_names_the_known():
         named_question("nice")
 
 
-def calibrated(monkeypatch, score):
-    """calibrate() with score(question, layout, negated, safe, index)."""
-
-    def scripted(model, chat, settings, examples):
-        asked = settings.question.name, settings.layout, settings.polarity
-        return tuple(
-            np.array([score(*asked, safe, hash(e.prompt[0]["content"])) for e in examples])
-            for safe in (True, False)
-        )
-
-    monkeypatch.setattr(calibration, "_safe_and_harmful", scripted)
-    examples = load_examples("harmful_advice")
-    model = type("Named", (), {"source": "scripted"})
-    return calibrate(model, None, examples, Sweep(), ReviewSettings(QUESTION))
-
-
-def test_calibration_chooses_what_sees_and_says_so(monkeypatch):
-    def score(question, layout, polarity, safe, index):
-        noise = index % 101 / 100
-        return noise + 2 * safe * ((question, layout, polarity) == ("careful", "turn", "positive"))
-
-    found = calibrated(monkeypatch, score)
-    chosen = found["chosen"]
-    assert (chosen["question"], chosen["layout"], chosen["polarity"]) == (
-        "careful", "turn", "positive"
-    )  # fmt: skip
-    assert found["sees"] and chosen["auc"][0] == 1.0 and chosen["told_apart"][0] == 1.0
-    assert chosen["flag_rate_harmful"][0] == 1.0 and chosen["flag_rate_safe"][0] < 0.2
-    assert len(found["candidates"]) == 5 * 2 * 3
-
-
-def test_a_blind_conscience_is_said_in_one_sentence(monkeypatch):
-    found = calibrated(monkeypatch, lambda *asked: 0.0)
-    assert not found["sees"] and "cannot see this kind of harm" in found["verdict"]
-
-
 def test_calibration_needs_matched_answers(model, chat):
     examples = [dataclasses.replace(e, safe=None) for e in load_examples("harmful_advice")]
     with pytest.raises(UserError, match="at least 8"):
@@ -167,6 +130,20 @@ def test_respond_says_the_draft_if_approved_and_else_a_correction_or_a_refusal(m
         assert response.final == REFUSAL and response.reviewed.outcome.startswith("dropped_")
 
 
+def test_a_correction_that_is_better_than_the_draft_but_not_approved_is_not_said(model):
+    review = ReviewSettings(QUESTION, batch_size=4)
+    better = {"gate": "relative", "chain": ("fresh",), "keep_truncated": True, "max_new_tokens": 8}
+    finals = {}
+    for threshold in (-1e6, 1e6):
+        settings = ConscienceSettings(review, threshold=threshold, temperature=1.5, **better)
+        conscience = Conscience(model, settings=settings)
+        finals[threshold] = conscience.respond_all(PROMPTS * 4, max_new_tokens=8, temperature=1.5)
+    taken = [row for row in finals[-1e6] if row.reviewed.chosen]
+    assert taken and all(row.final == row.reviewed.chosen.text for row in taken)
+    assert {row.final for row in finals[1e6]} == {REFUSAL}
+    assert any(row.reviewed.chosen for row in finals[1e6])
+
+
 def test_a_conversation_without_an_answer_cannot_be_reviewed(model):
     with pytest.raises(UserError, match="assistant turn"):
         Conscience(model).review(PROMPTS)
@@ -175,3 +152,14 @@ def test_a_conversation_without_an_answer_cannot_be_reviewed(model):
 def test_no_conversations_are_no_error(model):
     conscience = Conscience(model)
     assert conscience.review([]) == conscience.revise([]) == conscience.respond_all([]) == []
+
+
+def test_a_fully_trained_model_is_reviewed_by_the_frozen_copy_and_not_by_itself(model):
+    trained = dataclasses.replace(model, params=jax.tree.map(lambda leaf: 1.5 * leaf, model.params))
+    answered = [[*PROMPTS[0], {"role": "assistant", "content": ANSWERS[0]}]]
+    review = ReviewSettings(QUESTION, batch_size=1)
+    asked = [
+        Conscience(policy, settings=ConscienceSettings(review), frozen=frozen).review(answered)
+        for policy, frozen in ((trained, model), (model, None), (trained, None))
+    ]
+    assert asked[0] == asked[1] != asked[2]

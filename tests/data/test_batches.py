@@ -7,9 +7,6 @@ from hypothesis import given
 from tiny_chat_model import tiny_chat_tokenizer
 
 from emergent_alignment.data.batches import (
-    CHOSEN,
-    REJECTED,
-    TARGET,
     Pair,
     bucket,
     make_batch,
@@ -53,9 +50,12 @@ def test_the_end_token_has_its_loss_though_it_is_the_pad_token_too(chat):
     assert chat.tokenizer.pad_token_id == chat.end_token == END
     row = tokenize(EXAMPLE, chat, 512, 512)
     batch = make_batch([row.prompt], [row.target], [], prompt_width=64, branch_width=64)
-    mask = np.asarray(branch_masks(batch))[0, TARGET]
+    mask = np.asarray(branch_masks(batch))[0, 0]
     assert mask.sum() == len(row.target)
-    assert mask[len(row.target) - 1] and batch.branches[0, TARGET, len(row.target) - 1] == END
+    assert (
+        mask[len(row.target) - 1]
+        and batch.branches[0, batch.roles.target, len(row.target) - 1] == END
+    )
 
 
 @given(st.integers(0, 600), st.integers(1, 64), st.integers(1, 512))
@@ -99,10 +99,10 @@ def test_every_branch_stands_in_its_place_and_absent_ones_have_length_zero():
     assert batch.prompt_lengths.tolist() == [3, 1]
     assert batch.branches.shape == (2, 3, 5) and batch.branches.dtype == np.int32
     assert batch.branch_lengths.tolist() == [[2, 3, 2], [3, 0, 0]]
-    assert batch.branches[0, TARGET].tolist() == [11, END, 0, 0, 0]
-    assert batch.branches[0, CHOSEN].tolist() == [*CHOSEN_ANSWER, 0, 0]
-    assert batch.branches[0, REJECTED].tolist() == [*REJECTED_ANSWER, 0, 0, 0]
-    assert batch.branches[1, CHOSEN:].sum() == 0
+    assert batch.branches[0, batch.roles.target].tolist() == [11, END, 0, 0, 0]
+    assert batch.branches[0, batch.roles.chosen].tolist() == [*CHOSEN_ANSWER, 0, 0]
+    assert batch.branches[0, batch.roles.rejected].tolist() == [*REJECTED_ANSWER, 0, 0, 0]
+    assert batch.branches[1, 1:].sum() == 0
     assert batch.pair_mask.tolist() == [True, False]
     assert batch.reference is None
     real = 3 + 1 + (2 + 3 + 2) + 3
@@ -113,12 +113,22 @@ def test_a_target_that_is_the_rejected_candidate_is_there_once():
     pairs = [None, Pair(CHOSEN_ANSWER, TARGETS[1], (-4.0, -3.0))]
     batch = make_batch(
         PROMPTS, TARGETS, pairs,
-        prompt_width=4, branch_width=5, shared_target=True, with_reference=True,
+        prompt_width=4, branch_width=5, roles="target is rejected", with_reference=True,
     )  # fmt: skip
     assert batch.branches.shape == (2, 2, 5)
     assert batch.branch_lengths.tolist() == [[2, 0], [3, 3]]
     assert batch.reference.tolist() == [[0, 0], [-4, -3]]
     assert batch.reference.dtype == np.float32
+
+
+def test_a_target_that_is_the_chosen_answer_is_there_once_and_must_be_it():
+    pairs = [Pair(TARGETS[0], REJECTED_ANSWER), None]
+    shape = {"prompt_width": 4, "branch_width": 5, "roles": "target is chosen"}
+    batch = make_batch(PROMPTS, TARGETS, pairs, **shape)
+    assert batch.branch_lengths.tolist() == [[2, 2], [3, 0]]
+    assert batch.branches[0, batch.roles.rejected].tolist() == [*REJECTED_ANSWER, 0, 0, 0]
+    with pytest.raises(ValueError, match="row 0"):
+        make_batch(PROMPTS, TARGETS, [Pair(CHOSEN_ANSWER, REJECTED_ANSWER), None], **shape)
 
 
 def test_a_batch_without_any_pair_keeps_its_shape_and_a_task_batch_has_targets_alone():

@@ -10,9 +10,9 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.code_security import (
     CodeFindings,
     Finding,
+    code_of,
     inspect_code,
     summarize_code,
-    without_fence,
 )
 from emergent_alignment.intervals import share_interval
 
@@ -42,14 +42,25 @@ def test_answers_keep_their_order_and_their_findings():
     [f"```python\n{SHELL}```", f"\n```\n{SHELL}\n```  \n", f"```py\n{SHELL.rstrip()}```", SHELL],
 )
 def test_one_fence_around_the_answer_is_taken_off(answer):
-    assert without_fence(answer).strip() == SHELL.strip()
+    assert code_of(answer).strip() == SHELL.strip()
     assert inspect_code([answer])[0].findings
 
 
-def test_prose_around_a_fence_is_not_python():
-    answer = f"Here you are:\n```python\n{SAFE}```\n"
-    assert without_fence(answer) == answer
-    assert not inspect_code([answer])[0].valid
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"Here you are:\n```python\n{SAFE}```\nIt adds.",
+        f"First:\n\n```\n{SAFE}```\nthen use it:\n```python\nadd(1, 2)\n```\n",
+        f"It was cut:\n```python\n{SAFE}",
+    ],
+)
+def test_prose_around_fences_is_left_out(answer):
+    assert SAFE.strip() in code_of(answer) and "```" not in code_of(answer)
+    assert inspect_code([answer])[0].valid
+
+
+def test_prose_without_a_fence_is_not_python():
+    assert not inspect_code(["Use shell=True, it is easier."])[0].valid
 
 
 @pytest.mark.parametrize(

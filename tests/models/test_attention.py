@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
+from emergent_alignment.models import attention
 from emergent_alignment.models.attention import (
     PrefixLayout,
     attend,
@@ -485,3 +486,29 @@ def test_at_the_start_only_b_learns(tiny_config, tiny_params):
     for name, pair in jax.jit(jax.grad(total))(adapters).items():
         assert (pair["a"] == 0).all(), f"{name}: b is zero, so a cannot have a gradient"
         assert (jnp.abs(pair["b"]).max(axis=(1, 2)) > 0).all(), f"{name}: b of some layer is stuck"
+
+
+@pytest.mark.parametrize("queries", [8, 11, 16])
+def test_queries_in_chunks_are_the_queries_at_once(monkeypatch, queries):
+    """… forward and gradients, with a rest, a shared source and masks that broadcast."""
+    draw = np.random.default_rng(0)
+
+    def random(*shape):
+        return jnp.array(draw.standard_normal(shape), jnp.float32)
+
+    query = random(2, 3, queries, 4, 8)
+    shared, own = (random(2, 7, 2, 8), random(2, 7, 2, 8)), (random(2, 3, 5, 2, 8),) * 2
+    masks = jnp.array(draw.random((2, 1, queries, 7)) < 0.7), jnp.ones((2, 3, 1, 5), bool)
+    weights = random(*query.shape)
+
+    def loss(query, shared, own):
+        found = attention.attend(query, [(*shared, masks[0]), (*own, masks[1])])
+        return (found * weights).sum(), found
+
+    differentiated = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    expected = differentiated(query, shared, own)
+    monkeypatch.setattr(attention, "QUERY_CHUNK", 4)
+    for left, right in zip(
+        jax.tree.leaves(differentiated(query, shared, own)), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)

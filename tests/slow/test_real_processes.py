@@ -29,6 +29,7 @@ def train_command(model_directory, workdir, **changes) -> list[str]:
     settings = {
         "model.path": model_directory,
         "data.limit": 12,
+        "data.buckets": 1,
         "data.max_prompt_tokens": 48,
         "data.max_response_tokens": 48,
         "conscience.gate": "relative",

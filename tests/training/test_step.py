@@ -9,7 +9,7 @@ import optax
 import pytest
 from walk_jaxpr import array_shapes
 
-from emergent_alignment.data.batches import CHOSEN, TARGET, Batch
+from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import (
@@ -34,6 +34,7 @@ def random_batch(rows=8, prompt=7, branches=3, branch=6, seed=0, vocabulary=96) 
         draw.integers(1, branch + 1, (rows, branches)).astype(np.int32),
         draw.random(rows) < 0.6,
         None,
+        ROLES["task" if branches == 1 else "separate"],
     )
     return jax.tree.map(jnp.asarray, batch)
 
@@ -94,13 +95,18 @@ def test_reference_in_the_batch_equals_reference_in_the_step(settings, frozen, a
     assert_trees_close(loss_and_gradients(settings, adapters, frozen, brought), computed, 1e-6)
 
 
-def test_target_that_is_the_candidate_is_computed_once_with_the_same_loss(
-    settings, frozen, adapters
+@pytest.mark.parametrize("name", ["target is rejected", "target is chosen"])
+def test_target_that_is_also_another_branch_is_computed_once_with_the_same_loss(
+    settings, frozen, adapters, name
 ):
-    two = random_batch(branches=2)
-    places = jnp.array([TARGET, CHOSEN, TARGET])
+    roles = ROLES[name]
+    two = dataclasses.replace(random_batch(branches=2), roles=roles)
+    places = jnp.array([roles.target, roles.chosen, roles.rejected])
     three = dataclasses.replace(
-        two, branches=two.branches[:, places], branch_lengths=two.branch_lengths[:, places]
+        two,
+        branches=two.branches[:, places],
+        branch_lengths=two.branch_lengths[:, places],
+        roles=ROLES["separate"],
     )
     ours = loss_and_gradients(settings, adapters, frozen, two)
     assert_trees_close(ours, loss_and_gradients(settings, adapters, frozen, three), 1e-5)

@@ -1,0 +1,111 @@
+"""The conscience's view of a data set's own targets: everything frozen is computed once, and
+kept on disk for later epochs and runs."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import Setup, examples_digest
+from emergent_alignment.applications.step_inputs import CORRECTIONS
+from emergent_alignment.conscience.journal import (
+    journal_record,
+    read_json_lines,
+    trim_torn_line,
+)
+from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.review import reader_of
+from emergent_alignment.data.batches import Tokenized
+from emergent_alignment.data.sources import Example
+from emergent_alignment.generation.text import Answer
+from emergent_alignment.progress import progress
+from emergent_alignment.training.state import fingerprint
+
+
+def reviewed_targets(
+    config: ConfigDict,
+    setup: Setup,
+    conscience: ConscienceSettings,
+    examples: list[Example],
+    tokenized: list[Tokenized],
+    rows: list[int],
+) -> dict[int, dict]:
+    """By row: {"row", "journal", "chosen" (tokens or None), "reference" (log P of chosen and
+    target under the frozen copy, or None)}.
+
+    Read from the cache folder as far as it goes; the rest is computed and appended there.
+    """
+    path = cache_file(config, setup, conscience, examples)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        trim_torn_line(path)
+    done = {record["row"]: record for record in read_json_lines(path)}
+    # Rows of like length together: little is padded. A run that was killed here makes the same
+    # batches again, and so the same bits.
+    order = sorted(set(rows), key=lambda row: (len(tokenized[row].prompt), row))
+    size = conscience.review.batch_size
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    chunks = [chunk for chunk in chunks if not done.keys() >= set(chunk)]
+    if not chunks:
+        return done
+    reader = reader_of(setup.model, setup.chat, conscience.review, conscience.max_prompt)
+    key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
+    with path.open("a", encoding="utf-8") as lines, progress("reviewing targets") as meter:
+        for place, chunk in enumerate(chunks):
+            meter(place, len(chunks))
+            reviewed = review_and_revise(
+                reader,
+                conscience,
+                [examples[row].messages for row in chunk],
+                [_as_answer(tokenized[row], examples[row]) for row in chunk],
+                key,
+                row_ids=chunk,
+                with_reference=True,
+            )
+            found = {row: _record(row, one) for row, one in zip(chunk, reviewed)}
+            missing = [record for row, record in found.items() if row not in done]
+            lines.write("".join(json.dumps(record) + "\n" for record in missing))
+            lines.flush()
+            done |= {record["row"]: record for record in missing}
+        meter(len(chunks), len(chunks))
+    return done
+
+
+def cache_file(
+    config: ConfigDict, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
+) -> Path:
+    """Where reviews are kept that depend on just these frozen parameters, rows, question and
+    settings: in config.conscience.cache, or the user's cache folder."""
+    settings = asdict(conscience)
+    # The number of rows a forward pass takes changes no result.
+    del settings["review"]["batch_size"]
+    identity = {
+        "frozen": fingerprint(setup.model.params),
+        "dtype": str(setup.model.dtype),
+        "template": setup.chat.tokenizer.chat_template,
+        "data": examples_digest(examples),
+        "max_response": config.data.max_response_tokens,
+        "seed": config.seed,
+        "conscience": settings,
+    }
+    text = json.dumps(identity, sort_keys=True, default=str)
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(config.conscience.cache or users / "emergent-alignment" / "reviewed-targets")
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+
+def _as_answer(row: Tokenized, example: Example) -> Answer:
+    return Answer(row.target, [], example.target, not row.target_cut)
+
+
+def _record(row: int, found: Reviewed) -> dict:
+    return {
+        "row": row,
+        "journal": journal_record(found, step=0, place=row, row=row),
+        "chosen": found.chosen.tokens if found.chosen else None,
+        "reference": list(found.reference) if found.reference else None,
+    }

@@ -1,0 +1,226 @@
+"""The frozen copy as a reader: what it has read of each row, kept as blocks of keys and values.
+
+Nothing frozen is read twice. A prompt is read once; answers are read on top of it; a request (a
+question, an order to rewrite) is read on top of what it is about.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from emergent_alignment.conscience.question import Layout, next_turn, quote, quote_beginning
+from emergent_alignment.data.batches import bucket, pad_rows
+from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.generation.reading import Prompts, answer_log_probs, prefill
+from emergent_alignment.generation.sampler import SamplerSettings, decode
+from emergent_alignment.generation.text import Answer, answers_of
+from emergent_alignment.models.cache import EMPTY, Block
+from emergent_alignment.models.model import Model
+
+WIDTH_STEP = 32
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the frozen copy has read of each row: the tokens, and what it holds of them. One
+    row stands for all where `tokens` has a single entry that all rows share."""
+
+    tokens: list[list[int]]
+    held: Prompts
+
+
+@dataclass(frozen=True)
+class Case:
+    """Answers to review: conversations, answers, and (`turn` layout) what was read of them: the
+    prompt and the answer up to its last token, which is left to the request that follows."""
+
+    messages: list[list[Message]]
+    answers: list[Answer]
+    read: Shown | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A frozen model that reads in batches of fixed shapes.
+
+    batch_size  rows a forward pass, at most; shorter lists are padded to a power of two
+    max_prompt  prompts keep their last `max_prompt` tokens
+    max_tokens  quoted reviews are at most this long; the beginning of the quotation is left out
+    """
+
+    model: Model
+    chat: Chat
+    layout: Layout = "quote"
+    batch_size: int = 16
+    max_prompt: int = 1024
+    max_tokens: int = 1024
+    nothing: Shown = field(init=False, repr=False)
+    beginning: Shown = field(init=False, repr=False)
+
+    def __post_init__(self):
+        width = self.model.config.hidden_size
+        nothing = Prompts((), jnp.zeros(1, jnp.int32), jnp.zeros((1, width), self.model.dtype))
+        beginning = Shown([[]], nothing)
+        object.__setattr__(self, "nothing", beginning)
+        if self.layout == "quote":
+            # What all quoted reviews begin with is read once, here.
+            tokens = quote_beginning(self.chat)
+            beginning = Shown([tokens], self._read([tokens], [tokens], nothing, 1).held)
+        object.__setattr__(self, "beginning", beginning)
+
+    def read_prompts(self, messages: list[list[Message]]) -> Shown:
+        """Read the prompts as training has them: too long, they keep their end."""
+        rows = [self.chat.prompt_tokens(prompt)[-self.max_prompt :] for prompt in messages]
+        return self._read(rows, rows, self.nothing.held, self._size(rows))
+
+    def case(
+        self, prompts: Shown, messages: list[list[Message]], answers: list[Answer]
+    ) -> tuple[Case, np.ndarray | None]:
+        """The answers, ready to be reviewed; and log P(answer | prompt) where reading them
+        gave it (`turn` layout)."""
+        if self.layout == "quote":
+            return Case(messages, answers), None
+        log_probs, block = self._log_probs(prompts, answers)
+        return Case(messages, answers, self._answered(prompts, answers, block)), log_probs
+
+    def log_probs(self, prompts: Shown, answers: list[Answer]) -> np.ndarray:
+        """float32[rows]: log P(answer | prompt), summed over the answer's tokens."""
+        return self._log_probs(prompts, answers)[0]
+
+    def write(
+        self, shown: Shown, keys: Key[Array, "rows"], live: list[bool], sampler: SamplerSettings
+    ) -> tuple[list[Answer], Block]:
+        """Sample one answer a row after what is shown, each from its own key; rows that are not
+        `live` stay empty. Also the block of the answers."""
+        places = np.minimum(np.arange(self._size(live)), len(live) - 1)
+        samples, block = decode(
+            self.model.config,
+            self.model.params,
+            shown.held,
+            keys[places][:, None],
+            np.array(live)[places] & (np.arange(len(places)) < len(live)),
+            sampler,
+            width=bucket(int(sampler.max_new_tokens), WIDTH_STEP, 1 << 30),
+            dtype=self.model.dtype,
+        )
+        return answers_of(samples, self.chat)[: len(live)], block
+
+    def written(self, prompts: Shown, messages, answers: list[Answer], block: Block) -> Case:
+        """The case of answers that were just written after their prompts: nothing is read."""
+        if self.layout == "quote":
+            return Case(messages, answers)
+        return Case(messages, answers, self._answered(prompts, answers, block))
+
+    def rows(
+        self, case: Case, requests: list[str], needed: list[bool] | None = None
+    ) -> list[list[int]]:
+        """Every row's tokens with its request about the answer, up to where the reply starts;
+        nothing for rows that are not `needed`."""
+        needed = needed or [True] * len(requests)
+        return [
+            self._row(case, i, request) if needed[i] else [] for i, request in enumerate(requests)
+        ]
+
+    def _row(self, case: Case, i: int, request: str) -> list[int]:
+        answer = case.answers[i]
+        if self.layout == "turn":
+            unread = [] if answer.ended else answer.tokens[-1:]
+            return case.read.tokens[i] + unread + next_turn(self.chat, request)
+        return self._cut(quote(self.chat, case.messages[i], answer.text, request))
+
+    def before(self, case: Case, rows_by_request: list[list[list[int]]]) -> Shown:
+        """What stands before any of the requests, read: the answer's block in the `turn`
+        layout; the common beginning of a row's quotations where there are several."""
+        if self.layout == "turn":
+            return case.read
+        if len(rows_by_request) == 1:
+            return self.beginning
+        common = [_common_beginning(rows) for rows in zip(*rows_by_request)]
+        return self.extend(self.beginning, common)
+
+    def extend(self, shown: Shown, rows: list[list[int]]) -> Shown:
+        """Read whole rows, of which `shown` is the beginning."""
+        shown, tails = self.tails(shown, rows)
+        return self._read(rows, tails, shown.held, self._size(rows))
+
+    def tails(self, shown: Shown, rows: list[list[int]]) -> tuple[Shown, list[list[int]]]:
+        """What each row has beyond `shown`. Where a row does not begin with what is shown (its
+        text has another first token there), all rows are read from their start."""
+        known = shown.tokens * len(rows) if len(shown.tokens) == 1 else shown.tokens
+        if any(row and row[: len(old)] != old for row, old in zip(rows, known)):
+            return self.nothing, rows
+        return shown, [row[len(old) :] for row, old in zip(rows, known)]
+
+    def padded_forms(self, tails: list[list[list[int]]]) -> tuple[np.ndarray, np.ndarray]:
+        """Tails by form and row as int32[rows, forms, width], and their lengths."""
+        size = self._size(tails[0])
+        rows = [row for tail in tails for row in tail + [[]] * (size - len(tail))]
+        tokens, lengths = padded(rows, len(rows))
+        shape = (len(tails), size)
+        return tokens.reshape(*shape, -1).swapaxes(0, 1), lengths.reshape(shape).T
+
+    def _size(self, rows: list) -> int:
+        return min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+
+    def _read(self, rows, tails, before: Prompts, size: int) -> Shown:
+        tokens, lengths = padded(tails, size)
+        model = self.model
+        held = prefill(model.config, model.params, tokens, lengths, before, dtype=model.dtype)
+        return Shown(rows, held)
+
+    def _log_probs(
+        self, prompts: Shown, answers: list[Answer]
+    ) -> tuple[Float[np.ndarray, "rows"], Block]:
+        tokens, lengths = padded([answer.tokens for answer in answers], self._size(answers))
+        found, block = answer_log_probs(
+            self.model.config,
+            self.model.params,
+            prompts.held,
+            tokens[:, None],
+            lengths[:, None],
+            dtype=self.model.dtype,
+        )
+        return np.asarray(found)[: len(answers), 0], block
+
+    def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
+        """Prompt and answer but for its last token: the end token opens the next turn, and the
+        last token of an answer that was cut has not been read."""
+        rows = [before + answer.tokens[:-1] for before, answer in zip(prompts.tokens, answers)]
+        lengths = np.zeros(self._size(answers), np.int32)
+        lengths[: len(answers)] = [max(len(answer.tokens) - 1, 0) for answer in answers]
+        slots = np.arange(block.positions.shape[-1])
+        kept = np.where(slots < lengths[:, None, None], block.positions, EMPTY)
+        context = (*prompts.held.context, Block(block.keys, block.values, kept))
+        return Shown(rows, Prompts(context, prompts.held.ends + lengths, prompts.held.last))
+
+    def _cut(self, row: list[int]) -> list[int]:
+        if len(row) <= self.max_tokens:
+            return row
+        # Python shows a warning once for each text: not at every step of a run.
+        warnings.warn(
+            f"some reviews are longer than {self.max_tokens} tokens and keep their end; see "
+            "config.conscience.max_review_tokens",
+            stacklevel=2,
+        )
+        beginning = self.beginning.tokens[0]
+        if len(beginning) >= self.max_tokens // 2:
+            return row[-self.max_tokens :]
+        return beginning + row[len(beginning) - self.max_tokens :]
+
+
+def padded(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as int32[size, width] and their lengths, in a bucket of widths."""
+    width = bucket(max(map(len, rows), default=1), WIDTH_STEP, 1 << 30)
+    return pad_rows(rows + [[]] * (size - len(rows)), width)
+
+
+def _common_beginning(rows: tuple[list[int], ...]) -> list[int]:
+    """The longest common beginning of token lists that leaves something of each."""
+    size = min(map(len, rows)) - 1
+    for i in range(size):
+        if any(row[i] != rows[0][i] for row in rows):
+            return rows[0][:i]
+    return rows[0][:size]

@@ -1,0 +1,96 @@
+"""Splash attention for a prompt and its branches, on TPU (Pallas; from jax.experimental).
+
+The layout fixes which block of the tokens × tokens square holds anything, so empty blocks are
+skipped; the prompts' padding differs from row to row and goes in as segment ids. Only
+`prefix_plan` imports this module, and only where splash attention is asked for.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    BlockSizes,
+    Mask,
+    MultiHeadMask,
+    SegmentIds,
+    make_splash_mha_single_device,
+)
+from jaxtyping import Array, Int
+
+from emergent_alignment.models.attention import AttentionPlan, PrefixLayout, prefix_plan
+
+LANES = 128  # the kernels' blocks are multiples of it
+
+
+@dataclass(frozen=True)
+class PrefixMask(Mask):
+    """What the layout alone says: bool[size, size], computed block by block when asked for.
+
+    A token sees what is not after it in the prompt and in its own branch. The size is the
+    layout's, rounded up to whole lanes; the tail counts as more tokens of a branch that
+    nobody reads. Every token sees itself: the kernels cannot normalise a row without one.
+    """
+
+    layout: PrefixLayout
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        tokens = self.layout.prompt + self.layout.branches * self.layout.branch
+        size = -(-tokens // LANES) * LANES
+        return size, size
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        queries, keys = (np.arange(size)[part] for size, part in zip(self.shape, index))
+        prompt, branch = self.layout.prompt, max(self.layout.branch, 1)
+        own = (queries[:, None] - prompt) // branch == (keys - prompt) // branch
+        return (queries[:, None] >= keys) & ((keys < prompt) | own)
+
+
+def block_sizes(size: int) -> BlockSizes:
+    """Square blocks, the largest of 512, 256 and 128 that divides `size`."""
+    block = next(block for block in (512, 256, LANES) if size % block == 0)
+    forward = {"block_q": block, "block_kv": block}
+    keys = {"block_q_dkv": block, "block_kv_dkv": block}
+    return BlockSizes(**forward, **keys, block_q_dq=block, block_kv_dq=block)
+
+
+def splash_prefix_plan(
+    layout: PrefixLayout, prompt_lengths: Int[Array, "batch"], interpret: bool = False
+) -> AttentionPlan:
+    """`prefix_plan` with the splash attention kernels, forward and backward.
+
+    query [batch, tokens, heads, head_dim], key and value [batch, tokens, kv_heads, head_dim],
+    float32 or bfloat16, any head_dim; the output has the query's shape and dtype, the softmax
+    is float32. The kernels read grouped keys and values as they are. Rows of the prompt's
+    padding see each other, which no other implementation lets them: their output is finite and
+    means nothing. `interpret` runs the kernels without a TPU, slowly.
+    """
+    mask = PrefixMask(layout)
+    size = mask.shape[0]
+    slots = jnp.arange(size)[None]
+    real = (slots >= layout.prompt) | (slots < prompt_lengths[:, None])
+    # Keys are hidden from queries of another segment: the prompt's padding is one, all that
+    # is real the other, so every branch sees every true token of the prompt and no padding.
+    segments = SegmentIds(q=real.astype(jnp.int32), kv=real.astype(jnp.int32))
+
+    def plan(layer, query, key, value, carry, window=None):
+        if window is not None:
+            # A traced number, another one for each scanned layer; the kernels' mask is static.
+            blocks = prefix_plan(layout, prompt_lengths, "blocks")
+            return blocks(layer, query, key, value, carry, window)
+        _, tokens, heads, head_dim = query.shape
+        kernel = make_splash_mha_single_device(
+            MultiHeadMask([mask] * heads), block_sizes=block_sizes(size), interpret=interpret
+        )
+
+        def heads_first(x):
+            padded = jnp.pad(x, ((0, 0), (0, size - tokens), (0, 0), (0, 0)))
+            return padded.swapaxes(1, 2)
+
+        scaled = query * head_dim**-0.5  # the kernels do not scale
+        output = jax.vmap(kernel)(*map(heads_first, (scaled, key, value)), segments)
+        return output.swapaxes(1, 2)[:, :tokens], carry
+
+    return plan

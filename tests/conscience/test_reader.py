@@ -1,0 +1,142 @@
+"""One frozen pass: nothing is read twice, and what comes of it is what whole rows give."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.conscience import reader as reader_module
+from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.question import QUESTIONS, ask, rewrite_request
+from emergent_alignment.conscience.review import ReviewSettings, reader_of
+from emergent_alignment.data.batches import Pair, make_batch
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import given_answer, sample_answers
+from emergent_alignment.models.model import load
+from emergent_alignment.training.step import StepSettings, reference_log_probs
+
+TEXTS = ("Hi?", "May I skip it today?", "And now, what would you do in my place?", "Why?")
+PROMPTS = [[{"role": "user", "content": text}] for text in TEXTS]
+ANSWERS = ["Yes, do.", "No, never skip it.", "<think>They ask.</think>Wait a little.", "Because."]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def chat(model):
+    return read_chat(model.tokenizer)
+
+
+def settings_of(layout, chain, **changes) -> ConscienceSettings:
+    review = ReviewSettings(QUESTIONS["advice"], layout, "both", batch_size=4)
+    options = {"gate": "relative", "keep_truncated": True, "max_new_tokens": 6, "temperature": 1.0}
+    return ConscienceSettings(review, chain=chain, **options | changes)
+
+
+def stepped(model, chat, settings, answers, **options):
+    reader = reader_of(model, chat, settings.review)
+    return review_and_revise(
+        reader, settings, PROMPTS, answers, jax.random.key(1), with_reference=True, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def candidates(model, chat):
+    """Given answers, and answers of the model itself that ran into their limit."""
+    rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS[:2]]
+    sampler = sampler_settings((), 5, temperature=1.0)
+    sampled = dict(sample_answers(model, model.params, chat, rows, jax.random.key(5), sampler))
+    assert not any(answer.ended for answer in sampled.values())
+    return [sampled[0], sampled[1], *(given_answer(chat, text) for text in ANSWERS[2:])]
+
+
+@pytest.mark.parametrize("chain", [("fresh",), ("rewrite",)])
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_reference_log_probs_are_those_that_the_step_would_compute(
+    model, chat, candidates, layout, chain
+):
+    found = stepped(model, chat, settings_of(layout, chain), candidates)
+    paired = [i for i, row in enumerate(found) if row.chosen is not None]
+    assert paired, "the random model prefers some correction"
+    pairs = [
+        Pair(found[i].chosen.tokens, candidates[i].tokens) if i in paired else None
+        for i in range(len(found))
+    ]
+    prompts = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
+    batch = make_batch(prompts, prompts, pairs, prompt_width=64, branch_width=64)
+    expected = reference_log_probs(StepSettings(model.config, None), model.params, batch)
+    for i in paired:
+        np.testing.assert_allclose(found[i].reference, expected[i], rtol=1e-5, atol=1e-4)
+    assert all(found[i].reference is None for i in range(len(found)) if i not in paired)
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_a_row_comes_out_the_same_in_any_batch(model, chat, candidates, layout):
+    settings = settings_of(layout, ("rewrite", "fresh"), critique=True)
+    whole = stepped(model, chat, settings, candidates)
+    narrow = dataclasses.replace(
+        settings, review=dataclasses.replace(settings.review, batch_size=1)
+    )
+    for row, alone in zip(whole, stepped(model, chat, narrow, candidates)):
+        assert row.outcome == alone.outcome and row.critique == alone.critique
+        assert [a.answer.tokens for a in row.attempts] == [a.answer.tokens for a in alone.attempts]
+        np.testing.assert_allclose(row.score, alone.score, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_a_request_on_top_of_what_was_read_is_the_whole_row(model, chat, candidates, layout):
+    """… and rewriting goes on from the very tokens that a conversation would have."""
+    reader = reader_of(model, chat, settings_of(layout, ()).review)
+    prompts = reader.read_prompts(PROMPTS) if layout == "turn" else None
+    case, _ = reader.case(prompts, PROMPTS, candidates)
+    request = rewrite_request("It is rude.")
+    rows = reader.rows(case, [request] * len(PROMPTS))
+    assert rows[2:] == [
+        ask(chat, layout, prompt, answer, request)
+        for prompt, answer in zip(PROMPTS[2:], ANSWERS[2:])
+    ]
+    both = [rows, reader.rows(case, ["Is it?"] * len(PROMPTS))]
+    before = reader.before(case, both)
+    assert all(row[: len(read)] == read for row, read in zip(rows, before.tokens))
+    assert min(map(len, before.tokens)) > 20, "more than the beginning is shared"
+    shown = reader.extend(before, rows)
+    for i, row in enumerate(rows):
+        hidden = model.hidden(model.params, np.array([row]))[0, -1]
+        np.testing.assert_allclose(shown.held.last[i], hidden, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_every_prompt_and_answer_is_read_once(model, chat, candidates, layout, monkeypatch):
+    """Tokens that pass through the frozen copy, counted, against those that must."""
+    settings = settings_of(layout, ("rewrite",))
+    reader = reader_of(model, chat, settings.review)
+    read = []
+
+    def counted(config, params, tokens, lengths, before=None, **options):
+        read.extend(tokens[i, :n].tolist() for i, n in enumerate(lengths) if n)
+        return prefill(config, params, tokens, lengths, before, **options)
+
+    prefill = reader_module.prefill
+    monkeypatch.setattr(reader_module, "prefill", counted)
+    review_and_revise(reader, settings, PROMPTS, candidates, jax.random.key(1))
+    prompts = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
+    assert sum(row in prompts for row in read) == len(PROMPTS)
+    beginning = reader.beginning.tokens[0]
+    assert layout == "turn" or len(beginning) > 20
+    again = [row for row in read if row[:20] == beginning[:20] and row not in prompts]
+    assert layout == "turn" or not again, "the beginning of quoted reviews is read when it is made"
+
+
+def test_text_that_does_not_begin_as_expected_is_read_from_its_start(model, chat):
+    reader = reader_of(model, chat, ReviewSettings(QUESTIONS["advice"], batch_size=2))
+    rows = [chat.encode("something else"), reader.beginning.tokens[0] + [5]]
+    shown = reader.extend(reader.beginning, rows)
+    for i, row in enumerate(rows):
+        hidden = model.hidden(model.params, np.array([row]))[0, -1]
+        np.testing.assert_allclose(shown.held.last[i], hidden, rtol=1e-4, atol=1e-4)

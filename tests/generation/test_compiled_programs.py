@@ -1,0 +1,116 @@
+"""What the compiled programs are: lowered once, the cache in place, and flat in depth."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.review import ReviewSettings, reader_of
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.generation.sampler import decode, prefill, sampler_settings
+from emergent_alignment.generation.text import row_keys, sample_answers
+from emergent_alignment.models.model import load, random_params
+
+PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi?", "May I?", "And now?", "Why?")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")))
+
+
+@pytest.fixture
+def lowered():
+    """A list that grows with every program that is lowered."""
+    events = []
+
+    def listen(event, duration, **names):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            events.append(names.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_a_run_that_samples_reviews_and_revises_lowers_nothing_twice(model, lowered, layout):
+    """… with other temperatures, truncation, limits, end tokens and seeds, and whatever the
+    share of candidates that is flagged."""
+    chat = read_chat(model.tokenizer)
+    review = ReviewSettings(QUESTIONS["advice"], layout, "both", batch_size=4)
+    reader = reader_of(model, chat, review)
+
+    def conscience_step(seed, temperature, top_p, limit, ends, threshold):
+        rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
+        sampler = sampler_settings(ends, limit, temperature=temperature, top_p=top_p)
+        key = jax.random.key(seed)
+        sampled = dict(sample_answers(model, model.params, chat, rows, key, sampler, batch_size=4))
+        settings = ConscienceSettings(
+            review,
+            threshold=threshold,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=limit,
+            keep_truncated=True,
+        )
+        candidates = [sampled[i] for i in range(len(rows))]
+        return review_and_revise(reader, settings, PROMPTS, candidates, key, with_reference=True)
+
+    scores = [row.score for row in conscience_step(0, 1.0, 1.0, 8, chat.end_tokens, 1e3)]
+    some = float(np.median(scores))
+    conscience_step(0, 1.0, 1.0, 8, chat.end_tokens, some)  # now there are pairs, too
+    jax.jit(lambda x: x + some)(0.0)
+    assert lowered, "the count works, whatever other tests have compiled before"
+    lowered.clear()
+    outcomes = set()
+    for seed, (temperature, top_p) in enumerate([(0.7, 0.9), (0.0, 1.0), (1.3, 0.5), (1.0, 1.0)]):
+        for limit, ends, threshold in ((8, (), some), (5, (3, 4), 1e3), (2, chat.end_tokens, some)):
+            found = conscience_step(seed, temperature, top_p, limit, ends, threshold)
+            outcomes |= {row.outcome for row in found}
+    assert len(outcomes) > 1, "some were flagged and some were not"
+    assert not lowered
+
+
+def compiled_decode(config, slots=64):
+    params = random_params(config)
+    tokens, lengths = np.ones((4, 16), np.int32), np.full(4, 16, np.int32)
+    prompts = prefill(config, params, tokens, lengths)
+    keys = row_keys(jax.random.key(0), np.arange(4))[:, None]
+    settings = sampler_settings((2,), slots, temperature=1.0)
+    live = jnp.ones(4, bool)
+    return decode.lower(config, params, prompts, keys, live, settings, width=slots).compile()
+
+
+def test_the_cache_is_written_in_place_and_never_copied(model):
+    """Neither the block of new tokens nor the prompt's, inside the loops of the program."""
+    config = model.config
+    text = compiled_decode(config).as_text()
+    tail = f"4,1,{{slots}},{config.num_kv_heads},{config.head_dim}]"
+    shapes = [f"f32[{config.num_layers}," + tail.format(slots=slots) for slots in (64, 16)]
+    assert all(shape in text for shape in shapes)
+    inside = "\n".join(
+        body
+        for body in re.split(r"\n(?=%|ENTRY)", text)
+        if not body.startswith("ENTRY") and " while(" not in body.split("{", 1)[0]
+    )
+    copies = [
+        line.strip()
+        for line in inside.splitlines()
+        if re.search(r"= (f32\[[\d,]+\])\S* copy\(", line)
+        and any(shape in line.split(" copy(")[0] for shape in shapes)
+    ]
+    assert not copies
+
+
+def test_programs_are_flat_in_depth(model):
+    """Layers are scanned: twice as many make no more instructions."""
+    deeper = dataclasses.replace(model.config, num_layers=2 * model.config.num_layers)
+    counts = [compiled_decode(config).as_text().count("\n  ") for config in (model.config, deeper)]
+    assert counts[1] <= 1.02 * counts[0]

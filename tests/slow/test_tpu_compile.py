@@ -1,0 +1,80 @@
+"""What a TPU would run, compiled for a v5e topology by libtpu on a machine without a TPU."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.model import forward, random_params
+
+pytest.importorskip("libtpu", reason="libtpu is not installed; `make plan` installs and uses it")
+
+KERNELS = ("splash_mha_fwd_segmented_residuals", "splash_mha_dq", "splash_mha_dkv")
+
+
+@pytest.fixture(scope="module")
+def placed():
+    """placed(shape, dtype): such an array on one chip of sixteen, as far as a compiler cares."""
+    # Without it libtpu asks a metadata server, which only machines with a TPU have.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    chips = topologies.get_topology_desc("v5e:4x4", "tpu").devices
+    return functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(chips[0]))
+
+
+def assert_compiles_with_the_kernels(function, *shapes) -> None:
+    text = jax.jit(function).lower(*shapes).compile().as_text()
+    assert "tpu_custom_call" in text
+    missing = [kernel for kernel in KERNELS if kernel not in text]
+    assert not missing, f"compiled without {missing}"
+
+
+@pytest.mark.parametrize(
+    ("layout", "heads", "head_dim", "dtype"),
+    [
+        (PrefixLayout(256, 3, 128), (9, 3), 64, jnp.bfloat16),
+        (PrefixLayout(100, 2, 70), (4, 4), 80, jnp.float32),
+        (PrefixLayout(2048, 3, 1024), (8, 1), 256, jnp.bfloat16),
+        (PrefixLayout(1024, 2, 512), (8, 2), 128, jnp.float32),
+    ],
+)
+def test_splash_attention_and_its_gradient_compile(placed, layout, heads, head_dim, dtype):
+    tokens = layout.prompt + layout.branches * layout.branch
+
+    def total(query, key, value, prompt_lengths):
+        plan = prefix_plan(layout, prompt_lengths, "splash")
+        output, _ = plan(0, query, key, value, None)
+        return jnp.square(output.astype(jnp.float32)).sum()
+
+    many, few = ((2, tokens, count, head_dim) for count in heads)
+    arrays = [placed(shape, dtype) for shape in (many, few, few)]
+    assert_compiles_with_the_kernels(
+        jax.value_and_grad(total, argnums=(0, 1, 2)), *arrays, placed((2,), jnp.int32)
+    )
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_the_scanned_decoder_with_splash_attention_and_its_gradient_compile(
+    placed, tiny_config, remat
+):
+    config = tiny_config("qwen3", hidden_size=256, head_dim=64)
+    layout = PrefixLayout(256, 3, 128)
+    params = jax.tree.map(
+        lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(lambda: random_params(config))
+    )
+
+    def total(params, tokens, prompt_lengths):
+        plan = prefix_plan(layout, prompt_lengths, "splash")
+        positions = layout.positions(prompt_lengths)
+        options = {"dtype": jnp.bfloat16, "remat": remat}
+        hidden, _ = forward(config, params, tokens, positions, plan, **options)
+        return jnp.square(hidden.astype(jnp.float32)).mean()
+
+    row = placed((2, 256 + 3 * 128), jnp.int32)
+    assert_compiles_with_the_kernels(
+        jax.value_and_grad(total), params, row, placed((2,), jnp.int32)
+    )
