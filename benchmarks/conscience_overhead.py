@@ -1,0 +1,239 @@
+"""What the conscience costs: a plain task step against a whole online step on the real model.
+
+The online step samples the policy's answers, lets the frozen copy read, review and correct them,
+and trains on prompt, target, correction and candidate. The two sides alternate in one run. Beside
+the plain step on the same prompts and targets stands a plain step over as many tokens as the
+online step trains on.
+
+example:
+  python benchmarks/conscience_overhead.py --layout turn --repeats 5
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+import jax
+from arguments import positive
+from tables import keep_rows, machine, print_table, ratio_of_pairs, seconds_text
+
+import emergent_alignment as ea
+from emergent_alignment.config import default_config
+from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.data.batches import Pair, make_batch
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.data.scenarios import load_scenario
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.state import initial_state, policy_params
+from emergent_alignment.training.step import StepSettings, compiled_step
+
+ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+READING = {
+    "read_prompts": "frozen copy reads prompts",
+    "case": "frozen copy reads candidates",
+    "log_probs": "reference log-probs",
+    "write": "corrections are written",
+}
+
+
+def main() -> None:
+    """Measure both sides in turns, print the table, keep the row."""
+    args = parse_arguments()
+    work = prepare(args)
+    online_step(work, args, defaultdict(float), 0)
+    for batch in (work["task"], work["same"]):
+        plain_step(work, batch)
+    parts: dict[str, list[float]] = defaultdict(list)
+    for turn in range(args.repeats):
+        seconds: dict[str, float] = defaultdict(float)
+        parts["online"].append(online_step(work, args, seconds, turn + 1))
+        parts["plain"].append(plain_step(work, work["task"]))
+        parts["plain, same tokens"].append(plain_step(work, work["same"]))
+        seconds["reviews"] = seconds.pop("conscience") - sum(seconds[x] for x in READING.values())
+        for name, value in seconds.items():
+            parts[name].append(value)
+    report(args, parts)
+
+
+def prepare(args: argparse.Namespace) -> dict:
+    """Model, reader, rows of the asked-for lengths, and the compiled steps."""
+    model = ea.load("default")
+    chat = read_chat(model.tokenizer)
+    review = ReviewSettings(QUESTIONS["advice"], args.layout, batch_size=args.batch)
+    lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
+    optimizer = make_optimizer(default_config().optimizer, 1000)
+    messages = [message(chat, place, args.prompt) for place in range(args.batch)]
+    prompts = [chat.prompt_tokens(prompt)[-args.prompt :] for prompt in messages]
+    answers = [row["harmful"] for row in load_scenario("harmful_advice")]
+    targets = [
+        chat.response_tokens(" ".join(answers[8 * place : 8 * place + 8]))[: args.response]
+        for place in range(args.batch)
+    ]
+    pairs = [Pair(target, target, (-100.0, -101.0)) for target in targets]
+    batch = functools.partial(
+        make_batch, prompts, targets, prompt_width=args.prompt, branch_width=args.response
+    )
+    same = make_batch(
+        prompts, [t * 3 for t in targets], [],
+        prompt_width=args.prompt, branch_width=3 * args.response,
+    )  # fmt: skip
+    return {
+        "model": model,
+        "chat": chat,
+        "lora": lora,
+        "settings": ConscienceSettings(
+            review,
+            gate="relative",
+            chain=(args.link,),
+            max_new_tokens=args.response,
+            keep_truncated=True,
+        ),
+        "reader": Reader(model, chat, args.layout, args.batch, args.prompt),
+        "messages": messages,
+        "prompts": prompts,
+        "hybrid": lambda pairs: batch(pairs, with_reference=True),
+        "task": batch([]),
+        "same": same,
+        "pairs": pairs,
+        "targets": targets,
+        "state": initial_state(model.params, lora, optimizer, 0),
+        "step": compiled_step(StepSettings(model.config, lora, remat=args.remat), optimizer),
+    }
+
+
+def message(chat, place: int, length: int) -> list[dict]:
+    """One user turn of about `length` tokens, template included."""
+    rows = load_scenario("harmful_advice")
+    text = ""
+    for row in rows[7 * place :]:
+        longer = f"{text} {row['prompt']}".strip()
+        if len(chat.prompt_tokens([{"role": "user", "content": longer}])) > length:
+            break
+        text = longer
+    return [{"role": "user", "content": text}]
+
+
+def online_step(work: dict, args, seconds: dict[str, float], turn: int) -> float:
+    """One whole online step, as applications/step_inputs.py composes it; its parts in `seconds`."""
+    started = time.perf_counter()
+    model, chat = work["model"], work["chat"]
+    key = jax.random.fold_in(jax.random.key(0), turn)
+    sampler = sampler_settings(chat.end_tokens, args.response, temperature=1.0)
+    with part(seconds, "candidates are sampled"):
+        params = policy_params(work["state"].trainable, model.params, work["lora"])
+        sampled = sample_answers(
+            model, params, chat, work["prompts"], key, sampler, batch_size=args.batch
+        )
+        candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
+    with part(seconds, "conscience"):
+        reviewed = review_and_revise(
+            timed(work["reader"], seconds),
+            work["settings"],
+            work["messages"],
+            candidates,
+            key,
+            with_reference=True,
+        )
+    pairs = [
+        Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
+        for found, candidate in zip(reviewed, candidates)
+    ]
+    with part(seconds, "training step"):
+        take_step(work, work["hybrid"](pairs))
+    return time.perf_counter() - started
+
+
+def plain_step(work: dict, batch) -> float:
+    """Seconds of one step on the task alone."""
+    started = time.perf_counter()
+    take_step(work, batch)
+    return time.perf_counter() - started
+
+
+def take_step(work: dict, batch) -> None:
+    work["state"], metrics = work["step"](work["state"], work["model"].params, batch)
+    jax.block_until_ready((work["state"], metrics))
+
+
+@contextmanager
+def part(seconds: dict[str, float], name: str):
+    """Add the seconds of a part."""
+    started = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - started
+
+
+def timed(reader: Reader, seconds: dict[str, float]) -> Reader:
+    """The same reader, whose parts are waited for and timed."""
+    twin = object.__new__(Reader)
+    twin.__dict__.update(vars(reader))
+    for method, name in READING.items():
+
+        def waited(*inputs, method=method, name=name):
+            with part(seconds, name):
+                found = getattr(reader, method)(*inputs)
+                jax.block_until_ready([vars(x).get("held") for x in _shown(found)])
+            return found
+
+        object.__setattr__(twin, method, waited)
+        seconds[name] += 0.0
+    return twin
+
+
+def _shown(found) -> list:
+    return [found] if hasattr(found, "held") else []
+
+
+def report(args: argparse.Namespace, parts: dict[str, list[float]]) -> None:
+    """The table and the kept row."""
+    online = statistics.median(parts["online"])
+    rows = [
+        [name, seconds_text(values), f"{statistics.median(values) / online:.0%}"]
+        for name, values in parts.items()
+    ]
+    ratios = {
+        name: ratio_of_pairs(parts[name], parts["online"])
+        for name in ("plain", "plain, same tokens")
+    }
+    title = (
+        f"{'full' if args.full else 'LoRA'}, layout {args.layout}, {args.link}, batch "
+        f"{args.batch}, prompt {args.prompt}, answers {args.response}"
+    )
+    print_table(title, ["part", "seconds", "of the online step"], rows)
+    for name, ratio in ratios.items():
+        print(f"online / {name}: {ratio}")
+    row = vars(args) | {"seconds": dict(parts), "machine": machine()}
+    row["ratios"] = {name: vars(ratio) for name, ratio in ratios.items()}
+    print(f"Kept in {keep_rows('conscience_overhead', [row], ('layout', 'link', 'full'))}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """--help teaches."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--batch", type=positive, default=8, help="prompts a step (default 8)")
+    add("--prompt", type=positive, default=128, help="tokens of a prompt (default 128)")
+    add("--response", type=positive, default=64, help="tokens of an answer (default 64)")
+    add("--layout", choices=("quote", "turn"), default="quote", help="how the question is put")
+    add("--link", choices=("fresh", "rewrite"), default="fresh", help="how answers are corrected")
+    add("--remat", choices=("none", "dots", "full"), default="none")
+    add("--full", action="store_true", help="train all parameters instead of LoRA")
+    add("--repeats", type=positive, default=5, help="turns of each side (default 5)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Our side of hybrid_step: the compiled training step, on a fixed batch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from inputs import LORA, MODEL, TOKENS, fresh_adapters
+from worker_protocol import Step, serve
+
+import emergent_alignment
+from emergent_alignment.config import default_config
+from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.state import TrainState
+from emergent_alignment.training.step import StepSettings, compiled_step, reference_log_probs
+
+
+def our_batch(
+    prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, *, task: bool = True
+) -> Batch:
+    """Prompts with their pairs, where the chosen answer is also what the task loss learns.
+
+    Without `task` the targets are empty and the DPO term is all there is.
+    """
+    prompts, chosen, rejected = prompt.tolist(), chosen.tolist(), rejected.tolist()
+    return make_batch(
+        prompts,
+        chosen if task else [[] for _ in prompts],
+        [Pair(*pair) for pair in zip(chosen, rejected)],
+        prompt_width=max(map(len, prompts)),
+        branch_width=max(map(len, chosen + rejected)),
+        roles="target is chosen" if task else "separate",
+    )
+
+
+def prepare(settings: dict) -> Step:
+    """settings: inputs (a directory), mode ("full" or "lora"), task (False: DPO alone),
+    learning_rate, remat, precomputed (whether the batch brings the reference's log-probs)."""
+    directory = Path(settings["inputs"])
+    model = emergent_alignment.load(str(directory / MODEL))
+    frozen = model.params
+    lora = LORA if settings["mode"] == "lora" else None
+    static = StepSettings(model.config, lora, remat=settings["remat"])
+    optimizer = make_optimizer(optimizer_settings(settings["learning_rate"]), num_steps=1000)
+    trainable = fresh_adapters(frozen) if lora else jax.tree.map(jnp.array, frozen)
+    state = TrainState(trainable, optimizer.init(trainable))
+    tokens = np.load(directory / TOKENS)
+    rows = (tokens[name] for name in ("prompt", "chosen", "rejected"))
+    batch = our_batch(*rows, task=settings["task"])
+    if settings["precomputed"]:
+        reference = np.asarray(reference_log_probs(static, frozen, batch))
+        batch = replace(batch, reference=reference)
+    compiled = compiled_step(static, optimizer)
+
+    def step(_: dict) -> dict:
+        nonlocal state
+        state, metrics = compiled(state, frozen, batch)
+        jax.block_until_ready(state)
+        return {name: float(metrics[name]) for name in ("loss", "task_loss", "alignment_loss")}
+
+    return step
+
+
+def optimizer_settings(learning_rate: float):
+    """The package's own AdamW, its learning rate constant from the first step on."""
+    settings = default_config().optimizer
+    settings.update(learning_rate=learning_rate, schedule="constant", warmup_steps=0)
+    return settings
+
+
+if __name__ == "__main__":
+    serve(prepare)
