@@ -14,6 +14,7 @@ import functools
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import jax
@@ -38,7 +39,7 @@ from emergent_alignment.training.step import StepSettings, compiled_step
 
 ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 
-
+# The reader's methods that are timed, and what their part is called.
 READING = {
     "read_prompts": "frozen copy reads prompts",
     "case": "frozen copy reads candidates",
@@ -138,7 +139,7 @@ def online_step(work: dict, args, seconds: dict[str, float], turn: int) -> float
         candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
     with part(seconds, "conscience"):
         reviewed = review_and_revise(
-            timed(work["reader"], seconds),
+            TimedReader(work["reader"], seconds),
             work["settings"],
             work["messages"],
             candidates,
@@ -174,25 +175,24 @@ def part(seconds: dict[str, float], name: str):
     seconds[name] += time.perf_counter() - started
 
 
-def timed(reader: Reader, seconds: dict[str, float]) -> Reader:
-    """The same reader, whose parts are waited for and timed."""
-    twin = object.__new__(Reader)
-    twin.__dict__.update(vars(reader))
-    for method, name in READING.items():
+class TimedReader:
+    """A reader whose parts are waited for and timed; all else is the reader's own."""
 
-        def waited(*inputs, method=method, name=name):
-            with part(seconds, name):
-                found = getattr(reader, method)(*inputs)
-                jax.block_until_ready([vars(x).get("held") for x in _shown(found)])
-            return found
+    def __init__(self, reader: Reader, seconds: dict[str, float]):
+        self._reader, self._seconds = reader, seconds
+        for name in READING.values():
+            seconds[name] += 0.0  # a part that is never asked for has a row too
 
-        object.__setattr__(twin, method, waited)
-        seconds[name] += 0.0
-    return twin
+    def __getattr__(self, name: str):
+        found = getattr(self._reader, name)
+        return functools.partial(self._waited, READING[name], found) if name in READING else found
 
-
-def _shown(found) -> list:
-    return [found] if hasattr(found, "held") else []
+    def _waited(self, name: str, method: Callable, *inputs):
+        with part(self._seconds, name):
+            found = method(*inputs)
+            # What was read stays on the device; everything else has arrived.
+            jax.block_until_ready(getattr(found, "held", None))
+        return found
 
 
 def report(args: argparse.Namespace, parts: dict[str, list[float]]) -> None:
