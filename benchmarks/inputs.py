@@ -74,16 +74,8 @@ def tiny_model() -> Model:
         num_heads=4,
         num_kv_heads=2,
         head_dim=16,
-        rope_theta=10_000.0,
-        rope_scaling=None,
         rms_norm_eps=1e-5,
         tie_embeddings=True,
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        layer_windows=None,
-        max_positions=2048,
     )
     # Larger than at initialisation: attention is then not uniform and mistakes show.
     params = jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 2 else leaf, random_params(config))

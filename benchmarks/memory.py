@@ -178,14 +178,8 @@ def qwen_config(vocabulary: int) -> ModelConfig:
         num_kv_heads=2,
         head_dim=64,
         rope_theta=1_000_000.0,
-        rope_scaling=None,
-        rms_norm_eps=1e-6,
         tie_embeddings=True,
         qkv_bias=True,
-        output_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        layer_windows=None,
         max_positions=32768,
     )
 

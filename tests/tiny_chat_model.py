@@ -53,16 +53,8 @@ def tiny_chat_config() -> ModelConfig:
         num_heads=4,
         num_kv_heads=2,
         head_dim=8,
-        rope_theta=10000.0,
-        rope_scaling=None,
         rms_norm_eps=1e-5,
         tie_embeddings=True,
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        layer_windows=None,
-        max_positions=2048,
     )
 
 

@@ -57,7 +57,10 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture of one decoder-only model; hashable, to be static in `jax.jit`."""
+    """The architecture of one decoder-only model; hashable, to be static in `jax.jit`.
+
+    The defaults are those of a plain Llama in transformers.
+    """
 
     family: str  # one of FAMILIES
     vocab_size: int  # rows of the embedding, which may be more than the tokenizer has tokens
@@ -67,18 +70,17 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    rope_theta: float
-    rope_scaling: RopeScaling | None
-    rms_norm_eps: float
-    tie_embeddings: bool
-    qkv_bias: bool
-    output_bias: bool  # of the attention's output projection
-    mlp_bias: bool
-    qk_norm: bool  # RMSNorm of each query and key head, before the rotation
-    layer_windows: (
-        tuple[int | None, ...] | None
-    )  # tokens a layer sees back, itself included; None: all
-    max_positions: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-6
+    tie_embeddings: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False  # of the attention's output projection
+    mlp_bias: bool = False
+    qk_norm: bool = False  # RMSNorm of each query and key head, before the rotation
+    # How many tokens each layer sees, the query's own included; None: all of them.
+    layer_windows: tuple[int | None, ...] | None = None
+    max_positions: int = 2048
 
     @classmethod
     def from_huggingface(cls, config: Any, *, where: str = "config.json") -> ModelConfig:

@@ -124,6 +124,13 @@ def test_llama_fields_are_read():
     )
 
 
+def test_the_defaults_are_a_plain_llama():
+    read = ModelConfig.from_huggingface(transformers.LlamaConfig())
+    sizes = "vocab_size hidden_size intermediate_size num_layers num_heads num_kv_heads head_dim"
+    given = {name: getattr(read, name) for name in sizes.split()}
+    assert ModelConfig("llama", **given) == read
+
+
 def test_families_differ_in_biases_norms_and_windows():
     qwen2, qwen3, mistral = (ModelConfig.from_huggingface(c) for c in (QWEN_2_5, QWEN_3, MISTRAL))
     assert (qwen2.qkv_bias, qwen2.output_bias, qwen2.qk_norm, qwen2.head_dim) == (

@@ -21,15 +21,7 @@ LLAMA = ModelConfig(
     num_heads=4,
     num_kv_heads=2,
     head_dim=6,
-    rope_theta=10000.0,
-    rope_scaling=None,
     rms_norm_eps=1e-5,
-    tie_embeddings=False,
-    qkv_bias=False,
-    output_bias=False,
-    mlp_bias=False,
-    qk_norm=False,
-    layer_windows=None,
     max_positions=128,
 )
 CONFIGS = {
