@@ -8,7 +8,7 @@ import emergent_alignment
 PACKAGE = Path(emergent_alignment.__file__).parent
 LAYERS = (
     "__init__ errors progress intervals config losses parallel models data generation conscience "
-    "training applications self_align evaluation cli __main__"
+    "training applications self_align evaluation planning cli __main__"
 ).split()
 
 

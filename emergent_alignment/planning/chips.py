@@ -1,0 +1,133 @@
+"""Data sheets of chips, and the topologies that can be planned for. Every figure says where it
+was read; a GPU host is known by its number of devices and their memory alone."""
+
+import importlib.metadata
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from emergent_alignment.errors import UserError
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip's data sheet.
+
+    hbm_bytes      what a program may use: the limit that libtpu's compiler names when a program
+                   is too large (libtpu 0.0.42.1); of a GPU, as the user says
+    peak_flops     bfloat16 FLOP/s; None where nothing was read
+    hbm_bandwidth  bytes/s
+    ici_bandwidth  bytes/s that a chip can send, over all its links to other chips together: the
+                   page's bidirectional figure, halved, or its bits, divided by 8
+    source         the page that peak and bandwidths were read from
+    """
+
+    name: str
+    hbm_bytes: int
+    peak_flops: float | None = None
+    hbm_bandwidth: float | None = None
+    ici_bandwidth: float | None = None
+    source: str | None = None
+
+
+# The stored v5e pages give 819 GB/s and, later, 800 GiB/s of HBM; v6e's 1640 and, later, 1600 GB/s.
+# The smaller figure stands here.
+_PAGES = "https://docs.cloud.google.com/tpu/docs"
+TPUS = {
+    "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 200e9, f"{_PAGES}/v5e"),
+    "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 600e9, f"{_PAGES}/v5p"),
+    "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1600e9, 400e9, f"{_PAGES}/v6e"),
+}
+_FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16".split()
+_DEEP = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8".split()
+SHAPES = {"v5e": _FLAT, "v5p": _DEEP, "v6e": _FLAT}
+_GPUS = re.compile(r"gpu:(\d+)x(\d+)GB")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is planned for: chips of one kind, and the devices to compile for.
+
+    compiled_for_cpu says that no compiler of the real device is at hand: sizes of arguments are
+    the real ones, temporaries are those of the same program compiled for as many CPU devices.
+    """
+
+    topology: str
+    chip: Chip
+    devices: list[Any]
+    compiled_for_cpu: bool = False
+
+
+def known_topologies() -> str:
+    """The list that an unknown one is answered with."""
+    listed = [f"{kind}:{' '.join(shapes)}" for kind, shapes in SHAPES.items()]
+    return "; ".join([*listed, "gpu:NxMGB for N devices of M GB, such as gpu:8x80GB"])
+
+
+def num_chips(topology: str) -> int:
+    """Raises UserError for an unknown topology."""
+    gpus = _GPUS.fullmatch(topology)
+    if gpus and int(gpus[1]) and int(gpus[2]):
+        return int(gpus[1])
+    kind, _, shape = topology.partition(":")
+    if shape not in SHAPES.get(kind, ()):
+        raise UserError(f"--topology {topology} is unknown; known: {known_topologies()}")
+    return math.prod(map(int, shape.split("x")))
+
+
+def prepare(topology: str) -> None:
+    """Set what must be set before JAX starts: no TPU is looked for, and there are as many CPU
+    devices as a GPU host has GPUs. Raises UserError for an unknown topology, and where libtpu is
+    missing or of another version than this jax's."""
+    count = num_chips(topology)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if topology.startswith("gpu"):
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", count)
+        return
+    require_libtpu()
+    # Without these libtpu asks a metadata server, which only machines with a TPU have, and says
+    # at length on stderr that there is none.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+
+
+def require_libtpu() -> None:
+    """Raise UserError unless the libtpu is there that jax's own `tpu` extra asks for. With a newer
+    one programs compile, but their text cannot be read."""
+    from packaging.requirements import Requirement
+
+    asked = [Requirement(line) for line in importlib.metadata.requires("jax") or ()]
+    wanted = next(r for r in asked if r.name == "libtpu" and r.marker.evaluate({"extra": "tpu"}))
+    command = f"pip install 'libtpu{wanted.specifier}'"
+    try:
+        found = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(f"--topology needs the libtpu package: {command}") from None
+    if not wanted.specifier.contains(found):
+        jax_version = importlib.metadata.version("jax")
+        raise UserError(f"libtpu {found} does not belong to jax {jax_version}: {command}")
+
+
+def target_of(topology: str) -> Target:
+    """The chips of a topology, after `prepare`."""
+    import jax
+    from jax.experimental import topologies
+
+    count = num_chips(topology)
+    gpus = _GPUS.fullmatch(topology)
+    if gpus:
+        chip = Chip(f"GPU with {gpus[2]} GB", int(gpus[2]) * 10**9)
+        return Target(topology, chip, jax.devices("cpu")[:count], compiled_for_cpu=True)
+    kind = topology.partition(":")[0]
+    # libtpu knows whole boards; a single chip is one of them.
+    name = topology if count > 1 else f"{kind}:2x2"
+    devices = topologies.get_topology_desc(name, "tpu").devices
+    return Target(topology, TPUS[kind], list(devices)[:count])
