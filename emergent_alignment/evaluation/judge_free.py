@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
-from emergent_alignment.data.batches import bucket, make_batch, tokenize
+from emergent_alignment.data.batches import bucket, pad_rows, tokenize
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
+from emergent_alignment.generation.reading import answer_log_probs, prefill
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.intervals import Interval, mean_interval, share_interval
 from emergent_alignment.models.model import Model
-from emergent_alignment.training.step import StepSettings, branch_log_probs, branch_masks
 
 Progress = Callable[[int, int], None]
 
@@ -30,14 +30,6 @@ class Limits:
     batch_size: int
 
 
-@jax.jit
-def _summed(log_probs, masks):
-    return (log_probs * masks).sum(-1)
-
-
-_branch_log_probs = jax.jit(branch_log_probs, static_argnums=0)
-
-
 def response_log_probs(
     model: Model,
     params: dict,
@@ -49,31 +41,27 @@ def response_log_probs(
 ) -> np.ndarray:
     """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
     a prompt's responses in one row. Every prompt has the same number of responses."""
-    settings = StepSettings(model.config, None, model.dtype)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found = np.zeros((len(prompts), len(responses[0])), np.float32)
-    longest = max(len(tokens) for row in responses for tokens in row)
-    width = bucket(longest, limits.bucket, 1 << 30)
+    width = _width([tokens for row in responses for tokens in row], limits)
     for start in range(0, len(order), limits.batch_size):
         rows = order[start : start + limits.batch_size]
-        padded = rows + [rows[-1]] * (limits.batch_size - len(rows))
-        longest_prompt = max(len(prompts[i]) for i in padded)
-        batch = make_batch(
-            [prompts[i] for i in padded],
-            [responses[i][0] for i in padded],
-            [],
-            prompt_width=bucket(longest_prompt, limits.bucket, 1 << 30),
-            branch_width=width,
+        # The last batch repeats its last row: every batch has the same shape.
+        filled = rows + [rows[-1]] * (limits.batch_size - len(rows))
+        asked = [prompts[i] for i in filled]
+        prompt_tokens, prompt_lengths = pad_rows(asked, _width(asked, limits))
+        read = prefill(model.config, params, prompt_tokens, prompt_lengths, dtype=model.dtype)
+        tokens, lengths = pad_rows([answer for i in filled for answer in responses[i]], width)
+        shape = (len(filled), found.shape[1])
+        log_probs, _ = answer_log_probs(
+            model.config,
+            params,
+            read,
+            tokens.reshape(*shape, width),
+            lengths.reshape(shape),
+            dtype=model.dtype,
         )
-        branches = np.zeros((len(padded), found.shape[1], width), np.int32)
-        lengths = np.zeros(branches.shape[:2], np.int32)
-        for place, i in enumerate(padded):
-            for branch, tokens in enumerate(responses[i]):
-                branches[place, branch, : len(tokens)] = tokens
-                lengths[place, branch] = len(tokens)
-        batch = replace(batch, branches=branches, branch_lengths=lengths)
-        log_probs = _branch_log_probs(settings, params, batch)
-        found[rows] = np.asarray(_summed(log_probs, branch_masks(batch)))[: len(rows)]
+        found[rows] = np.asarray(log_probs)[: len(rows)]
         progress(start + len(rows), len(order))
     return found
 
@@ -214,3 +202,8 @@ def kl_to_frozen(
     policy = np.array([answer.log_probs.sum() for answer in answers])
     mean_tokens = np.mean([len(answer.tokens) for answer in answers])
     return mean_interval((policy - base) / mean_tokens)
+
+
+def _width(rows: list[list[int]], limits: Limits) -> int:
+    """The bucket that holds the longest row."""
+    return bucket(max(map(len, rows)), limits.bucket, 1 << 30)
