@@ -7,11 +7,12 @@ ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test parity plan notebooks slow lint environment help
+.PHONY: quickstart test meshes parity plan notebooks slow lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
 	@echo "make test        the fast tests, and the linter"
+	@echo "make meshes      the training step on every mesh of 8 CPU devices"
 	@echo "make slow        real processes: kill and resume, the command line, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
@@ -49,6 +50,10 @@ lint: $(VENV)/.installed
 
 test: lint
 	$(VENV)/bin/pytest -n 2 --dist worksteal
+	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m "not grid" tests/parallel
+
+meshes: $(VENV)/.installed
+	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
 
 slow: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from emergent_alignment.losses import token_log_probs
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import unembedding
+from emergent_alignment.models.model import answer_log_probs as model_log_probs
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,12 @@ def answer_log_probs(
     hidden, block = read(config, params, answers, lengths, starts, prompts.context, dtype=dtype)
     first = jnp.broadcast_to(prompts.last[:, None, None], (batch, branches, 1, hidden.shape[-1]))
     predicting = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
-    log_probs = token_log_probs(
+    log_probs = model_log_probs(
+        params,
         predicting.reshape(batch, branches * size, -1),
-        unembedding(params, dtype),
         answers.reshape(batch, -1),
         chunk_size=chunk_size,
+        dtype=dtype,
     ).reshape(answers.shape)
     true = jnp.arange(size) < lengths[..., None]
     return jnp.where(true, log_probs, 0.0).sum(-1), block

@@ -13,8 +13,10 @@ from jaxtyping import Array, Float, Int
 from emergent_alignment.models.attention import AttentionPlan, attend, sees
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import forward
+from emergent_alignment.parallel.sharding import constrain
 
 EMPTY = jnp.iinfo(jnp.int32).max
+AXES = ("layers", "batch", None, None, "kv_heads", None)  # of keys and values
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ def empty_block(
 ) -> Block:
     """A block whose slots nobody can see yet."""
     shape = (config.num_layers, batch, branches, slots, config.num_kv_heads, config.head_dim)
-    positions = jnp.full((batch, branches, slots), EMPTY)
-    return Block(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), positions)
+    positions = constrain(jnp.full((batch, branches, slots), EMPTY), "batch", None, None)
+    keys, values = (constrain(jnp.zeros(shape, dtype), *AXES) for _ in range(2))
+    return Block(keys, values, positions)
 
 
 def read(

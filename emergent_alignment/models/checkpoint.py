@@ -5,6 +5,7 @@ The GGUF source is in `gguf_file.py`. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ from emergent_alignment.models.config import ModelConfig
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-Place = Callable[[names.Path, np.ndarray], jax.Array]
+Index = tuple[slice, ...]
+# place(path, shape, read): puts a leaf on devices; read(index) gives any part of it.
+Place = Callable[[names.Path, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
 
 _FLOATS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16))
 
@@ -40,8 +43,8 @@ class TensorSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
 
-    def read(self, name: str) -> np.ndarray:
-        """One whole tensor, in a floating dtype."""
+    def read(self, name: str, part: Index) -> np.ndarray:
+        """A part of one tensor, in a floating dtype; no more of it is read where that can be."""
 
 
 def read_parameters(
@@ -56,7 +59,8 @@ def read_parameters(
         source: the tensors.
         config: says which tensors there must be, and their shapes.
         dtype: of every parameter, whatever the files hold.
-        place: puts a leaf on devices, given its path; by default on JAX's default device.
+        place: puts a leaf on devices, reading what it needs of it; by default the whole leaf,
+            on JAX's default device.
 
     Returns:
         A nested dict of jax arrays.
@@ -69,11 +73,9 @@ def read_parameters(
     shapes = names.parameter_shapes(config)
     leaves = {}
     for path, name in names.tensor_names(config).items():
-        leaf = _read_leaf(source, name, shapes[path], np.dtype(dtype))
-        placed = jax.device_put(leaf) if place is None else place(path, leaf)
+        read = functools.partial(_read_leaf, source, name, shapes[path], np.dtype(dtype))
         # Transfers are asynchronous: without waiting, two leaves would lie in host memory.
-        leaves[path] = jax.block_until_ready(placed)
-        del leaf
+        leaves[path] = jax.block_until_ready((place or _place_whole)(path, shapes[path], read))
     return traverse_util.unflatten_dict(leaves)
 
 
@@ -121,15 +123,25 @@ def _ignorable(name: str, config: ModelConfig) -> bool:
     return tied_copy or name.endswith("rotary_emb.inv_freq")
 
 
+def _place_whole(path: names.Path, shape: tuple[int, ...], read: Callable) -> jax.Array:
+    return jax.device_put(read(tuple(slice(0, size) for size in shape)))
+
+
 def _read_leaf(
-    source: TensorSource, name: names.TensorName, shape: tuple[int, ...], dtype: np.dtype
+    source: TensorSource,
+    name: names.TensorName,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    index: Index,
 ) -> np.ndarray:
-    """One leaf in `dtype`, assembled from its layers' tensors: shape [L, …] if stacked."""
-    leaf = np.empty(shape, dtype)
-    rows = leaf if name.stacked else leaf[None]
-    for layer, row in enumerate(rows):
+    """A part of one leaf in `dtype`, assembled from its layers' tensors: [L, …] if stacked."""
+    spans = [range(size)[cut] for size, cut in zip(shape, index)]
+    leaf = np.empty([len(span) for span in spans], dtype)
+    layers, rows = (spans.pop(0), leaf) if name.stacked else ([0], leaf[None])
+    part = tuple(slice(span.start, span.stop) for span in spans)
+    for layer, row in zip(layers, rows):
         file_name = name.huggingface.format(layer=layer)
-        tensor = source.read(file_name)
+        tensor = source.read(file_name, part[::-1] if name.transposed else part)
         if tensor.dtype not in _FLOATS:
             raise UserError(
                 f"{source.where(file_name)}: tensor {file_name} holds {tensor.dtype} numbers, so"
@@ -174,15 +186,15 @@ class SafetensorsSource:
         """The shape of a tensor, read from its shard's header."""
         return tuple(self._opened[self._file_of[name]].get_slice(name).get_shape())
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype it is stored in.
+    def read(self, name: str, part: Index) -> np.ndarray:
+        """A part of one tensor, in the dtype it is stored in; only that is read from the disk.
 
         Raises:
             UserError: when the shard cannot be read, or holds a number format numpy does not know.
         """
         path = self._file_of[name]
         try:
-            return self._opened[path].get_tensor(name)
+            return self._opened[path].get_slice(name)[part]
         except (SafetensorError, OSError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: tensor {name} cannot be read ({_one_line(error)}). Download this file"

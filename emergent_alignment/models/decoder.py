@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from emergent_alignment.models.attention import AttentionPlan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.rope import rope_frequencies
+from emergent_alignment.parallel.sharding import constrain
 
 REMAT_POLICIES = {
     "none": None,
@@ -111,11 +112,14 @@ class Layer(nnx.Module):
             query = rms_norm(query, self.query_norm[...], epsilon)
             key = rms_norm(key, self.key_norm[...], epsilon)
         query, key = rotate(query, angles), rotate(key, angles)
+        query = constrain(query, "batch", None, "heads", None)
+        key, value = (constrain(x, "batch", None, "kv_heads", None) for x in (key, value))
         mixed, carry = plan(index, query, key, value, carry, window)
         x = x + self.output(mixed.reshape(*x.shape[:2], -1), adapter("output"))
         normed = rms_norm(x, self.mlp_norm[...], epsilon)
         inner = jax.nn.silu(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
-        return x + self.down(inner, adapter("down")), carry
+        x = x + self.down(inner, adapter("down"))
+        return constrain(x, "batch", None, "width"), carry
 
 
 class Decoder(nnx.Module):
@@ -151,7 +155,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "batch tokens width"], Any]:
         """Final hidden states (after the last norm) and the plan's carry after all layers."""
         config = self.config
-        x = self.embedding[...].astype(dtype)[tokens]
+        x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
         angles = rope_angles(config, positions)
         graph, stacked = nnx.split(self.layers)
         windows = None

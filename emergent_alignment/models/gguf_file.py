@@ -178,8 +178,8 @@ class GGUFFile:
         """The shape of a tensor in Hugging Face's order, which is the reverse of GGUF's."""
         return tuple(int(size) for size in reversed(self._tensors[self._name_of[name]].shape))
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, dequantised to float32, in Hugging Face's layout.
+    def read(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
+        """A part of one tensor, dequantised (whole) to float32, in Hugging Face's layout.
 
         Raises:
             UserError: for a quantisation that the `gguf` package cannot undo.
@@ -188,8 +188,8 @@ class GGUFFile:
         tensor = self._dequantized(gguf_name)
         if self.architecture == "llama" and re.search(r"\.attn_[qk]\.", gguf_name):
             heads = self.config.num_heads if ".attn_q." in gguf_name else self.config.num_kv_heads
-            return _unpermuted(tensor, heads)
-        return tensor
+            tensor = _unpermuted(tensor, heads)
+        return tensor[part]
 
     def _dequantized(self, gguf_name: str) -> np.ndarray:
         tensor = self._tensors[gguf_name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def read_model(
     *,
     dtype: Any,
     chat_template: Path | str | None = None,
+    check: Callable[[ModelConfig], None] = lambda config: None,
     place: Place | None = None,
 ) -> tuple[ModelConfig, dict[str, Any], PreTrainedTokenizerBase]:
     """Everything a model consists of.
@@ -40,7 +42,8 @@ def read_model(
         path_or_id: a directory with safetensors, a .gguf file, a hub id, or "default".
         dtype: of the parameters.
         chat_template: a Jinja file, or a template's text, in place of the model's own.
-        place: puts a parameter on devices, given its path in the tree; by default on JAX's own.
+        check: called with the config before anything large is read; may raise UserError.
+        place: puts a parameter on devices (see `read_parameters`); by default on JAX's own.
 
     Returns:
         The config, the parameter tree of `models/names.py`, and the tokenizer.
@@ -56,6 +59,7 @@ def read_model(
         where = path / "config.json"
         config = ModelConfig.from_huggingface(read_json(where), where=str(where))
         source, tokenizer_source = SafetensorsSource(path), path
+    check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.
     tokenizer = load_tokenizer(tokenizer_source, chat_template=chat_template)
     largest = max(tokenizer.get_vocab().values(), default=0)

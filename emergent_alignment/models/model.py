@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.losses import token_log_probs
 from emergent_alignment.models.attention import AttentionPlan, causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
@@ -21,6 +22,8 @@ from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.frozen import dequantised, is_int8
 from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
+from emergent_alignment.models.placement import check_mesh, read_shards
+from emergent_alignment.parallel.sharding import over_rows
 
 
 @functools.lru_cache(maxsize=32)
@@ -48,6 +51,24 @@ def forward(
     module = nnx.merge(graph, state)
     adapters = params.get("adapters")
     return module(tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat)
+
+
+def answer_log_probs(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    targets: Int[Array, "batch tokens"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens"]:
+    """losses.token_log_probs of the model's vocabulary. On a mesh each shard of rows takes its
+    own tokens through it, `chunk_size` at a time, and the gradients of the unembedding are
+    added up once, not for each chunk."""
+
+    def of_shard(matrix, hidden, targets):
+        return token_log_probs(hidden, matrix, targets, chunk_size=chunk_size)
+
+    return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
 
 
 def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "width vocabulary"]:
@@ -129,18 +150,17 @@ def load(
 
     `dtype` is the compute dtype; parameters are held in `param_dtype` (default: the same).
     `chat_template` is a Jinja template, or the path of one, for tokenizers without their own.
-    With a `mesh`, every device of it holds the parameters whole.
-    Raises UserError with one line where the model cannot be read.
+    With a `mesh` (parallel/mesh.py) each device holds its part, and each host reads no more than
+    its devices' parts; compute under `jax.set_mesh(mesh)`, so that activations are cut, too.
+    Raises UserError with one line where the model cannot be read, or the mesh does not fit it.
     """
-    place = None
-    if mesh is not None:
-        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-        def place(path, leaf):
-            return jax.device_put(leaf, everywhere)
-
+    place = None if mesh is None else functools.partial(read_shards, mesh)
     config, params, tokenizer = read_model(
-        path_or_id, dtype=param_dtype or dtype, chat_template=chat_template, place=place
+        path_or_id,
+        dtype=param_dtype or dtype,
+        chat_template=chat_template,
+        check=functools.partial(check_mesh, mesh),
+        place=place,
     )
     return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
 

@@ -38,6 +38,16 @@ PROJECTIONS = {  # our name: (Hugging Face module, GGUF name)
     "down": ("mlp.down_proj", "ffn_down"),
 }
 
+PROJECTION_AXES = {  # logical axes of the kernels' two sides (parallel/sharding.py)
+    "query": ("embed", "heads"),
+    "key": ("embed", "kv_heads"),
+    "value": ("embed", "kv_heads"),
+    "output": ("heads", "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+}
+
 _NORMS = {
     "attention_norm": ("input_layernorm", "attn_norm"),
     "mlp_norm": ("post_attention_layernorm", "ffn_norm"),
@@ -106,6 +116,26 @@ def parameter_shapes(config: ModelConfig) -> dict[Path, tuple[int, ...]]:
     if not config.tie_embeddings:
         shapes[("unembedding",)] = (hidden, config.vocab_size)
     return shapes
+
+
+def parameter_axes(path: Path) -> tuple[str, ...]:
+    """The logical axes of a leaf of the parameter tree, or of a tree of adapters."""
+    *_, name = path
+    if name == "embedding":
+        return "vocab", "embed"
+    if name == "unembedding":
+        return "embed", "vocab"
+    if name.endswith("norm"):
+        return ("width",) if name == "final_norm" else ("layers", "width")
+    inputs, outputs = PROJECTION_AXES[path[-2]]
+    axes = {
+        "kernel": (inputs, outputs),
+        "bias": (outputs,),
+        "scale": (outputs,),
+        "a": (inputs, "rank"),
+        "b": ("rank", outputs),
+    }
+    return "layers", *axes[name]
 
 
 def tensor_names(config: ModelConfig) -> dict[Path, TensorName]:

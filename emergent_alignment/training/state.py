@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters
+from emergent_alignment.models.placement import shardings_of
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,27 @@ jax.tree_util.register_dataclass(TrainState)
 
 
 def initial_state(
-    params: dict, lora: LoraConfig | None, optimizer: optax.GradientTransformation, seed: int
+    params: dict,
+    lora: LoraConfig | None,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays)."""
-    if lora is not None:
-        trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
-    else:
-        trainable = jax.tree.map(jnp.array, params)
-    return TrainState(trainable, optimizer.init(trainable))
+    """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays), and
+    fresh moments; on a mesh all of it lies as the parameters do."""
+
+    def fresh(params: dict) -> TrainState:
+        if lora is not None:
+            trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
+        else:
+            trainable = jax.tree.map(jnp.copy, params)
+        return TrainState(trainable, optimizer.init(trainable))
+
+    if mesh is None:
+        return jax.jit(fresh)(params)
+    state = jax.eval_shape(fresh, params)
+    placed = shardings_of(mesh, state, like=state.trainable)
+    return jax.jit(fresh, out_shardings=placed)(params)
 
 
 def policy_params(trainable: Any, frozen: dict, lora: LoraConfig | None) -> dict:
@@ -55,6 +70,12 @@ def fingerprint(params: Any) -> str:
 @jax.jit
 def _bit_sums(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32).reshape(-1)
-    place = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2_654_435_761) + 1
+    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+    # Each element's place in row-major order, without making one row of a leaf that is cut.
+    place, stride = jnp.zeros_like(bits), 1
+    for axis in reversed(range(leaf.ndim)):
+        step = jnp.uint32(stride % (1 << 32))
+        place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * step
+        stride *= leaf.shape[axis]
+    place = place * jnp.uint32(2_654_435_761) + 1
     return bits.sum(dtype=jnp.uint32), ((bits ^ (bits >> 15)) * place).sum(dtype=jnp.uint32)

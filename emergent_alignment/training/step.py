@@ -12,14 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import Batch
-from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss, token_log_probs
+from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss
 from emergent_alignment.models.attention import Implementation, PrefixLayout, prefix_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.model import forward, unembedding
+from emergent_alignment.models.model import answer_log_probs, forward
+from emergent_alignment.models.placement import shardings_of
+from emergent_alignment.parallel.sharding import constrain, sharding
 from emergent_alignment.training.state import TrainState, policy_params
 
 
@@ -72,11 +75,12 @@ def branch_log_probs(
     first = jnp.broadcast_to(first[:, None], (rows, branches, 1, hidden.shape[-1]))
     own = hidden[:, size:].reshape(rows, branches, length, -1)
     predicting = jnp.concatenate([first, own[:, :, :-1]], axis=2)
-    log_probs = token_log_probs(
+    log_probs = answer_log_probs(
+        params,
         predicting.reshape(rows, branches * length, -1),
-        unembedding(params, settings.dtype),
         batch.branches.reshape(rows, -1),
         chunk_size=settings.chunk_size,
+        dtype=settings.dtype,
     )
     return log_probs.reshape(rows, branches, length)
 
@@ -154,7 +158,7 @@ def loss_and_gradients(
 
     if settings.accumulation == 1:
         return one(batch)
-    parts = jax.tree.map(lambda x: x.reshape(settings.accumulation, -1, *x.shape[1:]), batch)
+    parts = jax.tree.map(functools.partial(_microbatches, settings.accumulation), batch)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, one(part)), None
@@ -164,6 +168,13 @@ def loss_and_gradients(
         jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts)),
     )
     return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _microbatches(count: int, x: Array) -> Array:
+    """[rows, …] as [count, rows / count, …], every count-th row together: so each shard's own
+    rows are spread over all microbatches."""
+    parts = x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+    return constrain(parts, None, "batch", *(None,) * (x.ndim - 1))
 
 
 def train_step(
@@ -188,7 +199,32 @@ def train_step(
 
 
 def compiled_step(
-    settings: StepSettings, optimizer: optax.GradientTransformation
+    settings: StepSettings,
+    optimizer: optax.GradientTransformation,
+    placed: tuple[TrainState, dict] | None = None,
 ) -> Callable[[TrainState, dict, Batch], tuple[TrainState, dict]]:
-    """`train_step` jitted; the state is donated, the frozen parameters never are."""
-    return jax.jit(functools.partial(train_step, settings, optimizer), donate_argnums=0)
+    """`train_step` jitted; the state is donated, the frozen parameters never are.
+
+    On a mesh `placed` holds the shardings of (state, frozen), see `step_shardings`; batches are
+    cut by rows, and the step is called where that mesh is in force.
+    """
+    step = functools.partial(train_step, settings, optimizer)
+    if placed is None:
+        return jax.jit(step, donate_argnums=0)
+    mesh = jax.tree.leaves(placed)[0].mesh
+    rows, everywhere = sharding(mesh, ("batch",)), sharding(mesh, ())
+    return jax.jit(
+        step,
+        in_shardings=(*placed, rows),
+        out_shardings=(placed[0], everywhere),
+        donate_argnums=0,
+    )
+
+
+def step_shardings(
+    mesh: Mesh | None, state: TrainState, frozen: dict
+) -> tuple[TrainState, dict] | None:
+    """Where a state and the frozen parameters (or their shapes) lie on a mesh; None without."""
+    if mesh is None:
+        return None
+    return shardings_of(mesh, state, like=state.trainable), shardings_of(mesh, frozen)

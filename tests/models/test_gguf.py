@@ -197,8 +197,10 @@ def test_query_rows_are_not_permuted_for_qwen(gguf_file):
     path, params = gguf_file(config)
     stored = gguf_tensors(config, params)["blk.0.attn_q.weight"]
     np.testing.assert_array_equal(stored.T, params["layers"]["query"]["kernel"][0])
-    file = GGUFFile(path)
-    np.testing.assert_array_equal(file.read("model.layers.0.self_attn.q_proj.weight"), stored)
+    read = GGUFFile(path).read
+    np.testing.assert_array_equal(
+        read("model.layers.0.self_attn.q_proj.weight", (slice(None), slice(None))), stored
+    )
 
 
 def test_byte_tokenizer_metadata_fits_the_tiny_vocabulary():

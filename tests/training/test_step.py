@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from random_batches import assert_trees_close, random_batch
 from walk_jaxpr import array_shapes
 
-from emergent_alignment.data.batches import ROLES, Batch
+from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import (
@@ -22,21 +23,6 @@ from emergent_alignment.training.step import (
 from emergent_alignment.training.step import loss_and_gradients as traced_loss_and_gradients
 
 loss_and_gradients = jax.jit(traced_loss_and_gradients, static_argnums=0)
-
-
-def random_batch(rows=8, prompt=7, branches=3, branch=6, seed=0, vocabulary=96) -> Batch:
-    """Uneven lengths, some rows without a pair."""
-    draw = np.random.default_rng(seed)
-    batch = Batch(
-        draw.integers(0, vocabulary, (rows, prompt)).astype(np.int32),
-        draw.integers(1, prompt + 1, rows).astype(np.int32),
-        draw.integers(0, vocabulary, (rows, branches, branch)).astype(np.int32),
-        draw.integers(1, branch + 1, (rows, branches)).astype(np.int32),
-        draw.random(rows) < 0.6,
-        None,
-        ROLES["task" if branches == 1 else "separate"],
-    )
-    return jax.tree.map(jnp.asarray, batch)
 
 
 @pytest.fixture
@@ -55,15 +41,6 @@ def adapters(settings, frozen):
     fresh = init_adapters(frozen, settings.lora, jax.random.key(1))
     noise = np.random.default_rng(5)
     return jax.tree.map(lambda x: x + 0.05 * noise.standard_normal(x.shape), fresh)
-
-
-def assert_trees_close(ours, theirs, tolerance):
-    for (path, left), right in zip(
-        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        np.testing.assert_allclose(
-            left, right, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path)
-        )
 
 
 @pytest.mark.parametrize("full", [False, True])

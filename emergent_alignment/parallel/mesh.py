@@ -1,0 +1,81 @@
+"""The device mesh: axes data, fsdp and tensor, and which mesh is in force.
+
+A mesh of one device is no mesh: nothing is then placed or constrained.
+"""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from emergent_alignment.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
+    """Sizes of all axes; one of `wanted` may be -1 and takes the devices that are left. Raises
+    UserError where the sizes do not multiply to the number of devices."""
+    sizes = {axis: int(wanted.get(axis, 1)) for axis in AXES}
+    text = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    filled = [axis for axis, size in sizes.items() if size == -1]
+    wrong = [axis for axis, size in sizes.items() if size < 1 and size != -1]
+    if wrong or len(filled) > 1 or wanted.keys() - set(AXES):
+        raise UserError(
+            f"config.mesh ({text}): axes are {', '.join(AXES)}, sizes are 1 or more, and one of "
+            "them may be -1, which takes the devices that are left"
+        )
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if filled and num_devices % fixed == 0:
+        return sizes | {filled[0]: num_devices // fixed}
+    if not filled and fixed == num_devices:
+        return sizes
+    near = nearest_sizes(sizes, num_devices)
+    raise UserError(
+        f"config.mesh ({text}) does not fill {num_devices} "
+        f"device{'s' if num_devices > 1 else ''}; "
+        f"{', '.join(f'{axis}={size}' for axis, size in near.items())} would"
+    )
+
+
+def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
+    """The mesh of `num_devices` whose sizes differ least from those asked for, by ratio."""
+
+    def distance(found: dict[str, int]) -> float:
+        return sum(abs(math.log(found[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
+
+    divisors = [d for d in range(1, num_devices + 1) if num_devices % d == 0]
+    meshes = [
+        dict(zip(AXES, (num_devices // (fsdp * tensor), fsdp, tensor)))
+        for tensor in divisors
+        for fsdp in divisors
+        if num_devices % (fsdp * tensor) == 0
+    ]
+    return min(meshes, key=distance)
+
+
+def make_mesh(
+    wanted: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+) -> Mesh | None:
+    """A mesh with the axes data, fsdp and tensor over all devices (or those given), neighbours
+    on the interconnect side by side; None for a single device. Raises UserError as mesh_sizes."""
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = mesh_sizes(wanted, len(devices))
+    if len(devices) == 1:
+        return None
+    shape = tuple(sizes[axis] for axis in AXES)
+    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def in_force(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+    """`with in_force(mesh):` rows that are placed there, and activations of what is compiled
+    there, are sharded over the mesh (jax.set_mesh); None changes nothing."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def current_mesh() -> Mesh | None:
+    """The mesh in force, outside of compiled functions."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
