@@ -1,9 +1,10 @@
 """What the conscience costs: a plain task step against a whole online step on the real model.
 
 The online step samples the policy's answers, lets the frozen copy read, review and correct them,
-and trains on prompt, target, correction and candidate. The two sides alternate in one run. Beside
-the plain step on the same prompts and targets stands a plain step over as many tokens as the
-online step trains on.
+and trains on prompt, target, correction and candidate. Two plain task steps take turns with it:
+"plain, same tokens" trains on as many tokens as the online step trains on (the prompts, and targets
+as long as target, correction and candidate together), "plain" on the prompts and targets alone.
+Beside seconds stands processor time, which other programs disturb less.
 
 example:
   python benchmarks/conscience_overhead.py --layout turn --repeats 5
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 
 import jax
+import numpy as np
 from arguments import positive
 from tables import keep_rows, machine, print_table, ratio_of_pairs, seconds_text
 
@@ -39,6 +41,8 @@ from emergent_alignment.training.step import StepSettings, compiled_step
 
 ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 
+Times = dict[str, np.ndarray]  # {part: [seconds, processor seconds]}
+
 # The reader's methods that are timed, and what their part is called.
 READING = {
     "read_prompts": "frozen copy reads prompts",
@@ -52,12 +56,12 @@ def main() -> None:
     """Measure both sides in turns, print the table, keep the row."""
     args = parse_arguments()
     work = prepare(args)
-    online_step(work, args, defaultdict(float), 0)
+    online_step(work, args, no_time(), 0)
     for batch in (work["task"], work["same"]):
         plain_step(work, batch)
-    parts: dict[str, list[float]] = defaultdict(list)
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for turn in range(args.repeats):
-        seconds: dict[str, float] = defaultdict(float)
+        seconds = no_time()
         parts["online"].append(online_step(work, args, seconds, turn + 1))
         parts["plain"].append(plain_step(work, work["task"]))
         parts["plain, same tokens"].append(plain_step(work, work["same"]))
@@ -125,9 +129,9 @@ def message(chat, place: int, length: int) -> list[dict]:
     return [{"role": "user", "content": text}]
 
 
-def online_step(work: dict, args, seconds: dict[str, float], turn: int) -> float:
+def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
     """One whole online step, as applications/step_inputs.py composes it; its parts in `seconds`."""
-    started = time.perf_counter()
+    started = clock()
     model, chat = work["model"], work["chat"]
     key = jax.random.fold_in(jax.random.key(0), turn)
     sampler = sampler_settings(chat.end_tokens, args.response, temperature=1.0)
@@ -152,14 +156,23 @@ def online_step(work: dict, args, seconds: dict[str, float], turn: int) -> float
     ]
     with part(seconds, "training step"):
         take_step(work, work["hybrid"](pairs))
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def plain_step(work: dict, batch) -> float:
-    """Seconds of one step on the task alone."""
-    started = time.perf_counter()
+def no_time() -> Times:
+    return defaultdict(lambda: np.zeros(2))
+
+
+def clock() -> np.ndarray:
+    """Now: [seconds, seconds of all threads of this process]."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def plain_step(work: dict, batch) -> np.ndarray:
+    """What one step on the task alone takes."""
+    started = clock()
     take_step(work, batch)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def take_step(work: dict, batch) -> None:
@@ -168,20 +181,20 @@ def take_step(work: dict, batch) -> None:
 
 
 @contextmanager
-def part(seconds: dict[str, float], name: str):
-    """Add the seconds of a part."""
-    started = time.perf_counter()
+def part(seconds: Times, name: str):
+    """Add what a part takes."""
+    started = clock()
     yield
-    seconds[name] += time.perf_counter() - started
+    seconds[name] = seconds[name] + clock() - started
 
 
 class TimedReader:
     """A reader whose parts are waited for and timed; all else is the reader's own."""
 
-    def __init__(self, reader: Reader, seconds: dict[str, float]):
+    def __init__(self, reader: Reader, seconds: Times):
         self._reader, self._seconds = reader, seconds
         for name in READING.values():
-            seconds[name] += 0.0  # a part that is never asked for has a row too
+            seconds[name] = np.zeros(2)  # a part that is never asked for has a row too
 
     def __getattr__(self, name: str):
         found = getattr(self._reader, name)
@@ -195,26 +208,33 @@ class TimedReader:
         return found
 
 
-def report(args: argparse.Namespace, parts: dict[str, list[float]]) -> None:
+def report(args: argparse.Namespace, parts: dict[str, list[np.ndarray]]) -> None:
     """The table and the kept row."""
-    online = statistics.median(parts["online"])
+    wall, processor = (
+        {name: [float(took[place]) for took in values] for name, values in parts.items()}
+        for place in range(2)
+    )
+    online = statistics.median(wall["online"])
     rows = [
-        [name, seconds_text(values), f"{statistics.median(values) / online:.0%}"]
-        for name, values in parts.items()
+        [
+            name,
+            seconds_text(wall[name]),
+            f"{statistics.median(wall[name]) / online:.0%}",
+            seconds_text(processor[name]),
+        ]
+        for name in parts
     ]
-    ratios = {
-        name: ratio_of_pairs(parts[name], parts["online"])
-        for name in ("plain", "plain, same tokens")
-    }
     title = (
         f"{'full' if args.full else 'LoRA'}, layout {args.layout}, {args.link}, batch "
         f"{args.batch}, prompt {args.prompt}, answers {args.response}"
     )
-    print_table(title, ["part", "seconds", "of the online step"], rows)
-    for name, ratio in ratios.items():
-        print(f"online / {name}: {ratio}")
-    row = vars(args) | {"seconds": dict(parts), "machine": machine()}
-    row["ratios"] = {name: vars(ratio) for name, ratio in ratios.items()}
+    print_table(title, ["part", "seconds", "of the online step", "processor time"], rows)
+    row = vars(args) | {"seconds": wall, "processor_seconds": processor, "machine": machine()}
+    row["ratios"] = {}
+    for name in ("plain, same tokens", "plain"):
+        ratios = [ratio_of_pairs(took[name], took["online"]) for took in (wall, processor)]
+        print(f"online / {name}: {ratios[0]}, by processor time {ratios[1]}")
+        row["ratios"][name] = [vars(ratio) for ratio in ratios]
     print(f"Kept in {keep_rows('conscience_overhead', [row], ('layout', 'link', 'full'))}")
 
 
