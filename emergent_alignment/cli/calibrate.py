@@ -17,12 +17,14 @@ from emergent_alignment.cli.outputs import require_new_file
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the file to write."""
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Calibrate the model, write what was found, print it."""
     config = read_config(rest)
     require_new_file(arguments.output, overwrite=arguments.overwrite)
     from emergent_alignment.applications.calibrating import calibrate_model, write_calibration

@@ -21,6 +21,7 @@ from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what to evaluate, and where its figures go."""
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
     parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: --run)")
     parser.add_argument("--arm", help="its name in tables (default: the folder's name)")
@@ -32,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Evaluate a run or a base model, print the figures, write them."""
     config = read_config(rest)
     output = arguments.output or arguments.workdir
     if output is None:

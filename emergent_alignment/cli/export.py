@@ -17,6 +17,7 @@ from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what to export, where to, and in which format."""
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
     parser.add_argument("--output", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--format", choices=("safetensors", "peft"), default="safetensors")
@@ -24,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Export a run's model, or a base model."""
     if arguments.workdir is not None and rest:
         raise UserError("--run brings its own settings; leave --config away")
     from emergent_alignment.applications.runs import read_run

@@ -23,6 +23,7 @@ from emergent_alignment.cli.report import print_summary
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the folder that keeps every stage."""
     parser.add_argument(
         "--root", type=Path, default=Path("runs/quickstart"), help="where everything is kept"
     )
@@ -30,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Go through the stages that are not there yet, and write the report."""
     config = read_config(rest)
     root = arguments.root
     from emergent_alignment.applications.runs import claim, identity_of

@@ -15,11 +15,13 @@ from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the folder of results, and the page."""
     parser.add_argument("root", type=Path, help="the folder of results")
     parser.add_argument("--output", type=Path, help="the page (default: ROOT/report.html)")
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Write the page and print its main table."""
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
     from emergent_alignment.evaluation.report import write_report

@@ -19,6 +19,7 @@ from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the prompts, the model, and how it answers."""
     parser.add_argument("prompt", nargs="*", help="a prompt")
     parser.add_argument("--prompts", type=Path, help="a file of prompts")
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
@@ -32,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Answer every prompt, show each step, and keep the record where asked."""
     config = read_config(rest)
     conversations = _conversations(arguments)
     if arguments.output is not None:

@@ -19,11 +19,13 @@ from emergent_alignment.cli.configuration import HELP, read_config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the run's folder."""
     parser.add_argument("--workdir", type=Path, required=True, help="where the run lives")
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Train, or go on with the run that is there."""
     config = read_config(rest)
     from emergent_alignment.applications.finetuning import finetune
 
