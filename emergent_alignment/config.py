@@ -38,7 +38,7 @@ def default_config() -> ConfigDict:
             "max_prompt_tokens": 512,  # longer prompts keep their end, and are counted
             "max_response_tokens": 256,  # longer answers keep their start, and are counted
             "buckets": 16,  # at most so many (prompt, branch) shapes of training batches
-            "bucket_tokens": 32,  # sampled candidates and evaluation are padded to multiples of this
+            "bucket_tokens": 32,  # candidates and evaluation are padded to multiples of this
         }
     )
     config.conscience = ConfigDict(
