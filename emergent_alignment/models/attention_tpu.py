@@ -5,6 +5,7 @@ skipped; the prompts' padding differs from row to row and goes in as segment ids
 `prefix_plan` imports this module, and only where splash attention is asked for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -20,6 +21,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jaxtyping import Array, Int
 
 from emergent_alignment.models.attention import AttentionPlan, PrefixLayout, prefix_plan
+from emergent_alignment.parallel.sharding import spec
 
 LANES = 128  # the kernels' blocks are multiples of it
 
@@ -69,17 +71,13 @@ def splash_prefix_plan(
     """
     mask = PrefixMask(layout)
     size = mask.shape[0]
-    slots = jnp.arange(size)[None]
-    real = (slots >= layout.prompt) | (slots < prompt_lengths[:, None])
-    # Keys are hidden from queries of another segment: the prompt's padding is one, all that
-    # is real the other, so every branch sees every true token of the prompt and no padding.
-    segments = SegmentIds(q=real.astype(jnp.int32), kv=real.astype(jnp.int32))
 
-    def plan(layer, query, key, value, carry, window=None):
-        if window is not None:
-            # A traced number, another one for each scanned layer; the kernels' mask is static.
-            blocks = prefix_plan(layout, prompt_lengths, "blocks")
-            return blocks(layer, query, key, value, carry, window)
+    def attend(lengths, query, key, value):
+        slots = jnp.arange(size)[None]
+        real = (slots >= layout.prompt) | (slots < lengths[:, None])
+        # Keys are hidden from queries of another segment: the prompt's padding is one, all that
+        # is real the other, so every branch sees every true token of the prompt and no padding.
+        segments = SegmentIds(q=real.astype(jnp.int32), kv=real.astype(jnp.int32))
         _, tokens, heads, head_dim = query.shape
         kernel = make_splash_mha_single_device(
             MultiHeadMask([mask] * heads), block_sizes=block_sizes(size), interpret=interpret
@@ -91,6 +89,27 @@ def splash_prefix_plan(
 
         scaled = query * head_dim**-0.5  # the kernels do not scale
         output = jax.vmap(kernel)(*map(heads_first, (scaled, key, value)), segments)
-        return output.swapaxes(1, 2)[:, :tokens], carry
+        return output.swapaxes(1, 2)[:, :tokens]
+
+    def plan(layer, query, key, value, carry, window=None):
+        if window is not None:
+            # A traced number, another one for each scanned layer; the kernels' mask is static.
+            blocks = prefix_plan(layout, prompt_lengths, "blocks")
+            return blocks(layer, query, key, value, carry, window)
+        return by_shards(attend)(prompt_lengths, query, key, value), carry
 
     return plan
+
+
+def by_shards(attend: Callable) -> Callable:
+    """attend(prompt_lengths, query, key, value), done by each device for its own rows and heads
+    where a mesh is in force: the compiler cannot cut a kernel itself."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return attend
+    rows, queries, keys = (
+        spec(("batch", *axes)) for axes in ((), (None, "heads"), (None, "kv_heads"))
+    )
+    # check_vma: the kernels' outputs do not say over which mesh axes they vary.
+    return jax.shard_map(
+        attend, in_specs=(rows, queries, keys, keys), out_specs=queries, check_vma=False
+    )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from emergent_alignment.errors import UserError
@@ -22,7 +23,7 @@ def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
     text = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     filled = [axis for axis, size in sizes.items() if size == -1]
     wrong = [axis for axis, size in sizes.items() if size < 1 and size != -1]
-    if wrong or len(filled) > 1 or wanted.keys() - set(AXES):
+    if wrong or len(filled) > 1 or set(wanted) - set(AXES):
         raise UserError(
             f"config.mesh ({text}): axes are {', '.join(AXES)}, sizes are 1 or more, and one of "
             "them may be -1, which takes the devices that are left"
@@ -38,6 +39,15 @@ def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
         f"device{'s' if num_devices > 1 else ''}; "
         f"{', '.join(f'{axis}={size}' for axis, size in near.items())} would"
     )
+
+
+def fitting_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
+    """`mesh_sizes` where `wanted` fits the devices, else the nearest that does: for reading what
+    was trained on other devices."""
+    try:
+        return mesh_sizes(wanted, num_devices)
+    except UserError:
+        return nearest_sizes(wanted, num_devices)
 
 
 def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
@@ -66,7 +76,9 @@ def make_mesh(
     if len(devices) == 1:
         return None
     shape = tuple(sizes[axis] for axis in AXES)
-    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+    # A slice of 4 × 4 chips holds a mesh of 2 × 4 × 2 only if one of its sides may be split.
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def in_force(mesh: Mesh | None) -> contextlib.AbstractContextManager:
