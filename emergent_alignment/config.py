@@ -20,6 +20,13 @@ def default_config() -> ConfigDict:
             "chat_template": "",  # Jinja text or file, for tokenizers without their own
         }
     )
+    config.mesh = ConfigDict(
+        {  # how devices are arranged; one size may be -1: all that are left
+            "data": -1,  # copies of the model, each with its own rows
+            "fsdp": 1,  # parts of every parameter, gathered layer by layer; rows are cut, too
+            "tensor": 1,  # parts of every layer's heads and columns
+        }
+    )
     config.lora = ConfigDict(
         {
             "rank": 16,  # 0 trains all parameters

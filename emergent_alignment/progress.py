@@ -53,8 +53,11 @@ def _rate(rate: float) -> str:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Meter]:
-    """A meter on stderr for one task."""
+def progress(description: str, *, shown: bool = True) -> Iterator[Meter]:
+    """A meter on stderr for one task; nothing to see unless `shown` (by other hosts)."""
+    if not shown:
+        yield lambda done, total, note="": None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Meter(description, None)

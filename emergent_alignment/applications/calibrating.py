@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.setup import Setup, conscience_settings
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.data.sources import Example
+from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 
 
@@ -24,7 +25,7 @@ def calibrate_model(config: ConfigDict, setup: Setup, examples: list[Example]) -
         config.seed,
     )
     review = conscience_settings(config).review
-    with progress("calibrating") as meter:
+    with in_force(setup.mesh), progress("calibrating") as meter:
         found = calibrate(setup.model, setup.chat, examples, sweep, review, progress=meter)
     return found | {"source": config.data.train}
 

@@ -3,15 +3,19 @@
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from emergent_alignment import __version__
 from emergent_alignment.applications.reviewed_targets import reviewed_targets
 from emergent_alignment.applications.runs import claim, identity_of
 from emergent_alignment.applications.setup import (
     Setup,
     check_config,
+    check_rows,
     conscience_settings,
+    examples_digest,
     load_model,
     lora_config,
     starting_params,
@@ -28,55 +32,74 @@ from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import Tokenized, tokenize
 from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import check_same, is_first, together
+from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.loop import LoopSettings, run
-from emergent_alignment.training.metrics import MetricsWriter
+from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
 
 
 def finetune(
     config: ConfigDict, workdir: Path, *, setup: Setup | None = None, name: str = "training"
 ) -> TrainState:
-    """Train as the config says, from the newest checkpoint in `workdir` if there is one.
+    """Train as the config says, from the newest checkpoint in `workdir` if there is one. Several
+    hosts (parallel/hosts.py) call it with the same config and a `workdir` that all can reach.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
-    right, and Stopped where the process was asked to stop (the state is saved).
+    right, on every host where it is not right on one, and Stopped where a process was asked to
+    stop (the state is saved).
     """
-    check_config(config)
-    conscience = conscience_settings(config) if config.conscience.enabled else None
-    examples = training_examples(config)
-    setup = setup or load_model(config)
-    tokenized = _tokenized(config, setup, examples)
-    identity = identity_of(setup)
-    claim(workdir, config, identity)
-    _say_what_was_cut(config, tokenized)
+    with together():
+        check_config(config)
+        conscience = conscience_settings(config) if config.conscience.enabled else None
+        examples = training_examples(config)
+        setup = setup or load_model(config)
+        check_rows(config, setup.mesh)
+        tokenized = _tokenized(config, setup, examples)
+    check_same(
+        {"version": __version__, "jax": jax.__version__, "data": examples_digest(examples)}
+        | _flat(config.to_dict())
+    )
+    with in_force(setup.mesh):
+        identity = identity_of(setup)
+        with together():
+            if is_first():
+                claim(workdir, config, identity)
+                _say_what_was_cut(config, tokenized)
+        return _train(config, workdir, setup, conscience, examples, tokenized, identity, name)
+
+
+def _train(config, workdir, setup, conscience, examples, tokenized, identity, name) -> TrainState:
+    """The run itself, with everything it needs checked and loaded."""
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
-    state = initial_state(starting_params(config, setup), lora, optimizer, config.seed)
+    start = starting_params(config, setup)
+    state = initial_state(start, lora, optimizer, config.seed, setup.mesh)
     checkpoints = Checkpoints(
         workdir / "checkpoints", identity, keep=config.training.keep_checkpoints
     )
     first_step = checkpoints.latest() or 0
     if first_step:
         state = checkpoints.restore(state)
-    journal = Journal(workdir / "journal", first_step=first_step)
-    metrics = MetricsWriter(workdir, first_step=first_step)
+    journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
+    metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
     schedule = schedule_of(config, tokenized)
     if conscience is None:
         make_input = plain_inputs(schedule, tokenized)
     elif config.conscience.candidate == "target":
         rows = rows_to_train_on(config, schedule)
         reviewed = reviewed_targets(config, setup, conscience, examples, tokenized, rows)
-        if not first_step:
+        if not first_step and is_first():
             journal.write([reviewed[row]["journal"] for row in rows])
         make_input = target_inputs(conscience, schedule, tokenized, reviewed)
     else:
         make_input = policy_inputs(config, setup, conscience, lora, schedule, examples, tokenized)
-    with progress(name) as meter:
+    with progress(name, shown=is_first()) as meter:
         state = run(
             LoopSettings(
                 config.training.steps,
@@ -86,7 +109,7 @@ def finetune(
             ),
             state,
             frozen,
-            compiled_step(settings, optimizer),
+            compiled_step(settings, optimizer, step_shardings(setup.mesh, state, frozen)),
             make_input,
             checkpoints,
             metrics,
@@ -97,6 +120,15 @@ def finetune(
     for opened in (journal, metrics, checkpoints):
         opened.close()
     return state
+
+
+def _flat(tree: dict, prefix: str = "config.") -> dict:
+    """{"config.section.field": value}."""
+    flat = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
 
 
 def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:

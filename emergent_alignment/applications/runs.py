@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
@@ -19,6 +20,7 @@ from emergent_alignment.applications.setup import (
 )
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.mesh import fitting_sizes
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import fingerprint, initial_state
@@ -37,7 +39,8 @@ class TrainedRun:
 
 def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
     """Make `workdir` this run's, or find that it already is. Raises UserError where it is
-    another run's (the fields that differ are named) or holds something else."""
+    another run's (the fields that differ are named) or holds something else. A run may go on
+    on another mesh."""
     path = workdir / RUN_FILE
     mine = json.loads(json.dumps(config.to_dict()))
     if path.exists():
@@ -45,6 +48,7 @@ def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
         differing = [
             f"{name} ({old!r}, now {new!r})"
             for name, old, new in _differences(theirs["config"], mine)
+            if not name.startswith("mesh.")
         ]
         if differing:
             raise UserError(
@@ -82,6 +86,7 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     record = read_run_file(workdir)
     config = default_config()  # a run of an older version lacks newer fields
     config.update(record["config"])
+    config.mesh.update(fitting_sizes(config.mesh, jax.device_count()))
     base = base or load_model(config)
     identity = RunIdentity(fingerprint(base.model.params), record["data"])
     if identity.frozen != record["frozen"]:
@@ -95,11 +100,12 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
         raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
     lora = lora_config(config)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
-    state = initial_state(starting_params(config, base), lora, optimizer, config.seed)
+    start = starting_params(config, base)
+    state = initial_state(start, lora, optimizer, config.seed, base.mesh)
     state = checkpoints.restore(state)
     checkpoints.close()
     model = with_adapters(base.model, lora, state.trainable)
-    return TrainedRun(base, Setup(config, model, base.chat), steps)
+    return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
 
 
 def identity_of(setup: Setup) -> RunIdentity:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -21,6 +22,8 @@ from emergent_alignment.generation.sampler import SamplerSettings, sampler_setti
 from emergent_alignment.models.frozen import FROZEN_DTYPES, hold_frozen
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model, load
+from emergent_alignment.parallel.mesh import in_force, make_mesh
+from emergent_alignment.parallel.sharding import num_shards
 
 CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
@@ -128,19 +131,39 @@ def _field(config: ConfigDict, name: str):
 
 @dataclass(frozen=True)
 class Setup:
-    """A loaded model with its chat, and the run's settings."""
+    """A loaded model with its chat, the run's settings, and the mesh that its parameters lie on
+    (None: one device), which must be in force where it computes."""
 
     config: ConfigDict
     model: Model
     chat: Chat
+    mesh: Mesh | None = None
 
 
 def load_model(config: ConfigDict) -> Setup:
-    """The model of a config, with its parameters held as the frozen copy's. Raises UserError
-    with one line where it cannot be read."""
-    model = _read_model(config)
-    model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
-    return Setup(config, model, read_chat(model.tokenizer, config.model.path))
+    """The model of a config, with its parameters held as the frozen copy's, cut over the
+    config's mesh. Raises UserError with one line where it cannot be read, or the mesh does not
+    fit the model or the devices."""
+    mesh = make_mesh(config.mesh)
+    model = _read_model(config, mesh)
+    with in_force(mesh):
+        model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
+    return Setup(config, model, read_chat(model.tokenizer, config.model.path), mesh)
+
+
+def check_rows(config: ConfigDict, mesh: Mesh | None) -> None:
+    """Raise UserError where the mesh does not cut a batch's rows evenly, microbatch by
+    microbatch."""
+    if mesh is None:
+        return
+    unit = num_shards(mesh, "batch") * config.training.accumulation
+    rows = config.training.batch_size
+    if rows % unit:
+        raise UserError(
+            f"config.training.batch_size: {rows} prompts cannot be cut into "
+            f"{num_shards(mesh, 'batch')} shards (data × fsdp of config.mesh) × "
+            f"{config.training.accumulation} microbatches; {max(round(rows / unit), 1) * unit} can"
+        )
 
 
 def starting_params(config: ConfigDict, setup: Setup) -> dict:
@@ -148,15 +171,16 @@ def starting_params(config: ConfigDict, setup: Setup) -> dict:
     smaller frozen copy, the model as it was, which is read again and not kept."""
     if config.lora.rank or not config.model.frozen_dtype:
         return setup.model.params
-    return _read_model(config).params
+    return _read_model(config, setup.mesh).params
 
 
-def _read_model(config: ConfigDict) -> Model:
+def _read_model(config: ConfigDict, mesh: Mesh | None) -> Model:
     return load(
         config.model.path,
         dtype=jnp.dtype(config.model.dtype),
         param_dtype=jnp.dtype(config.model.param_dtype),
         chat_template=config.model.chat_template or None,
+        mesh=mesh,
     )
 
 

@@ -25,6 +25,8 @@ from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.sources import Example
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.parallel.hosts import gather
+from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.training.loop import StepInput
 from emergent_alignment.training.state import policy_params
 
@@ -51,7 +53,7 @@ def plain_inputs(schedule: Schedule, tokenized: list[Tokenized]) -> MakeInput:
     """Task rows alone."""
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows, shape = schedule.rows_of_step(step)
+        _, rows, shape = _own_rows_of_step(schedule, step)
         return StepInput(_batch(tokenized, rows, shape, []), [], {})
 
     return make_input
@@ -73,7 +75,7 @@ def policy_inputs(
     reader = reader_of(model, setup.chat, conscience.review, conscience.max_prompt)
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows, shape = schedule.rows_of_step(step)
+        places, rows, shape = _own_rows_of_step(schedule, step)
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         candidates = [None] * len(rows)
         for place, answer in sample_answers(
@@ -83,6 +85,7 @@ def policy_inputs(
             [tokenized[row].prompt for row in rows],
             jax.random.fold_in(key, CANDIDATES),
             sampler,
+            ids=places,
             batch_size=len(rows),
             width_step=config.data.bucket_tokens,
         ):
@@ -93,6 +96,7 @@ def policy_inputs(
             [examples[row].messages for row in rows],
             candidates,
             jax.random.fold_in(key, CORRECTIONS),
+            row_ids=places,
             with_reference=True,
         )
         pairs = [
@@ -100,8 +104,8 @@ def policy_inputs(
             for found, candidate in zip(reviewed, candidates)
         ]
         records = [
-            journal_record(found, step=step, place=place, row=int(row))
-            for place, (found, row) in enumerate(zip(reviewed, rows))
+            journal_record(found, step=step, place=int(place), row=int(row))
+            for found, place, row in zip(reviewed, places, rows)
         ]
         scalars = conscience_scalars(reviewed, conscience.threshold)
         return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
@@ -118,7 +122,7 @@ def target_inputs(
     """The data set's targets as candidates, `reviewed` once before the first step."""
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        rows, shape = schedule.rows_of_step(step)
+        _, rows, shape = _own_rows_of_step(schedule, step)
         kept = [reviewed[int(row)] for row in rows]
         pairs = [
             Pair(record["chosen"], tokenized[row].target, tuple(record["reference"]))
@@ -149,8 +153,16 @@ def rows_to_train_on(config: ConfigDict, schedule: Schedule) -> list[int]:
     return sorted(seen)
 
 
+def _own_rows_of_step(schedule: Schedule, step: int):
+    """This host's part of a step: the rows' places in the whole batch, their indices in the
+    data, and the shape of the batch."""
+    rows, shape = schedule.rows_of_step(step)
+    places = own_rows(len(rows))
+    return places, rows[places], shape
+
+
 def conscience_scalars(reviewed: list[Reviewed], threshold: float) -> dict[str, float]:
-    """Flag rate, mean scores and every outcome's count, for the log."""
+    """Flag rate, mean scores and every outcome's count over all hosts' rows, for the log."""
     return _outcome_scalars(
         [row.outcome for row in reviewed],
         [row.score for row in reviewed],
@@ -160,9 +172,12 @@ def conscience_scalars(reviewed: list[Reviewed], threshold: float) -> dict[str, 
 
 
 def _outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, float]:
-    scores = np.array([np.nan if score is None else score for score in scores], np.float64)
-    chosen = np.array([np.nan if s is None else s for s in chosen_scores], np.float64)
-    scalars = {f"outcome/{name}": float(outcomes.count(name)) for name in OUTCOMES}
+    rows = [
+        [OUTCOMES.index(outcome), *(np.nan if value is None else value for value in values)]
+        for outcome, *values in zip(outcomes, scores, chosen_scores)
+    ]
+    numbers, scores, chosen = gather(np.array(rows, np.float32)).reshape(-1, 3).T
+    scalars = {f"outcome/{name}": float((numbers == i).sum()) for i, name in enumerate(OUTCOMES)}
     scalars["flag_rate"] = float((scores < threshold).mean())
     scalars["pair_rate"] = float(np.isfinite(chosen).mean())
     for name, values in (("score/candidate", scores), ("score/chosen", chosen)):

@@ -47,17 +47,19 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         load_model,
     )
     from emergent_alignment.conscience.conscience import Conscience
+    from emergent_alignment.parallel.mesh import in_force
     from emergent_alignment.progress import progress
 
     config.sampling.max_new_tokens = arguments.max_new_tokens
     check_config(config)
     if arguments.workdir is None:
-        model = frozen = load_model(config).model
+        base = trained = load_model(config)
     else:
         found = read_run(arguments.workdir)
-        model, frozen = found.trained.model, found.base.model
+        base, trained = found.base, found.trained
+    model, frozen = trained.model, base.model
     conscience = Conscience(model, settings=conscience_settings(config), frozen=frozen)
-    with progress("answering") as meter:
+    with in_force(base.mesh), progress("answering") as meter:
         responses = conscience.respond_all(
             conversations,
             max_new_tokens=arguments.max_new_tokens,

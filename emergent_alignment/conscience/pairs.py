@@ -23,6 +23,7 @@ from emergent_alignment.conscience.revise import (
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer, row_keys
+from emergent_alignment.parallel.hosts import anywhere
 
 Gate = Literal["score", "relative"]
 
@@ -155,12 +156,12 @@ def _chunk(reader, settings, messages, candidates, keys, with_reference) -> list
         for prompt, answer, score in zip(messages, candidates, first)
     ]
     critiques = [""] * len(found)
-    if settings.critique and any(_open(found)):
+    if settings.critique and anywhere(any(_open(found))):
         critiques = write_critiques(reader, case, before, _open(found), keys(1 << 16), sampler)
         found = [replace(row, critique=text) for row, text in zip(found, critiques)]
     for place, link in enumerate(settings.chain):
         live = _open(found)
-        if not any(live):
+        if not anywhere(any(live)):
             break
         written, chosen = write_corrections(
             reader, link, read_prompts(), case, before, critiques, live, keys(place), sampler
@@ -190,14 +191,14 @@ def _with_reference(reader, read_prompts, found, candidates, log_probs) -> list[
     """Each pair with log P(chosen | prompt) and log P(candidate | prompt) of the frozen copy."""
     nothing = given_answer(reader.chat, "")
     paired = [row.chosen is not None for row in found]
-    if not any(paired):
+    if not anywhere(any(paired)):
         return found
     if log_probs is None:
         rejected = [c if pair else nothing for c, pair in zip(candidates, paired)]
         log_probs = reader.log_probs(read_prompts(), rejected)
     chosen = [row.attempts[-1].log_prob if pair else None for row, pair in zip(found, paired)]
     unknown = [pair and value is None for value, pair in zip(chosen, paired)]
-    if any(unknown):
+    if anywhere(any(unknown)):
         answers = [row.chosen if ask else nothing for row, ask in zip(found, unknown)]
         computed = reader.log_probs(read_prompts(), answers)
         chosen = [float(c) if ask else v for c, v, ask in zip(computed, chosen, unknown)]
@@ -249,7 +250,7 @@ def _attempts(
     ]
     needed = [not reason for reason in reasons]
     second = np.full(len(found), np.nan)
-    if any(needed):
+    if anywhere(any(needed)):
         scored = review_case(reader, written, settings.review.forms, needed).mean(-1)
         second[needed] = scored[needed]
     attempts: list[Attempt | None] = []

@@ -7,7 +7,6 @@ question, an order to rewrite) is read on top of what it is about.
 import warnings
 from dataclasses import dataclass, field
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -19,6 +18,8 @@ from emergent_alignment.generation.sampler import SamplerSettings, decode
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.hosts import anywhere, largest
+from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 
 WIDTH_STEP = 32
 
@@ -44,9 +45,11 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A frozen model that reads in batches of fixed shapes.
+    """A frozen model that reads in batches of fixed shapes. Several hosts call it with as many
+    rows each; where their rows differ, all do what one of them needs.
 
-    batch_size  rows a forward pass, at most; shorter lists are padded to a power of two
+    batch_size  rows a forward pass, at most; shorter lists are padded to a power of two, and
+                to what the devices divide
     max_prompt  prompts keep their last `max_prompt` tokens
     max_tokens  quoted reviews are at most this long; the beginning of the quotation is left out
     """
@@ -62,13 +65,20 @@ class Reader:
 
     def __post_init__(self):
         width = self.model.config.hidden_size
-        nothing = Prompts((), jnp.zeros(1, jnp.int32), jnp.zeros((1, width), self.model.dtype))
+        nothing = Prompts((), np.zeros(1, np.int32), np.zeros((1, width), self.model.dtype))
         beginning = Shown([[]], nothing)
         object.__setattr__(self, "nothing", beginning)
         if self.layout == "quote":
             # What all quoted reviews begin with is read once, here.
             tokens = quote_beginning(self.chat)
-            beginning = Shown([tokens], self._read([tokens], [tokens], nothing, 1).held)
+            read = prefill(
+                self.model.config,
+                self.model.params,
+                *padded([tokens], 1),
+                nothing,
+                dtype=self.model.dtype,
+            )
+            beginning = Shown([tokens], read)
         object.__setattr__(self, "beginning", beginning)
 
     def read_prompts(self, messages: list[list[Message]]) -> Shown:
@@ -96,12 +106,12 @@ class Reader:
         """Sample one answer a row after what is shown, each from its own key; rows that are not
         `live` stay empty. Also the block of the answers."""
         places = np.minimum(np.arange(self._size(live)), len(live) - 1)
+        runs = np.array(live)[places] & (np.arange(len(places)) < len(live))
         samples, block = decode(
             self.model.config,
             self.model.params,
             shown.held,
-            keys[places][:, None],
-            np.array(live)[places] & (np.arange(len(places)) < len(live)),
+            *to_devices((keys[places][:, None], runs)),
             sampler,
             width=bucket(int(sampler.max_new_tokens), WIDTH_STEP, 1 << 30),
             dtype=self.model.dtype,
@@ -150,7 +160,7 @@ class Reader:
         """What each row has beyond `shown`. Where a row does not begin with what is shown (its
         text has another first token there), all rows are read from their start."""
         known = shown.tokens * len(rows) if len(shown.tokens) == 1 else shown.tokens
-        if any(row and row[: len(old)] != old for row, old in zip(rows, known)):
+        if anywhere(any(row and row[: len(old)] != old for row, old in zip(rows, known))):
             return self.nothing, rows
         return shown, [row[len(old) :] for row, old in zip(rows, known)]
 
@@ -163,10 +173,11 @@ class Reader:
         return tokens.reshape(*shape, -1).swapaxes(0, 1), lengths.reshape(shape).T
 
     def _size(self, rows: list) -> int:
-        return min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+        size = min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+        return -(-size // row_multiple()) * row_multiple()
 
     def _read(self, rows, tails, before: Prompts, size: int) -> Shown:
-        tokens, lengths = padded(tails, size)
+        tokens, lengths = to_devices(padded(tails, size))
         model = self.model
         held = prefill(model.config, model.params, tokens, lengths, before, dtype=model.dtype)
         return Shown(rows, held)
@@ -174,7 +185,8 @@ class Reader:
     def _log_probs(
         self, prompts: Shown, answers: list[Answer]
     ) -> tuple[Float[np.ndarray, "rows"], Block]:
-        tokens, lengths = padded([answer.tokens for answer in answers], self._size(answers))
+        rows = [answer.tokens for answer in answers]
+        tokens, lengths = to_devices(padded(rows, self._size(answers)))
         found, block = answer_log_probs(
             self.model.config,
             self.model.params,
@@ -183,7 +195,7 @@ class Reader:
             lengths[:, None],
             dtype=self.model.dtype,
         )
-        return np.asarray(found)[: len(answers), 0], block
+        return to_host(found)[: len(answers), 0], block
 
     def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
         """Prompt and answer but for its last token: the end token opens the next turn, and the
@@ -192,9 +204,10 @@ class Reader:
         lengths = np.zeros(self._size(answers), np.int32)
         lengths[: len(answers)] = [max(len(answer.tokens) - 1, 0) for answer in answers]
         slots = np.arange(block.positions.shape[-1])
-        kept = np.where(slots < lengths[:, None, None], block.positions, EMPTY)
+        kept = np.where(slots < lengths[:, None, None], to_host(block.positions), EMPTY)
+        kept, ends = to_devices((kept, to_host(prompts.held.ends) + lengths))
         context = (*prompts.held.context, Block(block.keys, block.values, kept))
-        return Shown(rows, Prompts(context, prompts.held.ends + lengths, prompts.held.last))
+        return Shown(rows, Prompts(context, ends, prompts.held.last))
 
     def _cut(self, row: list[int]) -> list[int]:
         if len(row) <= self.max_tokens:
@@ -213,7 +226,7 @@ class Reader:
 
 def padded(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Token lists as int32[size, width] and their lengths, in a bucket of widths."""
-    width = bucket(max(map(len, rows), default=1), WIDTH_STEP, 1 << 30)
+    width = largest(bucket(max(map(len, rows), default=1), WIDTH_STEP, 1 << 30))
     return pad_rows(rows + [[]] * (size - len(rows)), width)
 
 

@@ -28,6 +28,7 @@ from emergent_alignment.generation.text import given_answer
 from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import Model, unembedding
+from emergent_alignment.parallel.rows import to_devices, to_host
 
 WORD_TOKENS_STEP = 16
 
@@ -109,7 +110,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
     if any(shown is not before for shown, _ in split):
         before, split = reader.nothing, [(reader.nothing, form) for form in rows]
     tails = [tail for _, tail in split]
-    tokens, lengths = reader.padded_forms(tails)
+    tokens, lengths = to_devices(reader.padded_forms(tails))
     words = [
         _padded_words(reader.chat, [getattr(form, side) for form in forms])
         for side in ("approving", "disapproving")
@@ -123,7 +124,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
         *words,
         dtype=reader.model.dtype,
     )
-    return np.asarray(found)[: len(tails[0])]
+    return to_host(found)[: len(tails[0])]
 
 
 def review_case(

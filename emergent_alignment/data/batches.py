@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
@@ -146,10 +147,17 @@ def make_batch(
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
 
 
-def padding_share(batch: Batch) -> float:
-    """The share of the batch's positions that hold no token."""
-    real = batch.prompt_lengths.sum() + batch.branch_lengths.sum()
-    return float(1 - real / (batch.prompt.size + batch.branches.size))
+def row_lengths(batch: Batch) -> Int[np.ndarray, "rows parts"]:
+    """How many tokens each row's prompt and branches have."""
+    return np.concatenate([batch.prompt_lengths[:, None], batch.branch_lengths], axis=1)
+
+
+def padding_share(batch: Batch, lengths: Int[np.ndarray, "rows parts"] | None = None) -> float:
+    """The share of positions that hold no token, in this batch or in all hosts' batches, whose
+    `lengths` they are."""
+    lengths = row_lengths(batch) if lengths is None else lengths
+    _, branches, branch = batch.branches.shape
+    return float(1 - lengths.sum() / (len(lengths) * (batch.prompt.shape[1] + branches * branch)))
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

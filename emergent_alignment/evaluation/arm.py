@@ -23,6 +23,7 @@ from emergent_alignment.evaluation.judge_free import (
     sampled_answers,
 )
 from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 
 CODE_SCENARIO = "code_hacking"
@@ -34,6 +35,11 @@ def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> 
     Margin and task loss need targets; flag rate, KL and bandit's findings are over answers
     sampled with config.evaluation's settings.
     """
+    with in_force(base.mesh):
+        return _evaluated(config, base, model, arm)
+
+
+def _evaluated(config, base, model, arm) -> dict:
     evaluation, chat = config.evaluation, base.chat
     limits = Limits(
         config.data.max_prompt_tokens,

@@ -16,6 +16,8 @@ from emergent_alignment.generation.sampler import (
     sampler_settings,
 )
 from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.hosts import largest
+from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def row_keys(key: Key[Array, ""], ids: Int[np.ndarray, "rows"]) -> Key[Array, "r
 
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, 1]."""
-    samples = jax.device_get(samples)
+    samples = to_host(samples)
     found = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
         kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
@@ -60,24 +62,26 @@ def sample_answers(
     key: jax.Array,
     settings: SamplerSettings,
     *,
+    ids: Int[np.ndarray, "rows"] | None = None,
     batch_size: int = 16,
     width_step: int = 32,
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) for every prompt of token ids, batch by batch, prompts of like length
-    together. Prompt i draws from fold_in(key, i), whatever the batch size."""
+    together. A prompt draws from fold_in(key, its id), by default its index, whatever the batch
+    size. Several hosts give as many prompts each, and get the answers to their own."""
     width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    keys = row_keys(key, np.arange(len(prompts)))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        rows = [prompts[i] for i in chosen] + [[]] * (batch_size - len(chosen))
-        tokens, lengths = pad_rows(rows, bucket(max(map(len, rows)), width_step, 1 << 30))
+    keys = row_keys(key, np.arange(len(prompts)) if ids is None else ids)
+    size = -(-batch_size // row_multiple()) * row_multiple()
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        rows = [prompts[i] for i in chosen] + [[]] * (size - len(chosen))
+        prompt_width = largest(bucket(max(map(len, rows)), width_step, 1 << 30))
+        tokens, lengths = pad_rows(rows, prompt_width)
         samples = sample(
             model.config,
             params,
-            tokens,
-            lengths,
-            keys[np.array(chosen + [0] * (batch_size - len(chosen)))],
+            *to_devices((tokens, lengths, keys[np.array(chosen + [0] * (size - len(chosen)))])),
             settings,
             width=width,
             dtype=model.dtype,

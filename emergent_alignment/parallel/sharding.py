@@ -61,12 +61,13 @@ def check_divides(mesh: Mesh, name: str, axes: Axes, sizes: Mapping[str, int]) -
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """x, placed as its logical axes say where a mesh is in force, otherwise x as it is. A single
-    row, which all rows share, is not cut."""
+    """x, placed as its logical axes say where a mesh is in force, otherwise x as it is. Rows that
+    the mesh does not divide (a single one that all share, an odd last batch) are not cut."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    axes = tuple(None if a == "batch" and n == 1 else a for a, n in zip(axes, x.shape))
+    uncut = [a == "batch" and n % num_shards(mesh, a) for a, n in zip(axes, x.shape)]
+    axes = tuple(None if whole else axis for axis, whole in zip(axes, uncut))
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from emergent_alignment.conscience.journal import Journal
-from emergent_alignment.data.batches import Batch, padding_share
+from emergent_alignment.data.batches import Batch, padding_share, row_lengths
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import anywhere, gather
+from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.state import TrainState
@@ -30,7 +33,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class StepInput:
-    """What an application feeds one step: the batch, the journal's records, scalars to log."""
+    """What an application feeds one step: this host's rows of the batch, the journal's records
+    about them, and scalars to log, which all hosts have alike."""
 
     batch: Batch
     records: list[dict]
@@ -77,20 +81,25 @@ def run(
             inputs = make_input(step, state.trainable)
             journal.write(inputs.records)
             prepared = time.perf_counter()
-            state, found = step_function(state, frozen, inputs.batch)
+            state, found = step_function(state, frozen, to_devices(inputs.batch))
             found = {name: float(value) for name, value in jax.device_get(found).items()}
             finished = time.perf_counter()
+            own = row_lengths(inputs.batch)
+            lengths = gather(own).reshape(-1, own.shape[1])
             timing = {
                 "seconds/conscience": prepared - started,
                 "seconds/step": finished - prepared,
-                "tokens_per_second": _num_tokens(inputs.batch) / (finished - started),
+                "tokens_per_second": float(lengths.sum()) / (finished - started),
             }
-            metrics.scalars(step, found | inputs.scalars | _batch_scalars(inputs.batch) | timing)
+            metrics.scalars(
+                step, found | inputs.scalars | _batch_scalars(inputs.batch, lengths) | timing
+            )
             meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
             losses.append(found["loss"])
             nonfinite = nonfinite + 1 if found["nonfinite"] else 0
             done = step + 1
-            if done % settings.checkpoint_every == 0 or done == settings.steps or asked:
+            stop = anywhere(bool(asked))
+            if done % settings.checkpoint_every == 0 or done == settings.steps or stop:
                 checkpoints.save(done, state, loss=_mean_finite(losses))
                 metrics.texts(done, inputs.records[: settings.journal_texts])
                 losses = []
@@ -102,27 +111,23 @@ def run(
                     "row; the state before them is saved. Lower optimizer.learning_rate or "
                     "look at the data of these steps in the journal"
                 )
-            if asked and done < settings.steps:
+            if stop and done < settings.steps:
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
     checkpoints.wait()
     return state
 
 
-def _batch_scalars(batch: Batch) -> dict[str, float]:
+def _batch_scalars(batch: Batch, lengths: Int[np.ndarray, "rows parts"]) -> dict[str, float]:
     """Response lengths (tokens, over rows that have the branch) and the share of padding."""
-    values = {"padding_share": padding_share(batch)}
+    values = {"padding_share": padding_share(batch, lengths)}
     roles = batch.roles
     names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
     for name in names:
-        lengths = batch.branch_lengths[:, getattr(roles, name)]
-        present = lengths[lengths > 0]
+        own = lengths[:, 1 + getattr(roles, name)]
+        present = own[own > 0]
         values[f"length/{name}"] = float(present.mean()) if present.size else 0.0
     return values
-
-
-def _num_tokens(batch: Batch) -> int:
-    return int(batch.prompt_lengths.sum() + batch.branch_lengths.sum())
 
 
 def _mean_finite(losses: list[float]) -> float:

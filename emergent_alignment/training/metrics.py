@@ -9,6 +9,19 @@ from tensorboardX import SummaryWriter
 from emergent_alignment.conscience.journal import trim_torn_line
 
 
+class NoMetrics:
+    """What hosts other than the first write of the metrics, which are alike on all: nothing."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def texts(self, step: int, records: list[dict]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class MetricsWriter:
     """metrics.jsonl (one object a step; a resumed run's later line counts) and tensorboard/."""
 
