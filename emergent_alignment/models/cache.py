@@ -43,7 +43,7 @@ def empty_block(
 ) -> Block:
     """A block whose slots nobody can see yet."""
     shape = (config.num_layers, batch, branches, slots, config.num_kv_heads, config.head_dim)
-    positions = constrain(jnp.full((batch, branches, slots), EMPTY), "batch", None, None)
+    positions = constrain(jnp.full((batch, branches, slots), EMPTY, jnp.int32), "batch", None, None)
     keys, values = (constrain(jnp.zeros(shape, dtype), *AXES) for _ in range(2))
     return Block(keys, values, positions)
 
