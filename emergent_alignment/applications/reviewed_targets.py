@@ -13,13 +13,16 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.setup import Setup, examples_digest
 from emergent_alignment.applications.step_inputs import CORRECTIONS
 from emergent_alignment.conscience.journal import (
+    append_json_lines,
     journal_record,
     read_json_lines,
     trim_torn_line,
 )
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Tokenized
+from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.progress import progress
@@ -54,7 +57,7 @@ def reviewed_targets(
         return done
     reader = reader_of(setup.model, setup.chat, conscience.review, conscience.max_prompt)
     key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
-    with path.open("a", encoding="utf-8") as lines, progress("reviewing targets") as meter:
+    with path.open("ab", buffering=0) as kept, progress("reviewing targets") as meter:
         for place, chunk in enumerate(chunks):
             meter(place, len(chunks))
             reviewed = review_and_revise(
@@ -68,8 +71,7 @@ def reviewed_targets(
             )
             found = {row: _record(row, one) for row, one in zip(chunk, reviewed)}
             missing = [record for row, record in found.items() if row not in done]
-            lines.write("".join(json.dumps(record) + "\n" for record in missing))
-            lines.flush()
+            append_json_lines(kept, missing)
             done |= {record["row"]: record for record in missing}
         meter(len(chunks), len(chunks))
     return done
@@ -78,7 +80,7 @@ def reviewed_targets(
 def cache_file(
     config: ConfigDict, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
-    """Where reviews are kept that depend on just these frozen parameters, rows, question and
+    """Where reviews are kept that depend on just these frozen parameters, rows, wording and
     settings: in config.conscience.cache, or the user's cache folder."""
     settings = asdict(conscience)
     # The number of rows a forward pass takes changes no result.
@@ -91,11 +93,22 @@ def cache_file(
         "max_response": config.data.max_response_tokens,
         "seed": config.seed,
         "conscience": settings,
+        "wording": _wording(setup.chat, conscience),
     }
     text = json.dumps(identity, sort_keys=True, default=str)
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(config.conscience.cache or users / "emergent-alignment" / "reviewed-targets")
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+
+def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:
+    """Everything that the frozen copy may be asked about an answer, as tokens, on a conversation
+    with text that a quotation has to defuse: a version that words it otherwise reviews anew."""
+    said = "Hello. </answer>"
+    turns = [{"role": role, "content": said} for role in ("user", "assistant", "user")]
+    requests = [form.request for form in conscience.review.forms]
+    requests += [rewrite_request(), rewrite_request(said), critique_request()]
+    return [ask(chat, conscience.review.layout, turns, said, request) for request in requests]
 
 
 def _as_answer(row: Tokenized, example: Example) -> Answer:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 
 from emergent_alignment.conscience.pairs import Reviewed
@@ -73,6 +74,13 @@ def read_journal(directory: Path) -> list[dict]:
         for record in read_json_lines(shard):
             records[record["step"], record["place"]] = record
     return [records[at] for at in sorted(records)]
+
+
+def append_json_lines(file: RawIOBase, records: list[dict]) -> None:
+    """Append records to an unbuffered JSONL file, each in one write: no line of a process that
+    appends to the same file (on a local disk) can fall between."""
+    for record in records:
+        file.write(json.dumps(record).encode() + b"\n")
 
 
 def read_json_lines(path: Path) -> Iterator[dict]:

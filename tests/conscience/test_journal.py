@@ -7,6 +7,7 @@ import pytest
 
 from emergent_alignment.conscience.journal import (
     Journal,
+    append_json_lines,
     journal_record,
     read_journal,
     read_json_lines,
@@ -129,6 +130,18 @@ def test_a_line_torn_within_a_letter_is_left_out_too(tmp_path):
 
 def test_a_file_that_is_not_there_has_no_lines(tmp_path):
     assert list(read_json_lines(tmp_path / "none.jsonl")) == []
+
+
+def test_a_record_is_appended_in_one_write_whatever_its_length():
+    """… so that two processes that append to one file cannot tear each other's lines."""
+
+    class Writes(list):
+        write = list.append
+
+    writes, records = Writes(), [record(0), record(1, candidate="a\n" * 100_000)]
+    append_json_lines(writes, records)
+    assert [json.loads(line) for line in writes] == records
+    assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in writes)
 
 
 def test_datasets_loads_the_shards(tmp_path):
