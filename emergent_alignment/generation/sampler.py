@@ -155,18 +155,18 @@ def decode(
     last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
     samples, token = _draw(jnp.int32(0), last, matrix, keys, settings, samples)
     state = (jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype))
-    for filled in _stages(width):
+    for filled in stages(width):
         stage = functools.partial(go_on, filled), functools.partial(advance, filled)
         state = jax.lax.while_loop(*stage, state)
     return state[1], state[3]
 
 
-def _stages(width: int, first: int = 32) -> list[int]:
+def stages(width: int, first: int = 32) -> list[int]:
     """Numbers of slots that attention looks at, each for as long as they suffice."""
-    stages = [first]
-    while stages[-1] < width:
-        stages.append(2 * stages[-1])
-    return [*stages[:-1], width]
+    slots = [first]
+    while slots[-1] < width:
+        slots.append(2 * slots[-1])
+    return [*slots[:-1], width]
 
 
 def _no_samples(live: Bool[Array, "batch"], branches: int, width: int) -> Samples:

@@ -56,8 +56,7 @@ def read_model(
         source = file = GGUFFile(path)
         config, tokenizer_source = file.config, file
     else:
-        where = path / "config.json"
-        config = ModelConfig.from_huggingface(read_json(where), where=str(where))
+        config = _config_of(path)
         source, tokenizer_source = SafetensorsSource(path), path
     check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.
@@ -70,6 +69,18 @@ def read_model(
             f" {config.vocab_size} rows. Use the tokenizer that belongs to these weights."
         )
     return config, read_parameters(source, config, dtype=dtype, place=place), tokenizer
+
+
+def read_config(path_or_id: Path | str) -> ModelConfig:
+    """A model's sizes alone: a directory needs no more than its config.json, and of a hub id
+    nothing else is downloaded. Raises UserError like `read_model`."""
+    path = resolve(path_or_id, only=("config.json",))
+    return GGUFFile(path).config if path.suffix == ".gguf" else _config_of(path)
+
+
+def _config_of(directory: Path) -> ModelConfig:
+    where = directory / "config.json"
+    return ModelConfig.from_huggingface(read_json(where), where=str(where))
 
 
 def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -92,11 +103,12 @@ def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) ->
     return tuple(dict.fromkeys(token for token in stated if isinstance(token, int)))
 
 
-def resolve(path_or_id: Path | str) -> Path:
+def resolve(path_or_id: Path | str, only: tuple[str, ...] = _DOWNLOADED) -> Path:
     """A local directory or .gguf file for what the user named, downloading from the hub if need be.
 
-    "default" is the default model (`models/default_model.py`); a directory that holds a single
-    .gguf file and no config.json stands for that file.
+    Of a hub id the files that match `only` are downloaded. "default" is the default model
+    (`models/default_model.py`); a directory that holds a single .gguf file and no config.json
+    stands for that file.
 
     Raises:
         UserError: when there is nothing of this name, or it cannot be downloaded.
@@ -111,7 +123,7 @@ def resolve(path_or_id: Path | str) -> Path:
         return _checked_directory(path)
     if isinstance(path_or_id, Path) or text.endswith(".gguf") or not _HUB_ID.fullmatch(text):
         raise UserError(f"{text}: there is no such directory or file. Correct the path.")
-    return _download(text)
+    return _download(text, only)
 
 
 def _checked_file(path: Path) -> Path:
@@ -142,13 +154,13 @@ def _checked_directory(path: Path) -> Path:
     )
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, only: tuple[str, ...]) -> Path:
     """The hub's snapshot of a model in the local cache, from the cache alone when offline."""
     from huggingface_hub import errors, snapshot_download
 
     try:
         directory = snapshot_download(
-            hub_id, allow_patterns=list(_DOWNLOADED), ignore_patterns=list(_NEVER_DOWNLOADED)
+            hub_id, allow_patterns=list(only), ignore_patterns=list(_NEVER_DOWNLOADED)
         )
     except errors.GatedRepoError as error:
         raise UserError(

@@ -83,17 +83,18 @@ def prepare(topology: str) -> None:
     """Set what must be set before JAX starts: no TPU is looked for, and there are as many CPU
     devices as a GPU host has GPUs. Raises UserError for an unknown topology, and where libtpu is
     missing or of another version than this jax's."""
-    count = num_chips(topology)
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if topology.startswith("gpu"):
-        import jax
+    import jax
 
+    count = num_chips(topology)
+    jax.config.update("jax_platforms", "cpu")
+    if topology.startswith("gpu"):
         jax.config.update("jax_num_cpu_devices", count)
         return
     require_libtpu()
-    # Without these libtpu asks a metadata server, which only machines with a TPU have, and says
-    # at length on stderr that there is none.
+    # Without these libtpu asks a metadata server, which only machines with a TPU have, says at
+    # length on stderr that there is none, and lets one process at a time be loaded.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")

@@ -1,0 +1,169 @@
+"""Plans on CPU devices: what is added up, what is advised, what is refused."""
+
+import importlib.metadata
+import json
+from dataclasses import replace
+
+import jax
+import pytest
+
+from emergent_alignment.cli.main import main
+from emergent_alignment.config import default_config
+from emergent_alignment.errors import UserError
+from emergent_alignment.models.loading import read_config
+from emergent_alignment.models.model import random_params
+from emergent_alignment.planning import chips, search
+from emergent_alignment.planning.advice import first_change, verdict
+from emergent_alignment.planning.chips import Chip, Target
+from emergent_alignment.planning.hlo import Cost
+from emergent_alignment.planning.plan import (
+    Memory,
+    Plan,
+    ProgramPlan,
+    make_plan,
+    refused_bytes,
+    settings_of,
+)
+from emergent_alignment.planning.report import as_json
+from emergent_alignment.planning.roofline import peak_share, roofline
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = default_config()
+    config.data.max_prompt_tokens = config.data.max_response_tokens = 32
+    config.conscience.max_review_tokens = 64
+    config.sampling.max_new_tokens = 40
+    config.training.batch_size = 2
+    config.conscience.batch_size = 2
+    config.training.accumulation = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def target():
+    return Target("gpu:1x1GB", Chip("GPU", 10**9), jax.devices()[:1], compiled_for_cpu=True)
+
+
+@pytest.fixture(scope="module")
+def plan(config, target, tiny_config):
+    model = tiny_config("qwen3", hidden_size=128)
+    return make_plan(config, model, target, only_training=True)
+
+
+def test_the_step_is_compiled_and_costs_more_than_the_ideal(plan):
+    (step,) = plan.programs
+    assert step.name == "training step" and step.cost is not None
+    assert 1 <= step.cost.flops / step.ideal_flops < 2
+    assert plan.fits and plan.headroom < 10**9
+
+
+def test_what_is_held_are_the_bytes_of_the_arrays(plan, tiny_config):
+    params = jax.eval_shape(lambda: random_params(tiny_config("qwen3", hidden_size=128)))
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    for program in plan.programs:
+        held = program.memory.held
+        assert held["frozen copy"] == size
+        assert held["optimizer"] == 2 * held["parameters"] + 8  # two moments and two counts
+        assert program.memory.total > sum(held.values())
+
+
+def test_a_plan_as_json_says_where_each_figure_is_from(plan):
+    found = json.loads(json.dumps(as_json(plan)))
+    assert "CPU" in found["sources"]["given, temporaries, made, code, total"]
+    assert found["programs"][0]["memory"]["total"] == plan.programs[0].memory.total
+    assert found["programs"][0]["compiled_over_ideal"] > 1
+
+
+def refused_plan(config, target, needed=5 * 10**9, held=10**6, **mesh):
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1} | mesh
+    memory = Memory({"parameters": held, "frozen copy": 0, "optimizer": 0}, needed=needed)
+    step = ProgramPlan("training step", "", memory, 1.0, None, None, None, 0.0)
+    return Plan(target, sizes, settings_of(config), [step])
+
+
+def test_the_first_thing_to_change_follows_what_is_large(config, target):
+    assert first_change(refused_plan(config, target)) == "config.training.remat=full"
+    settings = settings_of(config) | {"remat": "full", "accumulation": 1}
+    plan = replace(refused_plan(config, target), settings=settings)
+    assert first_change(plan) == "config.training.accumulation=2"
+    heavy = refused_plan(config, target, held=4 * 10**9)
+    assert first_change(heavy) == "config.model.frozen_dtype=bfloat16"
+    heavy = refused_plan(config, target, held=4 * 10**9, data=4, fsdp=2)
+    assert first_change(heavy) == "config.mesh.data=1 and config.mesh.fsdp=8"
+    text = verdict(heavy)
+    assert text.startswith("does not fit: the training step needs 3.73 GiB a chip more"), text
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+         "temporaries (400.00G) exceeds available HBM (15.75G).", 400 << 30),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.",
+         int(20.5 * (1 << 30))),
+        ("INTERNAL: something else, Used 20.50G of 15.75G", None),
+    ],
+)  # fmt: skip
+def test_what_the_compiler_says_when_it_refuses(message, found):
+    assert refused_bytes(message) == found
+
+
+def test_the_roofline_is_the_slowest_of_three():
+    chip = Chip("chip", 1, peak_flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0)
+    limits = roofline(chip, Cost(flops=200.0, hbm_bytes=30.0))
+    assert (limits.seconds, limits.limit) == (3.0, "HBM")
+    assert peak_share(chip, 4, ideal_flops=600.0, seconds=3.0) == 0.5
+    assert roofline(Chip("unknown", 1), Cost()) is None
+
+
+def test_a_search_leaves_out_what_cannot_fit_and_ranks_what_was_compiled(
+    config, target, tiny_config, monkeypatch
+):
+    compiled = []
+
+    def fake_plan(tried, model, target, only_training):
+        compiled.append((tried.training.accumulation, tried.training.remat))
+        needed = 10**12 if tried.training.remat == "none" else 10**6
+        return replace(refused_plan(tried, target, needed=needed), settings=settings_of(tried))
+
+    monkeypatch.setattr(search, "make_plan", fake_plan)
+    model = tiny_config("qwen3", hidden_size=128)
+    found = search.search(config, model, target, 4)
+    assert (found.candidates, found.too_large, len(compiled)) == (6, 0, 4)
+    assert [p.fits for p in found.plans] == sorted((p.fits for p in found.plans), reverse=True)
+    small = replace(target, chip=Chip("GPU", 1000))
+    assert search.search(config, model, small, 4) == search.Found([], 6, 6)
+
+
+def test_an_unknown_topology_names_the_known_ones(capsys):
+    for topology in ("v9:4x4", "v5e:3x3", "v5e", "gpu:0x80GB", "gpu:8"):
+        assert main(["plan", "--topology", topology]) == 2
+        said = capsys.readouterr().err
+        assert topology in said and "v5p:2x2x1" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("installed", [None, "0.0.99"])
+def test_libtpu_must_be_the_one_that_jax_asks_for(monkeypatch, installed):
+    real = importlib.metadata.version
+
+    def version(name):
+        if name != "libtpu":
+            return real(name)
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(UserError, match=r"pip install 'libtpu==0\.0\.") as error:
+        chips.require_libtpu()
+    assert "\n" not in str(error.value)
+
+
+def test_the_bundled_sizes_are_those_of_the_models():
+    four = read_config("configs/models/Qwen3-4B")
+    params = jax.eval_shape(lambda: random_params(four))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_022_468_096
+    large = read_config("configs/models/Qwen2.5-Coder-32B-Instruct")
+    params = jax.eval_shape(lambda: random_params(large))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 32_763_876_352
