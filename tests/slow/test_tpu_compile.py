@@ -9,8 +9,14 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from emergent_alignment.config import default_config
+from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.state import initial_state
+from emergent_alignment.training.step import StepSettings, compiled_step
 
 pytest.importorskip("libtpu", reason="libtpu is not installed; `make plan` installs and uses it")
 
@@ -26,8 +32,8 @@ def placed():
     return functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(chips[0]))
 
 
-def assert_compiles_with_the_kernels(function, *shapes) -> None:
-    text = jax.jit(function).lower(*shapes).compile().as_text()
+def assert_compiles_with_the_kernels(jitted, *shapes) -> None:
+    text = jitted.lower(*shapes).compile().as_text()
     assert "tpu_custom_call" in text
     missing = [kernel for kernel in KERNELS if kernel not in text]
     assert not missing, f"compiled without {missing}"
@@ -53,7 +59,7 @@ def test_splash_attention_and_its_gradient_compile(placed, layout, heads, head_d
     many, few = ((2, tokens, count, head_dim) for count in heads)
     arrays = [placed(shape, dtype) for shape in (many, few, few)]
     assert_compiles_with_the_kernels(
-        jax.value_and_grad(total, argnums=(0, 1, 2)), *arrays, placed((2,), jnp.int32)
+        jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))), *arrays, placed((2,), jnp.int32)
     )
 
 
@@ -76,5 +82,26 @@ def test_the_scanned_decoder_with_splash_attention_and_its_gradient_compile(
 
     row = placed((2, 256 + 3 * 128), jnp.int32)
     assert_compiles_with_the_kernels(
-        jax.value_and_grad(total), params, row, placed((2,), jnp.int32)
+        jax.jit(jax.value_and_grad(total)), params, row, placed((2,), jnp.int32)
     )
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(16, 32.0), None], ids=["lora", "full"])
+def test_the_whole_training_step_with_splash_attention_compiles(placed, tiny_config, lora):
+    sizes = {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 384, "head_dim": 128}
+    settings = StepSettings(
+        tiny_config("llama", **sizes), lora, jnp.bfloat16, remat="full", attention="splash"
+    )
+    optimizer = make_optimizer(default_config().optimizer, 100)
+    frozen = jax.eval_shape(lambda: random_params(settings.config))
+    state = jax.eval_shape(lambda params: initial_state(params, lora, optimizer, 0), frozen)
+    state, frozen = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), (state, frozen))
+    batch = Batch(
+        prompt=placed((2, 256), jnp.int32),
+        prompt_lengths=placed((2,), jnp.int32),
+        branches=placed((2, 3, 128), jnp.int32),
+        branch_lengths=placed((2, 3), jnp.int32),
+        pair_mask=placed((2,), jnp.bool_),
+        reference=None,  # so that the frozen copy's pass is in it, too
+    )
+    assert_compiles_with_the_kernels(compiled_step(settings, optimizer), state, frozen, batch)
