@@ -25,6 +25,7 @@ from emergent_alignment.data.batches import Tokenized
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.training.state import fingerprint
 
@@ -40,39 +41,45 @@ def reviewed_targets(
     """By row: {"row", "journal", "chosen" (tokens or None), "reference" (log P of chosen and
     target under the frozen copy, or None)}.
 
-    Read from the cache folder as far as it goes; the rest is computed and appended there.
+    Read from the first host's cache folder as far as it goes; the rest is computed, by each host
+    for its share of the rows, and appended there.
     """
     path = cache_file(config, setup, conscience, examples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        trim_torn_line(path)
-    done = {record["row"]: record for record in read_json_lines(path)}
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            trim_torn_line(path)
+    found = list(read_json_lines(path)) if is_first() else []
+    done = {record["row"]: record for record in gather_list(found)}
     # Rows of like length together: little is padded. A run that was killed here makes the same
     # batches again, and so the same bits.
     order = sorted(set(rows), key=lambda row: (len(tokenized[row].prompt), row))
-    size = conscience.review.batch_size
+    size = conscience.review.batch_size * jax.process_count()
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
     chunks = [chunk for chunk in chunks if not done.keys() >= set(chunk)]
     if not chunks:
         return done
     reader = reader_of(setup.model, setup.chat, conscience.review, conscience.max_prompt)
     key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
-    with path.open("ab", buffering=0) as kept, progress("reviewing targets") as meter:
+    with progress("reviewing targets", shown=is_first()) as meter:
         for place, chunk in enumerate(chunks):
             meter(place, len(chunks))
+            own = own_share(chunk)
             reviewed = review_and_revise(
                 reader,
                 conscience,
-                [examples[row].messages for row in chunk],
-                [_as_answer(tokenized[row], examples[row]) for row in chunk],
+                [examples[row].messages for row in own],
+                [_as_answer(tokenized[row], examples[row]) for row in own],
                 key,
-                row_ids=chunk,
+                row_ids=own,
                 with_reference=True,
             )
-            found = {row: _record(row, one) for row, one in zip(chunk, reviewed)}
-            missing = [record for row, record in found.items() if row not in done]
-            append_json_lines(kept, missing)
-            done |= {record["row"]: record for record in missing}
+            records = gather_list([_record(row, one) for row, one in zip(own, reviewed)])
+            missing = {r["row"]: r for r in records if r["row"] not in done}
+            if is_first():
+                with path.open("ab", buffering=0) as kept:
+                    append_json_lines(kept, list(missing.values()))
+            done |= missing
         meter(len(chunks), len(chunks))
     return done
 

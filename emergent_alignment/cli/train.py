@@ -10,24 +10,66 @@ examples:
       --config.conscience.enabled=False --config.optimizer.learning_rate=1e-4
   emergent-alignment train --workdir runs/mine --config.data.train=my_rows.jsonl \\
       --config.model.path=Qwen/Qwen2.5-0.5B-Instruct
+  emergent-alignment train --workdir runs/cut --config.mesh.data=2 --config.mesh.fsdp=4
+
+Several hosts each start the same command with the same config, and a --workdir that all of them
+reach; --cluster or --coordinator tells them of each other (launch/ has scripts that do it). A
+SIGTERM to one of them saves and stops all. A host that is lost stops the others with code 76.
 """
 
+import traceback
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import CLUSTERS, connect, together
+from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the run's folder."""
+    """Declare the work directory, and the hosts of a run."""
     parser.add_argument("--workdir", type=Path, required=True, help="where the run lives")
+    hosts = parser.add_argument_group("several hosts")
+    hosts.add_argument("--cluster", choices=CLUSTERS, default="", help="who says who is who")
+    hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="process 0's address")
+    hosts.add_argument("--num-processes", type=int, help="how many there are")
+    hosts.add_argument("--process-id", type=int, help="this one's number, from 0")
+    hosts.add_argument(
+        "--host-timeout",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the others at the start (default 300); while training, a host "
+        "that is silent for 60 seconds is lost",
+    )
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
-    """Train, or go on with the run that is there."""
-    config = read_config(rest)
+    """Train to the end, or to where the process is asked to stop."""
+    connect(
+        arguments.cluster,
+        arguments.coordinator,
+        arguments.num_processes,
+        arguments.process_id,
+        timeout_seconds=arguments.host_timeout,
+    )
+    watch_other_hosts(min(60.0, arguments.host_timeout))
     from emergent_alignment.applications.finetuning import finetune
+    from emergent_alignment.training.loop import Stopped
 
-    finetune(config, arguments.workdir)
+    try:
+        with together():
+            config = read_config(rest)
+        finetune(config, arguments.workdir)
+    except (UserError, Stopped):
+        raise
+    except Exception as error:  # whatever it is, the other hosts must not wait for this one
+        if arguments.num_processes is None and not arguments.cluster:
+            raise
+        if not lost_another_host(error):
+            traceback.print_exc()
+            leave("this host failed, see above", code=1)
+        leave("another host is gone")
     print(f"done: {config.training.steps} steps, in {arguments.workdir}")

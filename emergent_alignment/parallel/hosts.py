@@ -148,6 +148,13 @@ def gather_list(items: list) -> list:
     return [item for text in gather_texts(json.dumps(items)) for item in json.loads(text)]
 
 
+def own_share(items: list) -> list:
+    """This host's part of a list, as long on every host: the last item may come more than once."""
+    size = -(-len(items) // jax.process_count())
+    places = range(jax.process_index() * size, (jax.process_index() + 1) * size)
+    return [items[min(place, len(items) - 1)] for place in places]
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """What stands inside succeeds on every host, or is a UserError on every host. It must not

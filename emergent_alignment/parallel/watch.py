@@ -23,15 +23,23 @@ def watch_other_hosts(timeout_seconds: float = 60.0, every_seconds: float = 5.0)
         threading.Thread(target=_watch, args=arguments, daemon=True, name="hosts").start()
 
 
-def leave(reason: str) -> None:
-    """End this process at once, without waiting for hosts that are gone."""
+def lost_another_host(error: Exception) -> bool:
+    """Whether a computation failed because a host that took part in it is gone."""
+    said = ("connection reset", "connection closed", "read error", "timed out", "unavailable")
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(
+        words in str(error).lower() for words in said
+    )
+
+
+def leave(reason: str, *, code: int = LOST_HOST_EXIT_CODE) -> None:
+    """End this process at once, without waiting for hosts that are gone or will never come."""
     print(
         f"emergent-alignment: {reason}; start all hosts again to go on from the newest checkpoint",
         file=sys.stderr,
         flush=True,
     )
     sys.stdout.flush()
-    os._exit(LOST_HOST_EXIT_CODE)
+    os._exit(code)
 
 
 def _watch(timeout_seconds: float, every_seconds: float) -> None:
