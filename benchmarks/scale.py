@@ -7,7 +7,9 @@ docs/scale.md. In the environment of `make plan`: .venv-plan/bin/python benchmar
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from tables import RESULTS
@@ -21,7 +23,7 @@ KEPT = RESULTS / "scale.json"
 
 @dataclass(frozen=True)
 class Setting:
-    """A model on a slice: one fsdp axis over all chips, one row of 512 + 3 × 256 tokens a chip
+    """A model on a slice: one fsdp axis over all chips, a row of 512 + 3 × 256 tokens for each
     or more, activations recomputed."""
 
     model: str
@@ -86,8 +88,113 @@ def planned(setting: Setting) -> dict:
     return as_json(make_plan(config, model, target_of(setting.topology)))
 
 
+PAGE = """\
+# Scale
+
+What the training step, sampling and reviews of two models need and cost on TPU slices. Nothing here
+ran on a TPU: libtpu compiled each program for the slice on a machine without one, as
+`emergent-alignment plan` does, and `python benchmarks/scale.py` (in the environment of `make plan`)
+wrote this page. {versions}.
+
+Common to all: bfloat16 compute and frozen copy, `remat=full`, prompts of 512 tokens with 3 branches
+of 256, AdamW with float32 moments. Full fine-tuning holds float32 parameters; LoRA has rank 16 on
+all seven projections. All chips are on the `fsdp` axis.
+
+## Memory a chip
+
+In GiB. Held: computed from shapes and shardings. Step, decoding, review: the compiler's
+`memory_analysis()`, and what is held beside it. The limit is the one that libtpu's compiler names.
+
+{memory}
+
+## Work and time of a step
+
+A chip's FLOPs, bytes and collectives are read from the compiled programs, loops multiplied by their
+trip counts; attention kernels are computed from their shapes and the layout's blocks. Sent: by the
+ring algorithm. The least time is the largest of FLOPs, HBM and links at the data sheet's full rates
+({sheets}).
+The share of peak is the ideal FLOPs (6N and attention; 4N where the base is frozen) over that time.
+Both are bounds, not forecasts.
+
+{steps}
+
+## Sampling and reviews
+
+An answer of {answers} tokens to each prompt of the step, and one batch of reviews at their longest;
+times as above.
+
+{sampling}
+
+Where `fsdp` cuts the parameters, decoding gathers every layer anew for each token, which the links
+pay for. A larger `tensor` axis divides those bytes.
+"""
+
+
 def write_page(rows: dict[str, dict]) -> None:
-    pass
+    """docs/scale.md from the kept rows."""
+    plans = [(setting, rows[setting.name]) for setting in SETTINGS]
+    chips = {plan["chip"]["name"]: plan["chip"]["source"] for _, plan in plans}
+    page = PAGE.format(
+        versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
+        memory=markdown(
+            "setting | rows | held | step | decoding | review | limit | spare", plans, memory_cells
+        ),
+        steps=markdown(
+            "setting | TFLOP | / ideal | HBM | sent | by FLOPs, HBM, links | at least | of peak",
+            plans,
+            step_cells,
+        ),
+        sampling=markdown(
+            "setting | prefill, at least | decoding, at least | by FLOPs, HBM, links | review, "
+            "at least",
+            plans,
+            sampling_cells,
+        ),
+        sheets=", ".join(f"[{name}]({source})" for name, source in chips.items()),
+        answers=plans[0][1]["programs"][2]["shape"].split()[3],
+    )
+    (ROOT / "docs" / "scale.md").write_text(page, "utf-8")
+
+
+def markdown(header: str, plans: list, cells: Callable[[Setting, dict], list[str]]) -> str:
+    """A table with a row for each setting."""
+    names = header.split(" | ")
+    lines = [names, ["---"] * len(names)]
+    lines += [[setting.name, *cells(setting, plan)] for setting, plan in plans]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def memory_cells(setting: Setting, plan: dict) -> list[str]:
+    step, _, decoding, review = plan["programs"]
+    held = sum(step["memory"]["held"].values())
+    sizes = [held, *(p["memory"]["total"] for p in (step, decoding, review))]
+    sizes += [plan["chip"]["hbm_bytes"], plan["headroom_bytes"]]
+    return [str(setting.batch_size), *(f"{size / 2**30:.2f}" for size in sizes)]
+
+
+def step_cells(setting: Setting, plan: dict) -> list[str]:
+    step = plan["programs"][0]
+    sent = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in step["sent"].items())
+    return [
+        f"{step['flops'] / 1e12:.3g}",
+        f"{step['compiled_over_ideal']:.2f}",
+        f"{step['hbm_bytes'] / 1e9:.3g} GB",
+        sent,
+        three_times(step),
+        f"{step['roofline']['seconds']:.3g} s",
+        f"{step['peak_share']:.0%}",
+    ]
+
+
+def sampling_cells(setting: Setting, plan: dict) -> list[str]:
+    _, prefill, decoding, review = plan["programs"]
+    seconds = [f"{p['roofline']['seconds']:.3g} s" for p in (prefill, decoding, review)]
+    return [seconds[0], seconds[1], three_times(decoding), seconds[2]]
+
+
+def three_times(program: dict) -> str:
+    limits = (program["roofline"][name] for name in ("compute", "memory", "interconnect"))
+    return ", ".join(f"{seconds:.3g}" for seconds in limits)
 
 
 if __name__ == "__main__":
