@@ -6,62 +6,20 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from real_runs import STEPS, finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.training.loop import STOPPED_EXIT_CODE
 
-STEPS = 8
-
 
 @pytest.fixture(scope="module")
 def model_directory(tmp_path_factory):
     return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-def train_command(model_directory, workdir, **changes) -> list[str]:
-    settings = {
-        "model.path": model_directory,
-        "data.limit": 12,
-        "data.buckets": 1,
-        "data.max_prompt_tokens": 48,
-        "data.max_response_tokens": 48,
-        "conscience.gate": "relative",
-        "conscience.chain": "('fresh',)",
-        "conscience.keep_truncated": True,
-        "conscience.batch_size": 4,
-        "conscience.max_review_tokens": 160,
-        "sampling.max_new_tokens": 8,
-        "training.steps": STEPS,
-        "training.batch_size": 4,
-        "training.checkpoint_every": 2,
-        "optimizer.learning_rate": 0.01,
-    } | changes
-    flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    return [
-        sys.executable, "-m", "emergent_alignment", "train", "--workdir", str(workdir), *flags
-    ]  # fmt: skip
-
-
-def finished(command, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
-def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    """Until `step` is in metrics.jsonl."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        path = workdir / "metrics.jsonl"
-        if path.exists() and f'"step": {step},' in path.read_text():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
 
 
 def trainable(workdir):

@@ -1,0 +1,218 @@
+"""Two processes on this machine are two hosts: they train what one does, and go down together."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from real_runs import STEPS, finished, train_command, wait_for_step
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.applications.runs import read_run
+from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.parallel.watch import LOST_HOST_EXIT_CODE
+from emergent_alignment.training.loop import STOPPED_EXIT_CODE
+
+LOCAL = Path(__file__).parents[2] / "launch" / "local_processes.sh"
+SETTINGS = {"training.batch_size": 8, "mesh.fsdp": 2, "conscience.chain": "('rewrite','fresh')"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What one run compiles the others read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        yield
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def command_of(model_directory, workdir, **changes):
+    return train_command(model_directory, workdir, **(SETTINGS | changes))
+
+
+def environment(devices: int) -> dict:
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(commands: list[list[str]], timeout: int = 60) -> list[subprocess.Popen]:
+    port = free_port()
+    return [
+        subprocess.Popen(
+            command
+            + ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(len(commands))]
+            + ["--process-id", str(number), "--host-timeout", str(timeout)],
+            env=environment(4),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, command in enumerate(commands)
+    ]
+
+
+def ends(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
+    """Exit codes and last lines of stderr; nobody is left behind."""
+    deadline, found = time.monotonic() + timeout, []
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=max(deadline - time.monotonic(), 1))
+            found.append((process.returncode, said))
+    finally:
+        for process in processes:
+            process.kill()
+    return found
+
+
+def trainable(workdir):
+    found = read_run(workdir)
+    assert found.steps == STEPS
+    return jax.tree.map(np.asarray, found.trained.model.adapters)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model_directory, tmp_path_factory):
+    """A run of two processes with four devices each, started by the launch script."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    command = command_of(model_directory, workdir)
+    module = command.index("emergent_alignment")
+    done = finished(
+        [str(LOCAL), "--devices", "4", "2", "--", *command[module + 1 :]],
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.mark.parametrize("devices", [8, 1])
+def test_two_hosts_train_to_the_parameters_of_one(model_directory, undisturbed, tmp_path, devices):
+    """… whatever each host's rows need: candidates, verdicts and corrections are the same."""
+    alone = command_of(model_directory, tmp_path / "run", **{"mesh.fsdp": min(devices, 2)})
+    done = finished(alone, env=environment(devices))
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(
+        jax.tree.leaves(trainable(undisturbed)), jax.tree.leaves(trainable(tmp_path / "run"))
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    journals = [read_journal(run / "journal") for run in (undisturbed, tmp_path / "run")]
+    assert len(journals[0]) == 8 * STEPS
+    for ours, theirs in zip(*journals, strict=True):
+        assert {k: v for k, v in ours.items() if "score" not in k and k != "attempts"} == {
+            k: v for k, v in theirs.items() if "score" not in k and k != "attempts"
+        }
+    assert len(list((undisturbed / "journal").glob("*.host-001.jsonl"))) == 1
+
+
+def test_a_host_killed_at_a_random_step_stops_the_other_and_both_resume_exactly(
+    model_directory, undisturbed, tmp_path
+):
+    command = command_of(model_directory, tmp_path / "run")
+    processes = start_two([command] * 2)
+    wait_for_step(tmp_path / "run", random.SystemRandom().randrange(1, STEPS - 2), processes[0])
+    victim = random.SystemRandom().randrange(2)
+    processes[victim].kill()
+    began = time.monotonic()
+    code, said = ends(processes)[1 - victim]
+    assert code == LOST_HOST_EXIT_CODE, said
+    assert "start all hosts again" in said.splitlines()[-1]
+    assert time.monotonic() - began < 90
+    for code, said in ends(start_two([command] * 2)):
+        assert code == 0, said
+    resumed, expected = trainable(tmp_path / "run"), trainable(undisturbed)
+    for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_sigterm_to_one_host_saves_on_all(model_directory, tmp_path):
+    changes = {"training.steps": 10_000, "training.checkpoint_every": 10_000}
+    processes = start_two([command_of(model_directory, tmp_path / "run", **changes)] * 2)
+    wait_for_step(tmp_path / "run", 1, processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    for code, said in ends(processes):
+        assert code == STOPPED_EXIT_CODE, said
+        assert "run it again to go on" in said
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_hosts_that_were_started_differently_say_in_what(model_directory, tmp_path):
+    commands = [
+        command_of(model_directory, tmp_path / "run", **{"loss.beta": beta}) for beta in (0.1, 0.2)
+    ]
+    for code, said in ends(start_two(commands)):
+        assert code == 2, said
+        last = said.splitlines()[-1]
+        assert "host 1" in last and "config.loss.beta (0.1, there 0.2)" in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_on_one_host_ends_all_with_its_line(model_directory, tmp_path):
+    commands = [
+        command_of(path, tmp_path / "run") for path in (model_directory, tmp_path / "missing")
+    ]
+    for code, said in ends(start_two(commands)):
+        assert code == 2, said
+        assert f"{tmp_path / 'missing'}: there is no such" in said.splitlines()[-1]
+
+
+def test_a_coordinator_that_is_not_there_is_named_in_time(model_directory, tmp_path):
+    port = free_port()
+    words = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id", "1"]
+    done = finished(
+        [*command_of(model_directory, tmp_path / "run"), *words, "--host-timeout", "3"],
+        env=environment(4),
+    )
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert f"127.0.0.1:{port} cannot be reached" in last and "tries in 3 s" in last
+
+
+def test_a_run_goes_on_on_another_mesh(model_directory, tmp_path):
+    """Saved on 1×8×1, continued there, on 2×2×2 and on one device: the same losses."""
+    half, losses = STEPS // 2, []
+    changes = {"training.checkpoint_every": half}
+    for devices, sizes in ((8, (1, 8, 1)), (8, (2, 2, 2)), (1, (1, 1, 1))):
+        workdir = tmp_path / "x".join(map(str, sizes))
+        first = command_of(model_directory, workdir, **changes, **mesh_flags((1, 8, 1)))
+        with subprocess.Popen(first, env=environment(8), stderr=subprocess.PIPE) as process:
+            wait_for_step(workdir, half - 1, process)
+            while process.poll() is None and not (workdir / "checkpoints" / str(half)).exists():
+                time.sleep(0.01)
+            process.kill()
+        then = command_of(model_directory, workdir, **changes, **mesh_flags(sizes))
+        done = finished(then, env=environment(devices))
+        assert done.returncode == 0, done.stderr
+        losses.append(losses_after(workdir, half))
+    for other in losses[1:]:
+        np.testing.assert_allclose(other, losses[0], rtol=1e-5, atol=1e-5)
+
+
+def mesh_flags(sizes) -> dict:
+    return dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes))
+
+
+def losses_after(workdir: Path, step: int) -> list[float]:
+    """The losses of the last time that each step from `step` on was done; those before it were
+    not done again."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines].count(step - 1) == 1, "it started from the checkpoint"
+    found = {line["step"]: line["loss"] for line in lines if line["step"] >= step}
+    assert len(found) == STEPS - step
+    return [found[step] for step in sorted(found)]
