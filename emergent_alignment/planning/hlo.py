@@ -39,7 +39,8 @@ KernelFlops = Callable[[str, tuple[Array, ...]], float]
 class Cost:
     """Sums over one run of a program on one device.
 
-    flops        of matmuls and convolutions, a multiply-add counting as two, and of kernels
+    flops        of matmuls and convolutions, a multiply-add counting as two, and of kernels; a
+                 single row times a matrix is neither for XLA, and does not count
     hbm_bytes    operands and results of what is not fused, in the device's main memory
     sent         kind of collective → bytes this device sends, by the ring algorithm
     calls        kind of collective → how often
@@ -120,7 +121,8 @@ class _Counting:
                 times = self.trips.pop(0)
             return times, self.of(one.attribute(r"body=%?([\w.\-]+)"), fused)
         if one.opcode == "conditional":
-            return 1, max((self.of(name, fused) for name in one.called), key=lambda c: c.flops)
+            branches = (self.of(name, fused) for name in one.called)
+            return 1, max(branches, key=lambda cost: (cost.flops, cost.hbm_bytes))
         cost = self._own(inside, one)
         if not fused:
             cost = cost.plus(Cost(hbm_bytes=_hbm_bytes(self.program, inside, one)))

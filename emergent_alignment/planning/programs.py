@@ -97,7 +97,7 @@ class Program:
 
     lower        makes jax's Lowered
     ideal_flops  of one call, on all devices (ideal.py)
-    arguments    which of the held trees it is given: "trainable", "optimizer", "frozen"
+    arguments    which of the held trees it reads: "trainable", "optimizer", "frozen"
     cache_bytes  of keys and values on each chip
     trips        of loops that data end, at their longest
     kernel_flops see hlo.program_cost
@@ -146,30 +146,26 @@ def training_step(run: Held, target: Target) -> Program:
     config = run.config
     layout, roles = largest_batch(config)
     rows = config.training.batch_size
-    with_reference = config.conscience.enabled
     batch = Batch(
         run.rows((rows, layout.prompt)),
         run.rows((rows,)),
         run.rows((rows, layout.branches, layout.branch)),
         run.rows((rows, layout.branches)),
         run.rows((rows,), jnp.bool_),
-        run.rows((rows, 2), jnp.float32) if with_reference else None,
+        run.rows((rows, 2), jnp.float32) if config.conscience.enabled else None,
         ROLES[roles],
     )
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
     step = compiled_step(run.settings, optimizer, places)
-    # Without pairs there is no preference term, and so no reference to compute either.
-    needs_reference = not with_reference and ROLES[roles].num_branches > 1
     return Program(
         "training step",
         f"{rows} rows of {layout.prompt} + {layout.branches} × {layout.branch} tokens, "
         f"{config.training.accumulation} microbatches",
         lambda: step.lower(run.state, run.frozen, batch),
-        ideal.step_flops(
-            run.model, layout, rows, run.settings.lora, with_reference=not needs_reference
-        ),
-        ("trainable", "optimizer", "frozen"),
+        # Without the conscience there are no pairs, and so no reference to compute either.
+        ideal.step_flops(run.model, layout, rows, run.settings.lora, with_reference=True),
+        (*_policy_arguments(run), "optimizer"),
         kernel_flops=no_kernels if target.compiled_for_cpu else splash_flops(layout),
     )
 

@@ -40,7 +40,9 @@ def planned(tmp_path, *words):
 )
 def test_a_run_is_planned_with_its_kernels_and_collectives(tmp_path, topology, fsdp, tensor):
     mesh = [f"--config.mesh.{axis}={n}" for axis, n in (("fsdp", fsdp), ("tensor", tensor))]
+    # Of a single row a chip the compiler makes no matmul, but multiplications and additions.
     settings = ["--config.lora.rank=0", "--config.training.remat=full"]
+    settings += ["--config.training.batch_size=32"]
     plans, text = planned(tmp_path, "--topology", topology, *mesh, *settings)
     (plan,) = plans
     step, prefill, decoding, review = plan["programs"]
@@ -48,7 +50,8 @@ def test_a_run_is_planned_with_its_kernels_and_collectives(tmp_path, topology, f
     assert sorted(step["kernels"].values()) == [4, 4, 8]
     assert 1.2 < step["compiled_over_ideal"] < 1.45
     for program in (prefill, decoding, review):
-        assert 0.99 < program["compiled_over_ideal"] < 1.2
+        ratio = program["compiled_over_ideal"]
+        assert 0.99 < ratio < 1.2, f"{program['name']}: {ratio}"
     assert bool(step["sent"]) == (fsdp * tensor > 1)
     assert plan["fits"] and "fits: " in text
 
