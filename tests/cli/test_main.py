@@ -4,35 +4,14 @@ import json
 import shutil
 
 import pytest
-from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.cli.main import COMMANDS, main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture
 def broken(model, tmp_path):
     """A copy of the tiny model to break."""
     return shutil.copytree(model, tmp_path / "broken")
-
-
-@pytest.fixture
-def fails(capsys):
-    """fails(words…) runs the command, which must end with code 2 and one line; returns it."""
-
-    def run(*words):
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1, said
-        assert said[0].startswith("emergent-alignment: ")
-        return said[0]
-
-    return run
 
 
 def training(model, workdir, *changes):

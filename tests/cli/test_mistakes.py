@@ -17,26 +17,6 @@ from emergent_alignment.cli.main import COMMANDS, main
 START = "from emergent_alignment.config import default_config\ndef get_config():\n"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture
-def fails(capsys):
-    """fails(words…) runs the command, which must end with code 2 and one line; returns it."""
-
-    def run(*words):
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1, said
-        assert said[0].startswith("emergent-alignment: ")
-        return said[0].removeprefix("emergent-alignment: ")
-
-    return run
-
-
 def tiny(model) -> list[str]:
     return [
         f"--config.model.path={model}", "--config.data.limit=16", "--config.training.steps=1",

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given
-from tiny_chat_model import TEMPLATE, tiny_chat_config, tiny_chat_tokenizer
+from tiny_chat_model import TEMPLATE
 
 from emergent_alignment.conscience.question import (
     QUESTIONS,
@@ -18,8 +18,6 @@ from emergent_alignment.conscience.question import (
     rewrite_request,
 )
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
-from emergent_alignment.data.chat import read_chat
-from emergent_alignment.models.model import Model, random_params
 
 PROMPT = [
     {"role": "system", "content": "Be brief."},
@@ -27,17 +25,6 @@ PROMPT = [
     {"role": "assistant", "content": "No."},
     {"role": "user", "content": "Why not?"},
 ]
-
-
-@pytest.fixture(scope="module")
-def chat():
-    return read_chat(tiny_chat_tokenizer())
-
-
-@pytest.fixture(scope="module")
-def model():
-    params = jax.tree.map(lambda leaf: leaf * 4, random_params(tiny_chat_config(), 3))
-    return Model(tiny_chat_config(), tiny_chat_tokenizer(), params)
 
 
 def quoted(chat, prompt, answer) -> str:

@@ -5,32 +5,19 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.conscience import reader as reader_module
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS, ask, rewrite_request
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.batches import Pair, make_batch
-from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import given_answer, sample_answers
-from emergent_alignment.models.model import load
 from emergent_alignment.training.step import StepSettings, reference_log_probs
 
 TEXTS = ("Hi?", "May I skip it today?", "And now, what would you do in my place?", "Why?")
 PROMPTS = [[{"role": "user", "content": text}] for text in TEXTS]
 ANSWERS = ["Yes, do.", "No, never skip it.", "<think>They ask.</think>Wait a little.", "Because."]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load(str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")))
-
-
-@pytest.fixture(scope="module")
-def chat(model):
-    return read_chat(model.tokenizer)
 
 
 def settings_of(layout, chain, **changes) -> ConscienceSettings:

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.conscience.conscience import REFUSAL, Conscience
@@ -21,21 +20,10 @@ from emergent_alignment.conscience.review import ReviewSettings, reader_of, scor
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.model import load
 
 QUESTION = QUESTIONS["advice"]
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi?", "May I skip it?", "And now?")]
 ANSWERS = ["Yes, do.", "No, never skip it.", "<think>They ask.</think>Wait a little."]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load(str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")))
-
-
-@pytest.fixture(scope="module")
-def chat(model):
-    return read_chat(model.tokenizer)
 
 
 def scored(model, chat, **changes):
