@@ -62,7 +62,7 @@ parity: $(PARITY)/.installed
 	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
 
 plan: $(PLAN)/.installed
-	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py
+	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py tests/slow/test_plan_tpu.py
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python notebooks/execute.py

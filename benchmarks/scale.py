@@ -57,14 +57,14 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
     missing = [setting for setting in SETTINGS if setting.name not in rows]
+    missing.sort(key=lambda setting: not setting.full)
     if arguments.one:
         missing = missing[:1]
     for setting in [] if arguments.table else missing:
         rows[setting.name] = planned(setting)
         KEPT.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
         print(f"{setting.name}: fits {rows[setting.name]['fits']}", flush=True)
-    if len(rows) == len(SETTINGS):
-        write_page(rows)
+    write_page(rows)
 
 
 def planned(setting: Setting) -> dict:
@@ -131,8 +131,8 @@ pay for. A larger `tensor` axis divides those bytes.
 
 
 def write_page(rows: dict[str, dict]) -> None:
-    """docs/scale.md from the kept rows."""
-    plans = [(setting, rows[setting.name]) for setting in SETTINGS]
+    """docs/scale.md from the rows that are kept."""
+    plans = [(setting, rows[setting.name]) for setting in SETTINGS if setting.name in rows]
     chips = {plan["chip"]["name"]: plan["chip"]["source"] for _, plan in plans}
     page = PAGE.format(
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",

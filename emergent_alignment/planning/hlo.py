@@ -144,7 +144,8 @@ class _Counting:
             return Cost(self.kernel_flops(name, operands), kernels=Counter({name: 1}))
         kind = one.opcode.removesuffix("-start")
         if kind in COLLECTIVES and not _continues(inside, one):
-            return _collective(kind, one, operands)
+            scatters = kind == "all-reduce" and _is_scattered(inside, one)
+            return _collective("reduce-scatter" if scatters else kind, one, operands)
         if kind == "copy":
             return Cost(copied=Counter({str(one.arrays[0]): one.arrays[0].num_bytes}))
         return Cost()
@@ -219,6 +220,13 @@ def _continues(inside: Computation, one: Instruction) -> bool:
     if "async_collective_fusion_config" not in one.rest:
         return False
     return not any('"AsyncCollectiveStart"' in other.rest for other in inside.instructions.values())
+
+
+def _is_scattered(inside: Computation, one: Instruction) -> bool:
+    """Whether an all-reduce is fused with the slice that a device keeps of it: that is how TPU
+    programs say reduce-scatter."""
+    root = inside.instructions[inside.root]
+    return inside.name.startswith("all-reduce-scatter") and one.name in root.operands
 
 
 def _collective(kind: str, one: Instruction, operands: tuple[Array, ...]) -> Cost:

@@ -118,7 +118,8 @@ def test_collectives_on_eight_devices_are_counted():
 
 
 # As libtpu writes them: tiles and memory spaces in the types, a matmul as a convolution, a loop
-# without its trip count, a gather that goes on through two fusions, groups of three notations.
+# without its trip count, a gather that goes on through two fusions, a reduce-scatter that is an
+# all-reduce and a slice, groups of three notations.
 TPU_PROGRAM = """\
 HloModule jit_f, is_scheduled=true
 
@@ -134,6 +135,13 @@ HloModule jit_f, is_scheduled=true
   %all-gather.2 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%p.1), channel_id=3, replica_groups=[2,8]<=[8,2]T(1,0), dimensions={0}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
   %p.3 = bf16[64,32]{1,0:T(8,128)(2,1)} constant({...})
   ROOT %convolution.1 = bf16[16,32]{1,0:T(8,128)(2,1)} convolution(%p.2, %p.3), dim_labels=bf_io->bf, metadata={op_name="dot_general"}
+}
+
+%all-reduce-scatter.1 (p.4: f32[64]) -> f32[16] {
+  %p.4 = f32[64]{0:T(128)} parameter(0)
+  %p.5 = s32[]{:T(128)} constant(0)
+  %all-reduce.2 = f32[64]{0:T(128)} all-reduce(%p.4), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %dynamic-slice.1 = f32[16]{0:T(128)} dynamic-slice(%all-reduce.2, %p.5), dynamic_slice_sizes={16}
 }
 
 %body (state: (s32[], bf16[8,128], bf16[16,64])) -> (s32[], bf16[8,128], bf16[16,64]) {
@@ -163,6 +171,8 @@ ENTRY %main (a: bf16[8,128], b: bf16[16,64]) -> bf16[16,64] {
   %one.copy = s32[]{:T(128)} copy(%one)
   %packed = (s32[]{:T(128)}, bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, bf16[16,64]{1,0:T(8,128)(2,1)}) tuple(%one.copy, %a, %b)
   %loop = (s32[]{:T(128)}, bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, bf16[16,64]{1,0:T(8,128)(2,1)}) while(%packed), condition=%condition, body=%body
+  %gradient = f32[64]{0:T(128)} constant({...})
+  %own.gradient = f32[16]{0:T(128)} fusion(%gradient), kind=kCustom, calls=%all-reduce-scatter.1
   %kernel.5 = bf16[16,64]{1,0} custom-call(%b), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 "xprof_metadata":"{}"
 }}, backend_config={}
@@ -182,7 +192,8 @@ def test_the_text_of_a_tpu_program():
     trips = 3  # from 1 by 2 while less than 7
     assert asked == [("kernel", (16, 64))] and cost.kernels == {"kernel": 1}
     assert cost.flops == trips * 2 * 16 * 64 * 32 + 1000
-    assert cost.calls == {"all-gather": trips, "all-reduce": trips}
+    assert cost.calls == {"all-gather": trips, "all-reduce": trips, "reduce-scatter": 1}
+    assert cost.sent["reduce-scatter"] == 64 * 4 * 3 / 4
     assert cost.sent["all-gather"] == trips * 7 * 8 * 128 * 2
     assert cost.sent["all-reduce"] == trips * 2 * 4 * 3 / 4
     with pytest.raises(ValueError, match="kernel"):
