@@ -125,8 +125,10 @@ obtain() {
     if [[ $STATE != ABSENT ]]; then
       say "$NAME is $STATE: deleting it, to create it again"
       delete || exit
-      count_restart || exit "$HOST_LOST"
-      pause "${SETTING[restart-wait]}"
+      if [[ $STATE == FAILED ]]; then # what was taken away has been counted by `up`
+        count_restart || exit "$HOST_LOST"
+        pause "${SETTING[restart-wait]}"
+      fi
     fi
     create || exit
   done

@@ -23,6 +23,10 @@ case $(<"$FAKE_ROOT/$number.does") in
     touch "$FAKE_ROOT/$number.waits"
     for ((turn = 0; turn < 600; turn++)); do sleep 0.05; done
     ;;
+  fails)
+    until [[ -f $FAKE_ROOT/1.waits && -f $FAKE_ROOT/2.waits ]]; do sleep 0.05; done
+    exit 3
+    ;;
   *) exit "$(<"$FAKE_ROOT/$number.does")" ;;
 esac
 """
@@ -91,7 +95,7 @@ def test_signals_reach_every_process(fakes, local, number):
 
 
 def test_the_rest_is_ended_when_one_fails_and_what_ignores_that_is_killed(local):
-    code, out, err = finished(local("3", "waits", "hangs"))
+    code, out, err = finished(local("fails", "waits", "hangs", flags=("--grace=1",)))
     assert code == 3
     assert "[1] saved\n" in out
     assert "process 2 ended with exit code 137" in err

@@ -20,7 +20,7 @@ def job(fakes, first: str, second: str, *words: str, runs: int = 1):
 
 
 def requeued(fakes) -> int:
-    return len(fakes.calls("scontrol requeue 7"))
+    return len(fakes.calls("scontrol requeue Incomplete 7"))
 
 
 def test_each_task_gets_the_command(fakes):
@@ -78,8 +78,8 @@ def test_the_time_limit_saves_and_requeues(fakes):
     fakes.write("0.script", "waits")
     fakes.write("1.script", "waits")
     running = fakes.start("slurm.sbatch", *RUN, **JOB)
-    fakes.wait_for("0.waits")
-    fakes.wait_for("1.waits")
+    for name in ("0.waits", "1.waits", "tasks"):
+        fakes.wait_for(name)
     running.send_signal(signal.SIGTERM)
     assert running.wait(timeout=30) == 75, running.stderr.read()
     assert fakes.calls("scancel") == [["scancel", "--signal=TERM", "7"]]
