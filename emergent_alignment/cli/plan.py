@@ -168,7 +168,8 @@ def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPl
         return name, lambda p: size(p.memory.held[name]), "shapes"
 
     def made(name: str, field: str, source: str):
-        return name, lambda p: refused(p) or size(getattr(p.memory, field)), source
+        # A program that the compiler refused has a total alone.
+        return name, lambda p: size(getattr(p.memory, field)) if p.cost else "—", source
 
     def counted(name: str, figure: Callable[["ProgramPlan"], str], source: str = "program"):
         return name, lambda p: figure(p) if p.cost else "—", source
@@ -205,14 +206,9 @@ def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPl
     return rows
 
 
-def refused(program: "ProgramPlan") -> str:
-    """What stands for a part of a program that the compiler found too large."""
-    return "too large" if program.memory.needed is not None else ""
-
-
 def size(num_bytes: int) -> str:
     """Binary units, as memory is sold and libtpu counts."""
-    if num_bytes >= 0.1 * GIB:
+    if abs(num_bytes) >= 0.1 * GIB:
         return f"{num_bytes / GIB:.2f} GiB"
     return f"{num_bytes / MIB:.1f} MiB"
 
