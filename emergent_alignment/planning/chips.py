@@ -87,6 +87,8 @@ def prepare(topology: str) -> None:
 
     count = num_chips(topology)
     jax.config.update("jax_platforms", "cpu")
+    # A program that was compiled for absent devices can be kept, but not read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     if topology.startswith("gpu"):
         jax.config.update("jax_num_cpu_devices", count)
         return
