@@ -174,6 +174,9 @@ def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPl
     def counted(name: str, figure: Callable[["ProgramPlan"], str], source: str = "program"):
         return name, lambda p: figure(p) if p.cost else "—", source
 
+    def limit(name: str, field: str):
+        return counted(f"s by {name}", lambda p: f"{getattr(p.roofline, field):.3g}", "data sheet")
+
     rows = [
         held("parameters"),
         held("frozen copy"),
@@ -195,10 +198,8 @@ def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPl
         rows.append(counted(kind, lambda p, k=kind: traffic(p.cost.sent[k])))
         rows.append(counted("  calls", lambda p, k=kind: str(p.cost.calls[k])))
     if plan.target.chip.peak_flops is not None:
-        limits = {"FLOPs": "compute", "HBM": "memory", "interconnect": "interconnect"}
-        for name, limit in limits.items():
-            seconds = lambda p, limit=limit: f"{getattr(p.roofline, limit):.3g}"  # noqa: E731
-            rows.append(counted(f"s by {name}", seconds, "data sheet"))
+        rows += [limit("FLOPs", "compute"), limit("HBM", "memory")]
+        rows += [limit("interconnect", "interconnect")]
         rows += [
             counted("s, at least", lambda p: f"{p.roofline.seconds:.3g}", "data sheet"),
             counted("share of peak ≤", lambda p: f"{p.peak_share:.0%}", "data sheet"),

@@ -48,8 +48,10 @@ def test_a_scanned_decoder_costs_what_xla_counts_for_the_unrolled_one(tiny_confi
 
 def test_accumulation_multiplies_and_loops_in_loops_multiply_twice():
     def step(weights, rows):
+        def layer(x, w):
+            return jnp.tanh(x @ w), None
+
         def micro(total, part):
-            layer = lambda x, w: (jnp.tanh(x @ w), None)  # noqa: E731
             return total + jax.lax.scan(layer, part, weights)[0].sum(), None
 
         return jax.lax.scan(micro, 0.0, rows)[0]
