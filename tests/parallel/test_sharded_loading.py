@@ -1,0 +1,69 @@
+"""Weights come from the files a device's part at a time, and lie where the table says."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.models import checkpoint
+from emergent_alignment.models.model import export, load
+from emergent_alignment.models.placement import check_mesh
+from emergent_alignment.parallel.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def read_bytes(monkeypatch):
+    """How many bytes each read of a tensor's part gave."""
+    found = []
+    read = checkpoint.SafetensorsSource.read
+
+    def counted(self, name, part):
+        tensor = read(self, name, part)
+        found.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr(checkpoint.SafetensorsSource, "read", counted)
+    return found
+
+
+def test_no_part_is_read_twice_and_none_is_larger_than_a_device_holds(directory, read_bytes):
+    whole = load(str(directory))
+    total = sum(read_bytes)
+    largest = max(read_bytes)
+    read_bytes.clear()
+    sharded = load(str(directory), mesh=make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
+    assert sum(read_bytes) == total, "each part once, though two devices hold it"
+    assert max(read_bytes) <= largest / 4
+    for ours, theirs in zip(jax.tree.leaves(sharded.params), jax.tree.leaves(whole.params)):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_export_from_a_mesh_is_that_of_one_device(directory, tmp_path):
+    mesh = make_mesh({"data": 1, "fsdp": 4, "tensor": 2})
+    export(load(str(directory), mesh=mesh), tmp_path / "sharded")
+    export(load(str(directory)), tmp_path / "whole")
+    ours, theirs = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("sharded", "whole")
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "sizes,said",
+    [
+        ({"data": 3}, "data=3, fsdp=1, tensor=1) does not fill 8 devices; data=4"),
+        ({"data": -1, "fsdp": -1}, "one of them may be -1"),
+        ({"data": 0}, "sizes are 1 or more"),
+        ({"data": 1, "tensor": 8}, "`layers.query.kernel` has 4 heads on that axis; 1, 2, 4 would"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_named_with_one_that_does(directory, sizes, said):
+    with pytest.raises(UserError) as caught:
+        check_mesh(make_mesh(sizes), load(str(directory)).config)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
