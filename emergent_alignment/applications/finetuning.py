@@ -36,18 +36,26 @@ from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.training.checkpoints import Checkpoints
+from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.loop import LoopSettings, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
 
 
 def finetune(
-    config: ConfigDict, workdir: Path, *, setup: Setup | None = None, name: str = "training"
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    setup: Setup | None = None,
+    name: str = "training",
+    profiled: range = range(0),
 ) -> TrainState:
     """Train as the config says, from the newest checkpoint in `workdir` if there is one. Several
-    hosts (parallel/hosts.py) call it with the same config and a `workdir` that all can reach.
+    hosts (parallel/hosts.py) call it with the same config and a `workdir` that all can reach. A
+    profile of the steps `profiled` goes to workdir/profile.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, on every host where it is not right on one, and Stopped where a process was asked to
@@ -70,11 +78,14 @@ def finetune(
             if is_first():
                 claim(workdir, config, identity)
                 _say_what_was_cut(config, tokenized)
-        return _train(config, workdir, setup, conscience, examples, tokenized, identity, name)
+        profiler = Profiler(profiled, workdir / "profile")
+        rows = examples, tokenized
+        return _train(config, workdir, setup, conscience, rows, identity, name, profiler)
 
 
-def _train(config, workdir, setup, conscience, examples, tokenized, identity, name) -> TrainState:
+def _train(config, workdir, setup, conscience, rows, identity, name, profiler) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
+    examples, tokenized = rows
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
@@ -88,18 +99,20 @@ def _train(config, workdir, setup, conscience, examples, tokenized, identity, na
         state = checkpoints.restore(state)
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
-    schedule = schedule_of(config, tokenized)
+    schedule, clock = schedule_of(config, tokenized), Clock()
     if conscience is None:
         make_input = plain_inputs(schedule, tokenized)
     elif config.conscience.candidate == "target":
-        rows = rows_to_train_on(config, schedule)
-        reviewed = reviewed_targets(config, setup, conscience, examples, tokenized, rows)
+        trained = rows_to_train_on(config, schedule)
+        reviewed = reviewed_targets(config, setup, conscience, examples, tokenized, trained)
         if not first_step and is_first():
-            journal.write([reviewed[row]["journal"] for row in rows])
+            journal.write([reviewed[row]["journal"] for row in trained])
         make_input = target_inputs(conscience, schedule, tokenized, reviewed)
     else:
-        make_input = policy_inputs(config, setup, conscience, lora, schedule, examples, tokenized)
-    with progress(name, shown=is_first()) as meter:
+        make_input = policy_inputs(
+            config, setup, conscience, lora, schedule, examples, tokenized, clock
+        )
+    with clock, progress(name, shown=is_first()) as meter:
         state = run(
             LoopSettings(
                 config.training.steps,
@@ -114,10 +127,12 @@ def _train(config, workdir, setup, conscience, examples, tokenized, identity, na
             checkpoints,
             metrics,
             journal,
+            clock,
+            profiler,
             first_step=first_step,
             meter=meter,
         )
-    for opened in (journal, metrics, checkpoints):
+    for opened in (journal, metrics, checkpoints, profiler):
         opened.close()
     return state
 

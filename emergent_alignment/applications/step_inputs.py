@@ -27,6 +27,7 @@ from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.loop import StepInput
 from emergent_alignment.training.state import policy_params
 
@@ -67,6 +68,7 @@ def policy_inputs(
     schedule: Schedule,
     examples: list[Example],
     tokenized: list[Tokenized],
+    clock: Clock,
 ) -> MakeInput:
     """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
     what it read for that gives the pairs' reference log-probs."""
@@ -78,27 +80,29 @@ def policy_inputs(
         places, rows, shape = _own_rows_of_step(schedule, step)
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         candidates = [None] * len(rows)
-        for place, answer in sample_answers(
-            model,
-            policy_params(trainable, model.params, lora),
-            setup.chat,
-            [tokenized[row].prompt for row in rows],
-            jax.random.fold_in(key, CANDIDATES),
-            sampler,
-            ids=places,
-            batch_size=len(rows),
-            width_step=config.data.bucket_tokens,
-        ):
-            candidates[place] = answer
-        reviewed = review_and_revise(
-            reader,
-            conscience,
-            [examples[row].messages for row in rows],
-            candidates,
-            jax.random.fold_in(key, CORRECTIONS),
-            row_ids=places,
-            with_reference=True,
-        )
+        with clock.part("sampling"):
+            for place, answer in sample_answers(
+                model,
+                policy_params(trainable, model.params, lora),
+                setup.chat,
+                [tokenized[row].prompt for row in rows],
+                jax.random.fold_in(key, CANDIDATES),
+                sampler,
+                ids=places,
+                batch_size=len(rows),
+                width_step=config.data.bucket_tokens,
+            ):
+                candidates[place] = answer
+        with clock.part("review"):
+            reviewed = review_and_revise(
+                reader,
+                conscience,
+                [examples[row].messages for row in rows],
+                candidates,
+                jax.random.fold_in(key, CORRECTIONS),
+                row_ids=places,
+                with_reference=True,
+            )
         pairs = [
             Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
             for found, candidate in zip(reviewed, candidates)

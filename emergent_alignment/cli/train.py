@@ -30,6 +30,12 @@ from emergent_alignment.parallel.watch import leave, lost_another_host, watch_ot
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the work directory, and the hosts of a run."""
     parser.add_argument("--workdir", type=Path, required=True, help="where the run lives")
+    parser.add_argument(
+        "--profile-steps",
+        "--profile_steps",
+        metavar="FIRST:STOP",
+        help="trace these steps into --workdir/profile, for TensorBoard or Perfetto (10:12: two)",
+    )
     hosts = parser.add_argument_group("several hosts")
     hosts.add_argument("--cluster", choices=CLUSTERS, default="", help="who says who is who")
     hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="process 0's address")
@@ -58,11 +64,14 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     watch_other_hosts(min(60.0, arguments.host_timeout))
     from emergent_alignment.applications.finetuning import finetune
     from emergent_alignment.training.loop import Stopped
+    from emergent_alignment.training.profiling import profile_steps
 
     try:
         with together():
             config = read_config(rest)
-        finetune(config, arguments.workdir)
+            asked = arguments.profile_steps
+            profiled = profile_steps(asked) if asked else range(0)
+        finetune(config, arguments.workdir, profiled=profiled)
     except (UserError, Stopped):
         raise
     except Exception as error:  # whatever it is, the other hosts must not wait for this one

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import Batch, padding_share, row_lengths
@@ -20,7 +19,9 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.training.checkpoints import Checkpoints
+from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.metrics import MetricsWriter
+from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
 
 # EX_TEMPFAIL: the run was asked to stop, has saved, and goes on when started again.
@@ -61,14 +62,18 @@ def run(
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
     journal: Journal,
+    clock: Clock,
+    profiler: Profiler,
     *,
     first_step: int = 0,
     meter: Callable[[int, int, str], None] = lambda done, total, note: None,
+    flops_of: Callable[[Batch, int], float] = lambda batch, rows: 0.0,
 ) -> TrainState:
     """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
 
     `make_input(step, trainable)` must be a pure function of its arguments: then a run that was
-    killed and resumed ends with the very bits of one that was not.
+    killed and resumed ends with the very bits of one that was not. `flops_of(batch, rows)` is
+    what a step over so many rows, of all hosts, ideally costs.
 
     Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
     loss or gradient is not finite.
@@ -77,34 +82,33 @@ def run(
     with _asked_to_stop() as asked:
         meter(first_step, settings.steps, "")
         for step in range(first_step, settings.steps):
-            started = time.perf_counter()
-            inputs = make_input(step, state.trainable)
-            journal.write(inputs.records)
-            prepared = time.perf_counter()
-            state, found = step_function(state, frozen, to_devices(inputs.batch))
-            found = {name: float(value) for name, value in jax.device_get(found).items()}
-            finished = time.perf_counter()
-            own = row_lengths(inputs.batch)
-            lengths = gather(own).reshape(-1, own.shape[1])
-            timing = {
-                "seconds/conscience": prepared - started,
-                "seconds/step": finished - prepared,
-                "tokens_per_second": float(lengths.sum()) / (finished - started),
-            }
-            metrics.scalars(
-                step, found | inputs.scalars | _batch_scalars(inputs.batch, lengths) | timing
-            )
+            profiler.before(step)
+            began = time.perf_counter()
+            with clock.part("data"):
+                inputs = make_input(step, state.trainable)
+                journal.write(inputs.records)
+            stepping = time.perf_counter()
+            with clock.part("step"):
+                state, found = step_function(state, frozen, to_devices(inputs.batch))
+                found = {name: float(value) for name, value in jax.device_get(found).items()}
+            ended = time.perf_counter()
+            profiler.after(step)
+            scalars = inputs.scalars | _batch_scalars(inputs.batch, flops_of, ended - began)
+            scalars |= {"seconds/inputs": stepping - began, "seconds/step": ended - stepping}
+            scalars |= {f"seconds_share/{name}": share for name, share in clock.shares().items()}
+            metrics.scalars(step, found | scalars)
             meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
             losses.append(found["loss"])
             nonfinite = nonfinite + 1 if found["nonfinite"] else 0
-            done = step + 1
-            stop = anywhere(bool(asked))
-            if done % settings.checkpoint_every == 0 or done == settings.steps or stop:
-                checkpoints.save(done, state, loss=_mean_finite(losses))
+            done, stop = step + 1, anywhere(bool(asked))
+            give_up = nonfinite >= settings.max_nonfinite
+            due = done % settings.checkpoint_every == 0 or done == settings.steps
+            if due or stop or give_up:
+                with clock.part("checkpoint"):
+                    checkpoints.save(done, state, loss=_mean_finite(losses))
                 metrics.texts(done, inputs.records[: settings.journal_texts])
                 losses = []
-            if nonfinite >= settings.max_nonfinite:
-                checkpoints.save(done, state, loss=_mean_finite(losses))
+            if give_up:
                 checkpoints.close()
                 raise UserError(
                     f"step {step}: loss or gradient was not finite for {nonfinite} steps in a "
@@ -118,14 +122,23 @@ def run(
     return state
 
 
-def _batch_scalars(batch: Batch, lengths: Int[np.ndarray, "rows parts"]) -> dict[str, float]:
-    """Response lengths (tokens, over rows that have the branch) and the share of padding."""
-    values = {"padding_share": padding_share(batch, lengths)}
+def _batch_scalars(
+    batch: Batch, flops_of: Callable[[Batch, int], float], seconds: float
+) -> dict[str, float]:
+    """Over all hosts' rows: response lengths (tokens, over rows that have the branch), the share
+    of padding, and what was done in these `seconds`."""
+    own = row_lengths(batch)
+    lengths = gather(own).reshape(-1, own.shape[1])
+    values = {
+        "padding_share": padding_share(batch, lengths),
+        "tokens_per_second": float(lengths.sum()) / seconds,
+        "model_flops_per_second": flops_of(batch, len(lengths)) / seconds,
+    }
     roles = batch.roles
     names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
     for name in names:
-        own = lengths[:, 1 + getattr(roles, name)]
-        present = own[own > 0]
+        of_role = lengths[:, 1 + getattr(roles, name)]
+        present = of_role[of_role > 0]
         values[f"length/{name}"] = float(present.mean()) if present.size else 0.0
     return values
 

@@ -152,10 +152,18 @@ def test_the_two_kinds_of_run_log_what_people_look_at(config, tmp_path):
         "task_loss alignment_loss rewards_chosen rewards_rejected rewards_margin "
         "rewards_accuracy log_probs_chosen log_probs_rejected kl flag_rate pair_rate "
         "tokens_per_second padding_share length/target length/chosen length/rejected "
-        "gradient_norm nonfinite"
+        "gradient_norm nonfinite seconds_share/step seconds_share/sampling seconds_share/review"
     )
     assert set(expected.split()) <= logged.keys()
     assert list((tmp_path / "conscience" / "tensorboard").iterdir())
+    shares = [share for name, share in logged.items() if name.startswith("seconds_share/")]
+    assert sum(shares) == pytest.approx(1) and min(shares) >= 0
+
+
+def test_the_steps_asked_for_are_profiled(config, tmp_path):
+    config.conscience.enabled = False
+    finetune(config, tmp_path, profiled=range(1, 3))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_a_run_that_is_done_trains_no_further(config, tmp_path):

@@ -1,0 +1,48 @@
+"""Where a run's wall time goes: steps, data, sampling, review, checkpoints, compilation."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+PARTS = ("step", "data", "sampling", "review", "checkpoint", "compile")
+_COMPILING = "/jax/core/compile/backend_compile_duration"
+
+
+class Clock:
+    """Seconds by part; a part that stands inside another one is taken off it, and so is what
+    was compiled meanwhile. `with Clock() as clock:` listens to JAX until the end."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._inner = [0.0]
+
+    def __enter__(self) -> "Clock":
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *error) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What stands inside belongs to the part `name`."""
+        began = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self.seconds[name] += max(spent - self._inner.pop(), 0.0)
+            self._inner[-1] += spent
+
+    def shares(self) -> dict[str, float]:
+        """By part, its share of all the seconds counted so far. That of `step` is the goodput."""
+        total = sum(self.seconds.values())
+        return {name: seconds / total if total else 0.0 for name, seconds in self.seconds.items()}
+
+    def _listen(self, event: str, duration: float, **_) -> None:
+        if event == _COMPILING:
+            self.seconds["compile"] += duration
+            self._inner[-1] += duration
