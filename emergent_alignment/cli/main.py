@@ -37,7 +37,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
-    to stop and has saved."""
+    to stop and has saved, 76 for one that has lost another host."""
     argv = joined_config_words(sys.argv[1:] if argv is None else argv)
     parser = OneLineParser(
         prog="emergent-alignment",

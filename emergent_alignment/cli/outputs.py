@@ -1,8 +1,19 @@
 """Where a command writes: looked at before the work begins, not when it is done."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+
+
+def work_directory(text: str) -> Path:
+    """A folder's path, as an argument's type; a bucket's address is not one."""
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text} is an address, and runs live in folders: mount the bucket (gcsfuse, for "
+            "gs://) and name the folder where it is mounted"
+        )
+    return Path(text)
 
 
 def require_new_file(path: Path, *, overwrite: bool | None = None) -> None:

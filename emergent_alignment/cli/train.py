@@ -19,9 +19,9 @@ SIGTERM to one of them saves and stops all. A host that is lost stops the others
 
 import traceback
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.cli.outputs import work_directory
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import CLUSTERS, connect, together
 from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
@@ -29,7 +29,12 @@ from emergent_alignment.parallel.watch import leave, lost_another_host, watch_ot
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the work directory, and the hosts of a run."""
-    parser.add_argument("--workdir", type=Path, required=True, help="where the run lives")
+    parser.add_argument(
+        "--workdir",
+        type=work_directory,
+        required=True,
+        help="where the run lives: a folder that all hosts reach",
+    )
     parser.add_argument(
         "--profile-steps",
         "--profile_steps",
