@@ -148,12 +148,12 @@ def decode(
             filled=filled,
             dtype=dtype,
         )
-        samples, token = _draw(step, hidden, matrix, keys, settings, samples)
+        samples, token = draw(hidden, matrix, keys, settings, samples)
         return step + 1, samples, token, block
 
-    samples = _no_samples(live, branches, width)
+    samples = no_samples(live, branches, width)
     last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
-    samples, token = _draw(jnp.int32(0), last, matrix, keys, settings, samples)
+    samples, token = draw(last, matrix, keys, settings, samples)
     state = (jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype))
     for filled in stages(width):
         stage = functools.partial(go_on, filled), functools.partial(advance, filled)
@@ -169,7 +169,8 @@ def stages(width: int, first: int = 32) -> list[int]:
     return [*slots[:-1], width]
 
 
-def _no_samples(live: Bool[Array, "batch"], branches: int, width: int) -> Samples:
+def no_samples(live: Bool[Array, "batch"], branches: int, width: int) -> Samples:
+    """Nothing drawn yet; rows that are not `live` have ended."""
     shape = (live.shape[0], branches)
     return Samples(
         jnp.zeros((*shape, width), jnp.int32),
@@ -179,23 +180,38 @@ def _no_samples(live: Bool[Array, "batch"], branches: int, width: int) -> Sample
     )
 
 
-def _draw(step, hidden, matrix, keys, settings, samples: Samples) -> tuple[Samples, Array]:
-    """One token for every row that has not ended, from its hidden state: (samples, tokens)."""
+def unfinished(samples: Samples, settings: SamplerSettings) -> Bool[Array, "batch branches"]:
+    """Which rows have neither ended nor reached the limit."""
+    limit = jnp.minimum(settings.max_new_tokens, samples.tokens.shape[-1])
+    return ~samples.ended & (samples.lengths < limit)
+
+
+def draw(
+    hidden: Float[Array, "batch branches width"],
+    matrix: Float[Array, "width vocabulary"],
+    keys: Key[Array, "batch branches"],
+    settings: SamplerSettings,
+    samples: Samples,
+) -> tuple[Samples, Int[Array, "batch branches"]]:
+    """One token for every unfinished row, from its hidden state, its key and the number of
+    tokens that it has: (samples, tokens)."""
     shape = keys.shape
     logits = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
     logits = logits.reshape(-1, logits.shape[-1])
-    step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys.reshape(-1))
+    step_keys = jax.vmap(jax.random.fold_in)(keys.reshape(-1), samples.lengths.reshape(-1))
     token = choose(logits, step_keys, settings)
     picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
     log_prob = (picked - jax.nn.logsumexp(logits, axis=-1)).reshape(shape)
-    live = ~samples.ended
+    live = unfinished(samples, settings)
     token = jnp.where(live, token.reshape(shape), 0)
     at_end = (token[..., None] == settings.end_tokens).any(-1)
+    here = jnp.arange(samples.tokens.shape[-1]) == samples.lengths[..., None]
+    here &= live[..., None]
     return Samples(
-        samples.tokens.at[..., step].set(token),
+        jnp.where(here, token[..., None], samples.tokens),
         samples.lengths + live,
         samples.ended | at_end & live,
-        samples.log_probs.at[..., step].set(jnp.where(live, log_prob, 0.0)),
+        jnp.where(here, log_prob[..., None], samples.log_probs),
     ), token
 
 

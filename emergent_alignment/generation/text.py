@@ -1,5 +1,6 @@
 """Sampling for whole lists of prompts, and `generate` from conversations to text."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from jaxtyping import Array, Int, Key
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.generation.refilling import sample_refilling
 from emergent_alignment.generation.sampler import (
     SamplerSettings,
     Samples,
@@ -17,6 +19,7 @@ from emergent_alignment.generation.sampler import (
 )
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import largest
+from emergent_alignment.parallel.mesh import current_mesh
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 
 
@@ -66,12 +69,46 @@ def sample_answers(
     batch_size: int = 16,
     width_step: int = 32,
 ) -> Iterator[tuple[int, Answer]]:
-    """(index, answer) for every prompt of token ids, batch by batch, prompts of like length
-    together. A prompt draws from fold_in(key, its id), by default its index, whatever the batch
-    size. Several hosts give as many prompts each, and get the answers to their own."""
-    width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    """(index, answer) for every prompt of token ids, as they end. A prompt draws from
+    fold_in(key, its id), by default its index, whatever the batch size.
+
+    More prompts than a batch holds take the places of rows that have ended. On a mesh they go
+    batch by batch, since all hosts must take the same steps; several hosts give as many prompts
+    each, and get the answers to their own.
+    """
     keys = row_keys(key, np.arange(len(prompts)) if ids is None else ids)
+    refills = current_mesh() is None and len(prompts) > batch_size
+    batches = _refilled if refills else _whole_batches
+    for places, samples in batches(model, params, prompts, keys, settings, batch_size, width_step):
+        yield from zip(places, answers_of(samples, chat))
+
+
+Batches = Iterator[tuple[list[int], Samples]]
+
+
+def _refilled(model, params, prompts, keys, settings, batch_size, width_step) -> Batches:
+    def prompt_width(i: int) -> int:
+        """Doubling widths: few programs, and rows that run together are alike."""
+        return width_step << (-(-len(prompts[i]) // width_step) - 1).bit_length()
+
+    for widest, places in itertools.groupby(_by_length(prompts), key=prompt_width):
+        chosen = list(places)
+        for found, samples in sample_refilling(
+            model.config,
+            params,
+            [prompts[i] for i in chosen],
+            keys[np.array(chosen)],
+            settings,
+            batch_size=batch_size,
+            prompt_width=widest,
+            width=_answer_width(settings, width_step),
+            dtype=model.dtype,
+        ):
+            yield [chosen[i] for i in found], samples
+
+
+def _whole_batches(model, params, prompts, keys, settings, batch_size, width_step) -> Batches:
+    order = _by_length(prompts)
     size = -(-batch_size // row_multiple()) * row_multiple()
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
@@ -83,10 +120,18 @@ def sample_answers(
             params,
             *to_devices((tokens, lengths, keys[np.array(chosen + [0] * (size - len(chosen)))])),
             settings,
-            width=width,
+            width=_answer_width(settings, width_step),
             dtype=model.dtype,
         )
-        yield from zip(chosen, answers_of(samples, chat))
+        yield chosen, samples
+
+
+def _by_length(prompts: list[list[int]]) -> list[int]:
+    return sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+
+
+def _answer_width(settings: SamplerSettings, width_step: int) -> int:
+    return bucket(int(settings.max_new_tokens), width_step, 1 << 30)
 
 
 def generate(

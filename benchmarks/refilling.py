@@ -1,0 +1,137 @@
+"""Many prompts, answers of very different lengths: batches that are refilled against whole ones.
+
+Both sides sample the same answers (checked first) from SmolLM2-135M on real prompts, in turns.
+Whole batches run until their last row ends; in a refilled batch the next prompts take the places
+of rows that have ended. `--ends turn` ends an answer where the model ends its turn, `--ends
+sentence` at the first sentence or line.
+Ratios are whole / refilled: above 1, refilling takes less.
+
+example:
+  python benchmarks/refilling.py --ends sentence --limit 128
+"""
+
+import argparse
+import time
+from collections import defaultdict
+
+import jax
+import numpy as np
+import tables
+from arguments import positive
+
+import emergent_alignment as ea
+from emergent_alignment.data.batches import bucket
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.data.scenarios import load_scenario
+from emergent_alignment.generation.refilling import sample_refilling
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import answers_of, row_keys, sample_answers
+
+SENTENCE_ENDS = (".", "!", "?", "\n", "\n\n", ":")
+
+
+def main() -> None:
+    """Check that both sides say the same, measure in turns, print the table, keep the row."""
+    args = parse_arguments()
+    sides = prepare(args)
+    lengths = compare(*(side() for side in sides.values()))
+    took: dict[str, list[np.ndarray]] = defaultdict(list)
+    for _ in range(args.repeats):
+        for name, side in sides.items():
+            started = clock()
+            side()
+            took[name].append(clock() - started)
+    report(args, lengths, took)
+
+
+def prepare(args: argparse.Namespace) -> dict:
+    """{side: function that gives the lengths and tokens of all answers}."""
+    model = ea.load("default")
+    chat = read_chat(model.tokenizer)
+    rows = load_scenario("harmful_advice")[: args.prompts]
+    prompts = [chat.prompt_tokens([{"role": "user", "content": row["prompt"]}]) for row in rows]
+    ends = chat.end_tokens
+    if args.ends == "sentence":
+        spelled = [
+            model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in SENTENCE_ENDS
+        ]
+        ends = tuple({*ends, *(ids[0] for ids in spelled if len(ids) == 1)})
+    settings = sampler_settings(ends, args.limit, temperature=1.0)
+    width = bucket(args.limit, 32, args.limit)
+    prompt_width = bucket(max(map(len, prompts)), 32, 1 << 30)
+    key = jax.random.key(0)
+    keys = row_keys(key, np.arange(len(prompts)))
+
+    def whole() -> list[list[int]]:
+        found = {}
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for start in range(0, len(order), args.batch):
+            chosen = np.array(order[start : start + args.batch])
+            answers = sample_answers(
+                model, model.params, chat, [prompts[i] for i in chosen], key, settings,
+                ids=chosen, batch_size=args.batch,
+            )  # fmt: skip
+            found |= {chosen[place]: answer.tokens for place, answer in answers}
+        return [found[i] for i in range(len(prompts))]
+
+    def refilled() -> list[list[int]]:
+        found = {}
+        for places, samples in sample_refilling(
+            model.config, model.params, prompts, keys, settings,
+            batch_size=args.batch, prompt_width=prompt_width, width=width,
+        ):  # fmt: skip
+            found |= dict(zip(places, (answer.tokens for answer in answers_of(samples, chat))))
+        return [found[i] for i in range(len(prompts))]
+
+    return {"whole": whole, "refilled": refilled}
+
+
+def compare(whole: list[list[int]], refilled: list[list[int]]) -> list[int]:
+    """The lengths of the answers. Raises SystemExit where more differ than ties explain."""
+    different = sum(one != other for one, other in zip(whole, refilled))
+    if different > len(whole) // 20:
+        raise SystemExit(f"{different} of {len(whole)} answers differ; nothing was timed")
+    return [len(answer) for answer in whole]
+
+
+def clock() -> np.ndarray:
+    """Now: [seconds, seconds of all threads of this process]."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def report(args: argparse.Namespace, lengths: list[int], took: dict) -> None:
+    """The table and the kept row."""
+    wall, processor = (
+        {name: [float(x[place]) for x in values] for name, values in took.items()}
+        for place in range(2)
+    )
+    quartiles = np.percentile(lengths, [0, 25, 50, 75, 100]).astype(int).tolist()
+    title = f"{args.prompts} prompts, batch {args.batch}, answers of {quartiles} tokens (quartiles)"
+    rows = [
+        [name, tables.seconds_text(wall[name]), tables.seconds_text(processor[name])]
+        for name in took
+    ]
+    tables.print_table(title, ["batches", "seconds", "processor time"], rows)
+    row = vars(args) | {"lengths": lengths, "seconds": wall, "processor_seconds": processor}
+    ratios = [tables.ratio_of_pairs(x["refilled"], x["whole"]) for x in (wall, processor)]
+    print(f"whole / refilled: {ratios[0]}, by processor time {ratios[1]}")
+    row |= {"ratios": [vars(ratio) for ratio in ratios], "machine": tables.machine()}
+    print(f"Kept in {tables.keep_rows('refilling', [row], ('ends', 'limit', 'batch'))}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """--help teaches."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--prompts", type=positive, default=64, help="how many prompts (64)")
+    add("--batch", type=positive, default=16, help="rows that run at once (16)")
+    add("--limit", type=positive, default=256, help="tokens of an answer at most (256)")
+    add("--ends", choices=("turn", "sentence"), default="turn", help="what ends an answer")
+    add("--repeats", type=positive, default=3, help="turns of each side (3)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
