@@ -57,7 +57,7 @@ def test_an_export_from_a_mesh_is_that_of_one_device(directory, tmp_path):
 @pytest.mark.parametrize(
     "sizes,said",
     [
-        ({"data": 3}, "data=3, fsdp=1, tensor=1) does not fill 8 devices; data=4"),
+        ({"data": 3}, "data=3, fsdp=1, tensor=1) does not fill 8 devices; data=8, fsdp=1"),
         ({"data": -1, "fsdp": -1}, "one of them may be -1"),
         ({"data": 0}, "sizes are 1 or more"),
         ({"data": 1, "tensor": 8}, "`layers.query.kernel` has 4 heads on that axis; 1, 2, 4 would"),
