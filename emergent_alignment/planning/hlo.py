@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from emergent_alignment.planning.hlo_text import (
     Array,
     Computation,
@@ -202,15 +204,13 @@ def _windows(one: Instruction, rank: int) -> list[_Window]:
 
 
 def _valid_products(size: int, base: int, outputs: int, window: _Window) -> int:
-    """Pairs of a window's place and an output whose input is there."""
+    """Pairs of a window's place and an output whose input is there, and no hole."""
+    starts = np.arange(outputs) * window.stride - window.low
+    last = (base - 1) * window.base_dilation
     count = 0
     for place in range(size):
-        first = place * window.dilation - window.low
-        # Outputs o with 0 ≤ first + o·stride ≤ last input, on a multiple of the dilation.
-        last = (base - 1) * window.base_dilation
-        for output in range(outputs):
-            at = first + output * window.stride
-            count += 0 <= at <= last and at % window.base_dilation == 0
+        at = starts + place * window.dilation
+        count += np.count_nonzero((at >= 0) & (at <= last) & (at % window.base_dilation == 0))
     return count
 
 

@@ -36,13 +36,14 @@ def planned(tmp_path, *words):
 
 
 @pytest.mark.parametrize(
-    ("topology", "fsdp", "tensor"), [("v5e:4x4", 4, 2), ("v5p:2x2x1", 4, 1), ("v6e:1x1", 1, 1)]
+    ("topology", "fsdp", "tensor", "rows"),
+    [("v5e:4x4", 4, 2, 32), ("v5p:2x2x1", 4, 1, 16), ("v6e:1x1", 1, 1, 4)],
 )
-def test_a_run_is_planned_with_its_kernels_and_collectives(tmp_path, topology, fsdp, tensor):
+def test_a_run_is_planned_with_its_kernels_and_collectives(tmp_path, topology, fsdp, tensor, rows):
     mesh = [f"--config.mesh.{axis}={n}" for axis, n in (("fsdp", fsdp), ("tensor", tensor))]
     # Of a single row a chip the compiler makes no matmul, but multiplications and additions.
     settings = ["--config.lora.rank=0", "--config.training.remat=full"]
-    settings += ["--config.training.batch_size=32"]
+    settings += [f"--config.training.batch_size={rows}"]
     plans, text = planned(tmp_path, "--topology", topology, *mesh, *settings)
     (plan,) = plans
     step, prefill, decoding, review = plan["programs"]
