@@ -37,6 +37,12 @@ class Recording:
 
     __getitem__ = __getattr__
 
+    def __iter__(self):
+        return iter(self._config)
+
+    def get(self, name, default=None):
+        return self[name] if name in self._config else default
+
     def with_changes(self, **changes):
         copied = ml_collections.ConfigDict(self._config.to_dict())
         for name, value in changes.items():
