@@ -174,11 +174,11 @@ def memory_cells(setting: Setting, plan: dict) -> list[str]:
 
 def step_cells(setting: Setting, plan: dict) -> list[str]:
     step = plan["programs"][0]
-    sent = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in step["sent"].items())
+    sent = ", ".join(f"{kind} {size / 1e9:.2f} GB" for kind, size in step["sent"].items())
     return [
         f"{step['flops'] / 1e12:.3g}",
         f"{step['compiled_over_ideal']:.2f}",
-        f"{step['hbm_bytes'] / 1e9:.3g} GB",
+        f"{step['hbm_bytes'] / 1e9:.0f} GB",
         sent,
         three_times(step),
         f"{step['roofline']['seconds']:.3g} s",
