@@ -7,7 +7,7 @@ ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test meshes parity plan notebooks slow lint environment help
+.PHONY: quickstart test meshes parity plan plans notebooks slow lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
@@ -16,6 +16,7 @@ help:
 	@echo "make slow        real processes: kill and resume, the command line, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
+	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
 	@echo "make notebooks   execute the notebooks"
 
 environment: $(VENV)/.installed
@@ -62,7 +63,10 @@ parity: $(PARITY)/.installed
 	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
 
 plan: $(PLAN)/.installed
-	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py tests/slow/test_plan_tpu.py
+	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py
+
+plans: $(PLAN)/.installed
+	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_plan_tpu.py
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python notebooks/execute.py
