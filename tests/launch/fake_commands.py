@@ -23,8 +23,10 @@ LAUNCH = PROJECT / "launch"
 PREAMBLE = r"""#!/usr/bin/env bash
 set -euo pipefail
 shopt -s nullglob
-printf '%s\0' "${0##*/}" "$@" $'\n' >>"$FAKE_ROOT/calls"
 text="${0##*/} $*"
+record=$(IFS=$'\x1f' && printf '%s' "${0##*/}$IFS$*")
+# One line, so that bash writes it at once: workers record at the same time.
+printf '%s\n' "${record//$'\n'/$'\x1e'}" >>"$FAKE_ROOT/calls"
 if [[ -f $FAKE_ROOT/fail && $text == *"$(<"$FAKE_ROOT/fail")"* ]]; then
   rm "$FAKE_ROOT/fail"
   echo "ERROR: this one fails" >&2
@@ -179,8 +181,8 @@ class Fakes:
     def calls(self, *parts: str) -> list[list[str]]:
         """The recorded commands; with parts, those that contain one of them."""
         path = self.root / "calls"
-        records = path.read_text().split("\n\0")[:-1] if path.exists() else []
-        calls = [record.split("\0")[:-1] for record in records]
+        records = path.read_text().split("\n")[:-1] if path.exists() else []
+        calls = [record.replace("\x1e", "\n").split("\x1f") for record in records]
         return [
             call for call in calls if not parts or any(part in " ".join(call) for part in parts)
         ]
