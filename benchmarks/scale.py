@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tables import RESULTS
 
-from emergent_alignment.planning.chips import prepare, target_of
+from emergent_alignment.planning.topologies import prepare, target_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "configs" / "models"

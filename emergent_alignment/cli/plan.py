@@ -58,7 +58,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         from emergent_alignment.errors import UserError
 
         raise UserError(f"--search: compile at least 1 candidate, not {arguments.search}")
-    from emergent_alignment.planning.chips import prepare, target_of
+    from emergent_alignment.planning.topologies import prepare, target_of
 
     prepare(arguments.topology)
     from emergent_alignment.applications.setup import check_config

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.parallel.mesh import AXES, in_force
-from emergent_alignment.planning.chips import Target
 from emergent_alignment.planning.hlo import Cost, program_cost
 from emergent_alignment.planning.programs import (
     Held,
@@ -28,6 +27,7 @@ from emergent_alignment.planning.programs import (
     training_step,
 )
 from emergent_alignment.planning.roofline import Roofline, peak_share, roofline
+from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

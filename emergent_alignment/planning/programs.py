@@ -26,6 +26,7 @@ from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
 from emergent_alignment.data.batches import ROLES, Batch, bucket
 from emergent_alignment.generation.reading import Prompts, prefill
 from emergent_alignment.generation.sampler import decode, sampler_settings, stages
+from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.frozen import hold_frozen
@@ -33,10 +34,9 @@ from emergent_alignment.models.model import Model, random_params
 from emergent_alignment.models.placement import check_mesh
 from emergent_alignment.parallel.mesh import make_mesh
 from emergent_alignment.parallel.sharding import num_shards, sharding
-from emergent_alignment.planning import ideal
-from emergent_alignment.planning.chips import Target
 from emergent_alignment.planning.hlo import KernelFlops, no_kernels
 from emergent_alignment.planning.kernels import splash_flops
+from emergent_alignment.planning.topologies import Target
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
@@ -96,7 +96,7 @@ class Program:
     """One jitted function and the shapes it is called with.
 
     lower        makes jax's Lowered
-    ideal_flops  of one call, on all devices (ideal.py)
+    ideal_flops  of one call, on all devices (models/ideal.py)
     arguments    which of the held trees it reads: "trainable", "optimizer", "frozen"
     cache_bytes  of keys and values on each chip
     trips        of loops that data end, at their longest

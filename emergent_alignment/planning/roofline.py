@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emergent_alignment.planning.chips import Chip
+from emergent_alignment.parallel.chips import Chip
 from emergent_alignment.planning.hlo import Cost
 
 
@@ -39,6 +39,6 @@ def roofline(chip: Chip, cost: Cost) -> Roofline | None:
 
 
 def peak_share(chip: Chip, num_chips: int, ideal_flops: float, seconds: float) -> float:
-    """The share of all chips' peak that goes into `ideal_flops` (ideal.py) done in `seconds`: the
-    model FLOPs utilisation (MFU; Chowdhery et al. 2022, PaLM, appendix B)."""
+    """The share of all chips' peak that goes into `ideal_flops` (models/ideal.py) done in
+    `seconds`: the model FLOPs utilisation (MFU; Chowdhery et al. 2022, PaLM, appendix B)."""
     return ideal_flops / (seconds * num_chips * chip.peak_flops)

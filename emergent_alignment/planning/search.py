@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import check_rows
 from emergent_alignment.errors import UserError
+from emergent_alignment.models import ideal
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.planning import ideal
-from emergent_alignment.planning.chips import Target
 from emergent_alignment.planning.plan import Plan, held_bytes, make_plan
 from emergent_alignment.planning.programs import Held, held, largest_batch
+from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
 
 REMAT = ("none", "dots", "full")

@@ -13,9 +13,9 @@ from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import read_config
 from emergent_alignment.models.model import random_params
-from emergent_alignment.planning import chips, search
+from emergent_alignment.parallel.chips import Chip
+from emergent_alignment.planning import search, topologies
 from emergent_alignment.planning.advice import first_change, verdict
-from emergent_alignment.planning.chips import Chip, Target
 from emergent_alignment.planning.hlo import Cost
 from emergent_alignment.planning.plan import (
     Memory,
@@ -27,6 +27,7 @@ from emergent_alignment.planning.plan import (
 )
 from emergent_alignment.planning.report import as_json
 from emergent_alignment.planning.roofline import peak_share, roofline
+from emergent_alignment.planning.topologies import Target
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_libtpu_must_be_the_one_that_jax_asks_for(monkeypatch, installed):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UserError, match=r"pip install 'libtpu==0\.0\.") as error:
-        chips.require_libtpu()
+        topologies.require_libtpu()
     assert "\n" not in str(error.value)
 
 

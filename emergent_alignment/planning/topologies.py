@@ -1,5 +1,5 @@
-"""Data sheets of chips, and the topologies that can be planned for. Every figure says where it
-was read; a GPU host is known by its number of devices and their memory alone."""
+"""The topologies that can be planned for: TPU slices, and GPU hosts, which are known by their
+number of devices and their memory alone."""
 
 import importlib.metadata
 import math
@@ -9,39 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.chips import TPUS, Chip
 
-GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One chip's data sheet.
-
-    hbm_bytes      what a program may use: the limit that libtpu's compiler names when a program
-                   is too large (libtpu 0.0.42.1); of a GPU, as the user says
-    peak_flops     bfloat16 FLOP/s; None where nothing was read
-    hbm_bandwidth  bytes/s
-    ici_bandwidth  bytes/s that a chip can send, over all its links to other chips together: the
-                   page's bidirectional figure, halved, or its bits, divided by 8
-    source         the page that peak and bandwidths were read from
-    """
-
-    name: str
-    hbm_bytes: int
-    peak_flops: float | None = None
-    hbm_bandwidth: float | None = None
-    ici_bandwidth: float | None = None
-    source: str | None = None
-
-
-# The stored v5e pages give 819 GB/s and, later, 800 GiB/s of HBM; v6e's 1640 and, later, 1600 GB/s.
-# The smaller figure stands here.
-_PAGES = "https://docs.cloud.google.com/tpu/docs"
-TPUS = {
-    "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 200e9, f"{_PAGES}/v5e"),
-    "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 600e9, f"{_PAGES}/v5p"),
-    "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1600e9, 400e9, f"{_PAGES}/v6e"),
-}
 _FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16".split()
 _DEEP = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8".split()
 SHAPES = {"v5e": _FLAT, "v5p": _DEEP, "v6e": _FLAT}

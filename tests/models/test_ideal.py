@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from emergent_alignment.data.batches import ROLES, Batch
+from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout, prefix_mask
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.models.model import random_params
-from emergent_alignment.planning import ideal
 from emergent_alignment.planning.hlo import program_cost
 from emergent_alignment.planning.hlo_text import Array
 from emergent_alignment.planning.kernels import splash_flops, visited_share

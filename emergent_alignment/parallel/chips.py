@@ -1,0 +1,55 @@
+"""Data sheets of chips. Every figure says where it was read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip's data sheet.
+
+    hbm_bytes      what a program may use: the limit that libtpu's compiler names when a program
+                   is too large (libtpu 0.0.42.1); of a GPU, as the user says
+    peak_flops     bfloat16 FLOP/s; None where nothing was read
+    hbm_bandwidth  bytes/s
+    ici_bandwidth  bytes/s that a chip can send, over all its links to other chips together: the
+                   page's bidirectional figure, halved, or its bits, divided by 8
+    source         the page that peak and bandwidths were read from
+    """
+
+    name: str
+    hbm_bytes: int
+    peak_flops: float | None = None
+    hbm_bandwidth: float | None = None
+    ici_bandwidth: float | None = None
+    source: str | None = None
+
+
+# The stored v5e pages give 819 GB/s and, later, 800 GiB/s of HBM; v6e's 1640 and, later, 1600 GB/s.
+# The smaller figure stands here.
+_PAGES = "https://docs.cloud.google.com/tpu/docs"
+TPUS = {
+    "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 200e9, f"{_PAGES}/v5e"),
+    "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 600e9, f"{_PAGES}/v5p"),
+    "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1600e9, 400e9, f"{_PAGES}/v6e"),
+}
+# What JAX calls them: as libtpu 0.0.42.1 does, and by their own names.
+DEVICE_KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+
+
+def peak_flops(devices: Sequence[Any]) -> float | None:
+    """bfloat16 FLOP/s of all `devices` together; None where a data sheet is not at hand."""
+    kinds = {device.device_kind for device in devices}
+    if not kinds <= DEVICE_KINDS.keys():
+        return None
+    return sum(TPUS[DEVICE_KINDS[device.device_kind]].peak_flops for device in devices)
