@@ -26,6 +26,13 @@ COMMANDS = {
     "export": "write a run's model for transformers or peft",
     "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
 }
+# Commands of several kinds: the word after the command names one, and each is a module of its
+# own, cli/COMMAND_KIND.py. The first kind is meant where none is named.
+KINDS = {
+    "evaluate": {
+        "heldout": "without any judge: log-probs of matched answers, task loss, flags",
+    },
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -48,9 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     name = next((word for word in argv if not word.startswith("-")), None)
+    argv, kind = _without_kind(argv, name)
     for command, summary in COMMANDS.items():
         if command == name:
-            module = import_module(f"emergent_alignment.cli.{command}")
+            module = import_module(f"emergent_alignment.cli.{command}{kind and f'_{kind}'}")
             sub = subparsers.add_parser(
                 command,
                 help=summary,
@@ -59,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
                 allow_abbrev=False,
             )
             module.add_arguments(sub)
+            if kind:
+                sub.prog += f" {kind}"
+                sub.epilog = _kinds_text(command) + (sub.epilog or "")
             sub.set_defaults(run=module.run)
         else:
             subparsers.add_parser(command, help=summary)
@@ -67,6 +78,30 @@ def main(argv: list[str] | None = None) -> int:
     if unknown and not any(word.startswith("--config") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return _guarded(arguments, rest)
+
+
+def _without_kind(words: list[str], command: str | None) -> tuple[list[str], str]:
+    """The words without the one that names the command's kind, and that kind ("" for a command
+    that has none)."""
+    if command not in KINDS:
+        return words, ""
+    known, place = KINDS[command], words.index(command) + 1
+    if place == len(words) or words[place].startswith("-"):
+        return words, next(iter(known))
+    if words[place] not in known:
+        OneLineParser(prog=f"emergent-alignment {command}").error(
+            f"{words[place]!r} is no kind of it; known: {', '.join(known)}"
+        )
+    return words[:place] + words[place + 1 :], words[place]
+
+
+def _kinds_text(command: str) -> str:
+    """The kinds of a command, for its help."""
+    lines = [f"  {kind:<14}{summary}" for kind, summary in KINDS[command].items()]
+    default = next(iter(KINDS[command]))
+    return f"kinds (emergent-alignment {command} KIND; {default} by default):\n" + "".join(
+        f"{line}\n" for line in [*lines, ""]
+    )
 
 
 def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from emergent_alignment.cli.main import COMMANDS, main
+from emergent_alignment.cli.main import COMMANDS, KINDS, main
 
 
 @pytest.fixture
@@ -29,6 +29,21 @@ def test_help_of_every_command_has_examples(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"emergent-alignment {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    "words", [[command, kind] for command, kinds in KINDS.items() for kind in kinds], ids=" ".join
+)
+def test_help_of_every_kind_has_its_own_examples_and_names_the_others(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    command, kind = words
+    default = next(iter(KINDS[command]))
+    examples = said.split("examples:")[1]
+    assert f"emergent-alignment {command}" + f" {kind}" * (kind != default) in examples
+    assert all(f"  {other} " in said.split("kinds (")[1] for other in KINDS[command])
 
 
 @pytest.mark.parametrize(

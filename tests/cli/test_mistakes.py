@@ -44,6 +44,7 @@ def test_the_program_runs_as_a_module_and_names_its_commands():
         (["export", "--output", "x", "--format", "zip"], "zip"),
         (["respond", "Hi", "--seed", "x"], "--seed"),
         (["trane"], "trane"),
+        (["evaluate", "heldowt"], "known: heldout"),
         (["report", "a", "b", "c"], "b c"),
         ([], "COMMAND"),
     ],
