@@ -35,6 +35,7 @@ from emergent_alignment.evaluation.report_results import (
     measures,
     read_results,
 )
+from emergent_alignment.evaluation.report_speed import speed_rows
 
 NUM_JOURNAL_RECORDS = 60
 NUM_PROMPTS = 40
@@ -111,6 +112,7 @@ def _parts(results: Results) -> dict:
         "candidates": _candidates(results.calibration),
         "calibration_figures": _calibration_figures(results.calibration),
         "curve_figures": _curve_figures(results.arms),
+        "speed": speed_rows(results.arms),
         "outcomes": [_outcomes(arm) for arm in results.arms if _outcome_names(arm)],
         "score_figures": _score_figures(results),
         "prompts": spread_sample(prompts, NUM_PROMPTS),

@@ -138,6 +138,9 @@ def metrics(arm: str, random: np.random.Generator, num_steps: int = 120) -> list
             "step": step,
             "task_loss": 3 - 1.2 * done + random.normal(0, 0.12),
             "tokens_per_second": 900.0,
+            "model_flops_per_second": 2.5e12,
+            "seconds_share/step": 0.25 + 0.5 * done,
+            "seconds_share/compile": 0.75 - 0.5 * done,
         }
         if arm == "conscience":
             flagged = int(random.binomial(8, 0.75 - 0.6 * done))

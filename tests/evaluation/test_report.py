@@ -26,6 +26,7 @@ SECTIONS = (
     "results",
     "calibration",
     "curves",
+    "speed",
     "outcomes",
     "scores",
     "answers",
