@@ -1,6 +1,9 @@
 """The truths of the pure training step, on a tiny random model."""
 
 import dataclasses
+import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from random_batches import assert_trees_close, random_batch
-from walk_jaxpr import array_shapes
+from walk_jaxpr import array_shapes, rows_through
 
 from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
@@ -24,13 +27,15 @@ from emergent_alignment.training.step import loss_and_gradients as traced_loss_a
 
 loss_and_gradients = jax.jit(traced_loss_and_gradients, static_argnums=0)
 
+OPTIMIZER = optax.adamw(1e-2)
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def settings(tiny_config):
     return StepSettings(tiny_config("llama"), LoraConfig(4, 8.0), chunk_size=16)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frozen(settings, tiny_params):
     return tiny_params(settings.config)
 
@@ -41,6 +46,26 @@ def adapters(settings, frozen):
     fresh = init_adapters(frozen, settings.lora, jax.random.key(1))
     noise = np.random.default_rng(5)
     return jax.tree.map(lambda x: x + 0.05 * noise.standard_normal(x.shape), fresh)
+
+
+def fresh_state(trainable) -> TrainState:
+    """A copy, since a step takes its state over."""
+    trainable = jax.tree.map(jnp.copy, trainable)
+    return TrainState(trainable, OPTIMIZER.init(trainable))
+
+
+@pytest.fixture(scope="module")
+def programs(settings, frozen):
+    """{whether all parameters are trained: the compiled step}, which the tests share."""
+
+    @functools.cache
+    def compiled(full: bool):
+        own = dataclasses.replace(settings, lora=None) if full else settings
+        fresh = frozen if full else init_adapters(frozen, own.lora, jax.random.key(1))
+        step = compiled_step(own, OPTIMIZER)
+        return step, step.lower(fresh_state(fresh), frozen, random_batch()).compile()
+
+    return compiled
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -89,24 +114,62 @@ def test_target_that_is_also_another_branch_is_computed_once_with_the_same_loss(
     assert_trees_close(ours, loss_and_gradients(settings, adapters, frozen, three), 1e-5)
 
 
-def test_no_array_of_tokens_by_vocabulary_is_made(settings, frozen, adapters):
-    batch = random_batch()
-    jaxpr = jax.make_jaxpr(lambda a, f, b: traced_loss_and_gradients(settings, a, f, b))(
-        adapters, frozen, batch
-    )
-    vocabulary = settings.config.vocab_size
-    largest = max(
-        int(np.prod(shape))
-        for shape in array_shapes(jaxpr.jaxpr)
-        if shape and shape[-1] == vocabulary
-    )
-    branch_tokens = batch.branches.size
+def traced(function, *inputs):
+    return jax.make_jaxpr(function)(*inputs).jaxpr
+
+
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_every_token_is_computed_once_and_answers_alone_meet_the_vocabulary(
+    settings, frozen, adapters, branches
+):
+    """… and the frozen copy computes nothing where the batch brings its log-probs."""
+    config = settings.config
+    batch = random_batch(branches=branches)
+    if branches == 2:
+        batch = dataclasses.replace(batch, roles=ROLES["target is rejected"])
+    brought = dataclasses.replace(batch, reference=jnp.zeros((8, 2)))
+    down = (config.intermediate_size, config.hidden_size)
+    vocabulary = (config.hidden_size, config.vocab_size)
+    positions = config.num_layers * (batch.prompt.size + batch.branches.size)
+    answers = -(-batch.branches.size // settings.chunk_size) * settings.chunk_size
+
+    def gradients(adapters, frozen, batch):
+        return traced_loss_and_gradients(settings, adapters, frozen, batch)
+
+    with_reference = traced(gradients, adapters, frozen, brought)
+    assert rows_through(with_reference, down) == positions
+    # The backward pass makes each chunk's logits again.
+    assert rows_through(with_reference, vocabulary) == 2 * answers
+    without = traced(gradients, adapters, frozen, batch)
+    frozen_passes = 0 if branches == 1 else 1
+    assert rows_through(without, down) == (1 + frozen_passes) * positions
+    assert rows_through(without, vocabulary) == (2 + frozen_passes) * answers
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_no_array_of_tokens_by_vocabulary_is_in_the_step(
+    settings, frozen, adapters, programs, full
+):
+    """Neither as it is traced nor as it is compiled; the state is updated where it lies."""
+    step, program = programs(full)
+    state, batch = fresh_state(frozen if full else adapters), random_batch()
+    vocabulary, width = settings.config.vocab_size, settings.config.hidden_size
+    written = re.findall(r"\w\d+\[([\d,]+)\]", program.as_text())
+    shapes = array_shapes(traced(step, state, frozen, batch))
+    shapes += [tuple(map(int, shape.split(","))) for shape in written]
+    largest = max(math.prod(shape) for shape in shapes if vocabulary in shape)
     # The largest array with a vocabulary axis is a chunk of logits or the unembedding itself.
-    assert largest <= max(settings.chunk_size, settings.config.hidden_size) * vocabulary
-    assert largest < branch_tokens * vocabulary
+    assert largest == max(settings.chunk_size, width) * vocabulary
+    assert largest < batch.branches.size * vocabulary
+
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert program.memory_analysis().alias_size_in_bytes >= held
+    program(state, frozen, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.trainable))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
 
 
-def test_frozen_parameters_get_no_gradient_and_stay_the_same(settings, frozen, adapters):
+def test_frozen_parameters_get_no_gradient_and_stay_the_same(settings, frozen, adapters, programs):
     batch = random_batch()
 
     def through_reference(parameters):
@@ -118,21 +181,16 @@ def test_frozen_parameters_get_no_gradient_and_stay_the_same(settings, frozen, a
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
 
     before = jax.tree.map(np.array, frozen)
-    optimizer = optax.adam(1e-2)
-    state = TrainState(adapters, optimizer.init(adapters))
-    step = compiled_step(settings, optimizer)
+    state, (_, step) = fresh_state(adapters), programs(False)
     for seed in range(3):
         state, _ = step(state, frozen, random_batch(seed=seed))
     for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(frozen)):
         np.testing.assert_array_equal(left, right)
 
 
-def test_a_loss_that_is_not_finite_leaves_the_state_bitwise_alone(settings, frozen, adapters):
-    optimizer = optax.adamw(1e-2)
-    step = compiled_step(settings, optimizer)
-    state, metrics = step(
-        TrainState(adapters, optimizer.init(adapters)), frozen, random_batch(seed=1)
-    )
+def test_a_loss_that_is_not_finite_leaves_the_state_bitwise_alone(frozen, adapters, programs):
+    _, step = programs(False)
+    state, metrics = step(fresh_state(adapters), frozen, random_batch(seed=1))
     assert metrics["nonfinite"] == 0
     before = jax.tree.map(np.array, state)
     broken = jax.tree.map(lambda x: x, frozen) | {"final_norm": frozen["final_norm"] * jnp.nan}
@@ -144,11 +202,9 @@ def test_a_loss_that_is_not_finite_leaves_the_state_bitwise_alone(settings, froz
     assert metrics["nonfinite"] == 0
 
 
-def test_the_step_lowers_the_loss_and_moves_chosen_over_rejected(settings, frozen):
-    adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
-    optimizer = optax.adam(1e-2)
-    state = TrainState(adapters, optimizer.init(adapters))
-    step = compiled_step(settings, optimizer)
+def test_the_step_lowers_the_loss_and_moves_chosen_over_rejected(settings, frozen, programs):
+    state = fresh_state(init_adapters(frozen, settings.lora, jax.random.key(1)))
+    _, step = programs(False)
     batch = random_batch()
     history = []
     for _ in range(30):
