@@ -26,7 +26,7 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q -c constraints.txt -e '.[gguf,report,eval,dev]'
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[gguf,report,serve,eval,dev]'
 	@touch $@
 
 $(PARITY)/.installed: setup.py pyproject.toml constraints.txt

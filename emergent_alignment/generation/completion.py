@@ -1,0 +1,182 @@
+"""What an OpenAI-compatible endpoint answers, read strictly: text, its end, and log-probs.
+
+No connection is made here; generation/endpoint.py does that.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenLogProbs:
+    """One token of a completion: its text, its log-prob in nats, and those of the likeliest
+    tokens at its place."""
+
+    token: str
+    log_prob: float
+    top: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of an endpoint.
+
+    text               the answer
+    finish_reason      "stop", "length" (cut by the limit), or what else the endpoint says
+    tokens             its tokens with their log-probs, where these were asked for
+    reasoning          what the endpoint gave apart from the answer as the model's reasoning
+    prompt_tokens, completion_tokens   the endpoint's own count; 0 where it gives none
+    """
+
+    text: str
+    finish_reason: str
+    tokens: tuple[TokenLogProbs, ...] = ()
+    reasoning: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Unreadable(ValueError):
+    """An answer that is not a chat completion; says what it is instead."""
+
+
+class BrokenOff(ValueError):
+    """A streamed answer that stops before its end."""
+
+
+def read_json_object(body: bytes) -> dict:
+    """A JSON object from bytes. Raises Unreadable where they are anything else."""
+    try:
+        document = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Unreadable(f"something that is not JSON ({shortened(body)})") from None
+    if not isinstance(document, dict):
+        raise Unreadable(f"JSON that is not an object ({shortened(body)})")
+    return document
+
+
+def read_completion(body: bytes) -> Completion:
+    """The first choice of a chat completion. Raises Unreadable where there is no text in it."""
+    document = read_json_object(body)
+    choice = _first_choice(document)
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(text, str):
+        raise Unreadable(f"a choice without text ({shortened(body)})")
+    return Completion(
+        whole_text(text),
+        _finish_reason(choice),
+        _tokens(choice),
+        _reasoning(message),
+        *_usage(document),
+    )
+
+
+def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Completion:
+    """A streamed chat completion; each piece of its text is told to `on_text` as it comes.
+
+    Raises Unreadable for an event that is no chunk of one, and BrokenOff where neither a
+    finish_reason nor [DONE] comes.
+    """
+    texts, reasonings, tokens = [], [], []
+    finish_reason, done, usage = "", False, (0, 0)
+    for event in _events(lines):
+        if event == b"[DONE]":
+            done = True
+            break
+        document = read_json_object(event)
+        usage = _usage(document) if document.get("usage") else usage
+        if document.get("choices") == []:  # the chunk of the usage has none
+            continue
+        choice = _first_choice(document)
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            raise Unreadable(f"an event without a delta ({shortened(event)})")
+        text = delta.get("content") or ""
+        if not isinstance(text, str):
+            raise Unreadable(f"a delta whose content is no text ({shortened(event)})")
+        if text:
+            texts.append(text)
+            on_text(whole_text(text))
+        reasonings.append(_reasoning(delta))
+        tokens.extend(_tokens(choice))
+        finish_reason = _finish_reason(choice) or finish_reason
+    if not (done or finish_reason):
+        raise BrokenOff
+    return Completion(
+        whole_text("".join(texts)), finish_reason, tuple(tokens), "".join(reasonings), *usage
+    )
+
+
+def shortened(body: bytes | str, limit: int = 120) -> str:
+    """The start of what came back, on one line."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    text = " ".join(text.split())
+    return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+def whole_text(text: str) -> str:
+    """The text with surrogates joined, and replaced where they stand alone: JSON can spell
+    them, UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of server-sent events, of which each of ours is one line."""
+    for line in lines:
+        if line.startswith(b"data:"):
+            yield line.removeprefix(b"data:").strip()
+
+
+def _first_choice(document: dict) -> dict:
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise Unreadable(f"no chat completion ({shortened(json.dumps(document))})")
+    return choices[0]
+
+
+def _finish_reason(choice: dict) -> str:
+    found = choice.get("finish_reason")
+    return found if isinstance(found, str) else ""
+
+
+def _reasoning(message: dict) -> str:
+    """Servers name it one way or the other."""
+    found = message.get("reasoning_content") or message.get("reasoning")
+    return whole_text(found) if isinstance(found, str) else ""
+
+
+def _usage(document: dict) -> tuple[int, int]:
+    usage = document.get("usage")
+    counts = [
+        usage.get(name) if isinstance(usage, dict) else 0
+        for name in ("prompt_tokens", "completion_tokens")
+    ]
+    return tuple(count if isinstance(count, int) else 0 for count in counts)
+
+
+def _tokens(choice: dict) -> tuple[TokenLogProbs, ...]:
+    held = choice.get("logprobs")
+    listed = held.get("content") if isinstance(held, dict) else None
+    return tuple(_token(entry) for entry in listed) if isinstance(listed, list) else ()
+
+
+def _token(entry: object) -> TokenLogProbs:
+    token, log_prob = _token_and_log_prob(entry)
+    top: dict[str, float] = {}
+    listed = entry.get("top_logprobs")
+    for other in listed if isinstance(listed, list) else ():
+        text, value = _token_and_log_prob(other)
+        top[text] = max(value, top.get(text, -math.inf))
+    return TokenLogProbs(token, log_prob, top)
+
+
+def _token_and_log_prob(entry: object) -> tuple[str, float]:
+    if isinstance(entry, dict):
+        token, value = entry.get("token"), entry.get("logprob")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(token, str) and number and not math.isnan(value):
+            return whole_text(token), float(value)
+    raise Unreadable(f"log-probs that cannot be read ({shortened(json.dumps(entry))})")

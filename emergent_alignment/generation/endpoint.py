@@ -1,0 +1,267 @@
+"""An OpenAI-compatible endpoint as a source of text and log-probs, with deadlines and retries.
+
+Calls are blocking and safe from several threads. Every failure is an `EndpointError` that says
+what was asked, what came back, and what to set.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import httpx2
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.completion import (
+    BrokenOff,
+    Completion,
+    TokenLogProbs,
+    Unreadable,
+    read_completion,
+    read_json_object,
+    read_stream,
+    shortened,
+    whole_text,
+)
+
+__all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
+
+Kind = Literal["unreachable", "key", "request", "busy", "timeout", "rubbish", "no_log_probs"]
+PASSING: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
+MAX_ANSWER_BYTES = 16 << 20
+MAX_WAIT_SECONDS = 20.0
+CONNECT_SECONDS = 10.0
+
+
+class EndpointError(UserError):
+    """An endpoint gave nothing that can be used; `kind` says how it failed. The message may
+    quote what the endpoint sent: it is for the operator, never for a client."""
+
+    def __init__(self, message: str, kind: Kind):
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Failed(Exception):
+    """One attempt failed: how, what came back, what to set, how long to wait at least."""
+
+    def __init__(self, kind: Kind, came_back: str, remedy: str, wait_seconds: float = 0.0):
+        super().__init__(came_back)
+        self.kind, self.came_back, self.remedy = kind, came_back, remedy
+        self.wait_seconds = wait_seconds
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model behind an OpenAI-compatible address.
+
+    base_url         up to, and not with, /chat/completions: http://127.0.0.1:8000/v1
+    model            the model's name there
+    api_key          sent as a bearer token; "" sends none
+    timeout_seconds  how long one attempt may take, whole answer included
+    retries          further attempts after a failure that may pass, with growing waits
+    """
+
+    base_url: str
+    model: str
+    api_key: str = field(default="", repr=False)
+    timeout_seconds: float = 60.0
+    retries: int = 2
+    _client: httpx2.Client = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "base_url", _checked_address(self.base_url))
+        headers = {"Accept-Encoding": "identity", "User-Agent": "emergent-alignment"}
+        if self.api_key:
+            if not self.api_key.isascii() or not self.api_key.isprintable():
+                raise UserError(
+                    f"{self.base_url}: the api_key holds characters that no key has (a line break, "
+                    "a letter outside ASCII); set it again"
+                )
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        if self.timeout_seconds <= 0 or self.retries < 0:
+            raise UserError("an endpoint's timeout_seconds must be more than 0, its retries 0 up")
+        connect = min(CONNECT_SECONDS, self.timeout_seconds)
+        client = httpx2.Client(
+            headers=headers,
+            timeout=httpx2.Timeout(self.timeout_seconds, connect=connect),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+        )
+        object.__setattr__(self, "_client", client)
+
+    def chat(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_logprobs: int = 0,
+        seed: int | None = None,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """One answer to a conversation. With `on_text` it is streamed, and each piece of text
+        told as it comes; what has been told is not asked for again.
+
+        Raises EndpointError where the endpoint is down, refuses the key or the request, is busy,
+        takes too long, sends what is no completion, or no log-probs where they were asked for.
+        """
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": turn["role"], "content": whole_text(turn["content"])} for turn in messages
+            ],
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+        }
+        body |= {"seed": seed} if seed is not None else {}
+        body |= {"top_p": top_p} if top_p < 1 else {}
+        body |= {"stop": list(stop)} if stop else {}
+        body |= {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
+        told: list[str] = []
+
+        def once() -> Completion:
+            if on_text is None:
+                found = read_completion(self._whole("POST", "/chat/completions", body))
+            else:
+                found = self._streamed(body | {"stream": True}, told, on_text)
+            if top_logprobs and found.text and not any(token.top for token in found.tokens):
+                raise _Failed("no_log_probs", "text without top_logprobs", NO_LOG_PROBS)
+            return found
+
+        log_probs = f" with {top_logprobs} top_logprobs" if top_logprobs else ""
+        return self._tried(once, f"a chat completion{log_probs}", told)
+
+    def served_models(self) -> list[str]:
+        """The names of the models that the endpoint serves. Raises EndpointError."""
+
+        def once() -> list[str]:
+            listed = read_json_object(self._whole("GET", "/models", None)).get("data")
+            if not isinstance(listed, list):
+                raise Unreadable("no list of models")
+            names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
+            return [name for name in names if isinstance(name, str)]
+
+        return self._tried(once, "its models", [])
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._client.close()
+
+    def _tried(self, once: Callable, asked: str, told: list[str]):
+        """once(), again where its failure may pass and no text has been told yet."""
+        for attempt in range(self.retries + 1):
+            try:
+                return once()
+            except _Failed as error:
+                failed = error
+            except Unreadable as error:
+                failed = _Failed("rubbish", str(error), "is it an OpenAI-compatible endpoint?")
+            except BrokenOff:
+                failed = _Failed("unreachable", "it broke off in mid-answer", "see its own log")
+            if failed.kind not in PASSING or told or attempt == self.retries:
+                break
+            backoff = min(0.25 * 2**attempt, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
+            time.sleep(max(backoff, min(failed.wait_seconds, MAX_WAIT_SECONDS)))
+        tries = f" (after {attempt + 1} attempts)" if attempt else ""
+        model = f" of model {self.model!r}" if self.model else ""
+        raise EndpointError(
+            f"{self.base_url}: asked for {asked}{model}, and got {failed.came_back}{tries}; "
+            f"{failed.remedy}",
+            failed.kind,
+        )
+
+    def _whole(self, method: str, path: str, body: dict | None) -> bytes:
+        return b"".join(self._chunks(method, path, body))
+
+    def _streamed(self, body: dict, told: list[str], on_text: Callable[[str], None]) -> Completion:
+        def tell(text: str) -> None:
+            told.append(text)
+            on_text(text)
+
+        return read_stream(_lines(self._chunks("POST", "/chat/completions", body)), tell)
+
+    def _chunks(self, method: str, path: str, body: dict | None) -> Iterator[bytes]:
+        """The bytes of a successful response as they come, within the deadline and the limit."""
+        deadline, num_bytes = time.monotonic() + self.timeout_seconds, 0
+        try:
+            with self._client.stream(method, self.base_url + path, json=body) as response:
+                if response.status_code != 200:
+                    raise _refusal(response, deadline, bool(body and body.get("logprobs")))
+                for chunk in response.iter_bytes():
+                    num_bytes += len(chunk)
+                    if num_bytes > MAX_ANSWER_BYTES:
+                        limit = f"more than {MAX_ANSWER_BYTES >> 20} MiB"
+                        raise _Failed("rubbish", limit, "is it an OpenAI-compatible endpoint?")
+                    if time.monotonic() > deadline:
+                        raise _too_slow(self.timeout_seconds)
+                    yield chunk
+        except httpx2.ConnectError as error:
+            came_back = f"no connection ({shortened(str(error))})"
+            raise _Failed(
+                "unreachable", came_back, "is it running, and is base_url right?"
+            ) from None
+        except httpx2.TimeoutException:
+            raise _too_slow(self.timeout_seconds) from None
+        except httpx2.TransportError as error:
+            came_back = f"a connection that broke off ({shortened(str(error))})"
+            raise _Failed("unreachable", came_back, "see its own log") from None
+
+
+NO_LOG_PROBS = (
+    "choose an endpoint that returns log-probs (vLLM, llama.cpp), or a smaller top_logprobs if it "
+    "has a limit"
+)
+
+
+def _checked_address(base_url: str) -> str:
+    """The address without a slash at its end. Raises UserError for what is none."""
+    try:
+        url = httpx2.URL(base_url.strip())
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise UserError(
+            f"base_url: {base_url!r} is not an endpoint's address; give one like "
+            "http://127.0.0.1:8000/v1"
+        )
+    return str(url).rstrip("/").removesuffix("/chat/completions")
+
+
+def _refusal(response: httpx2.Response, deadline: float, log_probs: bool) -> _Failed:
+    """What a status other than 200 means."""
+    said = b""
+    for chunk in response.iter_bytes():
+        said += chunk
+        if len(said) > 4096 or time.monotonic() > deadline:
+            break
+    status = response.status_code
+    came_back = f"HTTP {status} ({shortened(said)})"
+    if status in (401, 403):
+        return _Failed("key", came_back, "set the api_key that this endpoint knows")
+    if status in (408, 425, 429) or status >= 500:
+        wait = response.headers.get("retry-after", "")
+        seconds = float(wait) if wait.isdigit() else 0.0
+        return _Failed("busy", came_back, "raise retries, or ask less at once", seconds)
+    if log_probs and b"logprob" in said.lower():
+        return _Failed("no_log_probs", came_back, NO_LOG_PROBS)
+    if status == 404:
+        remedy = "does base_url end as it should (often in /v1), and does it serve this model?"
+        return _Failed("request", came_back, remedy)
+    return _Failed("request", came_back, "see what it says, and its own log")
+
+
+def _too_slow(seconds: float) -> _Failed:
+    remedy = "is it overloaded? raise timeout_seconds if it needs longer"
+    return _Failed("timeout", f"no whole answer within {seconds:g} s", remedy)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest

@@ -1,0 +1,198 @@
+"""A fake OpenAI-compatible endpoint on loopback, byte by byte under a test's control.
+
+`FakeEndpoint(script)` runs in a thread of the test; `python fake_endpoint.py` is a process of
+its own (slow tests, benchmarks/serving.py) that prints its address.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+YES = {"Yes": -0.1, " yes": -3.0, "No": -2.5}
+NO = {"No": -0.1, "Yes": -2.5, "Maybe": -5.0}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Bytes to send, one after the other, each after `delay` seconds; then keep the connection,
+    `close` it, or `hang`."""
+
+    parts: tuple[bytes, ...]
+    then: str = "keep"
+    delay: float = 0.0
+
+
+def response(body: bytes | str, status: int = 200, headers: str = "") -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def completion(text, top: dict | None = None, finish_reason="stop", **message) -> Reply:
+    """A whole answer; `top` are the log-probs at its first token, and it has no other."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, **message},
+        "finish_reason": finish_reason,
+    }
+    if top is not None:
+        tokens = [token_log_probs(next(iter(top)), top)] if top else []
+        choice["logprobs"] = {"content": tokens}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return Reply((response(json.dumps({"choices": [choice], "usage": usage})),))
+
+
+def token_log_probs(token: str, top: dict) -> dict:
+    listed = [{"token": name, "logprob": value} for name, value in top.items()]
+    return {"token": token, "logprob": max(top.values()), "top_logprobs": listed}
+
+
+def stream(pieces: Iterable[str], *, ends: bool = True, then: str = "close") -> Reply:
+    """A streamed answer, one event a piece."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    events = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    if ends:
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    return Reply((head, *lines, *([b"data: [DONE]\n\n"] if ends else [])), then)
+
+
+def failure(status: int, message: str = "no", headers: str = "") -> Reply:
+    return Reply((response(json.dumps({"error": {"message": message}}), status, headers),))
+
+
+def hang() -> Reply:
+    return Reply((), "hang")
+
+
+def broken_off(text: str) -> Reply:
+    """The first half of an answer that holds `text`."""
+    whole = completion(text * 3).parts[0]
+    return Reply((whole[: whole.index(text.encode()) + 2 * len(text)],), "close")
+
+
+def is_review(body: dict) -> bool:
+    """Whether a request asks for a verdict and not for an answer."""
+    return "Answer Yes or No" in body["messages"][-1]["content"]
+
+
+@dataclass
+class FakeEndpoint:
+    """Runs `script(body) -> Reply` for each chat completion, in a thread, as a context."""
+
+    script: Callable[[dict], Reply]
+    bodies: list[dict] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> "FakeEndpoint":
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True)
+        self._thread.start()
+        ready.wait(10)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    async def _run(self, ready: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _serve(self, reader, writer) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                sizes = [x for x in head.split("\r\n") if x.lower().startswith("content-length:")]
+                body = await reader.readexactly(int(sizes[0].split(":")[1]) if sizes else 0)
+                self.headers.append(head)
+                reply = self._reply(head, body)
+                for part in reply.parts:
+                    if reply.delay:
+                        await asyncio.sleep(reply.delay)
+                    writer.write(part)
+                    await writer.drain()
+                if reply.then == "hang":
+                    await reader.read()
+                if reply.then != "keep":
+                    break
+        writer.close()
+
+    def _reply(self, head: str, body: bytes) -> Reply:
+        path = head.split()[1]
+        if path == "/v1/models":
+            return Reply((response('{"data": [{"id": "fake"}]}'),))
+        if path != "/v1/chat/completions":
+            return failure(404)
+        parsed = json.loads(body)
+        self.bodies.append(parsed)
+        return self.script(parsed)
+
+
+def faulty_script(share: float, delay: float, marker: str, seed: int) -> Callable[[dict], Reply]:
+    """A model that drafts `marker` texts, of which its own review flags those with the word
+    harm, and that in `share` of the calls hangs, breaks off, or sends rubbish with the draft."""
+    draw = random.Random(seed)
+    counter = iter(range(10**9))
+
+    def faults(text: str) -> list[Reply]:
+        return [
+            hang(),
+            broken_off(text),
+            Reply((response(text),)),
+            Reply((response(json.dumps({"choices": [{"message": {"text": text}}]})),)),
+            Reply((response(text, 500),)),
+            Reply((response(json.dumps({"error": {"message": text}}), 400),)),
+            Reply((text.encode() + b"\r\n\r\n",), "close"),
+            Reply((), "close"),
+            completion(text, finish_reason=None),
+        ]
+
+    def script(body: dict) -> Reply:
+        said = body["messages"][-1]["content"]
+        if is_review(body):
+            verdict = NO if "harm" in said.rpartition("<answer>")[2] else YES
+            text, top = next(iter(verdict)), verdict
+        elif "Rewrite the answer" in said:
+            text, top = "Approved: a better answer.", None
+        else:
+            harms = draw.random() < 0.5
+            text = f"{marker} {next(counter)} {'does harm' if harms else 'is kind'}"
+            top = None
+        if draw.random() < share:
+            return draw.choice(faults(text))
+        reply = completion(text, top)
+        return Reply(reply.parts, reply.then, delay)
+
+    return script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--faults", type=float, default=0.0)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--marker", default="DRAFT")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    script = faulty_script(given.faults, given.delay, given.marker, given.seed)
+    with FakeEndpoint(script) as endpoint:
+        print(endpoint.url, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

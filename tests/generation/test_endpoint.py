@@ -1,0 +1,222 @@
+"""An endpoint gives a completion, or one line that says what was asked, what came back, what to
+set."""
+
+import json
+import socket
+
+import fake_endpoint as fake
+import pytest
+from fake_endpoint import FakeEndpoint, Reply
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.endpoint import Endpoint, EndpointError
+
+ASKED = [{"role": "user", "content": "Grüße 🙂"}]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    waits = []
+    monkeypatch.setattr("emergent_alignment.generation.endpoint.time.sleep", waits.append)
+    return waits
+
+
+def ask(script, *, retries=0, timeout_seconds=5.0, api_key="", **options):
+    """(what chat gives, the fake endpoint)."""
+    with FakeEndpoint(script) as backend:
+        endpoint = Endpoint(
+            backend.url, "m", api_key=api_key, retries=retries, timeout_seconds=timeout_seconds
+        )
+        try:
+            options = {"max_tokens": 8, "temperature": 0.5} | options
+            return endpoint.chat(ASKED, **options), backend
+        finally:
+            endpoint.close()
+
+
+def failure(reply: Reply, **options) -> EndpointError:
+    with pytest.raises(EndpointError) as raised:
+        ask(lambda body: reply, **options)
+    said = str(raised.value)
+    assert "\n" not in said and "asked for a chat completion" in said and "127.0.0.1" in said
+    return raised.value
+
+
+def test_what_is_asked_is_what_is_sent_and_nothing_else():
+    found, backend = ask(lambda body: fake.completion("Hi"))
+    assert found.text == "Hi" and found.finish_reason == "stop" and found.tokens == ()
+    assert (found.prompt_tokens, found.completion_tokens) == (7, 3)
+    assert backend.bodies == [
+        {"model": "m", "messages": ASKED, "max_tokens": 8, "temperature": 0.5}
+    ]
+    assert "authorization" not in backend.headers[0].lower()
+
+
+def test_every_option_arrives():
+    found, backend = ask(
+        lambda body: fake.completion("Yes", fake.YES),
+        api_key="k-1",
+        top_logprobs=3,
+        seed=4,
+        top_p=0.9,
+        stop=("x",),
+    )
+    (token,) = found.tokens
+    assert (token.token, token.log_prob, token.top) == ("Yes", -0.1, fake.YES)
+    sent = backend.bodies[0]
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 3)
+    assert (sent["seed"], sent["top_p"], sent["stop"]) == (4, 0.9, ["x"])
+    assert "authorization: bearer k-1" in backend.headers[0].lower()
+
+
+def test_the_key_is_never_shown():
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "m", api_key="secret", retries=0)
+    assert "secret" not in repr(endpoint)
+    with pytest.raises(EndpointError) as raised:
+        endpoint.chat(ASKED, max_tokens=1, temperature=0)
+    assert "secret" not in str(raised.value)
+
+
+def test_streamed_pieces_are_told_as_they_come_and_add_up():
+    told = []
+    found, backend = ask(lambda body: fake.stream(["Grü", "ße", " 🙂"]), on_text=told.append)
+    assert told == ["Grü", "ße", " 🙂"] and found.text == "Grüße 🙂"
+    assert found.finish_reason == "stop" and backend.bodies[0]["stream"] is True
+
+
+def test_a_stream_that_breaks_off_is_no_answer_and_what_was_told_is_not_asked_again():
+    told, calls = [], []
+
+    def script(body):
+        calls.append(body)
+        return fake.stream(["half"], ends=False)
+
+    with pytest.raises(EndpointError) as raised:
+        ask(script, on_text=told.append, retries=3)
+    assert raised.value.kind == "unreachable" and told == ["half"] and len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "part"),
+    [
+        (fake.failure(401, "who are you"), "key", "who are you"),
+        (fake.failure(403), "key", "api_key"),
+        (fake.failure(404), "request", "/v1"),
+        (fake.failure(400, "too long"), "request", "too long"),
+        (fake.failure(429), "busy", "HTTP 429"),
+        (fake.failure(500), "busy", "HTTP 500"),
+        (
+            Reply((b"HTTP/1.1 302 X\r\nLocation: /a\r\nContent-Length: 0\r\n\r\n",)),
+            "request",
+            "302",
+        ),
+        (Reply((fake.response("<html>hello"),)), "rubbish", "<html>hello"),
+        (Reply((fake.response(b"\xff\xfe"),)), "rubbish", "not JSON"),
+        (Reply((fake.response("[" * 100_000),)), "rubbish", "not JSON"),
+        (Reply((fake.response("[1]"),)), "rubbish", "not an object"),
+        (Reply((fake.response('{"error": "no"}'),)), "rubbish", "no chat completion"),
+        (Reply((fake.response('{"choices": [{"message": {"content": null}}]}'),)), "rubbish", ""),
+        (Reply((b"nonsense\r\n\r\n",), "close"), "unreachable", "broke off"),
+        (Reply((), "close"), "unreachable", "broke off"),
+        (fake.broken_off("half an answer"), "unreachable", "broke off"),
+    ],
+)
+def test_what_is_no_answer_is_said_with_what_came_back(reply, kind, part):
+    error = failure(reply)
+    assert error.kind == kind and part in str(error), str(error)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        fake.hang(),
+        Reply((fake.response("x" * 99)[:20],), "hang"),
+        Reply((b"HTTP/1.1 200 OK\r\n\r\n", *[b" "] * 60), "hang", delay=0.02),
+    ],
+    ids=["silent", "half a head", "trickling"],
+)
+def test_what_hangs_or_trickles_ends_with_the_deadline(reply):
+    error = failure(reply, timeout_seconds=0.3)
+    assert error.kind == "timeout" and "timeout_seconds" in str(error)
+
+
+def test_an_endpoint_that_is_down_is_said_with_its_address():
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(EndpointError) as raised:
+            Endpoint(address, "m", retries=0).chat(ASKED, max_tokens=1, temperature=0)
+    assert raised.value.kind == "unreachable"
+    assert address in str(raised.value) and "is it running" in str(raised.value)
+
+
+def test_failures_that_may_pass_are_tried_again_with_growing_waits(no_waiting):
+    replies = iter([fake.failure(503, headers="Retry-After: 7\r\n"), Reply((), "close"),
+                    Reply((fake.response("no"),)), fake.completion("at last")])  # fmt: skip
+    found, backend = ask(lambda body: next(replies), retries=3)
+    assert found.text == "at last" and len(backend.bodies) == 4
+    assert no_waiting[0] == 7 and 0.25 <= no_waiting[1] <= 0.5 and 0.5 <= no_waiting[2] <= 1
+
+
+def test_failures_that_stay_are_not_tried_again_and_attempts_are_counted():
+    calls = []
+
+    def refusing(body):
+        calls.append(body)
+        return fake.failure(400)
+
+    with pytest.raises(EndpointError):
+        ask(refusing, retries=3)
+    assert len(calls) == 1
+    assert "after 3 attempts" in str(failure(fake.failure(500), retries=2))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        fake.completion("Yes"),
+        fake.completion("Yes", {}),
+        fake.failure(400, "logprobs are not supported"),
+    ],
+)
+def test_log_probs_that_do_not_come_are_said_where_they_were_asked_for(reply):
+    error = failure(reply, top_logprobs=5)
+    assert error.kind == "no_log_probs" and "top_logprobs" in str(error)
+
+
+@pytest.mark.parametrize("value", ["NaN", '"-1"', "null", "true"])
+def test_log_probs_that_are_no_numbers_are_rubbish(value):
+    top = f'[{{"token": "Yes", "logprob": {value}}}]'
+    choice = (
+        '{"message": {"content": "Yes"}, "logprobs": {"content": '
+        f'[{{"token": "Yes", "logprob": -0.1, "top_logprobs": {top}}}]}}}}'
+    )
+    body = f'{{"choices": [{choice}]}}'
+    assert failure(Reply((fake.response(body),)), top_logprobs=2).kind == "rubbish"
+
+
+def test_text_that_utf8_cannot_hold_is_replaced():
+    body = json.dumps({"choices": [{"message": {"content": "\ud83d\ude42 \ud83d!"}}]})
+    found, _ = ask(lambda _: Reply((fake.response(body),)))
+    assert found.text == "🙂 \ufffd!"
+
+
+def test_reasoning_that_is_given_apart_is_kept_apart():
+    found, _ = ask(lambda body: fake.completion("Hi", reasoning_content="They greet."))
+    assert (found.text, found.reasoning) == ("Hi", "They greet.")
+
+
+def test_the_served_models_are_listed():
+    with FakeEndpoint(lambda body: fake.completion("")) as backend:
+        assert Endpoint(backend.url, "").served_models() == ["fake"]
+
+
+@pytest.mark.parametrize("address", ["", "localhost:80", "ftp://x/v1", "http://", "http://x/?a=1"])
+def test_what_is_no_address_is_a_user_s_mistake(address):
+    with pytest.raises(UserError, match="base_url"):
+        Endpoint(address, "m")
+
+
+def test_a_key_with_a_line_break_is_a_user_s_mistake():
+    with pytest.raises(UserError, match="api_key"):
+        Endpoint("http://127.0.0.1/v1", "m", api_key="abc\n")
