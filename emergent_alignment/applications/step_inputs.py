@@ -4,7 +4,6 @@ Candidates come from the policy (reviewed at every step) or are the data set's t
 (reviewed once, see reviewed_targets.py).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,12 +27,11 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.training.clock import Clock
-from emergent_alignment.training.loop import StepInput
+from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import policy_params
 
 # Purposes of randomness: everything random is fold_in(seed, step, purpose).
 CANDIDATES, CORRECTIONS = 1, 2
-MakeInput = Callable[[int, Any], StepInput]
 
 
 def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.finetuning import step_settings
+from emergent_alignment.applications.composition import step_settings
 from emergent_alignment.applications.setup import (
     Setup,
     check_rows,

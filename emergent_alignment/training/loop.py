@@ -42,6 +42,10 @@ class StepInput:
     scalars: dict[str, float]
 
 
+# (step, trainable) → its input. A pure function, so that a resumed run ends with the same bits.
+MakeInput = Callable[[int, Any], StepInput]
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """steps in all; steps between checkpoints; non-finite steps in a row that end the run;
@@ -58,7 +62,7 @@ def run(
     state: TrainState,
     frozen: dict,
     step_function: Callable[[TrainState, dict, Batch], tuple[TrainState, dict]],
-    make_input: Callable[[int, Any], StepInput],
+    make_input: MakeInput,
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
     journal: Journal,
@@ -71,9 +75,7 @@ def run(
 ) -> TrainState:
     """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
 
-    `make_input(step, trainable)` must be a pure function of its arguments: then a run that was
-    killed and resumed ends with the very bits of one that was not. `flops_of(batch, rows)` is
-    what a step over so many rows, of all hosts, ideally costs.
+    `flops_of(batch, rows)` is what a step over so many rows, of all hosts, ideally costs.
 
     Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
     loss or gradient is not finite.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import finetuning, reviewed_targets
+from emergent_alignment.applications import composition, finetuning, reviewed_targets
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.config import default_config
@@ -65,7 +65,7 @@ class Killed(Exception):
 
 def interrupted_at(monkeypatch, step):
     """Make the loop die as it asks for the input of `step`."""
-    loop = finetuning.run
+    loop = composition.run
 
     def dying(settings, state, frozen, step_function, make_input, *rest, **options):
         def make_input_or_die(at, trainable):
@@ -75,7 +75,7 @@ def interrupted_at(monkeypatch, step):
 
         return loop(settings, state, frozen, step_function, make_input_or_die, *rest, **options)
 
-    monkeypatch.setattr(finetuning, "run", dying)
+    monkeypatch.setattr(composition, "run", dying)
 
 
 @pytest.mark.parametrize("candidate", ["policy", "target"])
