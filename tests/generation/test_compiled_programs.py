@@ -1,6 +1,7 @@
 """What the compiled programs are: lowered once, the cache in place, and flat in depth."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
+from walk_jaxpr import array_shapes
 
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
@@ -78,14 +80,51 @@ def test_a_run_that_samples_reviews_and_revises_lowers_nothing_twice(model, lowe
     assert not lowered
 
 
-def compiled_decode(config, slots=64):
+def decoding_inputs(config, slots: int, samples: int = 1):
     params = random_params(config)
     tokens, lengths = np.ones((4, 16), np.int32), np.full(4, 16, np.int32)
     prompts = prefill(config, params, tokens, lengths)
-    keys = row_keys(jax.random.key(0), np.arange(4))[:, None]
+    keys = row_keys(jax.random.key(0), np.arange(4 * samples)).reshape(4, samples)
     settings = sampler_settings((2,), slots, temperature=1.0)
-    live = jnp.ones(4, bool)
-    return decode.lower(config, params, prompts, keys, live, settings, width=slots).compile()
+    return params, prompts, keys, jnp.ones(4, bool), settings
+
+
+def compiled_decode(config, slots=64):
+    return decode.lower(config, *decoding_inputs(config, slots), width=slots).compile()
+
+
+def shapes_of(function, *inputs) -> set[tuple[int, ...]]:
+    return set(array_shapes(jax.make_jaxpr(function)(*inputs).jaxpr))
+
+
+def test_reading_makes_no_logits_and_drawing_those_of_one_token_a_row(model):
+    config = model.config
+    tokens, lengths = np.ones((4, 16), np.int32), np.full(4, 16, np.int32)
+    matrix = (config.vocab_size, config.hidden_size)
+
+    def with_vocabulary(function, *inputs):
+        found = {shape for shape in shapes_of(function, *inputs) if config.vocab_size in shape}
+        return found - {matrix, matrix[::-1]}
+
+    assert not with_vocabulary(
+        lambda params: prefill(config, params, tokens, lengths), random_params(config)
+    )
+    inputs = decoding_inputs(config, slots=64)
+    drawn = with_vocabulary(lambda *inputs: decode(config, *inputs, width=64), *inputs)
+    assert drawn and max(map(math.prod, drawn)) == 4 * config.vocab_size
+
+
+def test_attention_looks_at_the_slots_that_can_be_filled_and_at_one_copy_of_the_prompt(model):
+    config, slots, samples = model.config, 100, 3
+    inputs = decoding_inputs(config, slots, samples)
+    shapes = shapes_of(lambda *inputs: decode(config, *inputs, width=slots), *inputs)
+    groups = config.num_heads // config.num_kv_heads
+    one_query = (4, samples, config.num_kv_heads, groups, 1)
+    keys = {shape[5] for shape in shapes if len(shape) == 6 and shape[:5] == one_query}
+    assert keys - {1} == {16, 32, 64, slots}, "the prompt, and the stages of the answer"
+    tail = (config.num_kv_heads, config.head_dim)
+    held = {shape[1:4] for shape in shapes if len(shape) == 6 and shape[4:] == tail}
+    assert {rows for rows in held if rows[2] == 16} == {(4, 1, 16)}
 
 
 def test_the_cache_is_written_in_place_and_never_copied(model):

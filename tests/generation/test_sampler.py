@@ -71,6 +71,35 @@ def test_cached_greedy_decoding_equals_the_full_forward_token_by_token(
         np.testing.assert_allclose(samples.log_probs[row], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_decoding_goes_on_unchanged_where_attention_looks_at_more_slots(llama):
+    """Past 32 and 64 slots, in rows that get there at different positions."""
+    config, params = llama
+    assert sampler.stages(68) == [32, 64, 68]
+    prompts = random_prompts((1, 6), seed=5)
+    samples = run(config, params, prompts, temperature=0.0, limit=68, width=68)
+    for row, prompt in enumerate(prompts):
+        answer = samples.tokens[row]
+        log_probs = reference_decoder.log_probs(config, params, [*prompt, *answer])
+        predictions = log_probs[len(prompt) - 1 : -1]
+        expected = predictions[np.arange(68), answer]
+        # A tie may fall either way in float32, and what follows it is then another text.
+        np.testing.assert_allclose(predictions.max(-1), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(samples.log_probs[row], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_several_samples_of_a_prompt_are_those_of_rows_that_repeat_it(llama):
+    prompts, keys = random_prompts((3, 6), seed=6), row_keys(6)
+    shared = run(*llama, prompts, keys=keys.reshape(2, 3), ends=(5, 6, 7))
+    repeated = run(*llama, [p for p in prompts for _ in range(3)], keys=keys, ends=(5, 6, 7))
+    for name in ("tokens", "lengths", "ended"):
+        found = getattr(shared, name)
+        np.testing.assert_array_equal(found.reshape(6, *found.shape[2:]), getattr(repeated, name))
+    assert shared.tokens.shape == (2, 3, WIDTH)
+    np.testing.assert_allclose(
+        shared.log_probs.reshape(6, -1), repeated.log_probs, rtol=1e-5, atol=1e-5
+    )
+
+
 def test_log_probs_are_those_of_the_raw_model_whatever_the_temperature_and_truncation(llama):
     config, params = llama
     prompts = random_prompts(seed=1)
