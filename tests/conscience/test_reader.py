@@ -1,14 +1,16 @@
 """One frozen pass: nothing is read twice, and what comes of it is what whole rows give."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from emergent_alignment.conscience import reader as reader_module
+from emergent_alignment.conscience import review as review_module
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
-from emergent_alignment.conscience.question import QUESTIONS, ask, rewrite_request
+from emergent_alignment.conscience.question import QUESTIONS, ask, next_turn, rewrite_request
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.generation.sampler import sampler_settings
@@ -118,6 +120,65 @@ def test_every_prompt_and_answer_is_read_once(model, chat, candidates, layout, m
     assert layout == "turn" or len(beginning) > 20
     again = [row for row in read if row[:20] == beginning[:20] and row not in prompts]
     assert layout == "turn" or not again, "the beginning of quoted reviews is read when it is made"
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_a_verdict_costs_its_question_and_a_fresh_answer_is_read_by_writing_it(
+    model, chat, layout, monkeypatch
+):
+    """Every token that the frozen copy reads, reference log-probs included, and no more: prompts
+    and candidates once; in the `turn` layout the questions' own tokens; in the `quote` layout
+    what the forms of a question share once a row, without the beginning that all rows share."""
+    settings = settings_of(layout, ("fresh",))
+    reader = reader_of(model, chat, settings.review)
+    read = dict.fromkeys(("prefill", "answer_log_probs", "word_margins"), 0)
+
+    def counted(module, name, place):
+        function = getattr(module, name)
+
+        def counting(*inputs, **options):
+            read[name] += int(np.asarray(inputs[place]).sum())
+            return function(*inputs, **options)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for module, name, place in (
+        (reader_module, "prefill", 3),
+        (reader_module, "answer_log_probs", 4),
+        (review_module, "word_margins", 4),
+    ):
+        counted(module, name, place)
+    given = [given_answer(chat, text) for text in ANSWERS]
+    found = stepped(model, chat, settings, given)
+    corrections = [
+        (prompt, attempt.answer)
+        for prompt, row in zip(PROMPTS, found)
+        for attempt in row.attempts
+        if np.isfinite(attempt.score)
+    ]
+    assert len(corrections) == len(PROMPTS) and any(row.chosen for row in found)
+    shared, asked = 0, 0
+    for prompt, answer in [*zip(PROMPTS, given), *corrections]:
+        requests = [form.request for form in settings.review.forms]
+        if layout == "turn":
+            # The last token of an answer that was cut has not passed through the model yet.
+            asked += sum(len(next_turn(chat, request)) + (not answer.ended) for request in requests)
+        else:
+            rows = [ask(chat, layout, prompt, answer.text, request) for request in requests]
+            common = len(os.path.commonprefix(rows))
+            shared += common - len(reader.beginning.tokens[0])
+            asked += sum(len(row) - common for row in rows)
+    prompts = sum(len(chat.prompt_tokens(prompt)) for prompt in PROMPTS)
+    # A row without a pair needs no reference: an end token stands in its place.
+    answers = [
+        len(answer.tokens) if layout == "turn" or row.chosen else 1
+        for answer, row in zip(given, found)
+    ]
+    assert read == {
+        "prefill": prompts + len(reader.beginning.tokens[0]) + shared,
+        "answer_log_probs": sum(answers),
+        "word_margins": asked,
+    }
 
 
 def test_text_that_does_not_begin_as_expected_is_read_from_its_start(model, chat):
