@@ -169,7 +169,4 @@ def critique_request() -> str:
 
 def _defused(chat: Chat, text: str) -> str:
     """Quoted text can close neither its quotation, however the tag is written, nor its turn."""
-    text = _QUOTE_TAG.sub("‹", text)
-    for control in chat.control_texts:
-        text = text.replace(control, f"{control[:1]} {control[1:]}")
-    return text.strip()
+    return chat.without_control(_QUOTE_TAG.sub("‹", text)).strip()

@@ -148,7 +148,7 @@ class Reader:
             return case.read
         if len(rows_by_request) == 1:
             return self.beginning
-        common = [_common_beginning(rows) for rows in zip(*rows_by_request)]
+        common = [common_beginning(rows) for rows in zip(*rows_by_request)]
         return self.extend(self.beginning, common)
 
     def extend(self, shown: Shown, rows: list[list[int]]) -> Shown:
@@ -230,7 +230,7 @@ def padded(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     return pad_rows(rows + [[]] * (size - len(rows)), width)
 
 
-def _common_beginning(rows: tuple[list[int], ...]) -> list[int]:
+def common_beginning(rows: tuple[list[int], ...]) -> list[int]:
     """The longest common beginning of token lists that leaves something of each."""
     size = min(map(len, rows)) - 1
     for i in range(size):

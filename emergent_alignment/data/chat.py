@@ -34,15 +34,24 @@ class Chat:
         added = self.tokenizer.added_tokens_decoder.values()
         return tuple(token.content for token in added if token.special)
 
-    def prompt_text(self, messages: list[Message]) -> str:
+    def prompt_text(self, messages: list[Message], **options: bool) -> str:
         """The rendered conversation, ready for the assistant's next answer. Raises UserError
         where the chat template refuses it (some know no system turn, or want turns to alternate).
+        `options` are the template's own, such as enable_thinking=False; one that does not know
+        them is not changed by them.
         """
-        return _rendered(self.tokenizer, messages, add_generation_prompt=True)
+        return _rendered(self.tokenizer, messages, add_generation_prompt=True, **options)
 
-    def prompt_tokens(self, messages: list[Message]) -> list[int]:
+    def prompt_tokens(self, messages: list[Message], **options: bool) -> list[int]:
         """Token ids of `prompt_text`; special tokens come from the template alone."""
-        return self.encode(self.prompt_text(messages))
+        return self.encode(self.prompt_text(messages, **options))
+
+    def without_control(self, text: str) -> str:
+        """The text with the spellings of special tokens broken up: quoted in a prompt, it can
+        close no turn."""
+        for control in self.control_texts:
+            text = text.replace(control, f"{control[:1]} {control[1:]}")
+        return text
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer, and of its end token where it ended. An answer that spells
