@@ -54,8 +54,8 @@ class Recording:
 def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications import finetuning
     from emergent_alignment.applications.calibrating import calibrate_model
-    from emergent_alignment.applications.finetuning import finetune
     from emergent_alignment.applications.setup import load_model, training_examples
+    from emergent_alignment.cli.train import application
     from emergent_alignment.evaluation.arm import evaluate_arm
 
     # To check a value is not yet to use it.
@@ -79,7 +79,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.conscience.cache = str(tmp_path / "reviewed")
     recording = Recording(config, read)
     for candidate in ("policy", "target"):
-        finetune(recording.with_changes(conscience__candidate=candidate), tmp_path / candidate)
+        changed = recording.with_changes(conscience__candidate=candidate)
+        application(changed)(changed, tmp_path / candidate)
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")

@@ -1,4 +1,4 @@
-"""Fine-tune a model on a task, plainly or with its conscience.
+"""Train a model, plainly or with its conscience: on a task, or as config.application says.
 
 The run lives in --workdir: checkpoints, metrics.jsonl, tensorboard/, journal/. Started again
 with the same settings it goes on from the newest checkpoint, or says that it is done. SIGTERM
@@ -19,12 +19,21 @@ SIGTERM to one of them saves and stops all. A host that is lost stops the others
 
 import traceback
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from importlib import import_module
+
+from ml_collections import ConfigDict
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import work_directory
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import CLUSTERS, connect, together
 from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
+
+# config.application: the module in applications/, and its function that trains
+APPLICATIONS = {
+    "finetuning": "finetune",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -67,7 +76,6 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         timeout_seconds=arguments.host_timeout,
     )
     watch_other_hosts(min(60.0, arguments.host_timeout))
-    from emergent_alignment.applications.finetuning import finetune
     from emergent_alignment.training.loop import Stopped
     from emergent_alignment.training.profiling import profile_steps
 
@@ -76,7 +84,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             config = read_config(rest)
             asked = arguments.profile_steps
             profiled = profile_steps(asked) if asked else range(0)
-        finetune(config, arguments.workdir, profiled=profiled)
+            train = application(config)
+        train(config, arguments.workdir, profiled=profiled)
     except (UserError, Stopped):
         raise
     except Exception as error:  # whatever it is, the other hosts must not wait for this one
@@ -87,3 +96,14 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             leave("this host failed, see above", code=1)
         leave("another host is gone")
     print(f"done: {config.training.steps} steps, in {arguments.workdir}")
+
+
+def application(config: ConfigDict) -> Callable:
+    """The function that trains as config.application says. Raises UserError where there is none
+    of that name."""
+    name = config.application
+    if name not in APPLICATIONS:
+        known = ", ".join(APPLICATIONS)
+        raise UserError(f"config.application: {name!r} is unknown; known: {known}")
+    module = import_module(f"emergent_alignment.applications.{name}")
+    return getattr(module, APPLICATIONS[name])

@@ -79,6 +79,7 @@ def test_an_unknown_field_in_a_file_is_an_error_with_the_nearest_name(fails, tmp
         ("--config.training.accumulation=3", "does not divide"),
         ("--config.conscience.gate=strict", "known: score, relative"),
         ("--config.lora.targets=('querry',)", "choose among query"),
+        ("--config.application=tuning", "known: finetuning"),
         ("--config.data.train=nowhere.jsonl", "nowhere.jsonl: no such file"),
         ("--config.conscience.calibration=no.json", "emergent-alignment calibrate"),
         ("--config.model.path=nowhere.gguf", "nowhere.gguf"),
