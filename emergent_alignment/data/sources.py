@@ -62,7 +62,7 @@ def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[
             for row in rows
         ]
     elif Path(source).suffix in (".jsonl", ".json"):
-        examples = [_example(row, where) for where, row in _json_lines(Path(source))]
+        examples = [_example(row, where) for where, row in json_lines(Path(source))]
     else:
         rows = _dataset_rows(source, split)
         examples = [_example(row, f"{source} row {i}") for i, row in enumerate(rows)]
@@ -71,7 +71,9 @@ def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[
     return examples[:limit] if limit else examples
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]]:
+    """("file:line", the JSON value) of every line that is not blank. Raises UserError for a file
+    that is missing or broken, with what was `expected` of a line."""
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; give a .jsonl file, a dataset's name or one of the bundled "
@@ -83,7 +85,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{path}:{number}: not a JSON object ({error.msg}, column {error.colno}); "
-                f"{EXPECTED}"
+                f"{expected}"
             ) from None
 
 
@@ -196,7 +198,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
         found = [[{"role": "user", "content": text}] for _, text in _numbered_lines(path)]
     else:
         found = []
-        for where, row in _json_lines(path):
+        for where, row in json_lines(path):
             if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
                 raise UserError(f'{where}: expected {{"prompt": …}} or {{"messages": […]}}')
             messages = row.get("messages", row.get("prompt"))
