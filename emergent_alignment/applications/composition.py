@@ -34,6 +34,7 @@ from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState, fingerprint, initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
+from emergent_alignment.training.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def train(
     check_same(
         {"version": __version__, "jax": jax.__version__, "data": data} | _flat(config.to_dict())
     )
-    with in_force(setup.mesh):
+    with Clock() as clock, in_force(setup.mesh):
         identity = RunIdentity(fingerprint(setup.model.params), data)
         with together():
             if is_first():
@@ -88,10 +89,10 @@ def train(
                 for note in notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
-        return _train(config, workdir, setup, identity, inputs, name, profiler)
+        return _train(config, workdir, setup, identity, inputs, name, clock, profiler)
 
 
-def _train(config, workdir, setup, identity, inputs, name, profiler) -> TrainState:
+def _train(config, workdir, setup, identity, inputs, name, clock, profiler) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
@@ -106,10 +107,9 @@ def _train(config, workdir, setup, identity, inputs, name, profiler) -> TrainSta
         state = checkpoints.restore(state)
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
-    clock = Clock()
     conscience = conscience_settings(config) if config.conscience.enabled else None
     make_input = inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
-    with clock, progress(name, shown=is_first()) as meter:
+    with progress(name, shown=is_first()) as meter:
         state = run(
             LoopSettings(
                 config.training.steps,
@@ -126,6 +126,7 @@ def _train(config, workdir, setup, identity, inputs, name, profiler) -> TrainSta
             journal,
             clock,
             profiler,
+            Throughput(settings, jax.devices()),
             first_step=first_step,
             meter=meter,
         )

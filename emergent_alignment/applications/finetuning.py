@@ -78,7 +78,8 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
             config, run.setup, conscience, run.lora, schedule, examples, tokenized, run.clock
         )
     trained = rows_to_train_on(config, schedule)
-    reviewed = reviewed_targets(config, run.setup, conscience, examples, tokenized, trained)
+    with run.clock.part("review"):
+        reviewed = reviewed_targets(config, run.setup, conscience, examples, tokenized, trained)
     if not run.first_step and is_first():
         run.journal.write([reviewed[row]["journal"] for row in trained])
     return target_inputs(conscience, schedule, tokenized, reviewed)

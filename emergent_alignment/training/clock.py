@@ -12,13 +12,15 @@ _COMPILING = "/jax/core/compile/backend_compile_duration"
 
 class Clock:
     """Seconds by part; a part that stands inside another one is taken off it, and so is what
-    was compiled meanwhile. `with Clock() as clock:` listens to JAX until the end."""
+    was compiled meanwhile. `with Clock() as clock:` is the wall time, and listens to JAX."""
 
     def __init__(self):
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._inner = [0.0]
+        self._began = 0.0
 
     def __enter__(self) -> "Clock":
+        self._began = time.perf_counter()
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
@@ -38,9 +40,11 @@ class Clock:
             self._inner[-1] += spent
 
     def shares(self) -> dict[str, float]:
-        """By part, its share of all the seconds counted so far. That of `step` is the goodput."""
-        total = sum(self.seconds.values())
-        return {name: seconds / total if total else 0.0 for name, seconds in self.seconds.items()}
+        """By part, and `other` for the rest (loading, logging), the share of the wall time so
+        far. That of `step` is the goodput."""
+        wall = time.perf_counter() - self._began
+        seconds = self.seconds | {"other": wall - sum(self.seconds.values())}
+        return {name: part / wall for name, part in seconds.items()}
 
     def _listen(self, event: str, duration: float, **_) -> None:
         if event == _COMPILING:

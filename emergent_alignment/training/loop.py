@@ -23,6 +23,7 @@ from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
+from emergent_alignment.training.throughput import Throughput
 
 # EX_TEMPFAIL: the run was asked to stop, has saved, and goes on when started again.
 STOPPED_EXIT_CODE = 75
@@ -68,14 +69,12 @@ def run(
     journal: Journal,
     clock: Clock,
     profiler: Profiler,
+    throughput: Throughput,
     *,
     first_step: int = 0,
     meter: Callable[[int, int, str], None] = lambda done, total, note: None,
-    flops_of: Callable[[Batch, int], float] = lambda batch, rows: 0.0,
 ) -> TrainState:
     """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
-
-    `flops_of(batch, rows)` is what a step over so many rows, of all hosts, ideally costs.
 
     Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
     loss or gradient is not finite.
@@ -95,8 +94,8 @@ def run(
                 found = {name: float(value) for name, value in jax.device_get(found).items()}
             ended = time.perf_counter()
             profiler.after(step)
-            scalars = inputs.scalars | _batch_scalars(inputs.batch, flops_of, ended - began)
-            scalars |= {"seconds/inputs": stepping - began, "seconds/step": ended - stepping}
+            seconds = {"inputs": stepping - began, "step": ended - stepping}
+            scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, throughput)
             scalars |= {f"seconds_share/{name}": share for name, share in clock.shares().items()}
             metrics.scalars(step, found | scalars)
             meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
@@ -125,17 +124,18 @@ def run(
 
 
 def _batch_scalars(
-    batch: Batch, flops_of: Callable[[Batch, int], float], seconds: float
+    batch: Batch, seconds: dict[str, float], throughput: Throughput
 ) -> dict[str, float]:
     """Over all hosts' rows: response lengths (tokens, over rows that have the branch), the share
-    of padding, and what was done in these `seconds`."""
+    of padding, tokens a second of inputs and step together, and the step's own throughput."""
     own = row_lengths(batch)
     lengths = gather(own).reshape(-1, own.shape[1])
     values = {
         "padding_share": padding_share(batch, lengths),
-        "tokens_per_second": float(lengths.sum()) / seconds,
-        "model_flops_per_second": flops_of(batch, len(lengths)) / seconds,
+        "tokens_per_second": float(lengths.sum()) / sum(seconds.values()),
     }
+    values |= {f"seconds/{name}": spent for name, spent in seconds.items()}
+    values |= throughput.scalars(batch, len(lengths), seconds["step"])
     roles = batch.roles
     names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
     for name in names:

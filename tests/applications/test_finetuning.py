@@ -133,6 +133,7 @@ def test_every_candidate_has_one_outcome_in_metrics_and_journal(config, tmp_path
     metrics = metrics_of(tmp_path)
     for values in metrics.values():
         assert sum(values[f"outcome/{name}"] for name in OUTCOMES) == config.training.batch_size
+        assert values["seconds_share/review"] > 0
     records = read_journal(tmp_path / "journal")
     assert all(record["outcome"] in OUTCOMES for record in records)
     if candidate == "policy":
@@ -145,16 +146,19 @@ def test_every_candidate_has_one_outcome_in_metrics_and_journal(config, tmp_path
 
 
 def test_the_two_kinds_of_run_log_what_people_look_at(config, tmp_path):
-    config.training.steps = 1
+    config.training.steps, config.training.checkpoint_every = 2, 1
     finetune(config, tmp_path / "conscience")
-    logged = metrics_of(tmp_path / "conscience")[0]
+    logged = metrics_of(tmp_path / "conscience")[1]
     expected = (
         "task_loss alignment_loss rewards_chosen rewards_rejected rewards_margin "
         "rewards_accuracy log_probs_chosen log_probs_rejected kl flag_rate pair_rate "
-        "tokens_per_second padding_share length/target length/chosen length/rejected "
-        "gradient_norm nonfinite seconds_share/step seconds_share/sampling seconds_share/review"
+        "tokens_per_second model_flops_per_second padding_share length/target length/chosen "
+        "length/rejected gradient_norm nonfinite"
     )
     assert set(expected.split()) <= logged.keys()
+    assert logged["model_flops_per_second"] > 0
+    for part in ("step", "data", "sampling", "review", "checkpoint", "compile", "other"):
+        assert logged[f"seconds_share/{part}"] > 0, part
     assert list((tmp_path / "conscience" / "tensorboard").iterdir())
     shares = [share for name, share in logged.items() if name.startswith("seconds_share/")]
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0

@@ -5,18 +5,21 @@ import time
 import jax
 import pytest
 
-from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.clock import PARTS, Clock
 
 
-def test_a_part_inside_another_is_taken_off_it():
+def test_parts_are_disjoint_and_add_up_to_the_wall_time():
     with Clock() as clock:
+        time.sleep(0.03)
         with clock.part("data"):
             time.sleep(0.02)
             with clock.part("sampling"):
                 time.sleep(0.05)
+        shares = clock.shares()
     assert clock.seconds["sampling"] >= 0.05
     assert 0.02 <= clock.seconds["data"] < clock.seconds["sampling"]
-    assert sum(clock.shares().values()) == pytest.approx(1)
+    assert list(shares) == [*PARTS, "other"] and sum(shares.values()) == pytest.approx(1)
+    assert shares["other"] / shares["sampling"] >= 0.03 / clock.seconds["sampling"]
 
 
 def test_compilation_is_not_counted_as_a_step():
