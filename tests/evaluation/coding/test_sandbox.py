@@ -1,0 +1,191 @@
+"""The sandbox: what an answer tries, and what comes of it. The limits are small, so that even
+what they failed to hold would harm nobody."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.coding import sandbox
+from emergent_alignment.evaluation.coding.sandbox import (
+    LEVELS,
+    OUTCOMES,
+    Limits,
+    protection,
+    run_sandboxed,
+)
+
+LIMITS = Limits(
+    seconds=2, memory_bytes=256 * 2**20, processes=8, folder_bytes=2**20, output_bytes=300
+)
+
+
+def run(code, *tests, seconds=LIMITS.seconds):
+    found = run_sandboxed(code, list(tests), Limits(**{**vars(LIMITS), "seconds": seconds}))
+    assert found.outcome in OUTCOMES
+    return found
+
+
+def still_running(folder):
+    """Processes that work in a folder."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{name}/cwd").startswith(folder):
+                found.append(name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "outcome", "detail"),
+    [
+        ("def f(x):\n    return x + 1", ["assert f(1) == 2", "assert f(2) == 3"], "passed", ""),
+        ("def f(x):\n    return x", ["assert f(1) == 1", "assert f(1) == 2, 'no'"],
+         "failed a test", "test 2:1: AssertionError: no"),
+        ("x = 1\ny = x / 0", [], "failed to run", "answer.py:2: ZeroDivisionError"),
+        ("def f(:", [], "failed to run", "answer.py:1: SyntaxError"),
+        ("x = 1", ["g(1)"], "failed a test", "test 1:1: NameError"),
+        ("raise SystemExit(0)", [], "failed to run", "SystemExit"),
+        ("import os\nos._exit(0)", ["assert False"], "ended early", "exit code 0"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\nimport ctypes\n"
+         "ctypes.string_at(0)", [], "ended early", "exit code"),
+        ("input()", [], "failed to run", "EOFError"),
+        ("if __name__ == '__main__':\n    raise ValueError", [], "passed", ""),
+        ("class E(Exception):\n    def __str__(self): raise self\nraise E", [],
+         "failed to run", "E"),
+        ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n",
+         ["import pickle\nassert pickle.loads(pickle.dumps(P(1))) == P(1)"], "passed", ""),
+    ],
+)  # fmt: skip
+def test_outcomes_say_where_and_why(code, tests, outcome, detail):
+    found = run(code, *tests)
+    assert found.outcome == outcome and detail in found.detail, found
+
+
+def test_an_endless_loop_ends_when_its_time_is_over():
+    began = time.monotonic()
+    assert run("while True:\n    pass", seconds=1).outcome == "out of time"
+    assert run("import time\ntime.sleep(600)", seconds=1).outcome == "out of time"
+    assert 2 <= time.monotonic() - began < 30
+
+
+def test_a_memory_hog_is_refused_its_memory():
+    found = run("kept = []\nwhile True:\n    kept.append(bytearray(2**22))")
+    assert found.outcome == "out of memory" and "answer.py:3" in found.detail
+
+
+FORKS = """
+import os, sys, time
+print(os.getcwd(), flush=True)
+started = 0
+try:
+    while True:
+        if os.fork() == 0:
+            if {leaves_group}: os.setsid()
+            time.sleep(60)
+            os._exit(0)
+        started += 1
+        if started > 100: break
+except OSError:
+    pass
+raise RuntimeError(f"started {{started}}")
+"""
+
+
+@pytest.mark.parametrize("leaves_group", [False, True])
+def test_a_fork_bomb_is_bounded_and_leaves_nobody_behind(leaves_group):
+    if protection().level == "plain":
+        pytest.skip("this system lets no sandbox have processes of its own")
+    found = run(FORKS.format(leaves_group=leaves_group))
+    started = int(found.detail.rpartition(" ")[2])
+    assert 0 < started < LIMITS.processes, found
+    deadline = time.monotonic() + 5
+    while still_running(found.output.strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert still_running(found.output.strip()) == []
+
+
+def test_a_child_that_holds_the_output_open_is_not_waited_for():
+    began = time.monotonic()
+    found = run("import os, time\nif os.fork() == 0:\n    time.sleep(60)", seconds=20)
+    assert found.outcome == "passed" and time.monotonic() - began < 15
+
+
+def test_there_is_no_network():
+    said = run("import socket\nsocket.create_connection(('127.0.0.1', 1), timeout=1)")
+    assert said.outcome == "failed to run"
+    assert "unreachable" in said.detail or "refuses" in said.detail, said
+    listening = run("import socket\nprint([n for _, n in socket.if_nameindex()], flush=True)")
+    assert protection().level == "plain" or listening.output.strip() == "['lo']"
+
+
+def test_python_refuses_sockets_and_programs_where_the_system_cannot():
+    code = (
+        "import sys, runpy\n"
+        f"script = runpy.run_path({str(sandbox._SCRIPT)!r})\n"
+        "import socket, subprocess, os\n"
+        "sys.addaudithook(script['_refuse'])\n"
+        "for attempt in (socket.socket, lambda: os.system('true'), os.fork,\n"
+        "                lambda: subprocess.run(['true']),\n"
+        "                lambda: __import__('ctypes').CDLL(None)):\n"
+        "    try:\n        attempt()\n"
+        "    except PermissionError as error:\n        print('refused', error)\n"
+        "print(len(open(os.devnull).read()))\n"
+    )
+    ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert ran.stdout.count("refused the sandbox refuses") == 5, ran
+
+
+def test_the_working_folder_is_empty_home_and_the_environment_is_not_ours(monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET_TOKEN", "do not tell")
+    found = run(
+        "import os, sys, tempfile\n"
+        "assert os.listdir('.') == [] and os.path.expanduser('~') == os.getcwd()\n"
+        "assert tempfile.gettempdir() == os.getcwd()\n"
+        "assert 'SECRET_TOKEN' not in os.environ\n"
+        "assert sys.stdin.read() == ''\n"
+        "open('mine.txt', 'w').write('kept')\n"
+        "print(os.getcwd(), flush=True)\n",
+        "assert open('mine.txt').read() == 'kept'",
+        "import importlib.util\nassert importlib.util.find_spec('jax') is None",
+    )
+    assert found.outcome == "passed", found
+    assert not os.path.exists(found.output.strip())
+    first = run("open('left.txt', 'w').write('x')")
+    assert first.outcome == "passed"
+    assert run("import os\nassert os.listdir('.') == []").outcome == "passed"
+
+
+def test_a_write_outside_the_folder_is_refused_where_file_systems_are_read_only(tmp_path):
+    target = tmp_path / "theirs.txt"
+    tmp_path.chmod(0o777)
+    found = run(f"open({str(target)!r}, 'w').write('x')")
+    if protection().level == "namespaces":
+        assert found.outcome == "failed to run" and not target.exists(), found
+        assert run("open('/tmp/sandbox-test-file', 'w')").outcome == "failed to run"
+        assert run("open('/dev/shm/sandbox-test-file', 'w')").outcome == "failed to run"
+
+
+def test_files_are_bounded():
+    assert run("open('big', 'wb').write(bytes(2**23))").outcome == "failed to run"
+
+
+def test_output_is_bounded_and_does_not_stop_the_run():
+    found = run("print('a' * 10**6, flush=True)", "assert True")
+    assert found.outcome == "passed" and len(found.output) == LIMITS.output_bytes
+
+
+def test_the_level_in_force_is_said_in_words():
+    found = protection()
+    assert found.level in LEVELS and "processes" in found.text()
+
+
+def test_a_system_that_grants_nothing_is_a_mistake_that_names_the_reason(monkeypatch):
+    monkeypatch.setattr(sandbox, "_interpreter", lambda: "/bin/false")
+    with pytest.raises(UserError, match="the sandbox cannot start here .*exit code 1"):
+        protection.__wrapped__()
