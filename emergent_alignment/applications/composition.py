@@ -33,7 +33,13 @@ from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState, fingerprint, initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
+from emergent_alignment.training.step import (
+    HYBRID,
+    Objective,
+    StepSettings,
+    compiled_step,
+    step_shardings,
+)
 from emergent_alignment.training.throughput import Throughput
 
 
@@ -64,6 +70,7 @@ def train(
     data: str,
     inputs: Callable[[Run], MakeInput],
     *,
+    objective: Objective = HYBRID,
     notes: tuple[str, ...] = (),
     name: str = "training",
     profiled: range = range(0),
@@ -71,9 +78,9 @@ def train(
     """Train from the newest checkpoint in `workdir`, if there is one, to the last step.
 
     `data` are the digits that say which rows are trained on, `inputs` gives the function that
-    feeds a step, `notes` are said on stderr by the first host once the folder is this run's.
-    Several hosts (parallel/hosts.py) call it with the same config and a `workdir` that all can
-    reach. A profile of the steps `profiled` goes to workdir/profile.
+    feeds a step, which minimises the `objective`; `notes` are said on stderr by the first host
+    once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
+    and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
 
     Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, and
     Stopped where a process was asked to stop (the state is saved).
@@ -89,10 +96,12 @@ def train(
                 for note in notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
-        return _train(config, workdir, setup, identity, inputs, name, clock, profiler)
+        return _train(config, workdir, setup, identity, inputs, objective, name, clock, profiler)
 
 
-def _train(config, workdir, setup, identity, inputs, name, clock, profiler) -> TrainState:
+def _train(
+    config, workdir, setup, identity, inputs, objective, name, clock, profiler
+) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
@@ -119,7 +128,9 @@ def _train(config, workdir, setup, identity, inputs, name, clock, profiler) -> T
             ),
             state,
             frozen,
-            compiled_step(settings, optimizer, step_shardings(setup.mesh, state, frozen)),
+            compiled_step(
+                settings, optimizer, step_shardings(setup.mesh, state, frozen), objective
+            ),
             make_input,
             checkpoints,
             metrics,

@@ -4,6 +4,7 @@ Masks come from lengths, never from comparing ids with a pad id.
 """
 
 from dataclasses import dataclass
+from functools import singledispatch
 
 import jax
 import numpy as np
@@ -11,15 +12,17 @@ from jaxtyping import Int
 
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
+from emergent_alignment.models.attention import PrefixLayout
 
 
 @dataclass(frozen=True)
 class Roles:
     """Which branch of a row is what. A target that is also the rejected (or the chosen) answer
-    is one branch, computed once, that serves both losses."""
+    is one branch, computed once, that serves both losses; rows without a target have pairs
+    alone."""
 
     num_branches: int
-    target: int = 0
+    target: int | None = 0
     chosen: int = 0
     rejected: int = 0
 
@@ -29,6 +32,7 @@ ROLES = {
     "separate": Roles(3, target=0, chosen=1, rejected=2),
     "target is rejected": Roles(2, target=0, chosen=1, rejected=0),
     "target is chosen": Roles(2, target=0, chosen=0, rejected=1),
+    "no target": Roles(2, target=None, chosen=0, rejected=1),
 }
 
 
@@ -131,11 +135,11 @@ def make_batch(
     mask = np.zeros(size, bool)
     prompt, prompt_lengths = pad_rows(prompts, prompt_width)
     for i, target in enumerate(targets):
-        answers = {shape.target: target}
+        answers = {} if shape.target is None else {shape.target: target}
         pair = pairs[i] if pairs else None
         if pair is not None:
             answers |= {shape.chosen: pair.chosen, shape.rejected: pair.rejected}
-            if answers[shape.target] != target:
+            if shape.target is not None and answers[shape.target] != target:
                 raise ValueError(f"row {i}: with roles {roles!r} the target must be that answer")
             mask[i] = True
             if with_reference:
@@ -147,17 +151,36 @@ def make_batch(
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
 
 
+@singledispatch
 def row_lengths(batch: Batch) -> Int[np.ndarray, "rows parts"]:
     """How many tokens each row's prompt and branches have."""
     return np.concatenate([batch.prompt_lengths[:, None], batch.branch_lengths], axis=1)
 
 
+@singledispatch
 def padding_share(batch: Batch, lengths: Int[np.ndarray, "rows parts"] | None = None) -> float:
     """The share of positions that hold no token, in this batch or in all hosts' batches, whose
     `lengths` they are."""
     lengths = row_lengths(batch) if lengths is None else lengths
     _, branches, branch = batch.branches.shape
     return float(1 - lengths.sum() / (len(lengths) * (batch.prompt.shape[1] + branches * branch)))
+
+
+@singledispatch
+def branch_columns(batch: Batch) -> dict[str, int]:
+    """By role, the column of `row_lengths` that holds the lengths of that branch."""
+    roles = batch.roles
+    names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
+    places = {name: getattr(roles, name) for name in names}
+    return {name: 1 + place for name, place in places.items() if place is not None}
+
+
+@singledispatch
+def computed_layouts(batch: Batch, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
+    """What a step over batches like this one, with `rows` rows of all hosts, computes: each
+    layout, its rows, and whether the frozen copy's log-probs need no pass of their own."""
+    layout = PrefixLayout(batch.prompt.shape[1], *batch.branches.shape[1:])
+    return [(layout, rows, batch.reference is not None or batch.roles.num_branches == 1)]
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from emergent_alignment.conscience.journal import Journal
-from emergent_alignment.data.batches import Batch, padding_share, row_lengths
+from emergent_alignment.data.batches import branch_columns, padding_share, row_lengths
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
@@ -35,10 +35,11 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class StepInput:
-    """What an application feeds one step: this host's rows of the batch, the journal's records
-    about them, and scalars to log, which all hosts have alike."""
+    """What an application feeds one step: this host's rows of the batch (of a kind that the
+    step's objective and `row_lengths` know), the journal's records about them, and scalars to
+    log, which all hosts have alike."""
 
-    batch: Batch
+    batch: Any
     records: list[dict]
     scalars: dict[str, float]
 
@@ -62,7 +63,7 @@ def run(
     settings: LoopSettings,
     state: TrainState,
     frozen: dict,
-    step_function: Callable[[TrainState, dict, Batch], tuple[TrainState, dict]],
+    step_function: Callable[[TrainState, dict, Any], tuple[TrainState, dict]],
     make_input: MakeInput,
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
@@ -124,7 +125,7 @@ def run(
 
 
 def _batch_scalars(
-    batch: Batch, seconds: dict[str, float], throughput: Throughput
+    batch: Any, seconds: dict[str, float], throughput: Throughput
 ) -> dict[str, float]:
     """Over all hosts' rows: response lengths (tokens, over rows that have the branch), the share
     of padding, tokens a second of inputs and step together, and the step's own throughput."""
@@ -136,10 +137,8 @@ def _batch_scalars(
     }
     values |= {f"seconds/{name}": spent for name, spent in seconds.items()}
     values |= throughput.scalars(batch, len(lengths), seconds["step"])
-    roles = batch.roles
-    names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
-    for name in names:
-        of_role = lengths[:, 1 + getattr(roles, name)]
+    for name, column in branch_columns(batch).items():
+        of_role = lengths[:, column]
         present = of_role[of_role > 0]
         values[f"length/{name}"] = float(present.mean()) if present.size else 0.0
     return values

@@ -1,7 +1,8 @@
-"""The pure hybrid step: train_step(state, frozen, batch) -> (state, metrics).
+"""The pure step: train_step(state, frozen, batch) -> (state, metrics).
 
-Accumulation is a scan inside the step, with the whole batch's denominators; a loss or gradient
-that is not finite leaves the state bitwise as it was.
+What it minimises is an `Objective`: here the hybrid loss of prompts with their branches, in
+raw_text.py that of windows of text. Accumulation is a scan inside the step, with the whole
+batch's denominators; a loss or gradient that is not finite leaves the state bitwise as it was.
 """
 
 import functools
@@ -45,9 +46,29 @@ class StepSettings:
     chosen_nll_weight: float = 0.0
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises, as pure functions; batches are any pytree of arrays [rows, …].
+
+    loss     (settings, trainable, frozen, part of a batch, totals) -> (scalar, metrics), which
+             add up over the parts to those of the whole batch; `task_loss` is among the metrics
+    totals   whole batch -> its denominators
+    """
+
+    loss: Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+    totals: Callable[[Any], dict[str, Any]]
+
+
 def branch_masks(batch: Batch) -> Bool[Array, "batch branches tokens"]:
     """Which branch positions hold a token, from lengths alone."""
     return jnp.arange(batch.branches.shape[-1]) < batch.branch_lengths[..., None]
+
+
+def target_mask(batch: Batch) -> Bool[Array, "batch tokens"]:
+    """Which tokens the task loss learns: those of the target branch, none where there is none."""
+    if batch.roles.target is None:
+        return jnp.zeros((batch.branches.shape[0], batch.branches.shape[-1]), bool)
+    return branch_masks(batch)[:, batch.roles.target]
 
 
 def branch_log_probs(
@@ -112,8 +133,8 @@ def batch_loss(
         reference = pair_log_probs(settings, jax.lax.stop_gradient(frozen), batch)
     rejected = roles.rejected
     loss, metrics = hybrid_loss(
-        log_probs[:, roles.target],
-        masks[:, roles.target],
+        log_probs[:, roles.target or 0],
+        target_mask(batch),
         log_probs[:, roles.chosen],
         masks[:, roles.chosen],
         log_probs[:, rejected],
@@ -141,18 +162,25 @@ def batch_totals(batch: Batch) -> dict[str, Float[Array, ""]]:
     masks = branch_masks(batch)
     roles = batch.roles
     rejected = masks[:, roles.rejected] & batch.pair_mask[:, None]
-    totals = loss_totals(masks[:, roles.target], masks[:, roles.chosen], batch.pair_mask)
+    totals = loss_totals(target_mask(batch), masks[:, roles.chosen], batch.pair_mask)
     return totals | {"rejected_tokens": jnp.maximum(rejected.sum().astype(jnp.float32), 1.0)}
 
 
+HYBRID = Objective(batch_loss, batch_totals)
+
+
 def loss_and_gradients(
-    settings: StepSettings, trainable: Any, frozen: dict, batch: Batch
+    settings: StepSettings,
+    trainable: Any,
+    frozen: dict,
+    batch: Any,
+    objective: Objective = HYBRID,
 ) -> tuple[Any, dict[str, Float[Array, ""]]]:
     """(gradients, metrics) of the whole batch, microbatch by microbatch in a scan."""
-    totals = batch_totals(batch)
-    differentiated = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)
+    totals = objective.totals(batch)
+    differentiated = jax.value_and_grad(objective.loss, argnums=1, has_aux=True)
 
-    def one(part: Batch):
+    def one(part: Any):
         (loss, metrics), gradients = differentiated(settings, trainable, frozen, part, totals)
         return gradients, metrics | {"loss": loss}
 
@@ -182,11 +210,12 @@ def train_step(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     frozen: dict,
-    batch: Batch,
+    batch: Any,
+    objective: Objective = HYBRID,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One update. Metrics are float32 scalars: those of hybrid_loss, loss, gradient_norm, and
+    """One update. Metrics are float32 scalars: those of the objective, loss, gradient_norm, and
     `nonfinite` (1 where loss or gradient was not finite, and the state was left alone)."""
-    gradients, metrics = loss_and_gradients(settings, state.trainable, frozen, batch)
+    gradients, metrics = loss_and_gradients(settings, state.trainable, frozen, batch, objective)
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
 
@@ -202,13 +231,14 @@ def compiled_step(
     settings: StepSettings,
     optimizer: optax.GradientTransformation,
     placed: tuple[TrainState, dict] | None = None,
-) -> Callable[[TrainState, dict, Batch], tuple[TrainState, dict]]:
+    objective: Objective = HYBRID,
+) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
     """`train_step` jitted; the state is donated, the frozen parameters never are.
 
     On a mesh `placed` holds the shardings of (state, frozen), see `step_shardings`; batches are
     cut by rows, and the step is called where that mesh is in force.
     """
-    step = functools.partial(train_step, settings, optimizer)
+    step = functools.partial(train_step, settings, optimizer, objective=objective)
     if placed is None:
         return jax.jit(step, donate_argnums=0)
     mesh = jax.tree.leaves(placed)[0].mesh
