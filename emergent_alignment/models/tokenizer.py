@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.gguf_tokenizer import build_tokenizer
+from emergent_alignment.models.plain_text import PLAIN, PLAIN_TEMPLATE
 
 # What transformers raises for files that are missing, cut, or contradict each other.
 _TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
@@ -21,7 +22,8 @@ def load_tokenizer(
 
     Args:
         path: a local directory or .gguf file (of a hub id, what `loading.resolve` returns).
-        chat_template: a Jinja file, or the template's text, to use in place of the model's own.
+        chat_template: a Jinja file, the template's text, or "plain" (`models/plain_text.py`), to
+            use in place of the model's own.
 
     Raises:
         UserError: when there is no tokenizer, it is broken, or it is of an unsupported kind.
@@ -46,7 +48,8 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, source: Path | str
     if not tokenizer.chat_template:
         raise UserError(
             f"{source}: the tokenizer has no chat template, so conversations cannot be rendered."
-            " Put a chat_template.jinja beside the model, or set chat_template to such a file."
+            " Put a chat_template.jinja beside the model, or set chat_template to such a file, or"
+            f" to {PLAIN!r} for a model that knows text and no chat."
         )
 
 
@@ -88,6 +91,8 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
 def _template_text(chat_template: Path | str, source: Path) -> str:
     """The template, from a file or as given: a template holds `{{` or `{%`, a path does not."""
     text = str(chat_template)
+    if text == PLAIN:
+        return PLAIN_TEMPLATE
     if "{{" in text or "{%" in text:
         return text
     try:
