@@ -79,7 +79,7 @@ def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]
             f"{path}: no such file; give a .jsonl file, a dataset's name or one of the bundled "
             f"scenarios ({', '.join(SCENARIOS)})"
         )
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         try:
             yield f"{path}:{number}", json.loads(line)
         except json.JSONDecodeError as error:
@@ -89,7 +89,7 @@ def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]
             ) from None
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, stripped. Each is decoded on its own: of a file that is read
     as text, a bad byte is found blocks before its line."""
     with path.open("rb") as lines:
@@ -195,7 +195,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
     if path.suffix not in (".jsonl", ".json"):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-        found = [[{"role": "user", "content": text}] for _, text in _numbered_lines(path)]
+        found = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
         found = []
         for where, row in json_lines(path):
