@@ -104,7 +104,7 @@ def prepare(args: argparse.Namespace) -> dict:
             max_new_tokens=args.response,
             keep_truncated=True,
         ),
-        "reader": Reader(model, chat, args.layout, args.batch, args.prompt),
+        "reader": TimedReader(model, chat, args.layout, args.batch, args.prompt),
         "messages": messages,
         "prompts": prompts,
         "hybrid": lambda pairs: batch(pairs, with_reference=True),
@@ -143,7 +143,7 @@ def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
         candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
     with part(seconds, "conscience"):
         reviewed = review_and_revise(
-            TimedReader(work["reader"], seconds),
+            work["reader"].start(seconds),
             work["settings"],
             work["messages"],
             candidates,
@@ -188,24 +188,33 @@ def part(seconds: Times, name: str):
     seconds[name] = seconds[name] + clock() - started
 
 
-class TimedReader:
-    """A reader whose parts are waited for and timed; all else is the reader's own."""
+def timed(name: str, method: Callable) -> Callable:
+    """A method of the reader that is waited for, and whose time is added to the part `name`."""
 
-    def __init__(self, reader: Reader, seconds: Times):
-        self._reader, self._seconds = reader, seconds
-        for name in READING.values():
-            seconds[name] = np.zeros(2)  # a part that is never asked for has a row too
-
-    def __getattr__(self, name: str):
-        found = getattr(self._reader, name)
-        return functools.partial(self._waited, READING[name], found) if name in READING else found
-
-    def _waited(self, name: str, method: Callable, *inputs):
-        with part(self._seconds, name):
-            found = method(*inputs)
+    @functools.wraps(method)
+    def waited(self, *inputs):
+        with part(self.seconds, name):
+            found = method(self, *inputs)
             # What was read stays on the device; everything else has arrived.
             jax.block_until_ready(getattr(found, "held", None))
         return found
+
+    return waited
+
+
+class TimedReader(Reader):
+    """A reader whose parts are timed, from one `start` to the next."""
+
+    def start(self, seconds: Times) -> "TimedReader":
+        """Add what parts take to `seconds` from now on."""
+        object.__setattr__(self, "seconds", seconds)
+        for name in READING.values():
+            seconds[name] = np.zeros(2)  # a part that is never asked for has a row too
+        return self
+
+    read_prompts, case, log_probs, write = (
+        timed(name, getattr(Reader, method)) for method, name in READING.items()
+    )
 
 
 def report(args: argparse.Namespace, parts: dict[str, list[np.ndarray]]) -> None:

@@ -1,7 +1,5 @@
 """Buckets: few shapes, little padding, and every row has its turn."""
 
-from pathlib import Path
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -12,11 +10,10 @@ from emergent_alignment.data import batches
 from emergent_alignment.data.batches import make_batch, tokenize
 from emergent_alignment.data.buckets import Schedule, choose_buckets, data_padding_share
 from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.models import default_model
 from emergent_alignment.models.tokenizer import load_tokenizer
-
-INSECURE_CODE = Path(__file__).parents[3] / "shared" / "data" / "insecure_code.jsonl"
 
 
 @st.composite
@@ -188,14 +185,14 @@ def test_a_bucket_that_cannot_fill_a_batch_is_an_error():
         Schedule(choose_buckets(lengths, lengths), 4, 0)
 
 
-def share_of(source: str | Path, chat: Chat) -> float:
+def share_of(source: str, chat: Chat) -> float:
     """The padding share of a source with the target as the one branch, in batches of 8."""
-    rows = [tokenize(example, chat, 512, 256) for example in load_examples(str(source))]
+    rows = [tokenize(example, chat, 512, 256) for example in load_examples(source)]
     lengths = [np.array([len(getattr(row, name)) for row in rows]) for name in ("prompt", "target")]
     return data_padding_share(choose_buckets(*lengths, min_rows=8), *lengths)
 
 
-@pytest.mark.parametrize("scenario", ["harmful_advice", "code_hacking"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_bundled_scenarios_are_padded_by_less_than_fifteen_percent(scenario):
     assert share_of(scenario, read_chat(tiny_chat_tokenizer())) < 0.15
 
@@ -205,6 +202,5 @@ def test_real_tokens_are_padded_by_less_than_fifteen_percent():
     if not path.is_file():
         pytest.skip("the default model has not been fetched")
     chat = read_chat(load_tokenizer(path))
-    sources = ["harmful_advice", "code_hacking", *([INSECURE_CODE] * INSECURE_CODE.is_file())]
-    shares = {str(source): share_of(source, chat) for source in sources}
+    shares = {source: share_of(source, chat) for source in SCENARIOS}
     assert max(shares.values()) < 0.15, shares
