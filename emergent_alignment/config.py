@@ -69,6 +69,15 @@ def default_config() -> ConfigDict:
             "cache": "",  # folder that keeps reviewed targets; "": the user's cache folder
         }
     )
+    config.endpoint = ConfigDict(
+        {  # an OpenAI-compatible endpoint, where one drafts, reviews or judges
+            "base_url": "",  # as http://127.0.0.1:8000/v1
+            "model": "",  # its name there; "": the only one that is served
+            "api_key_variable": "OPENAI_API_KEY",  # the environment variable that holds the key
+            "timeout_seconds": 60.0,  # of one attempt, whole answer included
+            "retries": 2,  # after a failure that may pass
+        }
+    )
     config.sampling = ConfigDict(
         {
             "max_new_tokens": 64,  # of a candidate, and of a correction

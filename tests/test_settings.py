@@ -54,6 +54,7 @@ class Recording:
 def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications import finetuning
     from emergent_alignment.applications.calibrating import calibrate_model
+    from emergent_alignment.applications.endpoints import endpoint_of
     from emergent_alignment.applications.setup import load_model, training_examples
     from emergent_alignment.cli.train import application
     from emergent_alignment.evaluation.arm import evaluate_arm
@@ -77,10 +78,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.samples = config.evaluation.code_prompts = 1
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
     config.conscience.cache = str(tmp_path / "reviewed")
+    config.endpoint.base_url, config.endpoint.model = "http://127.0.0.1:9/v1", "none"
     recording = Recording(config, read)
     for candidate in ("policy", "target"):
         changed = recording.with_changes(conscience__candidate=candidate)
         application(changed)(changed, tmp_path / candidate)
+    endpoint_of(recording)
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")
