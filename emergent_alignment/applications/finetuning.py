@@ -74,8 +74,9 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
     if conscience is None:
         return plain_inputs(schedule, tokenized)
     if config.conscience.candidate == "policy":
+        prompts = [example.messages for example in examples]
         return policy_inputs(
-            config, run.setup, conscience, run.lora, schedule, examples, tokenized, run.clock
+            config, run.setup, conscience, run.lora, schedule, prompts, tokenized, run.clock
         )
     trained = rows_to_train_on(config, schedule)
     with run.clock.part("review"):

@@ -1,15 +1,13 @@
 """The conscience's view of a data set's own targets: everything frozen is computed once, and
 kept on disk for later epochs and runs."""
 
-import hashlib
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.frozen_cache import cache_path
 from emergent_alignment.applications.setup import Setup, examples_digest
 from emergent_alignment.applications.step_inputs import CORRECTIONS
 from emergent_alignment.conscience.journal import (
@@ -102,10 +100,7 @@ def cache_file(
         "conscience": settings,
         "wording": _wording(setup.chat, conscience),
     }
-    text = json.dumps(identity, sort_keys=True, default=str)
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(config.conscience.cache or users / "emergent-alignment" / "reviewed-targets")
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+    return cache_path(config, "reviewed-targets", identity)
 
 
 def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:

@@ -1,9 +1,10 @@
-"""What fine-tuning feeds a step: task rows alone, or rows with the conscience's pairs.
+"""What a step is fed: task rows alone, or rows with the conscience's pairs.
 
 Candidates come from the policy (reviewed at every step) or are the data set's targets
 (reviewed once, see reviewed_targets.py).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ from emergent_alignment.conscience.pairs import (
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Pair, Tokenized, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.chat import Message
+from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import gather
@@ -30,6 +32,8 @@ from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import policy_params
 
+# (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
+Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
 # Purposes of randomness: everything random is fold_in(seed, step, purpose).
 CANDIDATES, CORRECTIONS = 1, 2
 
@@ -63,10 +67,12 @@ def policy_inputs(
     setup: Setup,
     conscience: ConscienceSettings,
     lora: LoraConfig | None,
-    schedule: Schedule,
-    examples: list[Example],
+    schedule: Schedule | MixedSchedule,
+    prompts: list[list[Message]],
     tokenized: list[Tokenized],
     clock: Clock,
+    *,
+    settle: Settle = lambda rows, reviewed: reviewed,
 ) -> MakeInput:
     """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
     what it read for that gives the pairs' reference log-probs."""
@@ -95,12 +101,13 @@ def policy_inputs(
             reviewed = review_and_revise(
                 reader,
                 conscience,
-                [examples[row].messages for row in rows],
+                [prompts[row] for row in rows],
                 candidates,
                 jax.random.fold_in(key, CORRECTIONS),
                 row_ids=places,
                 with_reference=True,
             )
+        reviewed = settle(rows.tolist(), reviewed)
         pairs = [
             Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
             for found, candidate in zip(reviewed, candidates)
