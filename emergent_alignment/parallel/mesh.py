@@ -4,10 +4,12 @@ A mesh of one device is no mesh: nothing is then placed or constrained.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
@@ -70,15 +72,30 @@ def make_mesh(
     wanted: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh | None:
     """A mesh with the axes data, fsdp and tensor over all devices (or those given), neighbours
-    on the interconnect side by side; None for a single device. Raises UserError as mesh_sizes."""
+    on the interconnect side by side; None for a single device. TPU slices that only the data
+    centre's network joins hold whole copies of the model each. Raises UserError as mesh_sizes, and
+    where `data` does not divide into the slices."""
     devices = jax.devices() if devices is None else list(devices)
     sizes = mesh_sizes(wanted, len(devices))
     if len(devices) == 1:
         return None
+    return Mesh(_grid(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _grid(sizes: dict[str, int], devices: list[jax.Device]) -> np.ndarray:
     shape = tuple(sizes[axis] for axis in AXES)
     # A slice of 4 × 4 chips holds a mesh of 2 × 4 × 2 only if one of its sides may be split.
-    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    arranged = functools.partial(mesh_utils.create_device_mesh, allow_split_physical_axes=True)
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+    if sizes["data"] % len(slices):
+        raise UserError(
+            f"config.mesh.data={sizes['data']}: there are {len(slices)} slices, each of which "
+            f"holds whole copies of the model; data must be a multiple of {len(slices)}"
+        )
+    within = (shape[0] // len(slices), *shape[1:])
+    return np.concatenate([arranged(within, slices[index]) for index in sorted(slices)])
 
 
 def in_force(mesh: Mesh | None) -> contextlib.AbstractContextManager:

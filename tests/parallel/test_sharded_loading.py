@@ -1,5 +1,7 @@
 """Weights come from the files a device's part at a time, and lie where the table says."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -67,3 +69,10 @@ def test_a_mesh_that_does_not_fit_is_named_with_one_that_does(directory, sizes, 
     with pytest.raises(UserError) as caught:
         check_mesh(make_mesh(sizes), load(str(directory)).config)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_copy_of_the_model_cannot_span_slices():
+    chips = [SimpleNamespace(platform="tpu", slice_index=i // 4) for i in range(8)]
+    with pytest.raises(UserError, match=r"config\.mesh\.data=1: there are 2 slices") as caught:
+        make_mesh({"data": 1, "fsdp": 8}, chips)
+    assert "a multiple of 2" in str(caught.value)

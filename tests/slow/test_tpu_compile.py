@@ -5,6 +5,7 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
@@ -14,6 +15,8 @@ from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout, prefix_plan
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.parallel.chips import TPUS, peak_flops
+from emergent_alignment.parallel.mesh import make_mesh
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step
@@ -24,11 +27,21 @@ KERNELS = ("splash_mha_fwd_segmented_residuals", "splash_mha_dq", "splash_mha_dk
 
 
 @pytest.fixture(scope="module")
-def placed():
-    """placed(shape, dtype): such an array on one chip of sixteen, as far as a compiler cares."""
+def chips_of():
+    """chips_of(topology, num_slices=1): devices that are not there."""
     # Without it libtpu asks a metadata server, which only machines with a TPU have.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    chips = topologies.get_topology_desc("v5e:4x4", "tpu").devices
+
+    def devices(topology, num_slices=1):
+        return topologies.get_topology_desc(topology, "tpu", num_slices=num_slices).devices
+
+    return devices
+
+
+@pytest.fixture(scope="module")
+def placed(chips_of):
+    """placed(shape, dtype): such an array on one chip of sixteen, as far as a compiler cares."""
+    chips = chips_of("v5e:4x4")
     return functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(chips[0]))
 
 
@@ -37,6 +50,17 @@ def assert_compiles_with_the_kernels(jitted, *shapes) -> None:
     assert "tpu_custom_call" in text
     missing = [kernel for kernel in KERNELS if kernel not in text]
     assert not missing, f"compiled without {missing}"
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_the_data_sheet_of_a_chip_is_found_by_what_jax_calls_it(chips_of, topology):
+    assert peak_flops(chips_of(topology)) == 4 * TPUS[topology.partition(":")[0]].peak_flops
+
+
+def test_a_mesh_over_two_slices_keeps_each_copy_of_the_model_within_one(chips_of):
+    mesh = make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2", num_slices=2))
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    np.testing.assert_array_equal(slices[:, :, 0], [[0, 0], [0, 0], [1, 1], [1, 1]])
 
 
 @pytest.mark.parametrize(
