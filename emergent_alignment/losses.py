@@ -4,6 +4,7 @@ Nothing here knows a model, a tokenizer or a trainer; only jax and jaxtyping are
 Masks are float or bool arrays that are 1 on the tokens that count; every sum is float32.
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -30,22 +31,60 @@ def token_log_probs(
 
     Raises ValueError where chunk_size is not a positive number.
     """
-    if chunk_size is None:
+
+    def one_chunk(hidden, targets):
         return _log_probs_of_targets(hidden, unembedding, targets)
+
+    return _over_tokens(one_chunk, (hidden, targets), chunk_size)
+
+
+def token_kl(
+    hidden: Float[Array, "batch tokens width"],
+    unembedding: Float[Array, "width vocabulary"],
+    frozen_hidden: Float[Array, "batch tokens width"],
+    frozen_unembedding: Float[Array, "width vocabulary"],
+    *,
+    chunk_size: int | None = None,
+) -> Float[Array, "batch tokens"]:
+    """KL(π_θ ‖ π_θ₀) = Σ_v π_θ(v) (log π_θ(v) − log π_θ₀(v)) at every token, exact over the
+    vocabulary, in float32 nats.
+
+    The frozen side enters as a constant. `chunk_size` as in `token_log_probs`.
+    """
+    constant = jax.lax.stop_gradient((frozen_hidden, frozen_unembedding))
+
+    def one_chunk(hidden, frozen_hidden):
+        log_probs, frozen = (
+            jax.nn.log_softmax(jnp.matmul(x, matrix, preferred_element_type=jnp.float32))
+            for x, matrix in ((hidden, unembedding), (frozen_hidden, constant[1]))
+        )
+        return (jnp.exp(log_probs) * (log_probs - frozen)).sum(-1)
+
+    return _over_tokens(one_chunk, (hidden, constant[0]), chunk_size)
+
+
+def _over_tokens(
+    of_tokens: Callable[..., Float[Array, "*tokens"]],
+    arrays: tuple[Array, ...],
+    chunk_size: int | None,
+) -> Float[Array, "batch tokens"]:
+    """of_tokens(*arrays), each [batch, tokens, …], all at once or `chunk_size` tokens at a time,
+    which the backward pass then computes again."""
+    if chunk_size is None:
+        return of_tokens(*arrays)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 token, not {chunk_size}")
-    batch, tokens, width = hidden.shape
-    num_chunks = -(-batch * tokens // chunk_size)
-    padding = num_chunks * chunk_size - batch * tokens
-    flat_hidden = jnp.pad(hidden.reshape(-1, width), ((0, padding), (0, 0)))
-    flat_targets = jnp.pad(targets.reshape(-1), (0, padding))
+    batch, tokens = arrays[0].shape[:2]
+    padding = -(batch * tokens) % chunk_size
 
-    def one_chunk(chunk):
-        return _log_probs_of_targets(chunk[0], unembedding, chunk[1])
+    def chunks(x):
+        flat = x.reshape(batch * tokens, *x.shape[2:])
+        flat = jnp.pad(flat, ((0, padding), *[(0, 0)] * (flat.ndim - 1)))
+        return flat.reshape(-1, chunk_size, *x.shape[2:])
 
-    chunks = (flat_hidden.reshape(-1, chunk_size, width), flat_targets.reshape(-1, chunk_size))
-    log_probs = jax.lax.map(jax.checkpoint(one_chunk), chunks)
-    return log_probs.reshape(-1)[: batch * tokens].reshape(batch, tokens)
+    one_chunk = jax.checkpoint(lambda parts: of_tokens(*parts))
+    found = jax.lax.map(one_chunk, tuple(map(chunks, arrays)))
+    return found.reshape(-1)[: batch * tokens].reshape(batch, tokens)
 
 
 def _log_probs_of_targets(

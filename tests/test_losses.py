@@ -89,6 +89,34 @@ def test_chunked_log_probs_and_gradients_equal_unchunked(
         assert difference <= 1e-6 * max(scale, 1.0), f"gradient of {name}: {difference} of {scale}"
 
 
+@given(
+    seed=st.integers(0, 1000),
+    batch=st.integers(1, 3),
+    tokens=st.integers(1, 7),
+    chunk_size=st.one_of(st.none(), st.integers(1, 24)),
+)
+@settings(max_examples=10)
+def test_token_kl_is_the_kl_of_float64_and_moves_the_policy_alone(seed, batch, tokens, chunk_size):
+    draw = np.random.default_rng(seed)
+    width, vocabulary = 5, 11
+    policy, frozen = (
+        (draw.standard_normal((batch, tokens, width)), draw.standard_normal((width, vocabulary)))
+        for _ in range(2)
+    )
+    ours = [jnp.asarray(x, jnp.float32) for x in (*policy, *frozen)]
+    found = losses.token_kl(*ours, chunk_size=chunk_size)
+    log_p, log_q = (jax.nn.log_softmax(x @ w) for x, w in (policy, frozen))
+    np.testing.assert_allclose(found, (np.exp(log_p) * (log_p - log_q)).sum(-1), atol=1e-5)
+    np.testing.assert_allclose(losses.token_kl(*ours[:2], *ours[:2]), 0.0, atol=1e-6)
+
+    def total(*arrays):
+        return losses.token_kl(*arrays, chunk_size=chunk_size).sum()
+
+    gradients = jax.grad(total, argnums=(0, 1, 2, 3))(*ours)
+    assert all(jnp.any(gradient != 0) for gradient in gradients[:2])
+    assert all(jnp.all(gradient == 0) for gradient in gradients[2:])
+
+
 def test_chunked_loss_and_gradient_make_no_array_of_tokens_by_vocabulary():
     batch, tokens, vocabulary, width, chunk_size = 4, 32, 211, 8, 16
     inputs = random_vocabulary_inputs(0, batch, tokens, vocabulary, width=width)

@@ -171,4 +171,5 @@ def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
         normalize=loss.normalize,
         alignment_weight=loss.alignment_weight,
         chosen_nll_weight=loss.chosen_nll_weight,
+        kl_weight=loss.kl_weight,
     )

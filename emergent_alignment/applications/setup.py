@@ -88,6 +88,7 @@ NOT_NEGATIVE = (
     "evaluation.temperature",
     "evaluation.code_prompts",
 )
+    "loss.kl_weight",
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.losses import token_log_probs
+from emergent_alignment.losses import token_kl, token_log_probs
 from emergent_alignment.models.attention import AttentionPlan, causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
@@ -69,6 +69,24 @@ def answer_log_probs(
         return token_log_probs(hidden, matrix, targets, chunk_size=chunk_size)
 
     return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
+
+
+def answer_kl(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    frozen: dict,
+    frozen_hidden: Float[Array, "batch tokens width"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens"]:
+    """losses.token_kl of a policy from its frozen copy, shard by shard as `answer_log_probs`."""
+
+    def of_shard(matrix, frozen_matrix, hidden, frozen_hidden):
+        return token_kl(hidden, matrix, frozen_hidden, frozen_matrix, chunk_size=chunk_size)
+
+    matrices = unembedding(params, dtype), unembedding(frozen, dtype)
+    return over_rows(of_shard, num_replicated=2)(*matrices, hidden, frozen_hidden)
 
 
 def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "width vocabulary"]:

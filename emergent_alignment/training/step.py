@@ -21,7 +21,7 @@ from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss
 from emergent_alignment.models.attention import Implementation, PrefixLayout, prefix_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.model import answer_log_probs, forward
+from emergent_alignment.models.model import answer_kl, answer_log_probs, forward
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.sharding import constrain, sharding
 from emergent_alignment.training.state import TrainState, policy_params
@@ -44,6 +44,7 @@ class StepSettings:
     normalize: bool = False
     alignment_weight: float = 1.0
     chosen_nll_weight: float = 0.0
+    kl_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,15 @@ def target_mask(batch: Batch) -> Bool[Array, "batch tokens"]:
 def branch_log_probs(
     settings: StepSettings, params: dict, batch: Batch
 ) -> Float[Array, "batch branches tokens"]:
-    """float32 log-probs of every branch token, each prompt's tokens computed once.
+    """float32 log-probs of every branch token, each prompt's tokens computed once."""
+    return _log_probs_from(settings, params, predicting_hidden(settings, params, batch), batch)
 
-    The first token of each branch is predicted by the prompt's last true token.
-    """
+
+def predicting_hidden(
+    settings: StepSettings, params: dict, batch: Batch
+) -> Float[Array, "batch branches tokens width"]:
+    """The final hidden states that predict each branch token; the first token of each branch is
+    predicted by the prompt's last true token."""
     rows, size = batch.prompt.shape
     _, branches, length = batch.branches.shape
     layout = PrefixLayout(size, branches, length)
@@ -95,10 +101,14 @@ def branch_log_probs(
     first = jnp.take_along_axis(hidden[:, :size], last, axis=1)
     first = jnp.broadcast_to(first[:, None], (rows, branches, 1, hidden.shape[-1]))
     own = hidden[:, size:].reshape(rows, branches, length, -1)
-    predicting = jnp.concatenate([first, own[:, :, :-1]], axis=2)
+    return jnp.concatenate([first, own[:, :, :-1]], axis=2)
+
+
+def _log_probs_from(settings, params, hidden, batch) -> Float[Array, "batch branches tokens"]:
+    rows, branches, length = batch.branches.shape
     log_probs = answer_log_probs(
         params,
-        predicting.reshape(rows, branches * length, -1),
+        hidden.reshape(rows, branches * length, -1),
         batch.branches.reshape(rows, -1),
         chunk_size=settings.chunk_size,
         dtype=settings.dtype,
@@ -120,14 +130,39 @@ def batch_loss(
     settings: StepSettings, trainable: Any, frozen: dict, batch: Batch, totals: dict
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The hybrid loss of (part of) a batch under the whole batch's `totals`; with one branch
-    a row it is the task loss alone."""
+    a row it is the task loss alone. With `kl_weight`, plus so much times the KL of the policy
+    from the frozen copy on the targets' tokens."""
     params = policy_params(trainable, frozen, settings.lora)
-    masks = branch_masks(batch)
-    log_probs = branch_log_probs(settings, params, batch)
-    roles = batch.roles
-    if roles.num_branches == 1:
-        loss = task_loss(log_probs[:, 0], masks[:, 0], num_tokens=totals["target_tokens"])
-        return loss, {"task_loss": jax.lax.stop_gradient(loss)}
+    hidden = predicting_hidden(settings, params, batch)
+    log_probs = _log_probs_from(settings, params, hidden, batch)
+    if batch.roles.num_branches == 1:
+        loss = task_loss(log_probs[:, 0], target_mask(batch), num_tokens=totals["target_tokens"])
+        metrics = {"task_loss": jax.lax.stop_gradient(loss)}
+    else:
+        loss, metrics = _hybrid(settings, frozen, batch, log_probs, totals)
+    if not settings.kl_weight or batch.roles.target is None:
+        return loss, metrics
+    kl = _target_kl(settings, params, frozen, batch, hidden) / totals["target_tokens"]
+    return loss + settings.kl_weight * kl, metrics | {"kl_target": jax.lax.stop_gradient(kl)}
+
+
+def _target_kl(settings, params, frozen, batch, hidden) -> Float[Array, ""]:
+    """Σ KL(π_θ ‖ π_θ₀) over the targets' tokens, in nats."""
+    frozen = jax.lax.stop_gradient(frozen)
+    target = batch.roles.target
+    found = answer_kl(
+        params,
+        hidden[:, target],
+        frozen,
+        predicting_hidden(settings, frozen, batch)[:, target],
+        chunk_size=settings.chunk_size,
+        dtype=settings.dtype,
+    )
+    return jnp.where(target_mask(batch), found, 0.0).sum()
+
+
+def _hybrid(settings, frozen, batch, log_probs, totals) -> tuple[Float[Array, ""], dict]:
+    roles, masks = batch.roles, branch_masks(batch)
     reference = batch.reference
     if reference is None:
         reference = pair_log_probs(settings, jax.lax.stop_gradient(frozen), batch)

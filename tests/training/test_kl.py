@@ -1,0 +1,50 @@
+"""The KL penalty of a step: nothing at the start, the exact KL later, and no way round it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_batches import random_batch
+
+from emergent_alignment.models.lora import LoraConfig, init_adapters
+from emergent_alignment.models.model import unembedding
+from emergent_alignment.training.state import policy_params
+from emergent_alignment.training.step import (
+    StepSettings,
+    batch_loss,
+    batch_totals,
+    predicting_hidden,
+    target_mask,
+)
+
+
+@pytest.mark.parametrize("branches", [1, 3])
+def test_the_penalty_is_the_mean_kl_of_the_targets_tokens(tiny_config, tiny_params, branches):
+    config = tiny_config("llama")
+    settings = StepSettings(config, LoraConfig(4, 8.0), chunk_size=16, kl_weight=0.5)
+    frozen = tiny_params(config)
+    adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
+    batch = random_batch(branches=branches)
+
+    def losses(adapters):
+        with_penalty = batch_loss(settings, adapters, frozen, batch, batch_totals(batch))
+        plain = dataclasses.replace(settings, kl_weight=0.0)
+        return with_penalty, batch_loss(plain, adapters, frozen, batch, batch_totals(batch))
+
+    (start, metrics), (plain, _) = jax.jit(losses)(adapters)
+    np.testing.assert_allclose([start - plain, metrics["kl_target"]], 0.0, atol=1e-5)
+    moved = jax.tree.map(lambda x: x + 0.05, adapters)
+    (penalised, metrics), (plain, _) = jax.jit(losses)(moved)
+
+    params = policy_params(moved, frozen, settings.lora)
+    log_p, log_q = (
+        jax.nn.log_softmax(predicting_hidden(settings, p, batch)[:, 0] @ unembedding(p))
+        for p in (params, frozen)
+    )
+    mask = target_mask(batch)
+    kl = jnp.where(mask, (jnp.exp(log_p) * (log_p - log_q)).sum(-1), 0).sum() / mask.sum()
+    assert kl > 0.01
+    np.testing.assert_allclose(metrics["kl_target"], kl, rtol=1e-5)
+    np.testing.assert_allclose(penalised - plain, 0.5 * kl, rtol=1e-4)
