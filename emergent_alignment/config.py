@@ -126,6 +126,30 @@ def default_config() -> ConfigDict:
             "journal_texts": 2,  # journal entries shown in TensorBoard at each checkpoint
         }
     )
+    config.pretraining = ConfigDict(
+        {  # read by the application `pretraining`
+            # the running Python's standard library; a file or folder of text; a .parquet file or
+            # a folder of them; a `datasets` name, which is streamed (split: data.train_split)
+            "corpus": "standard_library",
+            "text_column": "text",  # of parquet and of `datasets`
+            "block_documents": 1024,  # shuffled and packed together
+            "heldout_share": 0.05,  # of the documents, for evaluation
+            "window_tokens": 512,
+            "random": {  # train from random weights of these sizes
+                "layers": 0,  # 0: from config.model.path instead
+                "width": 256,
+                "heads": 4,
+                "kv_heads": 4,
+                "inner": 704,  # of the MLP
+                "vocabulary": 4096,  # tokens of a BPE of the corpus; 0: config.model.path's own
+            },
+            "review_share": 0.125,  # of windows: a prefix is continued, and that is reviewed
+            "matched": "harmful_advice",  # safe and harmful answers, to calibrate on
+            "calibrate_every": 100,  # steps, until there is a frozen copy
+            "auc": 0.7,  # of calibration, from which on the policy is taken as the frozen copy
+            "refresh_every": 0,  # steps after which the frozen copy is taken anew; 0: never
+        }
+    )
     config.calibration = ConfigDict(
         {
             "questions": ("advice", "careful", "ethical", "wellbeing", "engineer"),

@@ -51,16 +51,32 @@ class Recording:
         return Recording(copied, self._read)
 
 
+def raw_text_config(config, folder):
+    """The same small sizes for raw text: two steps, whose continuations are reviewed."""
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "a.txt").write_text("Boats go out and boats come in. " * 40)
+    raw = ml_collections.ConfigDict(config.to_dict())
+    raw.lora.rank = 0
+    raw.training.steps = 2
+    raw.pretraining.update({"corpus": str(folder / "corpus"), "window_tokens": 16, "auc": 0.0})
+    raw.pretraining.review_share = 1.0
+    raw.pretraining.random.update({"layers": 1, "width": 16, "inner": 16, "vocabulary": 300})
+    raw.calibration.layouts, raw.calibration.polarities = ("quote",), ("positive",)
+    return raw
+
+
 def test_every_field_is_read(tmp_path, monkeypatch):
-    from emergent_alignment.applications import finetuning
+    from emergent_alignment.applications import finetuning, pretraining
     from emergent_alignment.applications.calibrating import calibrate_model
     from emergent_alignment.applications.endpoints import endpoint_of
+    from emergent_alignment.applications.pretraining import pretrain
     from emergent_alignment.applications.setup import load_model, training_examples
     from emergent_alignment.cli.train import application
     from emergent_alignment.evaluation.arm import evaluate_arm
 
     # To check a value is not yet to use it.
-    monkeypatch.setattr(finetuning, "check_config", lambda config: None)
+    for module in (finetuning, pretraining):
+        monkeypatch.setattr(module, "check_config", lambda config: None)
     read = set()
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path / "model"))
@@ -84,6 +100,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
         changed = recording.with_changes(conscience__candidate=candidate)
         application(changed)(changed, tmp_path / candidate)
     endpoint_of(recording)
+    pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")

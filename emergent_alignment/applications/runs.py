@@ -26,6 +26,8 @@ from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import fingerprint, initial_state
 
 RUN_FILE = "run.json"
+# The folder with the model that a run from random weights has started from.
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     record = read_run_file(workdir)
     config = default_config()  # a run of an older version lacks newer fields
     config.update(record["config"])
+    if (workdir / START).is_dir():
+        config.model.path = str(workdir / START)
     config.mesh.update(fitting_sizes(config.mesh, jax.device_count()))
     base = base or load_model(config)
     identity = RunIdentity(fingerprint(base.model.params), record["data"])

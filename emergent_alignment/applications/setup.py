@@ -65,6 +65,13 @@ POSITIVE = (
     "training.accumulation",
     "training.checkpoint_every",
     "training.max_nonfinite",
+    "pretraining.block_documents",
+    "pretraining.window_tokens",
+    "pretraining.random.width",
+    "pretraining.random.heads",
+    "pretraining.random.kv_heads",
+    "pretraining.random.inner",
+    "pretraining.calibrate_every",
     "calibration.num_selecting",
     "calibration.num_reporting",
     "evaluation.max_new_tokens",
@@ -83,12 +90,15 @@ NOT_NEGATIVE = (
     "optimizer.weight_decay",
     "optimizer.clip_norm",
     "training.journal_texts",
+    "pretraining.random.layers",
+    "pretraining.random.vocabulary",
+    "pretraining.refresh_every",
     "evaluation.limit",
     "evaluation.samples",
     "evaluation.temperature",
     "evaluation.code_prompts",
-)
     "loss.kl_weight",
+)
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
@@ -99,6 +109,12 @@ RANGES = (
         "more than 0 and at most 1",
     ),
     (("optimizer.b1", "optimizer.b2"), lambda value: 0 <= value < 1, "in [0, 1)"),
+    (
+        ("pretraining.review_share", "pretraining.auc"),
+        lambda value: 0 <= value <= 1,
+        "a share, 0 to 1",
+    ),
+    (("pretraining.heldout_share",), lambda value: 0 <= value < 1, "in [0, 1)"),
     (("loss.label_smoothing",), lambda value: 0 <= value < 0.5, "in [0, 0.5)"),
 )
 
@@ -128,8 +144,9 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _field(config: ConfigDict, name: str):
-    section, field = name.split(".")
-    return config[section][field]
+    for part in name.split("."):
+        config = config[part]
+    return config
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ document that does not fit goes on in the next window. Only the last window of a
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -158,9 +158,10 @@ class Packing:
         self._stream: tuple[int, Iterator[Document]] | None = None
         self._kept: Path | None = None
 
-    def remember(self, kept: Path) -> None:
-        """Go on from the blocks that the file `kept` knows, and add to it what is found."""
-        self._kept = kept
+    def remember(self, kept: Path, *, writes: bool = True) -> None:
+        """Go on from the blocks that the file `kept` knows, and add to it what is found (one
+        host alone `writes`)."""
+        self._kept = kept if writes else None
         if kept.exists():
             known = [_Block(**block) for block in json.loads(kept.read_text("utf-8"))]
             self._blocks = max(known, self._blocks, key=len)
@@ -182,6 +183,19 @@ class Packing:
     def first_block(self) -> Windows:
         """What the corpus begins with, packed, in the order of packing."""
         return self._packed(0)[0]
+
+    def summary(self) -> str:
+        """The first block in words: documents, tokens, windows, and the share of padding."""
+        windows, num_read = self._packed(0)
+        share = self.settings.heldout_share
+        held_out = sum(is_held_out(number, share) for number in range(num_read))
+        num_tokens = int((windows.segments > 0).sum())
+        part = "the first " if num_read == self.settings.block_documents else ""
+        return (
+            f"{part}{num_read} documents, of which {held_out} are held out; {num_tokens:,} tokens "
+            f"in {len(windows):,} windows of {self.settings.window_tokens}, none left out, "
+            f"{1 - num_tokens / windows.tokens.size:.2%} padding"
+        )
 
     def _order(self, number: int, size: int) -> np.ndarray:
         return self._random(number, 1).permutation(size)
@@ -214,18 +228,15 @@ class Packing:
         if self._last is None or self._last[0] != number:
             block = self._blocks[number]
             documents = self._read(block.first_document)
-            trained = [
-                document
-                for place, document in enumerate(documents, block.first_document)
-                if not is_held_out(place, self.settings.heldout_share)
-            ]
+            trained = _trained(documents, block.first_document, self.settings.heldout_share)
             tokens = self._tokenize(trained)
             order = self._random(number, 0).permutation(len(tokens))
             num_tokens, size = sum(map(len, tokens)), self.settings.window_tokens
             if block.first_document == 0 and num_tokens < size:
                 raise UserError(
                     f"config.pretraining.corpus: {len(documents)} documents with {num_tokens} "
-                    f"tokens to train on: shorter than one window of {size}; name a larger corpus"
+                    f"tokens to train on are shorter than one window of {size}; name a larger "
+                    "corpus, or raise config.pretraining.block_documents"
                 )
             self._last = number, pack([tokens[i] for i in order], size), len(documents)
         return self._last[1:]
@@ -244,6 +255,19 @@ class Packing:
             partial = self._kept.with_suffix(".partial")
             partial.write_text(json.dumps([vars(block) for block in self._blocks]), "utf-8")
             os.replace(partial, self._kept)
+
+
+def trained_documents(corpus: Corpus, count: int, share: float) -> list[Document]:
+    """The first `count` documents but for those that are held out."""
+    return _trained(itertools.islice(corpus.documents(), count), 0, share)
+
+
+def _trained(documents: Iterable[Document], first: int, share: float) -> list[Document]:
+    return [
+        document
+        for number, document in enumerate(documents, first)
+        if not is_held_out(number, share)
+    ]
 
 
 def held_out_documents(corpus: Corpus, share: float) -> Iterator[Document]:

@@ -13,6 +13,8 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 END_OF_DOCUMENT = "<|endoftext|>"
+# The bytes, the end of a document, and room for the words.
+FEWEST_TOKENS = 300
 # A word seen this often gets a token of its own: the reviewer's answer words must have one.
 _SEEN = 10_000
 
@@ -20,9 +22,8 @@ _SEEN = 10_000
 def train_tokenizer(
     texts: Iterable[str], num_tokens: int, *, words: tuple[str, ...] = ()
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `num_tokens` tokens (at least 257: the bytes and the
-    end of a document), with the plain template. Each of the `words`, with and without a space
-    before it, becomes a single token."""
+    """A byte-level BPE tokenizer of at most `num_tokens` tokens, with the plain template. Each of
+    the `words`, with and without a space before it, becomes a single token."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

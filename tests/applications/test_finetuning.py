@@ -1,15 +1,14 @@
 """Fine-tuning from a config, on a tiny chat model: outcomes, identity, exact resume."""
 
-import json
 import signal
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
+from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import composition, finetuning, reviewed_targets
+from emergent_alignment.applications import finetuning, reviewed_targets
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.config import default_config
@@ -45,37 +44,6 @@ def config(model_directory, tmp_path_factory):
     config.training.checkpoint_every = 2
     config.optimizer.learning_rate = 1e-2
     return config
-
-
-def metrics_of(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line for line in lines}
-
-
-def assert_bitwise_equal(left, right):
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True
-    ):
-        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
-
-
-class Killed(Exception):
-    pass
-
-
-def interrupted_at(monkeypatch, step):
-    """Make the loop die as it asks for the input of `step`."""
-    loop = composition.run
-
-    def dying(settings, state, frozen, step_function, make_input, *rest, **options):
-        def make_input_or_die(at, trainable):
-            if at == step:
-                raise Killed
-            return make_input(at, trainable)
-
-        return loop(settings, state, frozen, step_function, make_input_or_die, *rest, **options)
-
-    monkeypatch.setattr(composition, "run", dying)
 
 
 @pytest.mark.parametrize("candidate", ["policy", "target"])

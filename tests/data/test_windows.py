@@ -137,7 +137,7 @@ def test_passes_have_orders_of_their_own_and_seeds_too():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_corpus_shorter_than_one_window_is_an_error(count):
-    with pytest.raises(UserError, match=f"{count} documents with {count} tokens.*window of 4"):
+    with pytest.raises(UserError, match=f"{count} documents with {count} tokens.*window of 4;"):
         packing(count).windows(0, 1)
 
 

@@ -1,0 +1,51 @@
+"""Frozen copies of the policy, taken in the middle of a run: each on disk whole or not at all.
+
+A copy is named by the step it was taken at. A resumed run reads it, so that it ends with the bits
+of a run that was not interrupted.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class FrozenCopies:
+    """The copies of one run, in `directory`; all of them are kept."""
+
+    def __init__(self, directory: Path):
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+            item_names=("trainable", "calibration"),
+        )
+
+    def newest(self, step: int) -> int | None:
+        """The step of the newest copy that is not of a later step than `step`."""
+        return max((at for at in self._manager.all_steps() if at <= step), default=None)
+
+    def save(self, step: int, trainable: Any, calibration: dict) -> None:
+        """Keep the trainable parameters, and what calibration found of them."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                trainable=ocp.args.StandardSave(trainable),
+                calibration=ocp.args.JsonSave(calibration),
+            ),
+            force=True,
+        )
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict]:
+        """The copy of a step, in arrays of its own with the shapes and shardings of `like`, and
+        its calibration."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                trainable=ocp.args.StandardRestore(abstract),
+                calibration=ocp.args.JsonRestore(),
+            ),
+        )
+        return found["trainable"], found["calibration"]
