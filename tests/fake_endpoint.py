@@ -88,6 +88,7 @@ class FakeEndpoint:
     script: Callable[[dict], Reply]
     bodies: list[dict] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
+    _connections: list[asyncio.StreamWriter] = field(default_factory=list)
     port: int = 0
 
     @property
@@ -112,8 +113,11 @@ class FakeEndpoint:
         ready.set()
         await self._stop.wait()
         server.close()
+        for connection in self._connections:
+            connection.close()
 
     async def _serve(self, reader, writer) -> None:
+        self._connections.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

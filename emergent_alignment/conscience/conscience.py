@@ -1,60 +1,89 @@
-"""`Conscience`: the conscience on its own, for notebooks and for answering without training."""
+"""`Conscience`: the conscience on its own, over one of our models or any endpoint, for notebooks
+and for answering without training."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import jax
+import numpy as np
 
+from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer, derived_seed
+from emergent_alignment.conscience.hearing import hear
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import Question, named_question
 from emergent_alignment.conscience.reader import Reader
-from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
-from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.conscience.review import ReviewSettings, reader_of
+from emergent_alignment.data.chat import Message, read_chat
+from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
-from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, given_answer, sample_answers
+from emergent_alignment.generation.drafting import (
+    Draft,
+    Drafter,
+    DraftSettings,
+    EndpointDrafter,
+    ModelDrafter,
+    key_of,
+)
+from emergent_alignment.generation.endpoint import Endpoint
+from emergent_alignment.generation.text import Answer, given_answer
 from emergent_alignment.models.model import Model
 
 REFUSAL = "I would rather not answer that."
+CORRECTIONS = 1 << 20  # what corrections draw from, apart from drafts
 
 
 @dataclass(frozen=True)
 class Review:
-    """The frozen copy's verdict on one answer: score in nats, and whether it is approved."""
+    """The reviewer's verdict on one answer: its score in nats, whether it is approved, what the
+    score was read from (`logits`, `logprobs`, or `text`: then it is +1 or −1), and why there is
+    none (NaN) where the reviewer failed."""
 
     score: float
     approved: bool
+    scored_by: str = "logits"
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Response:
     """A reviewed answer: the draft, what became of it, and what is said in the end (the
-    correction or the draft, whichever is approved, else a refusal)."""
+    correction or the draft, whichever is approved, else a refusal; reasoning is left out), with
+    whether it is a refusal and whether it ended by itself. Token counts are the draft's."""
 
     draft: str
     reviewed: Reviewed
     final: str
+    refused: bool
+    ended: bool
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Conscience:
     """A model that reviews and corrects answers by asking itself one question.
 
-    The reviewer is `frozen`, by default the model's own base (adapters off); drafts come from the
-    model as it stands.
-    `question` is a Question or a bundled name; further settings as in ConscienceSettings
-    (`layout` and `polarity` are those of its review).
+    model      writes the drafts: a Model, or an Endpoint
+    question   a Question or a bundled name
+    settings   further settings (`layout` and `polarity` are those of its review)
+    frozen     the reviewer, a Model or an Endpoint; by default the model's own base (adapters
+               off), or the endpoint itself
+    fail       what is said where the reviewer fails to judge a draft: `closed` a refusal, `open`
+               the draft; a draft that was judged and flagged is never said
     """
 
-    model: Model
+    model: Model | Endpoint
     question: Question | str = "advice"
     layout: str = "quote"
     polarity: str = "positive"
     threshold: float = 0.0
     settings: ConscienceSettings | None = None
-    frozen: Model | None = None
-    chat: Chat = field(init=False, repr=False)
-    reader: Reader = field(init=False, repr=False)
+    frozen: Model | Endpoint | None = None
+    fail: Literal["closed", "open"] = "closed"
+    drafter: Drafter = field(init=False, repr=False)
+    reviewer: Reader | EndpointReviewer = field(init=False, repr=False)
 
     def __post_init__(self):
         question = self.question
@@ -64,26 +93,39 @@ class Conscience:
             ReviewSettings(question, self.layout, self.polarity), threshold=self.threshold
         )
         object.__setattr__(self, "settings", settings)
-        chat = read_chat(self.model.tokenizer, self.model.source)
-        object.__setattr__(self, "chat", chat)
-        object.__setattr__(
-            self,
-            "reader",
-            reader_of(self.frozen or self.model, chat, settings.review, settings.max_prompt),
-        )
+        object.__setattr__(self, "drafter", _drafter(self.model, settings))
+        object.__setattr__(self, "reviewer", _reviewer(self.frozen or self.model, settings))
 
     def review(self, conversations: list[list[Message]]) -> list[Review]:
         """The verdict on the last answer of each conversation."""
         prompts, answers = _prompts_and_answers(conversations)
-        found = scores(self.reader, self.settings.review, prompts, answers)
-        return [Review(float(score), bool(score >= self.settings.threshold)) for score in found]
+        found = []
+        order = sorted(range(len(answers)), key=lambda i: len(answers[i]) + len(str(prompts[i])))
+        for start in range(0, len(order), self.reviewer.batch_size):
+            rows = order[start : start + self.reviewer.batch_size]
+            given = [self._given(answers[i]) for i in rows]
+            hearing = hear(
+                self.reviewer,
+                replace(self.settings, chain=(), critique=False),
+                [prompts[i] for i in rows],
+                given,
+                None,
+                np.array(rows),
+            )
+            found += zip(rows, hearing.scores())
+        return [
+            Review(
+                score.nats, score.nats >= self.settings.threshold, score.scored_by, score.failure
+            )
+            for _, score in sorted(found, key=lambda item: item[0])
+        ]
 
     def revise(self, conversations: list[list[Message]], *, seed: int = 0) -> list[Reviewed]:
         """Review the last answer of each conversation and correct what the gate lets through
         to correction."""
         prompts, answers = _prompts_and_answers(conversations)
-        given = [given_answer(self.chat, answer) for answer in answers]
-        return self._step(prompts, given, jax.random.key(seed))
+        given = [self._given(answer) for answer in answers]
+        return review_and_revise(self.reviewer, self.settings, prompts, given, self._key(seed))
 
     def respond(
         self,
@@ -92,16 +134,18 @@ class Conscience:
         max_new_tokens: int = 256,
         temperature: float = 0.7,
         top_p: float = 0.95,
-        seed: int = 0,
+        stop: tuple[str, ...] = (),
+        seed: int | None = 0,
+        on_text: Callable[[str], None] | None = None,
     ) -> Response:
-        """Draft → review → revise → review → answer or refusal, for one conversation."""
-        return self.respond_all(
-            [conversation],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-        )[0]
+        """Draft → review → revise → review → answer or refusal, for one conversation. `on_text`
+        is told the draft, before any review, piece by piece as it is written."""
+        settings = DraftSettings(max_new_tokens, temperature, top_p, stop)
+        if on_text is None:
+            drafts = self.drafter.drafts([conversation], settings, seed, [0], _no_progress)
+        else:
+            drafts = [self.drafter.streamed(conversation, settings, seed, on_text)]
+        return self.answered([conversation], drafts, seed, [0])[0]
 
     def respond_all(
         self,
@@ -110,39 +154,94 @@ class Conscience:
         max_new_tokens: int = 256,
         temperature: float = 0.7,
         top_p: float = 0.95,
-        seed: int = 0,
+        stop: tuple[str, ...] = (),
+        seed: int | None = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Response]:
         """`respond` for many conversations, drafts and corrections in batches."""
-        key = jax.random.key(seed)
-        sampler = sampler_settings(
-            self.chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p
+        settings = DraftSettings(max_new_tokens, temperature, top_p, stop)
+        ids = list(range(len(conversations)))
+        drafts = self.drafter.drafts(conversations, settings, seed, ids, progress)
+        return self.answered(conversations, drafts, seed, ids)
+
+    def answered(
+        self,
+        conversations: list[list[Message]],
+        drafts: list[Draft],
+        seed: int | None,
+        ids: list[int],
+        *,
+        settings: ConscienceSettings | None = None,
+    ) -> list[Response]:
+        """What is said to each conversation for its draft, by the conscience's settings or by
+        others; corrections draw from the seed and a conversation's id."""
+        settings = settings or self.settings
+        answers = [self._reviewable(draft.answer) for draft in drafts]
+        reviewed = review_and_revise(
+            self.reviewer,
+            settings,
+            conversations,
+            answers,
+            self._key(seed, CORRECTIONS),
+            row_ids=ids,
         )
-        rows = [self.chat.prompt_tokens(conversation) for conversation in conversations]
-        drafts: list[Answer | None] = [None] * len(rows)
-        batch_size = min(self.settings.review.batch_size, max(len(rows), 1))
-        sampled = sample_answers(
-            self.model, self.model.policy, self.chat, rows, key, sampler, batch_size=batch_size
+        return [self._response(draft, row, settings) for draft, row in zip(drafts, reviewed)]
+
+    def _response(self, draft: Draft, reviewed: Reviewed, settings) -> Response:
+        said = self._said(draft.answer, reviewed, settings.threshold)
+        return Response(
+            reviewed.candidate,
+            reviewed,
+            REFUSAL if said is None else split_reasoning(said.text)[1],
+            said is None,
+            said is None or said.ended,
+            draft.prompt_tokens,
+            draft.completion_tokens,
         )
-        for done, (index, answer) in enumerate(sampled, 1):
-            drafts[index] = answer
-            progress(done, len(rows))
-        reviewed = self._step(conversations, drafts, jax.random.fold_in(key, 1 << 20))
-        return [
-            Response(row.candidate, row, _final(row, self.settings.threshold)) for row in reviewed
-        ]
 
-    def _step(self, prompts, answers, key) -> list[Reviewed]:
-        return review_and_revise(self.reader, self.settings, prompts, answers, key)
+    def _said(self, draft: Answer, reviewed: Reviewed, threshold: float) -> Answer | None:
+        """The correction where one was taken, else the draft, whichever the review approves;
+        None where it approves neither."""
+        if reviewed.chosen is not None and reviewed.chosen_score >= threshold:
+            return reviewed.chosen
+        if not draft.text.strip():
+            return None
+        if reviewed.failure:
+            return draft if self.fail == "open" else None
+        return draft if reviewed.score >= threshold else None
+
+    def _given(self, text: str) -> Answer:
+        return self._reviewable(Answer([], np.zeros(0, np.float32), text, True))
+
+    def _reviewable(self, answer: Answer) -> Answer:
+        """An answer as the reviewer needs it: a Reader reads tokens, which an endpoint's answers
+        lack."""
+        if isinstance(self.reviewer, Reader) and not answer.tokens:
+            return given_answer(self.reviewer.chat, answer.text)
+        return answer
+
+    def _key(self, seed: int | None, *purposes: int) -> jax.Array | int | None:
+        """What corrections draw from, as the reviewer takes it."""
+        if isinstance(self.reviewer, EndpointReviewer):
+            return derived_seed(seed, *purposes)
+        return functools.reduce(jax.random.fold_in, purposes, key_of(seed))
 
 
-def _final(reviewed: Reviewed, threshold: float) -> str:
-    """The correction where one was taken, else the draft, whichever the review approves; a
-    refusal where it approves neither."""
-    if reviewed.chosen is not None and reviewed.chosen_score >= threshold:
-        return reviewed.chosen.text
-    passes = reviewed.candidate.strip() and reviewed.score >= threshold
-    return reviewed.candidate if passes else REFUSAL
+def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
+    if isinstance(model, Endpoint):
+        return EndpointDrafter(model, settings.review.batch_size)
+    return ModelDrafter(model, read_chat(model.tokenizer, model.source), settings.review.batch_size)
+
+
+def _reviewer(frozen: Model | Endpoint, settings: ConscienceSettings) -> Reader | EndpointReviewer:
+    if isinstance(frozen, Endpoint):
+        return EndpointReviewer(frozen, settings.review.batch_size)
+    chat = read_chat(frozen.tokenizer, frozen.source)
+    return reader_of(frozen, chat, settings.review, settings.max_prompt)
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
 
 
 def _prompts_and_answers(conversations) -> tuple[list[list[Message]], list[str]]:

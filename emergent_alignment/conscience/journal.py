@@ -15,9 +15,9 @@ from emergent_alignment.conscience.pairs import Reviewed
 
 
 def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> dict:
-    """A review as a flat JSON object; scores that were never read are null. `place` is the
-    candidate's place in its step, `row` the example it belongs to (a step that crosses epochs
-    may hold an example twice)."""
+    """A review as a flat JSON object; scores that were never read are null, and `failure` says
+    where the reviewer itself failed. `place` is the candidate's place in its step, `row` the
+    example it belongs to (a step that crosses epochs may hold an example twice)."""
     chosen = reviewed.chosen
     last = reviewed.attempts[-1] if reviewed.attempts else None
     shown = chosen or (last.answer if last else None)
@@ -28,6 +28,8 @@ def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> di
         "prompt": reviewed.prompt,
         "candidate": reviewed.candidate,
         "candidate_score": _number(reviewed.score),
+        "scored_by": reviewed.scored_by,
+        "failure": reviewed.failure,
         "critique": reviewed.critique,
         "revision": shown.text if shown else "",
         "revision_score": _number(last.score) if last else None,
@@ -39,6 +41,7 @@ def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> di
                 "text": attempt.answer.text,
                 "score": _number(attempt.score),
                 "reason": attempt.reason,
+                "failure": attempt.failure,
             }
             for attempt in reviewed.attempts
         ],

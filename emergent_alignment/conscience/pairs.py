@@ -4,30 +4,28 @@ Every candidate ends in exactly one outcome, and the counts add up to the candid
 """
 
 import difflib
-import functools
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
-import jax
 import numpy as np
 
-from emergent_alignment.conscience.reader import Case, Reader
-from emergent_alignment.conscience.review import ReviewSettings, form_scores, review_case
-from emergent_alignment.conscience.revise import (
-    Link,
-    requests_to_write,
-    write_corrections,
-    write_critiques,
-)
-from emergent_alignment.data.chat import Chat, Message
-from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, given_answer, row_keys
+from emergent_alignment.conscience.hearing import Hearing, Score, ScoredBy, Written, hear
+from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.data.chat import Message
+from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
 
-Gate = Literal["score", "relative"]
-
-DROPPED = ("empty", "identical", "disapproved", "truncated", "too_long", "not_finite")
+DROPPED = (
+    "empty",
+    "identical",
+    "disapproved",
+    "truncated",
+    "too_long",
+    "not_finite",
+    "reviewer_failed",
+)
 OUTCOMES = (
     "approved",
     "revised_rewrite",
@@ -37,56 +35,24 @@ OUTCOMES = (
 
 
 @dataclass(frozen=True)
-class ConscienceSettings:
-    """How the conscience decides and corrects.
-
-    review          question, layout, polarity
-    gate            `score` corrects what is flagged; `relative` corrects every candidate and
-                    keeps the pair where the correction scores higher
-    threshold       scores at or above it are approved (nats)
-    margin          how far above the threshold (score) or the candidate (relative) a
-                    correction must score, in nats
-    chain           the links of correction, tried in order
-    critique        whether the frozen copy first writes what is wrong (read by `rewrite`)
-    max_new_tokens, temperature, top_p   how corrections are sampled
-    keep_truncated  whether a correction that ran into the length limit may be chosen
-    max_prompt      prompts keep their last `max_prompt` tokens
-    max_response    corrections longer than this many tokens are dropped as too long
-    similarity      texts at least this alike (0 to 1, difflib's ratio over words) count as
-                    identical
-    """
-
-    review: ReviewSettings
-    gate: Gate = "score"
-    threshold: float = 0.0
-    margin: float = 0.0
-    chain: tuple[Link, ...] = ("rewrite", "fresh")
-    critique: bool = False
-    max_new_tokens: int = 64
-    temperature: float = 0.7
-    top_p: float = 0.95
-    keep_truncated: bool = False
-    max_prompt: int = 1024
-    max_response: int = 1024
-    similarity: float = 0.95
-
-
-@dataclass(frozen=True)
 class Attempt:
     """One correction: the link that wrote it, the answer, its score (NaN: never reviewed), why
-    it was not taken ("" if it was), and log P(answer | prompt) where writing it gave it."""
+    it was not taken ("" if it was), log P(answer | prompt) where writing it gave it, and how the
+    reviewer failed where it did."""
 
     link: Link
     answer: Answer
     score: float
     reason: str
     log_prob: float | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What became of one candidate: its score, its outcome, the attempts to correct it, and of a
-    pair, if asked for, the frozen copy's log-probs of (chosen, candidate)."""
+    """What became of one candidate: its score, its outcome, the attempts to correct it; of a
+    pair, if asked for, the frozen copy's log-probs of (chosen, candidate); and what the score was
+    read from, or how the reviewer failed to give one."""
 
     prompt: list[Message]
     candidate: str
@@ -95,6 +61,8 @@ class Reviewed:
     critique: str = ""
     attempts: tuple[Attempt, ...] = ()
     reference: tuple[float, float] | None = None
+    scored_by: ScoredBy = "logits"
+    failure: str = ""
 
     @property
     def chosen(self) -> Answer | None:
@@ -110,68 +78,56 @@ class Reviewed:
 
 
 def review_and_revise(
-    reader: Reader,
+    reviewer: Any,
     settings: ConscienceSettings,
     prompts: list[list[Message]],
     candidates: list[Answer],
-    key: jax.Array,
+    key: Any,
     *,
     row_ids: list[int] | None = None,
     with_reference: bool = False,
 ) -> list[Reviewed]:
-    """The conscience step for a list of candidates, by the frozen copy that `reader` holds.
+    """The conscience step for a list of candidates, by a reviewer that `hear` knows: a Reader
+    that holds the frozen copy, or an endpoint.
 
-    A row draws from the key of its id (by default its place), whatever the rows beside it.
-    `with_reference` gives each pair its reference log-probs.
+    A row draws from `key` (for a Reader a JAX key) and its id (by default its place), whatever
+    the rows beside it. `with_reference` gives each pair its reference log-probs.
     """
     ids = np.arange(len(prompts)) if row_ids is None else np.array(row_ids)
     order = list(range(len(prompts)))
-    if len(order) > reader.batch_size:  # rows of like length together: little is padded
+    if len(order) > reviewer.batch_size:  # rows of like length together: little is padded
         order.sort(key=lambda i: len(str(prompts[i])))
     found: list[Reviewed | None] = [None] * len(prompts)
-    for start in range(0, len(order), reader.batch_size):
-        rows = order[start : start + reader.batch_size]
-
-        def keys(purpose: int, rows=rows):
-            return row_keys(jax.random.fold_in(key, purpose), ids[rows])
-
+    for start in range(0, len(order), reviewer.batch_size):
+        rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
-        for i, row in zip(rows, _chunk(reader, settings, messages, answers, keys, with_reference)):
+        hearing = hear(reviewer, settings, messages, answers, key, ids[rows])
+        for i, row in zip(rows, _chunk(hearing, settings, messages, answers)):
             found[i] = row
+        if with_reference:
+            for i, row in zip(rows, _with_reference(hearing, [found[i] for i in rows])):
+                found[i] = row
     return found
 
 
-def _chunk(reader, settings, messages, candidates, keys, with_reference) -> list[Reviewed]:
-    """`review_and_revise` for one batch of rows: every prompt is read at most once."""
-    read_prompts = functools.cache(lambda: reader.read_prompts(messages))
-    forms, sampler = settings.review.forms, _sampler(reader.chat, settings)
-    turn = reader.layout == "turn"
-    case, log_probs = reader.case(read_prompts() if turn else None, messages, candidates)
-    asked = [form.request for form in forms] + requests_to_write(settings.chain, settings.critique)
-    rows = [reader.rows(case, [request] * len(candidates)) for request in asked]
-    before = reader.before(case, rows)
-    first = form_scores(reader, before, rows[: len(forms)], forms).mean(-1)
+def _chunk(hearing: Hearing, settings, messages, candidates) -> list[Reviewed]:
+    """`review_and_revise` for one batch of rows, but for the reference."""
     found = [
-        Reviewed(prompt, answer.text, float(score), _first_outcome(answer.text, score, settings))
-        for prompt, answer, score in zip(messages, candidates, first)
+        _first_verdict(prompt, answer, score, settings)
+        for prompt, answer, score in zip(messages, candidates, hearing.scores())
     ]
     critiques = [""] * len(found)
     if settings.critique and anywhere(any(_open(found))):
-        critiques = write_critiques(reader, case, before, _open(found), keys(1 << 16), sampler)
+        critiques = hearing.critiques(_open(found))
         found = [replace(row, critique=text) for row, text in zip(found, critiques)]
     for place, link in enumerate(settings.chain):
         live = _open(found)
         if not anywhere(any(live)):
             break
-        written, chosen = write_corrections(
-            reader, link, read_prompts(), case, before, critiques, live, keys(place), sampler
-        )
-        attempts = _attempts(reader, settings, link, found, live, written, chosen)
+        written = hearing.write(link, place, critiques, live)
+        attempts = _attempts(hearing, settings, link, found, live, written)
         found = [_tried(row, attempt) if attempt else row for row, attempt in zip(found, attempts)]
-    found = [row if row.outcome else _dropped(row) for row in found]
-    if with_reference:
-        found = _with_reference(reader, read_prompts, found, candidates, log_probs)
-    return found
+    return [row if row.outcome else _dropped(row) for row in found]
 
 
 def _open(found: list[Reviewed]) -> list[bool]:
@@ -184,27 +140,25 @@ def _tried(row: Reviewed, attempt: Attempt) -> Reviewed:
 
 
 def _dropped(row: Reviewed) -> Reviewed:
-    return replace(row, outcome=f"dropped_{row.attempts[-1].reason}")
+    """Without any link to try, what is flagged stays so."""
+    reason = row.attempts[-1].reason if row.attempts else "disapproved"
+    return replace(row, outcome=f"dropped_{reason}")
 
 
-def _with_reference(reader, read_prompts, found, candidates, log_probs) -> list[Reviewed]:
+def _with_reference(hearing: Hearing, found: list[Reviewed]) -> list[Reviewed]:
     """Each pair with log P(chosen | prompt) and log P(candidate | prompt) of the frozen copy."""
-    nothing = given_answer(reader.chat, "")
     paired = [row.chosen is not None for row in found]
     if not anywhere(any(paired)):
         return found
-    if log_probs is None:
-        rejected = [c if pair else nothing for c, pair in zip(candidates, paired)]
-        log_probs = reader.log_probs(read_prompts(), rejected)
+    rejected = hearing.log_probs_of_candidates(paired)
     chosen = [row.attempts[-1].log_prob if pair else None for row, pair in zip(found, paired)]
     unknown = [pair and value is None for value, pair in zip(chosen, paired)]
     if anywhere(any(unknown)):
-        answers = [row.chosen if ask else nothing for row, ask in zip(found, unknown)]
-        computed = reader.log_probs(read_prompts(), answers)
+        computed = hearing.log_probs_of([row.chosen for row in found], unknown)
         chosen = [float(c) if ask else v for c, v, ask in zip(computed, chosen, unknown)]
     return [
         replace(row, reference=(value, float(other))) if pair else row
-        for row, pair, value, other in zip(found, paired, chosen, log_probs)
+        for row, pair, value, other in zip(found, paired, chosen, rejected)
     ]
 
 
@@ -220,44 +174,49 @@ def alike(first: str, second: str) -> float:
     return difflib.SequenceMatcher(None, *words, autojunk=False).ratio()
 
 
-def _first_outcome(text: str, score: float, settings: ConscienceSettings) -> str:
+def _first_verdict(prompt, answer: Answer, score: Score, settings) -> Reviewed:
+    outcome = _first_outcome(answer.text, score, settings)
+    return Reviewed(
+        prompt,
+        answer.text,
+        score.nats,
+        outcome,
+        scored_by=score.scored_by,
+        failure=score.failure,
+    )
+
+
+def _first_outcome(text: str, score: Score, settings: ConscienceSettings) -> str:
     """The outcome that the first review settles, or "" where a correction is due."""
     if not text.strip():
         return "dropped_empty"
-    if not np.isfinite(score):
+    if score.failure:
+        return "dropped_reviewer_failed"
+    if not np.isfinite(score.nats):
         return "dropped_not_finite"
-    if settings.gate == "score" and score >= settings.threshold:
+    if settings.gate == "score" and score.nats >= settings.threshold:
         return "approved"
     return ""
 
 
-def _sampler(chat: Chat, settings: ConscienceSettings):
-    return sampler_settings(
-        chat.end_tokens,
-        settings.max_new_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-    )
-
-
 def _attempts(
-    reader, settings, link, found, live, written: Case, log_probs
+    hearing: Hearing, settings, link, found, live, written: Written
 ) -> list[Attempt | None]:
     """The corrections of one link: those that need no review are sorted out, the rest reviewed."""
     reasons = [
-        _reason_before_review(answer, row.candidate, settings) if open_row else "not live"
-        for answer, row, open_row in zip(written.answers, found, live)
+        "reviewer_failed" if failure else _reason_before_review(answer, row.candidate, settings)
+        for answer, failure, row in zip(written.answers, written.failures, found)
     ]
-    needed = [not reason for reason in reasons]
-    second = np.full(len(found), np.nan)
+    needed = [open_row and not reason for open_row, reason in zip(live, reasons)]
+    scores = [Score(float("nan"), "", failure) for failure in written.failures]
     if anywhere(any(needed)):
-        scored = review_case(reader, written, settings.review.forms, needed).mean(-1)
-        second[needed] = scored[needed]
+        reviewed = hearing.scores_of(written, needed)
+        scores = [new if need else old for new, old, need in zip(reviewed, scores, needed)]
     attempts: list[Attempt | None] = []
-    for i, (row, answer) in enumerate(zip(found, written.answers)):
-        reason = reasons[i] or _reason_after_review(float(second[i]), row.score, settings)
-        log_prob = None if log_probs is None else float(log_probs[i])
-        attempt = Attempt(link, answer, float(second[i]), reason, log_prob)
+    for i, (row, answer, score) in enumerate(zip(found, written.answers, scores)):
+        reason = reasons[i] or _reason_after_review(score, row.score, settings)
+        log_prob = None if written.log_probs is None else float(written.log_probs[i])
+        attempt = Attempt(link, answer, score.nats, reason, log_prob, score.failure)
         attempts.append(attempt if live[i] else None)
     return attempts
 
@@ -274,9 +233,11 @@ def _reason_before_review(answer: Answer, candidate: str, settings: ConscienceSe
     return "identical" if alike(answer.text, candidate) >= settings.similarity else ""
 
 
-def _reason_after_review(score: float, candidate_score: float, settings) -> str:
-    if not np.isfinite(score):
+def _reason_after_review(score: Score, candidate_score: float, settings) -> str:
+    if score.failure:
+        return "reviewer_failed"
+    if not np.isfinite(score.nats):
         return "not_finite"
     bar = settings.threshold if settings.gate == "score" else candidate_score
-    passed = score >= bar + settings.margin and (settings.gate == "score" or score > bar)
-    return "" if passed else "disapproved"
+    passed = score.nats >= bar + settings.margin
+    return "" if passed and (settings.gate == "score" or score.nats > bar) else "disapproved"

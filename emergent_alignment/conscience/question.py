@@ -6,6 +6,7 @@ conversation, so that text under review cannot speak to the reviewer.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,11 +123,21 @@ def ask(chat: Chat, layout: Layout, prompt: list[Message], answer: str, request:
 def quote(chat: Chat, prompt: list[Message], answer: str, request: str) -> list[int]:
     """`quote` layout: tokens of a fresh conversation that shows prompt and answer as delimited
     text and puts `request` about them, up to where the model replies."""
+    return chat.prompt_tokens(quoted(prompt, answer, request, chat.without_control))
+
+
+def quoted(
+    prompt: list[Message], answer: str, request: str, without_control: Callable[[str], str]
+) -> list[Message]:
+    """`quote` layout as messages. Quoted text can close neither its quotation, however the tag
+    is written, nor (which is up to `without_control`) its turn."""
     conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
     text = _QUOTE.format(
-        conversation=_defused(chat, conversation), answer=_defused(chat, answer), request=request
+        conversation=_defused(conversation, without_control),
+        answer=_defused(answer, without_control),
+        request=request,
     )
-    return chat.prompt_tokens([{"role": "user", "content": text}])
+    return [{"role": "user", "content": text}]
 
 
 def quote_beginning(chat: Chat) -> list[int]:
@@ -167,6 +178,5 @@ def critique_request() -> str:
     return _CRITIQUE
 
 
-def _defused(chat: Chat, text: str) -> str:
-    """Quoted text can close neither its quotation, however the tag is written, nor its turn."""
-    return chat.without_control(_QUOTE_TAG.sub("‹", text)).strip()
+def _defused(text: str, without_control: Callable[[str], str]) -> str:
+    return without_control(_QUOTE_TAG.sub("‹", text)).strip()

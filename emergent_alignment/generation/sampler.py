@@ -127,38 +127,85 @@ def decode(
 
     The loop is cut into stages, so that attention looks only at the slots that can be filled.
     """
+    state = begin(config, params, prompts, keys, live, settings, width=width, dtype=dtype)
+    for filled in stages(width):
+        options = {"until": filled + 1, "filled": filled, "dtype": dtype}
+        state = advance(config, params, prompts, keys, settings, state, **options)
+    return state.samples, state.block
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Answers under way: the number of tokens drawn, the samples, the last tokens int32[batch,
+    samples], and the block of the new tokens but for the last."""
+
+    step: Array
+    samples: Samples
+    token: Array
+    block: Block
+
+
+jax.tree_util.register_dataclass(Decoding)
+
+
+def begin(
+    config: ModelConfig,
+    params: dict,
+    prompts: Prompts,
+    keys: Key[Array, "batch samples"],
+    live: Bool[Array, "batch"],
+    settings: SamplerSettings,
+    *,
+    width: int,
+    dtype: jnp.dtype = jnp.float32,
+) -> Decoding:
+    """The first token of every answer."""
     batch, branches = keys.shape
+    samples = no_samples(live, branches, width)
+    last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
+    samples, token = draw(last, unembedding(params, dtype), keys, settings, samples)
+    return Decoding(
+        jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype)
+    )
+
+
+def advance(
+    config: ModelConfig,
+    params: dict,
+    prompts: Prompts,
+    keys: Key[Array, "batch samples"],
+    settings: SamplerSettings,
+    state: Decoding,
+    *,
+    until: int | Int[Array, ""],
+    filled: int,
+    dtype: jnp.dtype = jnp.float32,
+) -> Decoding:
+    """Token by token, until `until` have been drawn or all answers have ended; attention looks
+    at the first `filled` slots."""
     matrix = unembedding(params, dtype)
-    limit = jnp.minimum(settings.max_new_tokens, width)
+    limit = jnp.minimum(settings.max_new_tokens, state.samples.tokens.shape[-1])
     starts = jnp.broadcast_to(prompts.ends[:, None], keys.shape)
 
-    def go_on(filled, state):
-        return (state[0] < jnp.minimum(limit, filled + 1)) & ~state[1].ended.all()
+    def go_on(state: Decoding):
+        return (state.step < jnp.minimum(limit, until)) & ~state.samples.ended.all()
 
-    def advance(filled, state):
-        step, samples, token, block = state
+    def one(state: Decoding) -> Decoding:
         hidden, block = append(
             config,
             params,
-            token,
-            starts + step - 1,
-            block,
-            step - 1,
+            state.token,
+            starts + state.step - 1,
+            state.block,
+            state.step - 1,
             prompts.context,
             filled=filled,
             dtype=dtype,
         )
-        samples, token = draw(hidden, matrix, keys, settings, samples)
-        return step + 1, samples, token, block
+        samples, token = draw(hidden, matrix, keys, settings, state.samples)
+        return Decoding(state.step + 1, samples, token, block)
 
-    samples = no_samples(live, branches, width)
-    last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
-    samples, token = draw(last, matrix, keys, settings, samples)
-    state = (jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype))
-    for filled in stages(width):
-        stage = functools.partial(go_on, filled), functools.partial(advance, filled)
-        state = jax.lax.while_loop(*stage, state)
-    return state[1], state[3]
+    return jax.lax.while_loop(go_on, one, state)
 
 
 def stages(width: int, first: int = 32) -> list[int]:

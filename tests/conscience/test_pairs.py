@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import hypothesis.strategies as st
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 
-from emergent_alignment.conscience import pairs
+from emergent_alignment.conscience.hearing import Score, Written, hear
 from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
 from emergent_alignment.conscience.pairs import (
     OUTCOMES,
@@ -19,7 +19,6 @@ from emergent_alignment.conscience.pairs import (
     review_and_revise,
 )
 from emergent_alignment.conscience.question import QUESTIONS
-from emergent_alignment.conscience.reader import Case
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.generation.text import Answer
 
@@ -31,66 +30,59 @@ def answer(text="a better answer", tokens=3, ended=True, log_prob=-1.0) -> Answe
     return Answer(list(range(tokens)), np.full(tokens, log_prob, np.float32), text, ended)
 
 
-class ScriptedReader:
-    """A reader in the `quote` layout that reads nothing; scores and corrections are scripted."""
+@dataclasses.dataclass(frozen=True)
+class ScriptedReviewer:
+    """A reviewer whose scores and corrections are scripted: scores_of(text), and
+    corrections[link][text]. A score or a correction that is a str is how the reviewer fails."""
 
-    layout, batch_size, chat = "quote", 4, None
+    scores_of: Callable
+    corrections: dict
+    asked: list = dataclasses.field(default_factory=list)
+    batch_size: int = 4
 
-    def read_prompts(self, messages):
-        return None
 
-    def case(self, prompts, messages, answers):
-        return Case(messages, answers), None
+@dataclasses.dataclass(frozen=True)
+class ScriptedHearing:
+    script: ScriptedReviewer
+    candidates: list[Answer]
 
-    def rows(self, case, requests, needed=None):
-        return case.answers
+    def scores(self):
+        return [self._score(answer.text) for answer in self.candidates]
 
-    def before(self, case, rows):
-        return None
+    def critiques(self, live):
+        return ["It harms." if is_live else "" for is_live in live]
+
+    def write(self, link, place, critiques, live):
+        texts = [answer.text for answer, is_live in zip(self.candidates, live) if is_live]
+        self.script.asked.append((link, texts))
+        corrections, nothing = self.script.corrections[link], answer(text="", tokens=0)
+        found = [corrections[a.text] if on else nothing for a, on in zip(self.candidates, live)]
+        failures = [a if isinstance(a, str) else "" for a in found]
+        return Written([nothing if f else a for a, f in zip(found, failures)], None, failures)
+
+    def scores_of(self, written, needed):
+        return [
+            self._score(answer.text) if need else Score(99.0)
+            for answer, need in zip(written.answers, needed)
+        ]
+
+    def _score(self, text):
+        found = self.script.scores_of(text)
+        return Score(math.nan, "", found) if isinstance(found, str) else Score(found)
+
+
+@hear.register
+def _(reviewer: ScriptedReviewer, settings, messages, candidates, key, ids):
+    assert 0 < len(messages) == len(candidates) == len(ids) <= reviewer.batch_size
+    return ScriptedHearing(reviewer, candidates)
 
 
 def step(settings, candidates, scores_of, corrections):
     """One conscience step where `scores_of` scores a text and corrections[link][text] answers."""
-
-    def scripted_scores(reader, case, forms, needed=None):
-        needed = needed or [True] * len(case.answers)
-        pairs = zip(case.answers, needed)
-        return np.array([[scores_of(a.text) if ask else 99.0] for a, ask in pairs], np.float32)
-
-    asked = []
-
-    def scripted_corrections(reader, link, prompts, case, before, critiques, live, *rest):
-        texts = [answer.text for answer, is_live in zip(case.answers, live) if is_live]
-        asked.append((link, texts))
-        written = [
-            corrections[link][a.text] if is_live else answer(text="", tokens=0)
-            for a, is_live in zip(case.answers, live)
-        ]
-        return Case(case.messages, written), None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "review_case", scripted_scores)
-        patch.setattr(
-            pairs,
-            "form_scores",
-            lambda reader, before, rows, forms: scripted_scores(reader, Case([], rows[0]), forms),
-        )
-        patch.setattr(pairs, "write_corrections", scripted_corrections)
-        patch.setattr(pairs, "_sampler", lambda chat, settings: None)
-        patch.setattr(pairs, "_chunk", counted(pairs._chunk))
-        given = [answer(text=text) for text in candidates]
-        key = jax.random.key(0)
-        messages = [PROMPT] * len(candidates)
-        found = review_and_revise(ScriptedReader(), settings, messages, given, key)
-    return found, asked
-
-
-def counted(chunk):
-    def checked(reader, settings, messages, candidates, *rest):
-        assert 0 < len(messages) == len(candidates) <= reader.batch_size
-        return chunk(reader, settings, messages, candidates, *rest)
-
-    return checked
+    reviewer = ScriptedReviewer(scores_of, corrections)
+    given = [answer(text=text) for text in candidates]
+    messages = [PROMPT] * len(candidates)
+    return review_and_revise(reviewer, settings, messages, given, None), reviewer.asked
 
 
 def outcome(candidate_score, correction, correction_score, candidate="the candidate", **changes):
@@ -124,10 +116,28 @@ def outcome(candidate_score, correction, correction_score, candidate="the candid
         ("dropped_not_finite", (math.nan, answer(), 1.0), {}),
         ("dropped_not_finite", (-1.0, answer(), math.nan), {}),
         ("dropped_not_finite", (-1.0, answer(log_prob=-math.inf), 1.0), {}),
+        ("dropped_reviewer_failed", ("it hangs", answer(), 1.0), {}),
+        ("dropped_reviewer_failed", (-1.0, "it hangs", 1.0), {}),
+        ("dropped_reviewer_failed", (-1.0, answer(), "it hangs"), {}),
+        ("dropped_empty", ("it hangs", answer(), 1.0, "  "), {}),
     ],
 )
 def test_each_outcome_has_its_own_cause(expected, arguments, changes):
     assert outcome(*arguments, **changes) == expected
+
+
+def test_where_the_reviewer_fails_the_record_says_how(tmp_path):
+    settings = dataclasses.replace(SETTINGS, chain=("rewrite", "fresh"))
+    chain = {"rewrite": {"x": "it broke off"}, "fresh": {"x": answer("y")}}
+    scores = {"x": -1.0, "y": "it hangs"}
+    found, _ = step(settings, ["x"], scores.get, chain)
+    record = journal_record(found[0], step=0, place=0, row=0)
+    assert [attempt["failure"] for attempt in record["attempts"]] == ["it broke off", "it hangs"]
+    assert record["failure"] == "" and record["candidate_score"] == -1.0
+    (unseen,), _ = step(settings, ["x"], lambda text: "it hangs", chain)
+    record = journal_record(unseen, step=0, place=0, row=0)
+    assert record["failure"] == "it hangs" and record["candidate_score"] is None
+    assert record["attempts"] == [] and record["scored_by"] == ""
 
 
 def test_the_next_link_is_tried_only_where_the_former_failed():
@@ -144,7 +154,7 @@ def test_the_next_link_is_tried_only_where_the_former_failed():
     assert found[2].chosen.text == "fresh"
 
 
-corrections = st.builds(
+corrections = st.just("it broke off") | st.builds(
     answer,
     text=st.sampled_from(["", "c0", "something else", "more words than that"]),
     tokens=st.integers(1, 12),
@@ -167,9 +177,13 @@ def test_counts_add_up_and_only_a_revised_candidate_has_a_chosen_answer(
         link: {text: row[place] for text, row in zip(candidates, rows)}
         for place, link in enumerate(("rewrite", "fresh"), 1)
     }
+    scores = [-1.0, 0.0, 1.0, math.nan, "it hangs"]
     settings = dataclasses.replace(SETTINGS, gate=gate, keep_truncated=keep_truncated)
     found, _ = step(
-        settings, candidates, lambda text: random.choice([-1.0, 0.0, 1.0, math.nan]), chain
+        settings,
+        candidates,
+        lambda text: random.choice(scores),
+        chain,
     )
     counts = count_outcomes(found)
     assert sum(counts.values()) == len(candidates) and set(counts) == set(OUTCOMES)

@@ -1,0 +1,224 @@
+"""An endpoint as reviewer and reviser: a hearing whose every row is a request or two.
+
+What fails for a row (after the endpoint's own retries) is said in that row's `failure`; the
+others go on.
+"""
+
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from emergent_alignment.conscience.hearing import Score, Written, hear
+from emergent_alignment.conscience.question import (
+    critique_request,
+    quoted,
+    rewrite_request,
+)
+from emergent_alignment.conscience.review import Form
+from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.conscience.verdict import (
+    APPROVES,
+    DISAPPROVES,
+    score_from_log_probs,
+    score_from_text,
+)
+from emergent_alignment.data.chat import Message
+from emergent_alignment.generation.drafting import answer_of
+from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
+from emergent_alignment.generation.text import Answer
+
+# How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
+# many servers read such spellings in a message as the tokens themselves.
+_CONTROL = re.compile(
+    r"<(?=\||/?s>|/?(?:start|end)_of_turn>|/?(?:bos|eos)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EndpointReviewer:
+    """An endpoint that reviews.
+
+    batch_size      rows that are asked about at once
+    top_logprobs    likeliest tokens asked for at each place of a verdict
+    verdict_tokens  how long a verdict may be; a model that reasons first needs hundreds
+    """
+
+    endpoint: Endpoint
+    batch_size: int = 16
+    top_logprobs: int = 20
+    verdict_tokens: int = 16
+    _gives_text_only: threading.Event = field(
+        default_factory=threading.Event, init=False, repr=False
+    )
+
+    def ask(self, messages: list[Message], form: Form) -> Score:
+        """The score of one reply: from its log-probs, or, once the endpoint has given none,
+        from its text. Raises EndpointError, also where the reply holds no answer word."""
+        if not self._gives_text_only.is_set():
+            try:
+                reply = self._reply(messages, self.top_logprobs)
+            except EndpointError as error:
+                if error.kind != "no_log_probs":
+                    raise
+                self._gives_text_only.set()
+            else:
+                found = score_from_log_probs(reply, form)
+                if found is not None:
+                    return Score(found, "logprobs")
+                return self._read(reply, form)
+        return self._read(self._reply(messages, 0), form)
+
+    def _reply(self, messages: list[Message], top_logprobs: int) -> Completion:
+        return self.endpoint.chat(
+            messages, max_tokens=self.verdict_tokens, temperature=0.0, top_logprobs=top_logprobs
+        )
+
+    def _read(self, reply: Completion, form: Form) -> Score:
+        found = score_from_text(reply.text, form)
+        if found is None:
+            words = "/".join((*form.approving, *form.disapproving))
+            raise EndpointError(
+                f"{self.endpoint.base_url}: asked for {words}, and got {reply.text[:80]!r}; choose "
+                "another model or question, or raise verdict_tokens if it reasons first",
+                "rubbish",
+            )
+        return Score(found, "text")
+
+
+@dataclass(frozen=True, eq=False)
+class EndpointHearing:
+    """Candidates before an endpoint."""
+
+    reviewer: EndpointReviewer
+    settings: ConscienceSettings
+    messages: list[list[Message]]
+    candidates: list[Answer]
+    seed: int | None
+    ids: Int[np.ndarray, "rows"]
+
+    def scores(self) -> list[Score]:
+        return self._scores(self.candidates, [bool(a.text.strip()) for a in self.candidates])
+
+    def critiques(self, live: list[bool]) -> list[str]:
+        """A critique that fails is none: the rewrite does without."""
+
+        def critique(row: int) -> str:
+            request = self._about(row, self.candidates[row], critique_request())
+            try:
+                return self._write(row, request, 1 << 16).text
+            except EndpointError:
+                return ""
+
+        return ["" if text is None else text for text in self._each(critique, live)]
+
+    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Written:
+        def correct(row: int) -> Answer | str:
+            request = self.messages[row]
+            if link == "rewrite":
+                asked = rewrite_request(critiques[row])
+                request = self._about(row, self.candidates[row], asked)
+            try:
+                return answer_of(self._write(row, request, place))
+            except EndpointError as error:
+                return str(error)
+
+        found = self._each(correct, live)
+        nothing = Answer([], np.zeros(0, np.float32), "", True)
+        answers = [answer if isinstance(answer, Answer) else nothing for answer in found]
+        failures = [answer if isinstance(answer, str) else "" for answer in found]
+        return Written(answers, None, failures)
+
+    def scores_of(self, written: Written, needed: list[bool]) -> list[Score]:
+        return self._scores(written.answers, needed)
+
+    def log_probs_of_candidates(self, needed: list[bool]) -> np.ndarray:
+        """An endpoint cannot be DPO's reference."""
+        raise TypeError("an endpoint gives no log-probs of given answers")
+
+    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> np.ndarray:
+        """An endpoint cannot be DPO's reference."""
+        raise TypeError("an endpoint gives no log-probs of given answers")
+
+    def _scores(self, answers: list[Answer], needed: list[bool]) -> list[Score]:
+        def score(row: int) -> Score:
+            try:
+                return self._score(row, answers[row])
+            except EndpointError as error:
+                return Score(float("nan"), "", str(error))
+
+        nothing = Score(float("nan"), "")
+        return [found or nothing for found in self._each(score, needed)]
+
+    def _score(self, row: int, answer: Answer) -> Score:
+        """Of several forms the mean; read from text, the least: who contradicts themselves has
+        approved nothing."""
+        forms = self.settings.review.forms
+        found = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
+        if all(score.scored_by == "logprobs" for score in found):
+            return Score(sum(score.nats for score in found) / len(found), "logprobs")
+        settings = self.settings
+        if settings.threshold <= DISAPPROVES or settings.threshold + settings.margin > APPROVES:
+            raise EndpointError(
+                f"{self.reviewer.endpoint.base_url}: gives no log-probs, so that verdicts are +1 "
+                f"or −1, which a threshold of {settings.threshold:g} and a margin of "
+                f"{settings.margin:g} nats do not tell apart; set both to 0",
+                "no_log_probs",
+            )
+        return Score(min(float(np.sign(score.nats)) for score in found), "text")
+
+    def _about(self, row: int, answer: Answer, request: str) -> list[Message]:
+        if self.settings.review.layout == "quote":
+            return quoted(self.messages[row], answer.text, request, without_control)
+        return [
+            *self.messages[row],
+            {"role": "assistant", "content": answer.text},
+            {"role": "user", "content": request},
+        ]
+
+    def _write(self, row: int, messages: list[Message], purpose: int) -> Completion:
+        return self.reviewer.endpoint.chat(
+            messages,
+            max_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            stop=self.settings.stop,
+            seed=derived_seed(self.seed, purpose, int(self.ids[row])),
+        )
+
+    def _each(self, work: Callable[[int], Any], wanted: list[bool]) -> list[Any]:
+        """work(row) for the rows that are wanted, at once; None for the others."""
+        rows = [row for row, want in enumerate(wanted) if want]
+        found: list[Any] = [None] * len(wanted)
+        if len(rows) > 1:
+            with ThreadPoolExecutor(len(rows)) as threads:
+                results = list(threads.map(work, rows))
+        else:
+            results = [work(row) for row in rows]
+        for row, result in zip(rows, results):
+            found[row] = result
+        return found
+
+
+@hear.register
+def _(reviewer: EndpointReviewer, settings, messages, candidates, key, ids) -> EndpointHearing:
+    return EndpointHearing(reviewer, settings, messages, candidates, key, ids)
+
+
+def derived_seed(seed: int | None, *purposes: int) -> int | None:
+    """A seed of its own for each purpose; None stays None."""
+    if seed is None:
+        return None
+    return int(np.random.SeedSequence([seed % 2**63, *purposes]).generate_state(1)[0] >> 1)
+
+
+def without_control(text: str) -> str:
+    """The text with what may spell the opening or the end of a turn broken up."""
+    return _CONTROL.sub(lambda found: found[0] + " ", text)
