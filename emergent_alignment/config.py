@@ -53,7 +53,8 @@ def default_config() -> ConfigDict:
         {
             "enabled": True,  # False: plain fine-tuning on the task
             "calibration": "",  # a calibration.json: its wording, layout, polarity, threshold
-            "candidate": "policy",  # what is reviewed: a sample of the policy, or the `target`
+            "candidate": "policy",  # what is reviewed: a sample of the policy, `target`, `both`
+            "on_flagged": "keep",  # what the task learns of a flagged target: mask, replace
             "question": "advice",
             "layout": "quote",
             "polarity": "positive",

@@ -16,6 +16,7 @@ from emergent_alignment.applications.setup import (
     training_examples,
 )
 from emergent_alignment.applications.step_inputs import (
+    ReviewedTargets,
     plain_inputs,
     policy_inputs,
     rows_to_train_on,
@@ -23,11 +24,14 @@ from emergent_alignment.applications.step_inputs import (
     target_inputs,
 )
 from emergent_alignment.data.batches import Tokenized, tokenize
+from emergent_alignment.data.buckets import Schedule
 from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
+
+BEFORE_STEPS = -1  # the journal's step of reviews that were made before the first one
 
 
 def finetune(
@@ -73,17 +77,36 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
     schedule = schedule_of(config, tokenized)
     if conscience is None:
         return plain_inputs(schedule, tokenized)
-    if config.conscience.candidate == "policy":
-        prompts = [example.messages for example in examples]
-        return policy_inputs(
-            config, run.setup, conscience, run.lora, schedule, prompts, tokenized, run.clock
-        )
-    trained = rows_to_train_on(config, schedule)
+    targets = None
+    if config.conscience.candidate != "policy":
+        targets = _reviewed_targets(run, schedule, examples, tokenized)
+    if config.conscience.candidate == "target":
+        return target_inputs(schedule, targets)
+    prompts = [example.messages for example in examples]
+    return policy_inputs(
+        config,
+        run.setup,
+        conscience,
+        run.lora,
+        schedule,
+        prompts,
+        tokenized,
+        run.clock,
+        targets=targets,
+    )
+
+
+def _reviewed_targets(
+    run: Run, schedule: Schedule, examples: list[Example], tokenized: list[Tokenized]
+) -> ReviewedTargets:
+    """The targets that the run's steps will see, reviewed once; the journal's first records."""
+    config, conscience = run.config, run.conscience
+    rows = rows_to_train_on(config, schedule)
     with run.clock.part("review"):
-        reviewed = reviewed_targets(config, run.setup, conscience, examples, tokenized, trained)
+        reviewed = reviewed_targets(config, run.setup, conscience, examples, tokenized, rows)
     if not run.first_step and is_first():
-        run.journal.write([reviewed[row]["journal"] for row in trained])
-    return target_inputs(conscience, schedule, tokenized, reviewed)
+        run.journal.write([reviewed[row]["journal"] | {"step": BEFORE_STEPS} for row in rows])
+    return ReviewedTargets(conscience, tokenized, reviewed, config.conscience.on_flagged)
 
 
 def _tokenized(config: ConfigDict, setup: Setup, examples: list[Example]) -> list[Tokenized]:

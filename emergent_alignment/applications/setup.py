@@ -29,7 +29,8 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
     "model.frozen_dtype": FROZEN_DTYPES,
-    "conscience.candidate": ("policy", "target"),
+    "conscience.candidate": ("policy", "target", "both"),
+    "conscience.on_flagged": ("keep", "mask", "replace"),
     "conscience.question": tuple(QUESTIONS),
     "conscience.layout": ("quote", "turn"),
     "conscience.polarity": ("positive", "negated", "both"),
@@ -136,6 +137,12 @@ def check_config(config: ConfigDict) -> None:
         for name in names:
             if not fits(_field(config, name)):
                 raise UserError(f"config.{name} must be {words}, not {_field(config, name)}")
+    conscience = config.conscience
+    if conscience.on_flagged != "keep" and conscience.candidate == "policy":
+        raise UserError(
+            f"config.conscience.on_flagged: {conscience.on_flagged} is for targets that are "
+            "reviewed; set config.conscience.candidate to target or both"
+        )
     if config.training.batch_size % config.training.accumulation:
         raise UserError(
             f"config.training.accumulation: {config.training.accumulation} does not divide "

@@ -1,11 +1,12 @@
 """What a step is fed: task rows alone, or rows with the conscience's pairs.
 
-Candidates come from the policy (reviewed at every step) or are the data set's targets
-(reviewed once, see reviewed_targets.py).
+Candidates come from the policy (reviewed at every step), are the data set's targets (reviewed
+once, see reviewed_targets.py), or both.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -34,6 +35,9 @@ from emergent_alignment.training.state import policy_params
 
 # (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
 Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
+OnFlagged = Literal["keep", "mask", "replace"]
+# Branches of a row whose target is the candidate: what is the same answer is computed once.
+TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
 # Purposes of randomness: everything random is fold_in(seed, step, purpose).
 CANDIDATES, CORRECTIONS = 1, 2
 
@@ -42,7 +46,8 @@ def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
     """Which rows each step takes, and in which shape. Candidates and corrections may be as long
     as the sampler lets them."""
     conscience, written = config.conscience, config.sampling.max_new_tokens
-    num_written = {"policy": 2, "target": 1}[conscience.candidate] if conscience.enabled else 0
+    num_written = 1 if conscience.candidate == "target" else 2
+    num_written *= conscience.enabled
     buckets = choose_buckets(
         np.array([len(row.prompt) for row in tokenized]),
         np.array([[len(row.target)] + [written] * num_written for row in tokenized]),
@@ -62,6 +67,55 @@ def plain_inputs(schedule: Schedule, tokenized: list[Tokenized]) -> MakeInput:
     return make_input
 
 
+@dataclass(frozen=True)
+class ReviewedTargets:
+    """The data set's own targets, `reviewed` once before the first step (by row: see
+    reviewed_targets.py), and what the task learns of those that are flagged: `keep` them, `mask`
+    them, or `replace` them with the correction (with nothing where there is none)."""
+
+    conscience: ConscienceSettings
+    tokenized: list[Tokenized]
+    reviewed: dict[int, dict]
+    on_flagged: OnFlagged = "keep"
+
+    def pairs(self, rows: Sequence[int]) -> list[Pair | None]:
+        """The correction over the target, where there is one."""
+        return [
+            Pair(record["chosen"], self.tokenized[row].target, tuple(record["reference"]))
+            if record["chosen"]
+            else None
+            for record, row in ((self.reviewed[int(row)], row) for row in rows)
+        ]
+
+    def learnt(self, rows: Sequence[int]) -> list[list[int]]:
+        """What the task learns of each row; nothing is no tokens."""
+        targets = []
+        for row in map(int, rows):
+            record, target = self.reviewed[row], self.tokenized[row].target
+            if self.on_flagged != "keep" and self._is_flagged(record):
+                target = (record["chosen"] or []) if self.on_flagged == "replace" else []
+            targets.append(target)
+        return targets
+
+    def scalars(self, rows: Sequence[int]) -> dict[str, float]:
+        """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
+        journals = [self.reviewed[int(row)]["journal"] for row in rows]
+        found = _outcome_scalars(
+            [journal["outcome"] for journal in journals],
+            [journal["candidate_score"] for journal in journals],
+            [journal["revision_score"] for journal in journals],
+            self.conscience.threshold,
+        )
+        learnt = gather(np.array([bool(tokens) for tokens in self.learnt(rows)], np.float32))
+        return found | {"learnt_rate": float(learnt.mean())}
+
+    def _is_flagged(self, record: dict) -> bool:
+        """Below the threshold; with the relative gate, where a better answer was found."""
+        if self.conscience.gate == "relative":
+            return record["chosen"] is not None
+        return record["journal"]["outcome"] != "approved"
+
+
 def policy_inputs(
     config: ConfigDict,
     setup: Setup,
@@ -73,9 +127,13 @@ def policy_inputs(
     clock: Clock,
     *,
     settle: Settle = lambda rows, reviewed: reviewed,
+    targets: ReviewedTargets | None = None,
 ) -> MakeInput:
     """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
-    what it read for that gives the pairs' reference log-probs."""
+    what it read for that gives the pairs' reference log-probs.
+
+    With `targets` a row whose target is flagged and corrected has that pair instead.
+    """
     sampler = candidate_sampler(config, setup.chat)
     model = setup.model
     reader = reader_of(model, setup.chat, conscience.review, conscience.max_prompt)
@@ -117,36 +175,24 @@ def policy_inputs(
             for found, place, row in zip(reviewed, places, rows)
         ]
         scalars = conscience_scalars(reviewed, conscience.threshold)
-        return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
+        if targets is None:
+            return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
+        scalars |= {f"targets/{key}": value for key, value in targets.scalars(rows).items()}
+        pairs = [own or other for own, other in zip(targets.pairs(rows), pairs)]
+        batch = _batch(tokenized, rows, shape, pairs, learnt=targets.learnt(rows))
+        return StepInput(batch, records, scalars)
 
     return make_input
 
 
-def target_inputs(
-    conscience: ConscienceSettings,
-    schedule: Schedule,
-    tokenized: list[Tokenized],
-    reviewed: dict[int, dict],
-) -> MakeInput:
-    """The data set's targets as candidates, `reviewed` once before the first step."""
-
+def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
+    """The data set's targets as candidates."""
     def make_input(step: int, trainable: Any) -> StepInput:
         _, rows, shape = _own_rows_of_step(schedule, step)
-        kept = [reviewed[int(row)] for row in rows]
-        pairs = [
-            Pair(record["chosen"], tokenized[row].target, tuple(record["reference"]))
-            if record["chosen"]
-            else None
-            for record, row in zip(kept, rows)
-        ]
-        scalars = _outcome_scalars(
-            [record["journal"]["outcome"] for record in kept],
-            [record["journal"]["candidate_score"] for record in kept],
-            [record["journal"]["revision_score"] for record in kept],
-            conscience.threshold,
-        )
-        batch = _batch(tokenized, rows, shape, pairs, "target is rejected")
-        return StepInput(batch, [], scalars)
+        pairs, learnt = targets.pairs(rows), targets.learnt(rows)
+        roles = TARGET_ROLES[targets.on_flagged]
+        batch = _batch(targets.tokenized, rows, shape, pairs, roles, learnt=learnt)
+        return StepInput(batch, [], targets.scalars(rows))
 
     return make_input
 
@@ -195,10 +241,10 @@ def _outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, fl
     return scalars
 
 
-def _batch(tokenized, rows, shape, pairs, roles="separate"):
+def _batch(tokenized, rows, shape, pairs, roles="separate", *, learnt=None):
     return make_batch(
         [tokenized[row].prompt for row in rows],
-        [tokenized[row].target for row in rows],
+        learnt or [tokenized[row].target for row in rows],
         pairs,
         prompt_width=shape[0],
         branch_width=shape[1],

@@ -21,6 +21,7 @@ from emergent_alignment.applications.setup import (
     conscience_settings,
     lora_config,
 )
+from emergent_alignment.applications.step_inputs import TARGET_ROLES
 from emergent_alignment.conscience.reader import WIDTH_STEP
 from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
 from emergent_alignment.data.batches import ROLES, Batch, bucket
@@ -177,7 +178,9 @@ def largest_batch(config: ConfigDict) -> tuple[PrefixLayout, str]:
     roles = "task"
     if config.conscience.enabled:
         longest = max(longest, config.sampling.max_new_tokens)
-        roles = {"policy": "separate", "target": "target is rejected"}[config.conscience.candidate]
+        conscience = config.conscience
+        reviews_targets = conscience.candidate == "target"
+        roles = TARGET_ROLES[conscience.on_flagged] if reviews_targets else "separate"
     return PrefixLayout(config.data.max_prompt_tokens, ROLES[roles].num_branches, longest), roles
 
 
