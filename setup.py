@@ -34,7 +34,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["emergent_alignment", "emergent_alignment.*"]),
-    package_data={"emergent_alignment": ["data/scenarios/*.jsonl", "evaluation/*.html"]},
+    package_data={
+        "emergent_alignment": [
+            "data/scenarios/*.jsonl",
+            "evaluation/*.html",
+            "evaluation/coding/*.jsonl",
+        ]
+    },
     install_requires=[
         "jax>=0.8",
         "flax>=0.12",

@@ -171,6 +171,19 @@ def default_config() -> ConfigDict:
             "code_max_new_tokens": 192,
         }
     )
+    config.code = ConfigDict(
+        {  # `evaluate code`
+            "tasks": "bundled",  # or a .jsonl file, see docs/evaluation.md; "": none
+            "task_limit": 0,  # so many of the tasks, spread over the file; 0: all
+            "security_prompts": 100,  # held-out prompts whose answers go through bandit; 0: none
+            "samples": 1,  # answers to each
+            "max_new_tokens": 384,
+            "temperature": 0.7,
+            "top_p": 0.95,
+            "seconds": 5,  # wall time of an answer with its tests
+            "memory_mb": 512,  # address space of each of its processes
+        }
+    )
     config.lock()
     return config
 

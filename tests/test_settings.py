@@ -73,6 +73,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications.setup import load_model, training_examples
     from emergent_alignment.cli.train import application
     from emergent_alignment.evaluation.arm import evaluate_arm
+    from emergent_alignment.evaluation.coding.evaluate import evaluate_code
 
     # To check a value is not yet to use it.
     for module in (finetuning, pretraining):
@@ -93,6 +94,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.limit = 2
     config.evaluation.samples = config.evaluation.code_prompts = 1
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
+    config.code.task_limit = config.code.security_prompts = 1
+    config.code.max_new_tokens = 4
     config.conscience.cache = str(tmp_path / "reviewed")
     config.endpoint.base_url, config.endpoint.model = "http://127.0.0.1:9/v1", "none"
     recording = Recording(config, read)
@@ -104,6 +107,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")
+    evaluate_code(recording, setup, tmp_path, arm="base")
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 

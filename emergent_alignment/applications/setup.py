@@ -77,6 +77,10 @@ POSITIVE = (
     "calibration.num_reporting",
     "evaluation.max_new_tokens",
     "evaluation.code_max_new_tokens",
+    "code.samples",
+    "code.max_new_tokens",
+    "code.seconds",
+    "code.memory_mb",
 )
 NOT_NEGATIVE = (
     "lora.rank",
@@ -98,12 +102,16 @@ NOT_NEGATIVE = (
     "evaluation.samples",
     "evaluation.temperature",
     "evaluation.code_prompts",
+    "code.task_limit",
+    "code.security_prompts",
+    "code.temperature",
     "loss.kl_weight",
 )
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
     (("conscience.threshold",), math.isfinite, "a finite number"),
+    (("code.top_p",), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
     (
         ("sampling.top_p", "sampling.revision_top_p", "evaluation.top_p"),
         lambda value: 0 < value <= 1,

@@ -19,7 +19,7 @@ PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
     "calibrate": "measure whether a model's conscience can see a kind of harm",
-    "evaluate": "measure a trained run, or a base model, on held-out prompts",
+    "evaluate": "measure a trained run, or a base model",
     "respond": "answer prompts with draft, verdict, revision and final answer",
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
@@ -31,6 +31,7 @@ COMMANDS = {
 KINDS = {
     "evaluate": {
         "heldout": "without any judge: log-probs of matched answers, task loss, flags",
+        "code": "code that it writes: bandit's findings, and tests run in a sandbox",
     },
 }
 

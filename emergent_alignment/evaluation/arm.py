@@ -1,7 +1,5 @@
 """The whole evaluation of one model ("arm"), written as evaluation.json for the report."""
 
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from emergent_alignment.evaluation.judge_free import (
     kl_to_frozen,
     sampled_answers,
 )
+from emergent_alignment.evaluation.kept import write_json
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -65,16 +64,13 @@ def _evaluated(config, base, model, arm) -> dict:
 
 def write_evaluation(result: dict, directory: Path) -> Path:
     """evaluation.json in `directory`, whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "evaluation.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)
+    write_json(path, result)
     return path
 
 
 def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dict:
-    chosen = _spread(examples, config.evaluation.samples)
+    chosen = spread(examples, config.evaluation.samples)
     label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
     answers = _answers(config, base, model, chosen, limits, limit, label)
     found = flag_rate(
@@ -92,7 +88,7 @@ def _code(config, base, model, limits, arm: str) -> dict:
         Example(({"role": "user", "content": row["prompt"]},), row["harmful"], kind=row["kind"])
         for row in rows
     ]
-    chosen = _spread(examples, config.evaluation.code_prompts)
+    chosen = spread(examples, config.evaluation.code_prompts)
     label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
     answers = _answers(config, base, model, chosen, limits, limit, label)
     found = inspect_code([answer.text for answer in answers])
@@ -119,7 +115,7 @@ def _answers(config, base, model, examples, limits, max_new_tokens: int, label: 
         )
 
 
-def _spread(examples: list[Example], count: int) -> list[Example]:
+def spread(examples: list, count: int) -> list:
     """`count` examples spread evenly over the list, so that every kind has its share."""
     count = min(count, len(examples))
     return [examples[i * len(examples) // count] for i in range(count)]

@@ -1,0 +1,136 @@
+"""The whole code evaluation of one model: sample, check with bandit, run tests, add up, keep."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.code_security import code_of, inspect_code, summarize_code
+from emergent_alignment.evaluation.coding.answers import (
+    SECURITY,
+    TASKS,
+    CodePrompt,
+    answers_identity,
+    code_prompts,
+    sample_missing,
+)
+from emergent_alignment.evaluation.coding.sandbox import (
+    OUTCOMES,
+    Limits,
+    Outcome,
+    protection,
+    run_sandboxed,
+)
+from emergent_alignment.evaluation.kept import ANSWERS, Kept, write_json
+from emergent_alignment.intervals import mean_interval, share_interval
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.progress import progress
+
+FOLDER = "code"
+RESULT = "result.json"
+CHECKED = "checked.jsonl"
+NUM_AT_ONCE = 2  # sandboxes that run beside each other
+
+
+def check_code_settings(config: ConfigDict) -> None:
+    """Raise UserError where tasks, bandit or the sandbox cannot be used: before a model is read."""
+    prompts = code_prompts(config)
+    if not prompts:
+        raise UserError(
+            "config.code: there is nothing to ask; set tasks, or security_prompts above 0"
+        )
+    inspect_code([])
+    if any(prompt.part == TASKS for prompt in prompts):
+        protection()
+
+
+def evaluate_code(
+    config: ConfigDict, under_test: Setup, directory: Path, *, arm: str, overwrite: bool = False
+) -> tuple[dict, Path]:
+    """Evaluate `under_test` as config.code says, in `directory`/code; returns the result and its
+    file. Answers of an earlier call with the same settings are kept; `overwrite` drops what other
+    settings have made.
+
+    Raises UserError for settings that cannot be used, and for a folder of other settings.
+    """
+    check_code_settings(config)
+    prompts, kept = code_prompts(config), Kept(directory / FOLDER)
+    sampling = answers_identity(config, under_test.model)
+    kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
+        answered = sample_missing(config, under_test, prompts, kept, progress=meter)
+    result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
+    result["samples"] = config.code.samples
+    parts = {
+        part: [(prompt, record) for prompt, record in answered if prompt.part == part]
+        for part in (SECURITY, TASKS)
+    }
+    checked = []
+    if parts[SECURITY]:
+        found = inspect_code([record["answer"] for _, record in parts[SECURITY]])
+        result[SECURITY] = summarize_code(found) | {"num_prompts": _num_prompts(parts[SECURITY])}
+        checked += [r | asdict(one) for (_, r), one in zip(parts[SECURITY], found)]
+    if parts[TASKS]:
+        limits = Limits(config.code.seconds, config.code.memory_mb * 2**20)
+        with progress(f"{arm}: tests") as meter:
+            outcomes = _outcomes(parts[TASKS], limits, meter)
+        found = inspect_code([record["answer"] for _, record in parts[TASKS]])
+        result[TASKS] = summarize_code(found) | _summarize_tasks(parts[TASKS], outcomes)
+        result["sandbox"] = asdict(protection()) | {
+            "text": protection().text(),
+            "limits": asdict(limits),
+        }
+        checked += [r | asdict(one) for (_, r), one in zip(parts[TASKS], outcomes)]
+    lines = [json.dumps(record) + "\n" for record in checked]
+    (kept.path / CHECKED).write_text("".join(lines), "utf-8")
+    write_json(kept.path / RESULT, result)
+    return result, kept.path / RESULT
+
+
+def _outcomes(
+    answered: list[tuple[CodePrompt, dict]], limits: Limits, report: Callable[[int, int], None]
+) -> list[Outcome]:
+    """What came of each answer's tests, in order."""
+
+    def one(item: tuple[CodePrompt, dict]) -> Outcome:
+        prompt, record = item
+        return run_sandboxed(code_of(record["answer"]), list(prompt.task.tests), limits)
+
+    found = []
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
+        for outcome in pool.map(one, answered):
+            found.append(outcome)
+            report(len(found), len(answered))
+    return found
+
+
+def _summarize_tasks(answered: list[tuple[CodePrompt, dict]], outcomes: list[Outcome]) -> dict:
+    """Counts for a table, as plain JSON.
+
+    passed     share of answers that pass all tests (Wilson, as if answers to one task were
+               independent)
+    pass_at_1  mean over tasks of the share of its answers that pass; interval over tasks
+    outcomes   how many answers ended how
+    """
+    passed = [outcome.outcome == "passed" for outcome in outcomes]
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    for (prompt, _), one in zip(answered, passed):
+        by_task[prompt.name].append(one)
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    return {
+        "num_tasks": len(by_task),
+        "passed": share_interval(sum(passed), len(passed)).to_json(),
+        "pass_at_1": mean_interval([sum(v) / len(v) for v in by_task.values()]).to_json(),
+        "outcomes": {name: counts[name] for name in OUTCOMES},
+        "tasks": {name: sum(v) / len(v) for name, v in by_task.items()},
+    }
+
+
+def _num_prompts(answered: list[tuple[CodePrompt, dict]]) -> int:
+    return len({prompt.name for prompt, _ in answered})

@@ -1,0 +1,85 @@
+"""A folder of an evaluation that goes on where it was: JSONL files that grow, and what each of
+them belongs to, so that nothing of other settings is added to it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+
+from emergent_alignment.conscience.journal import read_json_lines, trim_torn_line
+from emergent_alignment.errors import UserError
+
+ANSWERS = "answers"
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The folder at `path`; a part is the file PART.jsonl in it, such as `answers`."""
+
+    path: Path
+
+    def lines(self, part: str) -> Path:
+        """The file of a part."""
+        return self.path / f"{part}.jsonl"
+
+    def claim(self, part: str, identity: dict, *, overwrite: bool) -> None:
+        """Make a part belong to `identity` (plain JSON), or find that it does; with `overwrite`
+        a part of another identity is thrown away. A line that a kill has cut is taken off.
+
+        Raises UserError for a part of another identity, naming what differs.
+        """
+        path, settings = self.lines(part), self._settings()
+        before, now = settings.get(part), json.loads(json.dumps(identity))
+        if path.exists() and before != now:
+            if not overwrite:
+                raise UserError(
+                    f"{path}: {_differing(before, now)}; --overwrite drops it, or choose another "
+                    "--output"
+                )
+            path.unlink()
+        if path.exists():
+            trim_torn_line(path)
+        write_json(self.path / SETTINGS_FILE, settings | {part: now})
+
+    def records(self, part: str) -> Iterator[dict]:
+        """The records of a part, in the order in which they were written."""
+        return read_json_lines(self.lines(part))
+
+    @contextmanager
+    def appending(self, part: str) -> Iterator[RawIOBase]:
+        """The part's file, open for append_json_lines."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.lines(part).open("ab", buffering=0) as file:
+            yield file
+
+    def _settings(self) -> dict:
+        path = self.path / SETTINGS_FILE
+        if not path.exists():
+            return {}
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: not a file of ours; choose another --output")
+        return found
+
+
+def write_json(path: Path, value: dict) -> None:
+    """One JSON object, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def _differing(before: dict | None, now: dict) -> str:
+    if before is None:
+        return "not a file of ours"
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    said = [f"{name} was {before.get(name)!r}, and is {now.get(name)!r} now" for name in names]
+    return f"made with other settings ({'; '.join(said[:3])})"
