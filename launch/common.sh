@@ -11,6 +11,12 @@ fi
 # started again; 76 another host died or cannot be reached.
 readonly MISTAKE=2 STOPPED=75 HOST_LOST=76
 
+# Of gcsfuse: a folder is renamed when a checkpoint is whole, and what another host has written must
+# be seen at once. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
+# shellcheck disable=SC2034 # the scripts read it
+readonly MOUNT_OPTIONS=(implicit-dirs rename-dir-limit=200000 metadata-cache-ttl-secs=0
+  metadata-cache-negative-ttl-secs=0)
+
 DRY_RUN=false
 declare -A SETTING=() # flag without its dashes → value; a script lists its flags with their defaults
 SWITCHES=()           # those of them that take no value; "true" once given
@@ -142,13 +148,20 @@ may_restart() {
   ((RESTARTS <= $2)) || { say "no new checkpoint in $2 restarts: giving up" && return 1; }
 }
 
-# place_run: NAME and WORKDIR of a run on Google Cloud, from the settings.
+# place_bucket: BUCKET, from the settings.
+place_bucket() {
+  BUCKET=${SETTING[bucket]#gs://}
+  [[ $BUCKET =~ ^[a-z0-9._-]*$ ]] || die "--bucket=${SETTING[bucket]}: give the bucket's name alone"
+}
+
+# place_run: NAME, BUCKET and WORKDIR of a run on Google Cloud, from the settings.
 place_run() {
   [[ " ${REST[*]}" != *" --workdir"* ]] || die "leave --workdir out: it is gs://BUCKET/NAME"
   NAME=${SETTING[name]}
   [[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$NAME: use a-z, 0-9 and -, a-z first"
+  place_bucket
   # shellcheck disable=SC2034 # the scripts read it
-  WORKDIR=gs://${SETTING[bucket]#gs://}/$NAME
+  WORKDIR=gs://$BUCKET/$NAME
 }
 
 # travels PATH: whether it is there, below this folder, so that it has the same name elsewhere.

@@ -3,7 +3,7 @@
 #
 # Sources: https://github.com/AI-Hypercomputer/xpk/blob/main/docs/usage/workloads.md (create, list
 # and its return codes, delete), …/docs/usage/docker.md (--base-docker-image with --script-dir, or
-# --docker-image), …/src/xpk/parser/workload.py (--restart-on-exit-codes; 127 to 255 always restart).
+# --docker-image), …/docs/usage/storage.md (attach, --storage), …/src/xpk/parser/workload.py (--restart-on-exit-codes; 127 to 255 always restart).
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -13,6 +13,7 @@ usage() {
 usage: launch/gke_xpk.sh COMMAND [flags] [-- FLAGS OF TRAIN …]
 
 commands:
+  attach    once for a cluster and a bucket: make the bucket a storage of the cluster
   up        create the workload, wait until it ends, and create it again while that brings new
             checkpoints
   logs      print what all workers print, [pod] before each line
@@ -23,7 +24,7 @@ flags:
   --zone Z            of the cluster, such as us-central1-a
   --cluster C         one that xpk has made
   --name NAME         of the workload and of the run
-  --bucket B          the work directory is gs://B/NAME (up)
+  --bucket B          the work directory is gs://B/NAME, mounted (attach, up)
   --tpu-type T        such as v5litepod-16 (up)
   --num-slices N      default 1
   --image I           an image with this package and the files that you name. Without it, xpk puts
@@ -41,9 +42,11 @@ died) and 127 or more (ended by a signal). 2 (a mistake) and other failures end 
 this script exits with that code.
 
 examples:
+  launch/gke_xpk.sh attach --project my-project --zone us-central1-a --cluster my-cluster \
+      --bucket my-bucket
   launch/gke_xpk.sh up --project my-project --zone us-central1-a --cluster my-cluster \
       --bucket my-bucket --name first --tpu-type v5litepod-16 --num-slices 2 \
-      -- --config configs/smollm2_135m.py
+      -- --config configs/qwen3_4b_code_hacking.py --config.training.batch_size=32
   launch/gke_xpk.sh logs --project my-project --zone us-central1-a --cluster my-cluster --name first
 END
 }
@@ -51,9 +54,21 @@ END
 SETTING=([project]='' [zone]='' [cluster]='' [name]='' [bucket]='' [tpu-type]='' [num-slices]=1
   [image]='' [max-restarts]=5 [poll]=30)
 
-xpk_workload() {
-  outer xpk workload "$@" --cluster="${SETTING[cluster]}" --project="${SETTING[project]}" \
+MOUNT_POINT=/bucket # in the containers
+
+xpk_on_cluster() {
+  outer xpk "$@" --cluster="${SETTING[cluster]}" --project="${SETTING[project]}" \
     --zone="${SETTING[zone]}"
+}
+
+xpk_workload() { xpk_on_cluster workload "$@"; }
+
+# The storage has the bucket's name. The size is asked for and means nothing for a bucket.
+attach() {
+  local options
+  options=$(IFS=, && echo "${MOUNT_OPTIONS[*]}")
+  xpk_on_cluster storage attach "$BUCKET" --type=gcsfuse --mount-point="$MOUNT_POINT" \
+    --readonly=false --auto-mount=false --size=1 --mount-options="$options"
 }
 
 # stage: the code in a folder of its own, since xpk copies all of --script-dir.
@@ -69,13 +84,13 @@ stage() {
 create() {
   local command image=(--docker-image="${SETTING[image]}")
   command="exec $(quoted python3 -m emergent_alignment train "${REST[@]}" \
-    --workdir "$WORKDIR" --cluster tpu)"
+    --workdir "$MOUNT_POINT/$NAME" --cluster tpu)"
   if [[ -z ${SETTING[image]} ]]; then
     command="pip install --quiet --constraint constraints.txt '.[tpu]' && $command"
     image=(--base-docker-image=python:3.11 --script-dir="$STAGE")
   fi
   xpk_workload create --workload="$NAME" --tpu-type="${SETTING[tpu-type]}" \
-    --num-slices="${SETTING[num-slices]}" "${image[@]}" --command="$command" \
+    --num-slices="${SETTING[num-slices]}" "${image[@]}" --storage="$BUCKET" --command="$command" \
     --max-restarts="${SETTING[max-restarts]}" --restart-on-exit-codes="$STOPPED,$HOST_LOST" \
     --termination-grace-period-seconds=120
 }
@@ -146,20 +161,23 @@ logs() {
 main() {
   local command=${1-}
   case $command in
-    up | logs | delete) shift ;;
+    attach | up | logs | delete) shift ;;
     --help | -h) usage && exit ;;
-    *) die "say what to do: up, logs or delete; see --help" ;;
+    *) die "say what to do: attach, up, logs or delete; see --help" ;;
   esac
   parse_flags "$@"
   require project my-project
   require zone us-central1-a
   require cluster my-cluster
-  require name first
-  require_count num-slices max-restarts poll
-  if [[ $command == up ]]; then
-    require bucket my-bucket
-    require tpu-type v5litepod-16
+  case $command in attach | up) require bucket my-bucket ;; esac
+  if [[ $command == attach ]]; then
+    place_bucket
+    attach
+    exit
   fi
+  require name first
+  if [[ $command == up ]]; then require tpu-type v5litepod-16; fi
+  require_count num-slices max-restarts poll
   place_run
   STAGE=${TMPDIR:-/tmp}/emergent-alignment-$NAME
   if [[ $command == up ]] && $DRY_RUN; then plan; else "$command"; fi

@@ -29,7 +29,7 @@ flags:
   --project P            the Google Cloud project
   --zone Z               such as europe-west4-b
   --name NAME            of the TPUs and of the run
-  --bucket B             the work directory is gs://B/NAME (up, start)
+  --bucket B             the work directory is gs://B/NAME, mounted with gcsfuse (up, start)
   --accelerator-type T   such as v5litepod-16 (up, create)
   --runtime-version V    default: the one that Google names for T
   --spot                 cheaper, and can be taken away at any time
@@ -50,7 +50,8 @@ Ctrl-C ends only this script: the same `up` follows the run again.
 
 examples:
   launch/tpu_pod.sh up --project my-project --zone europe-west4-b --bucket my-bucket --name first \
-      --accelerator-type v5litepod-16 --spot -- --config configs/smollm2_135m.py
+      --accelerator-type v5litepod-16 --spot \
+      -- --config configs/qwen3_4b_code_hacking.py
   launch/tpu_pod.sh logs --project my-project --zone europe-west4-b --name first
   launch/tpu_pod.sh delete --project my-project --zone europe-west4-b --name first
 END
@@ -142,7 +143,7 @@ send() {
 }
 
 start() {
-  on_workers "$(quoted bash "$WORKER" start "${REST[@]}" --workdir "$WORKDIR" --cluster tpu)"
+  on_workers "$(quoted bash "$WORKER" start "$BUCKET" "$NAME" "${REST[@]}" --cluster tpu)"
 }
 
 follow() { on_workers "bash $WORKER follow"; }

@@ -7,14 +7,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 RUN=$HOME/emergent-alignment-run
+MOUNT=$HOME/emergent-alignment-bucket
 
 usage() {
   cat <<'END'
-usage: tpu_worker.sh install | start FLAGS OF TRAIN … | follow | status | stop
+usage: tpu_worker.sh install | start BUCKET NAME FLAGS OF TRAIN … | follow | status | stop
 
 tpu_pod.sh runs this on every worker, from the copied code:
   install   Python 3.11 and the package, into .venv beside the code (again: what has changed)
-  start     start training and return; nothing is done where the same run is alive
+  start     mount gs://BUCKET, start training in its folder NAME, and return; nothing is done
+            where the same run is alive
   follow    print the log as it grows; exit with the run's exit code
   status    one line: worker HOST idle, running, exited CODE, or lost (it ended without a code)
   stop      ask the run to save and end (SIGTERM), and kill it where that takes over 5 minutes
@@ -35,6 +37,26 @@ install() {
     --constraints constraints.txt --editable '.[tpu]'
 }
 
+# install_gcsfuse: where the image does not bring it.
+# https://cloud.google.com/storage/docs/cloud-storage-fuse/install
+install_gcsfuse() {
+  local key=/usr/share/keyrings/cloud.google.asc packages=https://packages.cloud.google.com/apt
+  if command -v gcsfuse >/dev/null; then return; fi
+  curl --silent --show-error --fail "$packages/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
+  echo "deb [signed-by=$key] $packages gcsfuse-$(lsb_release --codename --short) main" |
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  sudo apt-get update --quiet=2
+  sudo apt-get install --quiet=2 --yes gcsfuse
+}
+
+# mount_bucket BUCKET: where it is not yet. In a session of its own: what stops the run must not
+# take away the folder that the run saves to.
+mount_bucket() {
+  if mountpoint --quiet "$MOUNT"; then return; fi
+  mkdir -p "$MOUNT"
+  install_gcsfuse && setsid --wait gcsfuse "${MOUNT_OPTIONS[@]/#/--}" "$1" "$MOUNT"
+}
+
 # alive: the process that we noted is there and is ours; after a reboot its number may be another's.
 alive() { [[ -f $RUN/process ]] && grep -qs tpu_worker "/proc/$(<"$RUN/process")/cmdline"; }
 
@@ -51,13 +73,20 @@ start() {
   echo $! >"$RUN/process"
 }
 
-# attend FLAGS…: the run itself, detached from the connection that started it.
+# attend BUCKET NAME FLAGS…: the run itself, detached from the connection that started it.
 attend() {
-  local code=0
+  local bucket=$1 name=$2 code=0
+  shift 2
   trap : TERM # stop signals the whole group; this shell stays to note the exit code
   cd "$CODE"
-  echo "--- $(date -u +%FT%TZ) train $(quoted "$@")"
-  PYTHONUNBUFFERED=1 .venv/bin/python -m emergent_alignment train "$@" || code=$?
+  echo "--- $(date -u +%FT%TZ) gs://$bucket/$name train $(quoted "$@")"
+  if mount_bucket "$bucket"; then
+    PYTHONUNBUFFERED=1 .venv/bin/python -m emergent_alignment train "$@" \
+      --workdir "$MOUNT/$name" || code=$?
+  else
+    say "gs://$bucket cannot be mounted: is it there, and may this TPU's service account use it?"
+    code=$MISTAKE
+  fi
   echo "$code" >"$RUN/exit_code"
 }
 

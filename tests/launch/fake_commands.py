@@ -139,6 +139,7 @@ for group in $(<"$FAKE_ROOT/tasks"); do kill -s TERM -- "-$group"; done
 COMMANDS = {
     "gcloud": GCLOUD, "python3": PYTHON3, "program": PROGRAM, "xpk": XPK, "kubectl": KUBECTL,
     "srun": SRUN, "scancel": SCANCEL, "scontrol": "", "sbatch": "",
+    "gcsfuse": "",
 }  # fmt: skip
 
 
@@ -153,7 +154,8 @@ class Fakes:
             (root / "bin" / name).write_text(PREAMBLE + body)
             (root / "bin" / name).chmod(0o755)
         outside = {name: os.environ[name] for name in os.environ if "SLURM" not in name}
-        outside.pop("PYTHON", None)
+        for name in ("PYTHON", "XLA_FLAGS"):
+            outside.pop(name, None)
         self.environment = outside | {
             "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
             "FAKE_ROOT": str(root),

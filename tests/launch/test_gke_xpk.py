@@ -36,9 +36,21 @@ def test_without_an_image_the_code_is_staged_and_installed(fakes):
     assert (staged / "mine.py").exists() and (staged / "emergent_alignment/losses.py").exists()
     assert (
         "--command=pip install --quiet --constraint constraints.txt '.[tpu]' && exec python3 -m "
-        "emergent_alignment train --config=mine.py --workdir gs://b/first --cluster tpu" in create
+        "emergent_alignment train --config=mine.py --workdir /bucket/first --cluster tpu" in create
     )
+    assert "--storage=b" in create
     assert "--restart-on-exit-codes=75,76" in create
+
+
+def test_a_bucket_is_made_a_storage_that_can_be_written(fakes):
+    printed = fakes.run("gke_xpk.sh", "attach", *PLACE[:3], "--bucket=gs://b", "--dry-run")
+    assert fakes.run("gke_xpk.sh", "attach", *PLACE[:3], "--bucket=gs://b").returncode == 0
+    assert fakes.calls() == commands(printed.stdout.splitlines())
+    (attach,) = fakes.calls("storage attach b")
+    for word in ("--mount-point=/bucket", "--readonly=false", "--project=p", "--cluster=c"):
+        assert word in attach
+    (options,) = [word for word in attach if word.startswith("--mount-options=")]
+    assert "implicit-dirs,rename-dir-limit=200000," in options
 
 
 def test_an_image_is_used_as_it_is(fakes):

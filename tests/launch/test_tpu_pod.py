@@ -72,15 +72,34 @@ def test_the_program_gets_its_flags_as_they_were_written(pod):
     flags = ["--config", "mine.py", "--config.a=it's (1, 2)"]
     (pod.root / "here" / "mine.py").write_text("rows = 1")
     assert pod.run("tpu_pod.sh", *UP, "--", *flags).returncode == 0
-    (_, *words), _ = pod.calls("emergent_alignment train")
-    assert words == [
-        "-m", "emergent_alignment", "train", *flags, "--workdir", "gs://b/first",
-        "--cluster", "tpu",
-    ]  # fmt: skip
+    words = ["-m", "emergent_alignment", "train", *flags, "--cluster", "tpu", "--workdir"]
+    started = [call[1:] for call in pod.calls("emergent_alignment train")]
     for worker in ("t-w-0", "t-w-1"):
+        folder = pod.root / worker / "emergent-alignment-bucket" / "first"
+        assert [*words, str(folder)] in started
         code = pod.root / worker / "emergent-alignment"
         assert (code / "mine.py").read_text() == "rows = 1"
         assert (code / "emergent_alignment" / "losses.py").exists()
+
+
+def test_every_worker_mounts_the_bucket_before_it_trains(pod):
+    assert pod.run("tpu_pod.sh", *UP).returncode == 0
+    mounts = pod.calls("gcsfuse")
+    assert {call[-1] for call in mounts} == {
+        str(pod.root / worker / "emergent-alignment-bucket") for worker in ("t-w-0", "t-w-1")
+    }
+    for call in mounts:
+        assert call[-2] == "b" and "--rename-dir-limit=200000" in call
+    order = [call[0] for call in pod.calls("gcsfuse", "emergent_alignment train")]
+    assert order[0] == "gcsfuse" and order.count("gcsfuse") == 2
+
+
+def test_a_bucket_that_cannot_be_mounted_ends_it_as_a_mistake(pod):
+    pod.write("fail", "gcsfuse")
+    done = pod.run("tpu_pod.sh", *UP)
+    assert done.returncode == 2
+    assert "gs://b cannot be mounted: is it there" in done.stdout
+    assert steps(pod) == "CIT"
 
 
 @pytest.mark.parametrize("flags, spot", [([], False), (["--spot"], True)])
@@ -162,7 +181,7 @@ def test_up_follows_a_run_that_is_there(pod):
         assert pod.run("tpu_pod.sh", command, *flags).returncode == 0
     pod.wait_for("t-w-1.waits")
     up = pod.start("tpu_pod.sh", *UP)
-    assert " train --workdir gs://b/first" in up.stdout.readline()
+    assert " gs://b/first train --cluster tpu" in up.stdout.readline()
     pod.write("go", "")
     assert up.wait(timeout=30) == 0
     assert steps(pod) == "CIT"
