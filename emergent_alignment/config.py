@@ -67,7 +67,7 @@ def default_config() -> ConfigDict:
             "similarity": 0.95,  # corrections at least this like the candidate are dropped
             "batch_size": 16,  # rows of a frozen forward pass
             "max_review_tokens": 1024,
-            "cache": "",  # folder that keeps reviewed targets; "": the user's cache folder
+            "cache": "",  # folder of what is reviewed or answered once; "": the user's cache
         }
     )
     config.endpoint = ConfigDict(
@@ -125,6 +125,17 @@ def default_config() -> ConfigDict:
             "keep_checkpoints": 2,  # latest ones, beside the best
             "max_nonfinite": 5,  # in a row, before the run stops
             "journal_texts": 2,  # journal entries shown in TensorBoard at each checkpoint
+        }
+    )
+    config.adversarial = ConfigDict(
+        {  # read by the application `adversarial`
+            "prompts": "attacks",  # bundled, or a .jsonl file of {"kind", "side", "prompt"}
+            # kinds of attack that training never sees: what is evaluated
+            "held_out": ("refusal_suppression", "payload_splitting", "fiction", "output_format"),
+            "benign_share": 0.5,  # of a batch: benign look-alikes, which learn their own answers
+            "rounds": 3,  # the steps are cut into so many, each with its own pool of attacks
+            "pool": 96,  # hostile prompts of a round, at most
+            "variants": 1,  # new wordings that are tried for each attack that succeeded
         }
     )
     config.pretraining = ConfigDict(

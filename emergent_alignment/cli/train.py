@@ -33,6 +33,7 @@ from emergent_alignment.parallel.watch import leave, lost_another_host, watch_ot
 # config.application: the module in applications/, and its function that trains
 APPLICATIONS = {
     "finetuning": "finetune",
+    "adversarial": "train_against_attacks",
     "pretraining": "pretrain",
 }
 
