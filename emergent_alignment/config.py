@@ -55,6 +55,9 @@ def default_config() -> ConfigDict:
             "calibration": "",  # a calibration.json: its wording, layout, polarity, threshold
             "candidate": "policy",  # what is reviewed: a sample of the policy, `target`, `both`
             "on_flagged": "keep",  # what the task learns of a flagged target: mask, replace
+            "verdicts": "own",  # or drawn by `chance`: the control; then
+            "chance_flag_rate": 0.5,  # … so many of the candidates are flagged,
+            "chance_pass_rate": 1.0,  # … so many of the corrections pass their review
             "question": "advice",
             "layout": "quote",
             "polarity": "positive",

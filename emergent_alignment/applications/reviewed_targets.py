@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.frozen_cache import cache_path
 from emergent_alignment.applications.setup import Setup, examples_digest
 from emergent_alignment.applications.step_inputs import CORRECTIONS
+from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal import (
     append_json_lines,
     journal_record,
@@ -18,7 +19,6 @@ from emergent_alignment.conscience.journal import (
 )
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
-from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Tokenized
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
@@ -57,14 +57,14 @@ def reviewed_targets(
     chunks = [chunk for chunk in chunks if not done.keys() >= set(chunk)]
     if not chunks:
         return done
-    reader = reader_of(setup.model, setup.chat, conscience.review, conscience.max_prompt)
+    reviewer = reviewer_of(setup.model, setup.chat, conscience)
     key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
     with progress("reviewing targets", shown=is_first()) as meter:
         for place, chunk in enumerate(chunks):
             meter(place, len(chunks))
             own = own_share(chunk)
             reviewed = review_and_revise(
-                reader,
+                reviewer,
                 conscience,
                 [examples[row].messages for row in own],
                 [_as_answer(tokenized[row], examples[row]) for row in own],

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import QUESTIONS, named_question
 from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.settings import Chance, ConscienceSettings
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.sources import Example, load_examples
@@ -31,6 +31,7 @@ CHOICES = {
     "model.frozen_dtype": FROZEN_DTYPES,
     "conscience.candidate": ("policy", "target", "both"),
     "conscience.on_flagged": ("keep", "mask", "replace"),
+    "conscience.verdicts": ("own", "chance"),
     "conscience.question": tuple(QUESTIONS),
     "conscience.layout": ("quote", "turn"),
     "conscience.polarity": ("positive", "negated", "both"),
@@ -113,6 +114,11 @@ NOT_NEGATIVE = (
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+    (
+        ("conscience.chance_flag_rate", "conscience.chance_pass_rate"),
+        lambda value: 0 <= value <= 1,
+        "a share, 0 to 1",
+    ),
     (("conscience.threshold",), math.isfinite, "a finite number"),
     (("adversarial.benign_share",), lambda value: 0 <= value < 1, "a share, 0 or more, under 1"),
     (("code.top_p",), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
@@ -263,7 +269,14 @@ def conscience_settings(config: ConfigDict) -> ConscienceSettings:
         max_prompt=config.data.max_prompt_tokens,
         max_response=config.data.max_response_tokens,
         similarity=conscience.similarity,
+        chance=_chance(conscience),
     )
+
+
+def _chance(conscience: ConfigDict) -> Chance | None:
+    if conscience.verdicts == "own":
+        return None
+    return Chance(conscience.chance_flag_rate, conscience.chance_pass_rate)
 
 
 def _calibrated(path: Path, asked: dict) -> dict:

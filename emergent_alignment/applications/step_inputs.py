@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import Setup, candidate_sampler
+from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal import journal_record
 from emergent_alignment.conscience.pairs import (
     OUTCOMES,
@@ -20,7 +21,6 @@ from emergent_alignment.conscience.pairs import (
     Reviewed,
     review_and_revise,
 )
-from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Pair, Tokenized, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message
@@ -136,7 +136,7 @@ def policy_inputs(
     """
     sampler = candidate_sampler(config, setup.chat)
     model = setup.model
-    reader = reader_of(model, setup.chat, conscience.review, conscience.max_prompt)
+    reviewer = reviewer_of(model, setup.chat, conscience)
 
     def make_input(step: int, trainable: Any) -> StepInput:
         places, rows, shape = _own_rows_of_step(schedule, step)
@@ -157,7 +157,7 @@ def policy_inputs(
                 candidates[place] = answer
         with clock.part("review"):
             reviewed = review_and_revise(
-                reader,
+                reviewer,
                 conscience,
                 [prompts[row] for row in rows],
                 candidates,
@@ -187,6 +187,7 @@ def policy_inputs(
 
 def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
     """The data set's targets as candidates."""
+
     def make_input(step: int, trainable: Any) -> StepInput:
         _, rows, shape = _own_rows_of_step(schedule, step)
         pairs, learnt = targets.pairs(rows), targets.learnt(rows)

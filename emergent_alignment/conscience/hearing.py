@@ -26,7 +26,7 @@ from emergent_alignment.generation.drafting import cut_at
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer, row_keys
 
-ScoredBy = Literal["logits", "logprobs", "text", ""]
+ScoredBy = Literal["logits", "logprobs", "text", "chance", ""]
 
 
 @dataclass(frozen=True)

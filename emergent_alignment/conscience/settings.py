@@ -10,6 +10,14 @@ Gate = Literal["score", "relative"]
 
 
 @dataclass(frozen=True)
+class Chance:
+    """How often a drawn verdict flags a candidate, and lets a correction pass."""
+
+    flag_rate: float
+    pass_rate: float
+
+
+@dataclass(frozen=True)
 class ConscienceSettings:
     """How the conscience decides and corrects.
 
@@ -28,6 +36,7 @@ class ConscienceSettings:
     max_response    corrections longer than this many tokens are dropped as too long
     similarity      texts at least this alike (0 to 1, difflib's ratio over words) count as
                     identical
+    chance          where given, verdicts are drawn by it instead (chance.py)
     """
 
     review: ReviewSettings
@@ -44,3 +53,4 @@ class ConscienceSettings:
     max_prompt: int = 1024
     max_response: int = 1024
     similarity: float = 0.95
+    chance: Chance | None = None

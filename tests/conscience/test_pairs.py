@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 
+from emergent_alignment.conscience.chance import ByChance
 from emergent_alignment.conscience.hearing import Score, Written, hear
 from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
 from emergent_alignment.conscience.pairs import (
@@ -20,6 +23,7 @@ from emergent_alignment.conscience.pairs import (
 )
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.settings import Chance
 from emergent_alignment.generation.text import Answer
 
 SETTINGS = ConscienceSettings(ReviewSettings(QUESTIONS["advice"]), max_response=10)
@@ -217,3 +221,38 @@ def test_the_journal_survives_a_torn_line_and_a_repeated_step(tmp_path):
     shards = [str(path) for path in sorted(tmp_path.glob("*.jsonl"))]
     loaded = datasets.load_dataset("json", data_files=shards, cache_dir=str(tmp_path / "cache"))
     assert loaded["train"].num_rows == 3
+
+
+@pytest.mark.parametrize("gate", ["score", "relative"])
+def test_chance_flags_and_passes_at_its_rates_whatever_was_said(gate):
+    def never(text):
+        raise AssertionError("chance must not ask the frozen copy for a verdict")
+
+    texts = [f"{i} is what I say" for i in range(600)]
+    script = ScriptedReviewer(never, {"fresh": {text: answer() for text in texts}}, batch_size=600)
+    settings = dataclasses.replace(
+        SETTINGS, gate=gate, chain=("fresh",), threshold=3.0, chance=Chance(0.3, 0.6)
+    )
+
+    def outcomes(rows, seed=0):
+        found = review_and_revise(
+            ByChance(script),
+            settings,
+            [PROMPT] * len(rows),
+            [answer(texts[row]) for row in rows],
+            jax.random.key(seed),
+            row_ids=rows,
+        )
+        return {row: (one.outcome, one.score, one.chosen_score) for row, one in zip(rows, found)}
+
+    found = outcomes(range(600))
+    scores = np.array([score for _, score, _ in found.values()])
+    assert abs((scores < 3.0).mean() - 0.3) < 0.06
+    counts = Counter(outcome for outcome, _, _ in found.values())
+    tried = counts["revised_fresh"] + counts["dropped_disapproved"]
+    assert tried == ((scores < 3.0).sum() if gate == "score" else 600)
+    assert abs(counts["revised_fresh"] / tried - 0.6) < 0.12
+    # A row is drawn for by its id alone, and anew for another key.
+    some = [5, 411, 7]
+    assert str(outcomes(some)) == str({row: found[row] for row in some})
+    assert outcomes(range(600), seed=1) != found
