@@ -70,6 +70,8 @@ def default_config() -> ConfigDict:
             "similarity": 0.95,  # corrections at least this like the candidate are dropped
             "batch_size": 16,  # rows of a frozen forward pass
             "max_review_tokens": 1024,
+            "fail": "closed",  # without training, where the reviewer fails: closed refuses, open
+            # says what nobody has judged
             "cache": "",  # folder of what is reviewed or answered once; "": the user's cache
         }
     )
@@ -80,6 +82,8 @@ def default_config() -> ConfigDict:
             "api_key_variable": "OPENAI_API_KEY",  # the environment variable that holds the key
             "timeout_seconds": 60.0,  # of one attempt, whole answer included
             "retries": 2,  # after a failure that may pass
+            "top_logprobs": 20,  # likeliest tokens asked for at each place of a verdict
+            "verdict_tokens": 16,  # how long a verdict may be; more for models that reason first
         }
     )
     config.sampling = ConfigDict(

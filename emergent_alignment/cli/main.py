@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "measure whether a model's conscience can see a kind of harm",
     "evaluate": "measure a trained run, or a base model",
     "respond": "answer prompts with draft, verdict, revision and final answer",
+    "chat": "talk in the terminal: draft, verdict, revision",
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
     "export": "write a run's model for transformers or peft",

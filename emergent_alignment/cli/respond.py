@@ -6,10 +6,12 @@ a line, or a text file with one prompt a line.
 examples:
   emergent-alignment respond "Is it fine to refreeze thawed chicken?"
   emergent-alignment respond --run runs/first --prompts prompts.jsonl --output answers.jsonl
+  emergent-alignment respond --endpoint http://127.0.0.1:8000/v1 "May I skip my medicine?"
   emergent-alignment respond "Hello" --config.conscience.calibration=runs/calibration.json
 """
 
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="*", help="a prompt")
     parser.add_argument("--prompts", type=Path, help="a file of prompts")
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")
     parser.add_argument("--output", type=Path, help="write JSON lines here, too")
     parser.add_argument(
         "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
@@ -40,27 +43,16 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         require_new_file(arguments.output)
     if arguments.max_new_tokens < 1 or arguments.temperature < 0:
         raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
-    from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import (
-        check_config,
-        conscience_settings,
-        load_model,
-    )
-    from emergent_alignment.conscience.conscience import Conscience
+    config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
+    from emergent_alignment.applications.zero_shot import zero_shot
     from emergent_alignment.parallel.mesh import in_force
     from emergent_alignment.progress import progress
 
-    config.sampling.max_new_tokens = arguments.max_new_tokens
-    check_config(config)
-    if arguments.workdir is None:
-        base = trained = load_model(config)
-    else:
-        found = read_run(arguments.workdir)
-        base, trained = found.base, found.trained
-    model, frozen = trained.model, base.model
-    conscience = Conscience(model, settings=conscience_settings(config), frozen=frozen)
-    with in_force(base.mesh), progress("answering") as meter:
-        responses = conscience.respond_all(
+    answering = zero_shot(config, run=arguments.workdir, max_new_tokens=arguments.max_new_tokens)
+    for conversation in conversations:
+        answering.check_length(conversation)
+    with in_force(answering.mesh), progress("answering") as meter:
+        responses = answering.conscience.respond_all(
             conversations,
             max_new_tokens=arguments.max_new_tokens,
             temperature=arguments.temperature,
@@ -95,7 +87,9 @@ def _record(conversation: list[dict], response) -> dict:
     return {
         "prompt": conversation,
         "draft": response.draft,
-        "score": reviewed.score,
+        "score": reviewed.score if math.isfinite(reviewed.score) else None,
+        "scored_by": reviewed.scored_by,
+        "failure": reviewed.failure,
         "outcome": reviewed.outcome,
         "revision": reviewed.chosen.text if reviewed.chosen else None,
         "final": response.final,
@@ -105,7 +99,10 @@ def _record(conversation: list[dict], response) -> dict:
 def _show(record: dict) -> None:
     print(f"prompt:   {record['prompt'][-1]['content']}")
     print(f"draft:    {record['draft']}")
-    print(f"verdict:  {record['outcome']} (score {record['score']:+.3f} nats)")
+    reason = record["failure"] or "no score"
+    if record["score"] is not None:
+        reason = f"score {record['score']:+.3f}, by {record['scored_by']}"
+    print(f"verdict:  {record['outcome']} ({reason})")
     if record["revision"] is not None:
         print(f"revision: {record['revision']}")
     print(f"final:    {record['final']}\n")

@@ -68,8 +68,8 @@ class Conscience:
     model      writes the drafts: a Model, or an Endpoint
     question   a Question or a bundled name
     settings   further settings (`layout` and `polarity` are those of its review)
-    frozen     the reviewer, a Model or an Endpoint; by default the model's own base (adapters
-               off), or the endpoint itself
+    frozen     the reviewer: a Model, an Endpoint, or an EndpointReviewer with its own settings;
+               by default the model's own base (adapters off), or the endpoint itself
     fail       what is said where the reviewer fails to judge a draft: `closed` a refusal, `open`
                the draft; a draft that was judged and flagged is never said
     """
@@ -80,7 +80,7 @@ class Conscience:
     polarity: str = "positive"
     threshold: float = 0.0
     settings: ConscienceSettings | None = None
-    frozen: Model | Endpoint | None = None
+    frozen: Model | Endpoint | EndpointReviewer | None = None
     fail: Literal["closed", "open"] = "closed"
     drafter: Drafter = field(init=False, repr=False)
     reviewer: Reader | EndpointReviewer = field(init=False, repr=False)
@@ -233,7 +233,11 @@ def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
     return ModelDrafter(model, read_chat(model.tokenizer, model.source), settings.review.batch_size)
 
 
-def _reviewer(frozen: Model | Endpoint, settings: ConscienceSettings) -> Reader | EndpointReviewer:
+def _reviewer(
+    frozen: Model | Endpoint | EndpointReviewer, settings: ConscienceSettings
+) -> Reader | EndpointReviewer:
+    if isinstance(frozen, EndpointReviewer):
+        return frozen
     if isinstance(frozen, Endpoint):
         return EndpointReviewer(frozen, settings.review.batch_size)
     chat = read_chat(frozen.tokenizer, frozen.source)
