@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def default_config() -> ConfigDict:
     """A locked ConfigDict; each field is explained beside its default."""
     config = ConfigDict()
-    config.application = "finetuning"  # see APPLICATIONS in cli/train.py
+    config.application = "finetuning"  # see applications/named.py
     config.seed = 0
     config.model = ConfigDict(
         {

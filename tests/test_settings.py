@@ -68,9 +68,9 @@ def raw_text_config(config, folder):
 def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications import finetuning, pretraining, zero_shot
     from emergent_alignment.applications.calibrating import calibrate_model
+    from emergent_alignment.applications.named import application
     from emergent_alignment.applications.pretraining import pretrain
     from emergent_alignment.applications.setup import load_model, training_examples
-    from emergent_alignment.cli.train import application
     from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
 

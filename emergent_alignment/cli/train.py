@@ -19,23 +19,12 @@ SIGTERM to one of them saves and stops all. A host that is lost stops the others
 
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from importlib import import_module
-
-from ml_collections import ConfigDict
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import work_directory
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import CLUSTERS, connect, together
 from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
-
-# config.application: the module in applications/, and its function that trains
-APPLICATIONS = {
-    "finetuning": "finetune",
-    "adversarial": "train_against_attacks",
-    "pretraining": "pretrain",
-}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -78,6 +67,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         timeout_seconds=arguments.host_timeout,
     )
     watch_other_hosts(min(60.0, arguments.host_timeout))
+    from emergent_alignment.applications.named import application
     from emergent_alignment.training.loop import Stopped
     from emergent_alignment.training.profiling import profile_steps
 
@@ -98,14 +88,3 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             leave("this host failed, see above", code=1)
         leave("another host is gone")
     print(f"done: {config.training.steps} steps, in {arguments.workdir}")
-
-
-def application(config: ConfigDict) -> Callable:
-    """The function that trains as config.application says. Raises UserError where there is none
-    of that name."""
-    name = config.application
-    if name not in APPLICATIONS:
-        known = ", ".join(APPLICATIONS)
-        raise UserError(f"config.application: {name!r} is unknown; known: {known}")
-    module = import_module(f"emergent_alignment.applications.{name}")
-    return getattr(module, APPLICATIONS[name])
