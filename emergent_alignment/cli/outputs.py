@@ -1,5 +1,6 @@
 """Where a command writes: looked at before the work begins, not when it is done."""
 
+import tempfile
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -14,6 +15,19 @@ def work_directory(text: str) -> Path:
             "gs://) and name the folder where it is mounted"
         )
     return Path(text)
+
+
+def require_writable(directory: Path) -> None:
+    """Raise UserError where nothing can be written into `directory`, or where it would have to be
+    made. Nothing is left there."""
+    there = next(d for d in (directory.absolute(), *directory.absolute().parents) if d.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror}); make it writable, or choose "
+            "another --workdir"
+        ) from None
 
 
 def require_new_file(path: Path, *, overwrite: bool | None = None) -> None:

@@ -21,7 +21,7 @@ import traceback
 from argparse import ArgumentParser, Namespace
 
 from emergent_alignment.cli.configuration import HELP, read_config
-from emergent_alignment.cli.outputs import work_directory
+from emergent_alignment.cli.outputs import require_writable, work_directory
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import CLUSTERS, connect, together
 from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
@@ -74,6 +74,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     try:
         with together():
             config = read_config(rest)
+            require_writable(arguments.workdir)
             asked = arguments.profile_steps
             profiled = profile_steps(asked) if asked else range(0)
             train = application(config)

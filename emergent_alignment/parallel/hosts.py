@@ -19,6 +19,8 @@ from jax.experimental import multihost_utils
 from emergent_alignment.errors import UserError
 
 CLUSTERS = ("tpu", "slurm")
+# How long a host that ends waits for the others to end, too.
+SHUTDOWN_SECONDS = 60
 
 
 def connect(
@@ -70,7 +72,11 @@ def _initialize(words: Mapping[str, Any], timeout_seconds: int) -> None:
     if jax.config.jax_platforms == "cpu" or not jax.config.jax_platforms:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(**words, initialization_timeout=timeout_seconds)
+        jax.distributed.initialize(
+            **words,
+            initialization_timeout=timeout_seconds,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
