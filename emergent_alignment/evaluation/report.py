@@ -21,6 +21,11 @@ from markupsafe import Markup
 from emergent_alignment.conscience.pairs import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation import report_plots as plots
+from emergent_alignment.evaluation.report_abilities import (
+    capability_table,
+    code_table,
+    sandboxes,
+)
 from emergent_alignment.evaluation.report_results import (
     MISSING,
     Arm,
@@ -113,6 +118,11 @@ def _parts(results: Results) -> dict:
         "calibration_figures": _calibration_figures(results.calibration),
         "curve_figures": _curve_figures(results.arms),
         "speed": speed_rows(results.arms),
+        "abilities": [
+            ("Code that it writes", code_table(results.arms)),
+            ("Tasks of lm-evaluation-harness", capability_table(results.arms)),
+        ],
+        "sandboxes": sandboxes(results.arms),
         "outcomes": [_outcomes(arm) for arm in results.arms if _outcome_names(arm)],
         "score_figures": _score_figures(results),
         "prompts": spread_sample(prompts, NUM_PROMPTS),

@@ -16,6 +16,8 @@ from emergent_alignment.intervals import Interval, paired_difference
 
 MISSING = "—"
 _FIRST_ARMS = ("base", "plain", "conscience")
+_PARTS = ("code", "capability")  # folders of an arm, each with a result.json
+_RESULT_FILES = ("evaluation.json", "metrics.jsonl", *(f"{part}/result.json" for part in _PARTS))
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Arm:
     journal     every record of journal/*.jsonl, by step and row
     run         run.json
     notes       what could not be read, in words for the page
+    parts       folder → its result.json, of the evaluations that have a folder of their own
     """
 
     name: str
@@ -35,6 +38,11 @@ class Arm:
     journal: tuple[dict, ...]
     run: dict
     notes: tuple[str, ...]
+    parts: dict[str, dict]
+
+    def part(self, name: str) -> dict:
+        """The result of an evaluation of its own folder, {} where there is none."""
+        return self.parts.get(name, {})
 
     def interval(self, *keys: str) -> Interval | None:
         """The interval at a path of keys of the evaluation, None where there is none."""
@@ -103,12 +111,12 @@ def read_results(root: Path) -> Results:
     folders = [
         folder
         for folder in root.iterdir()
-        if (folder / "evaluation.json").is_file() or (folder / "metrics.jsonl").is_file()
+        if any((folder / name).is_file() for name in _RESULT_FILES)
     ]
     if not folders and not calibration:
         raise UserError(
             f"{root}: no results here; expected calibration.json, or folders with "
-            "evaluation.json or metrics.jsonl"
+            f"{', '.join(_RESULT_FILES[:-1])} or {_RESULT_FILES[-1]}"
         )
     places = {name: place for place, name in enumerate(_FIRST_ARMS)}
     folders.sort(key=lambda folder: (places.get(folder.name, len(places)), folder.name))
@@ -216,6 +224,7 @@ def _read_arm(folder: Path) -> Arm:
         journal=tuple(journal),
         run=_read_object(folder / "run.json"),
         notes=tuple(notes),
+        parts={part: _read_object(folder / part / "result.json") for part in _PARTS},
     )
 
 

@@ -1,0 +1,53 @@
+"""The report's tables of code and capability: each arm in its column, nothing made up."""
+
+import json
+
+from emergent_alignment.evaluation.report import write_report
+from emergent_alignment.evaluation.report_abilities import capability_table, code_table
+from emergent_alignment.evaluation.report_results import read_results
+from emergent_alignment.intervals import share_interval
+
+HOSTILE = "<b>task</b>"
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def folder(tmp_path):
+    """base has code alone, plain both, conscience capability alone."""
+    passed = {name: share_interval(n, 10).to_json() for name, n in (("base", 3), ("plain", 7))}
+    for arm, share in passed.items():
+        tasks = {"valid": share, "passed": share, "pass_at_1": share, "outcomes": {"passed": 3}}
+        sandbox = {"text": "no network & no files"}
+        write(tmp_path / arm / "code" / "result.json", {"tasks": tasks, "sandbox": sandbox})
+    for arm, right in (("plain", 2), ("conscience", 4)):
+        metrics = {"acc": share_interval(right, 8).to_json(), "odd": "x"}
+        write(
+            tmp_path / arm / "capability" / "result.json",
+            {"tasks": {HOSTILE: {"metrics": metrics}}},
+        )
+    return tmp_path
+
+
+def test_each_arm_has_its_own_column(tmp_path):
+    arms = read_results(folder(tmp_path)).arms
+    assert [arm.name for arm in arms] == ["base", "plain", "conscience"]
+    code = dict(code_table(arms))
+    assert [cell[:4] for cell in code["tasks: pass@1"]] == ["0.30", "0.70", "—"]
+    ((label, cells),) = capability_table(arms)
+    assert label == f"{HOSTILE}: acc"
+    assert cells == ["—", share_interval(2, 8).text(3), share_interval(4, 8).text(3)]
+
+
+def test_the_page_shows_them_escaped_and_says_what_kept_the_code_in(tmp_path):
+    page = write_report(folder(tmp_path)).read_text("utf-8")
+    assert "&lt;b&gt;task&lt;/b&gt;: acc" in page and HOSTILE not in page
+    assert "Code that it writes" in page and "Tasks of lm-evaluation-harness" in page
+    assert page.count("no network &amp; no files") == 1
+
+
+def test_without_them_there_are_no_such_tables(results_folder):
+    page = write_report(results_folder).read_text("utf-8")
+    assert "Code that it writes" not in page and "sandbox:" not in page
