@@ -66,7 +66,7 @@ def raw_text_config(config, folder):
 
 
 def test_every_field_is_read(tmp_path, monkeypatch):
-    from emergent_alignment.applications import finetuning, pretraining, zero_shot
+    from emergent_alignment.applications import adversarial, finetuning, pretraining, zero_shot
     from emergent_alignment.applications.calibrating import calibrate_model
     from emergent_alignment.applications.named import application
     from emergent_alignment.applications.pretraining import pretrain
@@ -75,7 +75,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
 
     # To check a value is not yet to use it.
-    for module in (finetuning, pretraining, zero_shot):
+    for module in (adversarial, finetuning, pretraining, zero_shot):
         monkeypatch.setattr(module, "check_config", lambda config: None)
     read = set()
     config = default_config()
@@ -101,6 +101,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     for candidate in ("policy", "target"):
         changed = recording.with_changes(conscience__candidate=candidate)
         application(changed)(changed, tmp_path / candidate)
+    attacked = recording.with_changes(adversarial__rounds=1, adversarial__pool=2)
+    adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recording, run=None, max_new_tokens=4)
     pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
     setup = load_model(recording)
