@@ -32,6 +32,7 @@ COMMANDS = {
 KINDS = {
     "evaluate": {
         "heldout": "without any judge: log-probs of matched answers, task loss, flags",
+        "corpus": "held-out documents of raw text, beside a bigram model",
         "code": "code that it writes: bandit's findings, and tests run in a sandbox",
     },
 }

@@ -1,6 +1,7 @@
 """Training from raw text, from a config, on tiny models: exact resume, frozen copies, mistakes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
@@ -12,6 +13,7 @@ from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import OUTCOMES
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
 
 TEXTS = [
     "The ferry leaves at nine. " * 8,
@@ -146,6 +148,7 @@ def test_random_weights_learn_and_their_start_is_kept(config, tmp_path):
     from_random_weights(config)
     config.conscience.enabled = False
     config.training.steps = 12
+    config.pretraining.heldout_share = 0.25
     trained = pretrain(config, tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert metrics[0]["task_loss"] == pytest.approx(np.log(320), abs=0.1)
@@ -156,10 +159,26 @@ def test_random_weights_learn_and_their_start_is_kept(config, tmp_path):
     assert len(tokenizer) == found.base.model.config.vocab_size <= 320
     for word in ("Yes", " Yes", "No", " No"):
         assert len(tokenizer.encode(word)) == 1
+    assert_held_out_loss_is_by_hand(evaluate_corpus(config, found.trained), found.trained.model)
     moved = jax.tree.map(
         lambda a, b: bool((a != b).any()), found.base.model.params, found.trained.model.params
     )
     assert all(jax.tree.leaves(moved))
+
+
+def assert_held_out_loss_is_by_hand(measured, model):
+    """Of the last of four documents, window by window, each on its own."""
+    tokens = [*model.tokenizer.encode(TEXTS[3]), model.tokenizer.eos_token_id]
+    total = 0.0
+    for start in range(0, len(tokens), 32):
+        row = jnp.array([tokens[start : start + 32]])
+        logits = model.logits(model.params, model.hidden(model.params, row))[0]
+        following = jnp.array(tokens[start + 1 : start + 33])
+        log_probs = jax.nn.log_softmax(logits)[: len(following)]
+        total -= log_probs[jnp.arange(len(following)), following].sum()
+    assert measured["held_out_tokens"] == len(tokens) - 1
+    assert measured["loss"] == pytest.approx(float(total) / (len(tokens) - 1), rel=1e-4)
+    assert 0 < measured["bigram_loss"] < np.log(320)
 
 
 @pytest.mark.parametrize(

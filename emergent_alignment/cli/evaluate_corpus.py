@@ -1,0 +1,56 @@
+"""Measure how well a run from raw text predicts the documents that it never saw.
+
+Written to corpus.json: the loss in nats a token of the model as trained, and of a bigram model of
+the documents that it was trained on, over the same held-out tokens.
+
+examples:
+  emergent-alignment evaluate corpus --run runs/text
+  emergent-alignment evaluate corpus --run runs/text --config.evaluation.limit=200
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from emergent_alignment.cli.configuration import HELP, read_config
+from emergent_alignment.cli.outputs import require_new_file
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the run to evaluate."""
+    parser.add_argument(
+        "--run", type=Path, dest="workdir", required=True, help="a run's work directory"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a corpus.json")
+    parser.epilog = (
+        HELP
+        + "  The settings are the run's own, but for the section evaluation, which comes from\n"
+        "  the command line.\n"
+    )
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    """Evaluate a run, print the figures, write them."""
+    asked = read_config(rest)
+    path = arguments.workdir / "corpus.json"
+    require_new_file(path, overwrite=arguments.overwrite)
+    from emergent_alignment.applications.runs import read_run
+    from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
+
+    found = read_run(arguments.workdir)
+    config = found.trained.config
+    if config.application != "pretraining":
+        raise UserError(
+            f"{arguments.workdir}: a run of {config.application}, which reads no corpus; "
+            "`emergent-alignment evaluate` measures it"
+        )
+    config.evaluation = asked.evaluation
+    result = {"steps": found.steps} | evaluate_corpus(config, found.trained)
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(
+        f"held-out loss after {found.steps} steps: {result['loss']:.3f} nats a token; bigram "
+        f"model: {result['bigram_loss']:.3f} ({result['held_out_tokens']:,} tokens in "
+        f"{result['held_out_windows']:,} windows)"
+    )
+    print(f"written: {path}")
