@@ -1,6 +1,8 @@
 """Write a model for other tools: a Hugging Face directory, or a PEFT adapter.
 
-Both appear under their final name only when complete, and never over something that is there.
+Both appear under their final name only when complete, and never over something that is there. Of
+several hosts that hold parts of a model, all call these functions, and the first one writes: a
+tensor at a time, so that none ever holds the whole.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from emergent_alignment.models import names
 from emergent_alignment.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
+from emergent_alignment.parallel.hosts import is_first, together, whole
 
 _PEFT_PREFIX = "base_model.model."
 
@@ -66,6 +69,8 @@ def write_safetensors(
         "pad_token_id": tokenizer.pad_token_id,
     }
     content = config.to_huggingface(**special, dtype=dtype)
+    if not _writes(Path(directory), tensors):
+        return Path(directory)
     with _complete_directory(Path(directory)) as unfinished:
         _write_tokenizer(unfinished, tokenizer)
         _write_json(unfinished / "config.json", content)
@@ -118,16 +123,29 @@ def write_peft(
         "inference_mode": True,
         "target_modules": sorted(names.PROJECTIONS[name][0].split(".")[-1] for name in adapters),
     }
+    if not _writes(Path(directory), tensors):
+        return Path(directory)
     with _complete_directory(Path(directory)) as unfinished:
         write_tensor_file(unfinished / "adapter_model.safetensors", tensors)
         _write_json(unfinished / "adapter_config.json", content)
     return Path(directory)
 
 
+def _writes(directory: Path, tensors: Sequence[Tensor]) -> bool:
+    """Whether this host writes; any other one has then done its part in making the tensors."""
+    with together():
+        if is_first():
+            require_unused(directory)
+    if is_first():
+        return True
+    for tensor in tensors:
+        tensor.make()
+    return False
+
+
 @contextlib.contextmanager
 def _complete_directory(directory: Path) -> Iterator[Path]:
     """A hidden sibling to write into, which takes the final name if the body succeeds."""
-    require_unused(directory)
     unfinished = directory.parent / f".{directory.name}.unfinished-{uuid.uuid4().hex[:8]}"
     try:
         unfinished.mkdir(parents=True)
@@ -204,7 +222,7 @@ def _adapter_tensors(
 
 def _to_host(leaf: Any, layer: int | None, transposed: bool) -> np.ndarray:
     """One tensor of a leaf, in the layout of files."""
-    tensor = np.asarray(leaf if layer is None else leaf[layer])
+    tensor = whole(leaf if layer is None else leaf[layer])
     return tensor.T if transposed else tensor
 
 

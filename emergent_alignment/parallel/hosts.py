@@ -127,6 +127,13 @@ def gather(values: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(values))
 
 
+def whole(array: Any) -> np.ndarray:
+    """All of an array, which may be cut over the hosts' devices; then all hosts ask for it."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
 def largest(value: int) -> int:
     """The largest of the hosts' values."""
     return int(gather(np.int32(value)).max())

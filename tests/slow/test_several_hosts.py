@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from compilation import CHEAPLY
 from real_runs import STEPS, finished, train_command, wait_for_step
+from safetensors.numpy import load_file
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.runs import read_run
@@ -181,6 +182,33 @@ def losses_of(workdir: Path, times_done: int) -> list[float]:
     assert sorted(steps) == [*range(HALF), *sorted([*range(HALF, STEPS)] * times_done)]
     found = {line["step"]: line["loss"] for line in lines if line["step"] >= HALF}
     return [found[step] for step in range(HALF, STEPS)]
+
+
+def test_no_host_reads_or_holds_the_whole_model(model_directory, tmp_path):
+    """Each reads the parts of its own devices; an export has one tensor at a time on a host."""
+    script = Path(__file__).with_name("load_and_export.py")
+    words = [f"127.0.0.1:{free_port()}", model_directory, tmp_path / "out"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, words[0], str(number), *words[1:]],
+            env=environment(4),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    found = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], found
+    weights = (model_directory / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+    largest = max(
+        tensor.nbytes for tensor in load_file(model_directory / "model.safetensors").values()
+    )
+    for said, _ in found:
+        counted = json.loads(said.splitlines()[-1])
+        assert counted["read"] < 0.55 * len(weights), "norms are the only tensors that both read"
+        assert counted["largest"] == largest and counted["all"] > 0.9 * len(weights)
 
 
 def test_a_host_killed_at_a_random_step_stops_the_other_and_both_resume_exactly(
