@@ -6,9 +6,12 @@ import functools
 import os
 from collections.abc import Callable
 
+import compilation
 import hypothesis
 import jaxtyping
 import pytest
+
+compilation.compile_cheaply()
 
 # Before anything imports the losses: every call in the suite then checks its shapes and dtypes.
 jaxtyping.install_import_hook("emergent_alignment.losses", "beartype.beartype")

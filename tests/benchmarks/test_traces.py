@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from compilation import USERS_FUSIONS
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def outer(x, weights):
 
 def test_an_operation_belongs_to_the_innermost_known_function(traces):
     matrix = jnp.ones((8, 8))
-    program = jax.jit(jax.grad(outer)).lower(matrix, matrix).compile()
+    lowered = jax.jit(jax.grad(outer)).lower(matrix, matrix)
+    program = lowered.compile(compiler_options=USERS_FUSIONS)
     found = traces.origins(program.as_text())
     parts = {"inner part": {"inner"}, "outer part": {"outer"}}
     directions = {part: set() for part in (*parts, traces.OTHER)}

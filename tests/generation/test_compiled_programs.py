@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import USERS_FUSIONS
 from tiny_chat_model import write_tiny_chat_model
 from walk_jaxpr import array_shapes
 
@@ -90,7 +91,8 @@ def decoding_inputs(config, slots: int, samples: int = 1):
 
 
 def compiled_decode(config, slots=64):
-    return decode.lower(config, *decoding_inputs(config, slots), width=slots).compile()
+    lowered = decode.lower(config, *decoding_inputs(config, slots), width=slots)
+    return lowered.compile(compiler_options=USERS_FUSIONS)
 
 
 def shapes_of(function, *inputs) -> set[tuple[int, ...]]:

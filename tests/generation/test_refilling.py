@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import USERS_FUSIONS
 
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.generation import refilling
@@ -70,12 +71,12 @@ def test_caches_of_a_refilled_batch_are_written_in_place(tiny_config, tiny_param
     keys = row_keys(jax.random.key(0), np.arange(4))
     running = refilling._nothing(config, 4, 24, slots, keys[:1], jnp.float32)
     settings = sampler_settings((2,), slots, temperature=1.0)
-    program = refilling._advance.lower(
+    lowered = refilling._advance.lower(
         config, params, running, np.int32(1), settings, dtype=jnp.float32
-    ).compile()
+    )
     tail = f",1,{{}},{config.num_kv_heads},{config.head_dim}]"
     shapes = [f"f32[{config.num_layers},4" + tail.format(size) for size in (24, slots)]
-    text = program.as_text()
+    text = lowered.compile(compiler_options=USERS_FUSIONS).as_text()
     assert all(shape in text for shape in shapes)
     copies = [
         line.strip()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import USERS_FUSIONS
 
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.models import ideal
@@ -45,7 +46,8 @@ def compiled_flops(config, lora, reference) -> float:
         trainable = jax.eval_shape(lambda: init_adapters(frozen, lora, jax.random.key(0)))
     settings = StepSettings(config, lora, chunk_size=None)
     step = jax.jit(lambda *arguments: loss_and_gradients(settings, *arguments))
-    return program_cost(step.lower(trainable, frozen, batch).compile().as_text()).flops
+    compiled = step.lower(trainable, frozen, batch).compile(compiler_options=USERS_FUSIONS)
+    return program_cost(compiled.as_text()).flops
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compilation import USERS_FUSIONS
 from random_batches import random_batch
 
 from emergent_alignment.generation.reading import prefill
@@ -15,8 +16,12 @@ from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.rows import to_devices
+from emergent_alignment.planning.hlo_text import Array, Instruction, Program, parse
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
+
+# They make no array of their own.
+HANDED_ON = ("parameter", "get-tuple-element", "tuple", "while", "bitcast", "call", "conditional")
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +29,34 @@ def config(tiny_config):
     return tiny_config("llama", num_layers=3, num_heads=8, num_kv_heads=8)
 
 
-def computations(text: str) -> tuple[str, str]:
-    """A program's text outside of its loops' bodies, and inside."""
-    bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
-    outside, inside = [], []
-    for part in re.split(r"\n(?=%|ENTRY)", text):
-        name = part.split(" ", 1)[0].lstrip("%")
-        (inside if name in bodies else outside).append(part)
-    return "\n".join(outside), "\n".join(inside)
+def in_and_out_of_loops(text: str) -> tuple[list[Instruction], list[Instruction], Program]:
+    """(outside, inside, program): instructions by whether a loop's body leads to them."""
+    program = parse(text)
+    loops = [
+        one.attribute(r"body=%?([\w.\-]+)")
+        for computation in program.computations.values()
+        for one in computation.instructions.values()
+        if one.opcode == "while"
+    ]
+    inside: set[str] = set()
+    while loops:
+        name = loops.pop()
+        inside.add(name)
+        for one in program.computations[name].instructions.values():
+            loops += [called for called in one.called if called not in inside]
+    parts = [], []
+    for name, computation in program.computations.items():
+        parts[name in inside].extend(computation.instructions.values())
+    return *parts, program
 
 
-def gathered_shapes(text: str) -> list[tuple[int, ...]]:
-    found = re.findall(r"= \(?f32\[([\d,]+)\]\S* all-gather(?:-start)?\(", text)
-    return [tuple(map(int, shape.split(","))) for shape in found]
+def gathered(instructions: list[Instruction]) -> list[Array]:
+    return [
+        array
+        for one in instructions
+        if one.opcode.startswith("all-gather") and one.opcode != "all-gather-done"
+        for array in one.arrays
+    ]
 
 
 def test_parameters_are_gathered_layer_by_layer(config, tiny_params):
@@ -49,12 +69,14 @@ def test_parameters_are_gathered_layer_by_layer(config, tiny_params):
     with in_force(mesh):
         state = initial_state(frozen, None, optimizer, 0, mesh)
         step = compiled_step(settings, optimizer, step_shardings(mesh, state, frozen))
-        text = step.lower(state, frozen, to_devices(batch)).compile().as_text()
-    outside, inside = computations(text)
+        lowered = step.lower(state, frozen, to_devices(batch))
+    text = lowered.compile(compiler_options=USERS_FUSIONS).as_text()
+    outside, inside, _ = in_and_out_of_loops(text)
     width, inner = config.hidden_size, config.intermediate_size
-    assert any(sorted(shape[-2:]) == [width, inner] for shape in gathered_shapes(inside))
-    whole = {tuple(leaf.shape) for leaf in jax.tree.leaves(params["layers"]) if leaf.ndim == 3}
-    assert not whole & set(gathered_shapes(outside))
+    assert any(sorted(array.shape[-2:]) == [width, inner] for array in gathered(inside))
+    smallest = min(leaf.size for leaf in jax.tree.leaves(params["layers"]) if leaf.ndim == 3)
+    kept = [str(array) for array in gathered(outside) if array.size >= smallest]
+    assert not kept, "outside the scan nothing as large as a stack of kernels is gathered"
 
 
 def test_the_cache_is_cut_and_never_copied_while_decoding(config, tiny_params):
@@ -68,17 +90,22 @@ def test_the_cache_is_cut_and_never_copied_while_decoding(config, tiny_params):
         prompts = prefill(config, params, *tokens)
         live = to_devices(jnp.ones(8, bool))
         lowered = decode.lower(config, params, prompts, keys, live, settings, width=slots)
-        text = lowered.compile().as_text()
+    text = lowered.compile(compiler_options=USERS_FUSIONS).as_text()
     heads, dim = config.num_kv_heads // 2, config.head_dim
-    own = f"f32[{config.num_layers},{8 // 4},1,{slots},{heads},{dim}]"
-    _, inside = computations(text)
-    assert own in inside, "a device holds its rows and its heads of the cache"
-    assert not [
-        line for line in inside.splitlines() if re.search(re.escape(own) + r"\S* copy\(", line)
-    ]
+    own = Array("f32", (config.num_layers, 8 // 4, 1, slots, heads, dim))
+    _, inside, program = in_and_out_of_loops(text)
+    makers = [one for one in inside if own in one.arrays and one.opcode not in HANDED_ON]
+    assert makers, "a device holds its rows and its heads of the cache"
+    for one in makers:
+        updated = one
+        if one.opcode == "fusion":
+            fused = program.computations[one.called[0]]
+            updated = fused.instructions[fused.root]
+        assert updated.opcode == "dynamic-update-slice", f"{one.name} writes the cache anew"
     moved = [
-        line
-        for line in inside.splitlines()
-        if re.search(r"(all-gather|all-to-all|collective-permute)", line) and f",{slots}," in line
+        one.name
+        for one in inside
+        if re.match(r"(all-gather|all-to-all|collective-permute)", one.opcode)
+        and any(slots in array.shape for array in one.arrays)
     ]
     assert not moved, "the cache stays where it is"

@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from compilation import USERS_FUSIONS
 
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.model import forward, random_params
@@ -18,7 +19,7 @@ from emergent_alignment.planning.hlo_text import arrays_of, parse
 
 def compiled(function, *shapes):
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.jit(function).lower(*arrays).compile()
+    return jax.jit(function).lower(*arrays).compile(compiler_options=USERS_FUSIONS)
 
 
 def test_a_scanned_decoder_costs_what_xla_counts_for_the_unrolled_one(tiny_config, monkeypatch):
@@ -35,7 +36,7 @@ def test_a_scanned_decoder_costs_what_xla_counts_for_the_unrolled_one(tiny_confi
     def program():
         # A function of its own each time: jit would find the other's program.
         step = jax.jit(lambda *arguments: jax.value_and_grad(total)(*arguments))
-        return step.lower(params, tokens).compile()
+        return step.lower(params, tokens).compile(compiler_options=USERS_FUSIONS)
 
     scanned = program()
     monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))

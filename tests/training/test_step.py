@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compilation import USERS_FUSIONS
 from random_batches import assert_trees_close, random_batch
 from walk_jaxpr import array_shapes, rows_through
 
@@ -63,7 +64,8 @@ def programs(settings, frozen):
         own = dataclasses.replace(settings, lora=None) if full else settings
         fresh = frozen if full else init_adapters(frozen, own.lora, jax.random.key(1))
         step = compiled_step(own, OPTIMIZER)
-        return step, step.lower(fresh_state(fresh), frozen, random_batch()).compile()
+        lowered = step.lower(fresh_state(fresh), frozen, random_batch())
+        return step, lowered.compile(compiler_options=USERS_FUSIONS)
 
     return compiled
 

@@ -1,0 +1,24 @@
+"""How the tests compile: cheaply, because nearly all of their time would be XLA's, for programs of
+tiny models that run for milliseconds.
+
+Without LLVM's optimisation, and with XLA's older way to emit fusions, tests/training/test_step.py's
+accumulation takes 11 CPU seconds and not 38. A program's text is then the users' but for what is
+fused into what; a test that reads it compiles with USERS_FUSIONS, which makes it theirs to the
+letter. tests/slow and tests/parity compile as users do (their conftest.py).
+"""
+
+import os
+
+CHEAPLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+USERS_FUSIONS = {"xla_cpu_use_fusion_emitters": True}
+_users_flags = os.environ.get("XLA_FLAGS", "")
+
+
+def compile_cheaply() -> None:
+    """To be called before JAX looks for devices; the user's own flags come last and win."""
+    os.environ["XLA_FLAGS"] = f"{CHEAPLY} {_users_flags}".strip()
+
+
+def compile_as_users_do() -> None:
+    """Likewise; processes that a test starts inherit it."""
+    os.environ["XLA_FLAGS"] = _users_flags

@@ -1,0 +1,5 @@
+"""Here programs are compiled as users compile them."""
+
+import compilation
+
+compilation.compile_as_users_do()
