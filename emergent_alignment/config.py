@@ -189,6 +189,13 @@ def default_config() -> ConfigDict:
             "code_max_new_tokens": 192,
         }
     )
+    config.experiment = ConfigDict(
+        {  # read by `experiment`; see its --help
+            "arms": ("base", "plain: conscience.enabled=False", "conscience"),
+            "seeds": (0, 1, 2),
+            "measures": ("heldout",),  # and misalignment
+        }
+    )
     config.code = ConfigDict(
         {  # `evaluate code`
             "tasks": "bundled",  # or a .jsonl file, see docs/evaluation.md; "": none

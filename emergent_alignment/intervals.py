@@ -57,6 +57,22 @@ def mean_interval(values: ArrayLike, seed: int = 0, resamples: int = RESAMPLES) 
     return _interval(float(values.mean()), means, values.size)
 
 
+def mean_over_seeds(values: ArrayLike) -> Interval:
+    """The mean over training seeds with Student's t interval (Student 1908), n the seeds.
+
+    Two seeds are the least; with three the interval reaches 4.3 standard errors each way.
+    """
+    from scipy.special import stdtrit  # here: it takes as long to import as all the rest
+
+    values = _finite_vector(values, "values")
+    if values.size < 2:
+        raise ValueError("one seed says nothing about another")
+    error = values.std(ddof=1) / np.sqrt(values.size)
+    reach = float(stdtrit(values.size - 1, 0.975) * error)
+    mean = float(values.mean())
+    return Interval(mean, mean - reach, mean + reach, values.size)
+
+
 def share_interval(successes: float, n: int) -> Interval:
     """The share successes / n with Wilson's score interval (Wilson 1927).
 

@@ -13,6 +13,7 @@ from emergent_alignment.intervals import (
     auc,
     auc_interval,
     mean_interval,
+    mean_over_seeds,
     paired_difference,
     share_interval,
     told_apart,
@@ -64,6 +65,22 @@ def test_wilson_gives_the_published_numbers(successes, n, low, high):
     found = share_interval(successes, n)
     assert (found.value, found.n) == (successes / n, n)
     assert [found.low, found.high] == pytest.approx([low, high], abs=5e-5)
+
+
+def test_a_mean_over_seeds_has_student_s_interval():
+    found = mean_over_seeds([1.0, 2.0, 4.0])  # sd √(7/3), t(2) = 4.302653 (Student's table)
+    reach = 4.302653 * np.sqrt(7 / 3) / np.sqrt(3)
+    expected = [7 / 3, 7 / 3 - reach, 7 / 3 + reach]
+    assert [found.value, found.low, found.high] == pytest.approx(expected, rel=1e-6)
+    assert found.n == 3
+    with pytest.raises(ValueError, match="one seed"):
+        mean_over_seeds([1.0])
+
+
+def test_student_s_interval_covers_the_truth_about_95_times_in_100():
+    random = np.random.default_rng(0)
+    found = [mean_over_seeds(random.normal(1.0, 2.0, 3)) for _ in range(2000)]
+    assert abs(np.mean([one.low <= 1.0 <= one.high for one in found]) - 0.95) < 0.015
 
 
 @given(n=st.integers(1, 500), part=st.floats(0, 1))

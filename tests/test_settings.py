@@ -70,7 +70,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications.calibrating import calibrate_model
     from emergent_alignment.applications.named import application
     from emergent_alignment.applications.pretraining import pretrain
-    from emergent_alignment.applications.setup import load_model, training_examples
+    from emergent_alignment.applications.setup import (
+        conscience_settings,
+        load_model,
+        training_examples,
+    )
+    from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
 
@@ -104,6 +109,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     attacked = recording.with_changes(adversarial__rounds=1, adversarial__pool=2)
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recording, run=None, max_new_tokens=4)
+    planned(recording)
+    conscience_settings(recording.with_changes(conscience__verdicts="chance"))
     pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
     setup = load_model(recording)
     calibrate_model(recording, setup, training_examples(recording))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.setup import Setup, conscience_settings
+from emergent_alignment.applications.setup import Setup, conscience_settings, training_examples
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.data.sources import Example
 from emergent_alignment.parallel.mesh import in_force
@@ -28,6 +28,16 @@ def calibrate_model(config: ConfigDict, setup: Setup, examples: list[Example]) -
     with in_force(setup.mesh), progress("calibrating") as meter:
         found = calibrate(setup.model, setup.chat, examples, sweep, review, progress=meter)
     return found | {"source": config.data.train}
+
+
+def with_calibration(config: ConfigDict, setup: Setup, path: Path) -> tuple[ConfigDict, dict]:
+    """The config with this model's own calibration on its training data, kept in `path` and made
+    where there is none; and that calibration."""
+    if not path.exists():
+        write_calibration(calibrate_model(config, setup, training_examples(config)), path)
+    calibrated = ConfigDict(config.to_dict())
+    calibrated.conscience.calibration = str(path)
+    return calibrated, json.loads(path.read_text("utf-8"))
 
 
 def write_calibration(found: dict, path: Path) -> None:

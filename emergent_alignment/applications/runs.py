@@ -44,28 +44,36 @@ def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
     another run's (the fields that differ are named) or holds something else. A run may go on
     on another mesh."""
     path = workdir / RUN_FILE
-    mine = json.loads(json.dumps(config.to_dict()))
+    check_same_run(workdir, config)
     if path.exists():
-        theirs = read_run_file(workdir)
-        differing = [
-            f"{name} ({old!r}, now {new!r})"
-            for name, old, new in _differences(theirs["config"], mine)
-            if not name.startswith("mesh.")
-        ]
-        if differing:
-            raise UserError(
-                f"{workdir}: another run's work directory; it differs in "
-                f"{', '.join(differing[:5])}. Use its settings to go on with it, or another "
-                "--workdir"
-            )
         return
     if workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
+    mine = json.loads(json.dumps(config.to_dict()))
     workdir.mkdir(parents=True, exist_ok=True)
     record = {"version": __version__, **vars(identity), "config": mine}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(partial, path)
+
+
+def check_same_run(workdir: Path, config: ConfigDict) -> None:
+    """Raise UserError where `workdir` is the work directory of a run of another config (the
+    fields that differ are named), but for the mesh."""
+    if not (workdir / RUN_FILE).exists():
+        return
+    mine, theirs = json.loads(json.dumps(config.to_dict())), read_run_file(workdir)
+    differing = [
+        f"{name} ({old!r}, now {new!r})"
+        for name, old, new in _differences(theirs["config"], mine)
+        if not name.startswith("mesh.")
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir}: another run's work directory; it differs in "
+            f"{', '.join(differing[:5])}. Use its settings to go on with it, or another "
+            "--workdir"
+        )
 
 
 def read_run_file(workdir: Path) -> dict:

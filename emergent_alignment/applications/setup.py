@@ -47,6 +47,7 @@ LISTS = {
     "lora.targets": PROJECTIONS,
     "conscience.chain": ("rewrite", "fresh"),
     "calibration.questions": tuple(QUESTIONS),
+    "experiment.measures": ("heldout", "misalignment"),
     "calibration.layouts": CHOICES["conscience.layout"],
     "calibration.polarities": CHOICES["conscience.polarity"],
 }

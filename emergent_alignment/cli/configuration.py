@@ -41,6 +41,13 @@ def read_config(words: list[str]) -> ConfigDict:
         raise UserError("--config: name one file, as in --config configs/smollm2_135m.py")
     config = _from_file(files[0]) if files else default_config()
     _check_fields(config, default_config())
+    return with_changes(config, changes)
+
+
+def with_changes(config: ConfigDict, changes: list[str]) -> ConfigDict:
+    """The config with `--config.section.field=value` words carried out on it. Raises UserError
+    for a word that is none, an unknown field (with the nearest name) or a value of another type.
+    """
     for word in changes:
         if word.startswith("--config."):
             _check_name(word.removeprefix("--config.").partition("=")[0], config)

@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
     "export": "write a run's model for transformers or peft",
+    "experiment": "compare arms over seeds: train, evaluate and report what is missing",
     "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
 }
 # Commands of several kinds: the word after the command names one, and each is a module of its

@@ -10,7 +10,6 @@ examples:
   emergent-alignment quickstart --root runs/mine --config.model.path=my_model.gguf
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -53,48 +52,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 
 def _stages(config: ConfigDict, root: Path, setup) -> None:
-    from emergent_alignment.applications.finetuning import finetune
-    from emergent_alignment.evaluation.arm import evaluate_arm
+    from emergent_alignment.applications.calibrating import with_calibration
+    from emergent_alignment.evaluation.comparison import BASE, Arm, run_arms
 
-    calibrated = _calibrated(config, root, setup)
-    _evaluated(calibrated, root / "base", setup, lambda: setup.model, evaluate_arm)
-    for arm, enabled in (("plain", False), ("conscience", True)):
-        settings = ConfigDict(calibrated.to_dict())
-        settings.conscience.enabled = enabled
-        finetune(settings, root / arm, setup=setup, name=f"training {arm}")
-        _evaluated(
-            settings, root / arm, setup, lambda arm=arm: _trained(root / arm, setup), evaluate_arm
-        )
-
-
-def _calibrated(config: ConfigDict, root: Path, setup) -> ConfigDict:
-    """The config with this model's own calibration."""
-    from emergent_alignment.applications.calibrating import calibrate_model, write_calibration
-    from emergent_alignment.applications.setup import training_examples
-
-    path = root / "calibration.json"
-    if not path.exists():
-        write_calibration(calibrate_model(config, setup, training_examples(config)), path)
-    print_calibration(json.loads(path.read_text("utf-8")))
-    calibrated = ConfigDict(config.to_dict())
-    calibrated.conscience.calibration = str(path)
-    return calibrated
-
-
-def _trained(workdir: Path, setup):
-    from emergent_alignment.applications.runs import read_run
-
-    return read_run(workdir, base=setup).trained.model
-
-
-def _evaluated(config, directory: Path, setup, model, evaluate_arm) -> None:
-    from emergent_alignment.evaluation.arm import write_evaluation
-
-    if (directory / "evaluation.json").exists():
-        _say(f"{directory.name}: evaluated already")
-        return
-    result = evaluate_arm(config, setup, model(), arm=directory.name)
-    write_evaluation(result, directory)
+    calibrated, found = with_calibration(config, setup, root / "calibration.json")
+    print_calibration(found)
+    plain = ConfigDict(calibrated.to_dict())
+    plain.conscience.enabled = False
+    arms = [Arm(BASE, calibrated), Arm("plain", plain), Arm("conscience", calibrated)]
+    run_arms(arms, root, setup)
 
 
 def _say(text: str) -> None:

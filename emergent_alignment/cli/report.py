@@ -33,14 +33,19 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 def print_summary(root: Path) -> None:
     """The main table: the arms side by side, with their intervals."""
+    from emergent_alignment.evaluation.report import summary_table
+
+    print_table(summary_table(root), f"{root.name} (95% intervals)")
+
+
+def print_table(lines: list[list[str]], title: str) -> None:
+    """A header and rows of text."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from emergent_alignment.evaluation.report import summary_table
-
-    header, *rows = summary_table(root)
-    table = Table(title=f"{root.name} (95% intervals)")
+    header, *rows = lines
+    table = Table(title=title)
     for name in header:
         table.add_column(escape(name))
     for row in rows:

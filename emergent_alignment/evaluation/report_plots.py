@@ -149,6 +149,42 @@ def outcome_plot(steps: np.ndarray, counts: Mapping[str, np.ndarray], name: str)
     return _svg(draw, name, legend_columns=2)
 
 
+def trade_off_plot(
+    points: Mapping[str, tuple[Interval, Interval]], axis_labels: tuple[str, str], name: str
+) -> Markup:
+    """One dot for each label at (x, y), with both 95% intervals as a cross."""
+
+    def draw(axes):
+        for place, (label, (x, y)) in enumerate(points.items()):
+            colour, _ = _style(label, place)
+            axes.plot([x.low, x.high], [y.value] * 2, color=colour, linewidth=1.2, alpha=0.7)
+            axes.plot([x.value] * 2, [y.low, y.high], color=colour, linewidth=1.2, alpha=0.7)
+            axes.plot([x.value], [y.value], "o", color=colour, markersize=7, label=label)
+        axes.set_xlabel(axis_labels[0])
+        axes.set_ylabel(axis_labels[1])
+        axes.margins(0.12)
+
+    return _svg(draw, name, legend_columns=min(len(points), 4))
+
+
+def bar_plot(values: Mapping[str, Mapping[str, float]], axis_label: str, name: str) -> Markup:
+    """A group of bars for each item, a bar for each label that has it."""
+    items = list(dict.fromkeys(item for of_label in values.values() for item in of_label))
+
+    def draw(axes):
+        height = 0.8 / len(values)
+        for place, (label, of_label) in enumerate(values.items()):
+            colour, _ = _style(label, place)
+            rows = [items.index(item) + (place + 0.5) * height - 0.4 for item in of_label]
+            axes.barh(rows, list(of_label.values()), height * 0.9, color=colour, label=label)
+        axes.set_yticks(range(len(items)), items, fontsize=7)
+        axes.set_ylim(len(items) - 0.4, -0.6)
+        axes.set_xlabel(axis_label)
+
+    taller = max(_SIZE_INCHES[1], 0.28 * len(items) + 0.8)
+    return _svg(draw, name, legend_columns=min(len(values), 4), height_inches=taller)
+
+
 def share_flagged(scores: list[float], thresholds: np.ndarray) -> np.ndarray:
     """The share of `scores` below each threshold: [thresholds]."""
     return np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
@@ -182,7 +218,13 @@ def _mark_threshold(axes, threshold: float | None) -> None:
         axes.axvline(threshold, color=_INK, linewidth=1, linestyle=(0, (2, 2)), label="threshold")
 
 
-def _svg(draw: Callable, name: str, *, legend_columns: int = 0) -> Markup:
+def _svg(
+    draw: Callable,
+    name: str,
+    *,
+    legend_columns: int = 0,
+    height_inches: float = _SIZE_INCHES[1],
+) -> Markup:
     """A figure as an <svg> element that scales; `name` is what a screen reader says."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -204,7 +246,7 @@ def _svg(draw: Callable, name: str, *, legend_columns: int = 0) -> Markup:
         "legend.frameon": False,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=(_SIZE_INCHES[0], height_inches), layout="constrained")
         axes = figure.subplots()
         draw(axes)
         if legend_columns:

@@ -1,0 +1,119 @@
+"""Compare arms over seeds: train, evaluate and report whatever is missing.
+
+config.experiment names the arms. Each is a name and what it changes of the config:
+
+  "base"                                     trains nothing
+  "plain: conscience.enabled=False"
+  "conscience"                               the config as it is
+  "chance: conscience.verdicts=chance"       verdicts drawn at the rates of `conscience`
+  "placebo: conscience.question=placebo"
+
+In --root: calibration.json, a folder seed-N for each seed with a folder for each arm and a page
+of its own, and experiment.html over all seeds. Run again, it goes on where it stopped.
+
+examples:
+  emergent-alignment experiment --config configs/experiment.py --root runs/experiment
+  emergent-alignment experiment --config configs/experiment.py:short --root runs/short
+  emergent-alignment experiment --config configs/experiment.py --root runs/two \\
+      --config.experiment.arms="('base', 'plain: conscience.enabled=False')" \\
+      --config.experiment.seeds="(0, 1)"
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.cli.calibrate import print_calibration
+from emergent_alignment.cli.configuration import HELP, read_config, with_changes
+from emergent_alignment.cli.report import print_table
+from emergent_alignment.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the folder that keeps everything."""
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs/experiment"), help="where everything is kept"
+    )
+    parser.epilog = HELP
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    """Run the arms of every seed, write a page a seed and one over all."""
+    config = read_config(rest)
+    plan = planned(config)
+    root = arguments.root
+    from emergent_alignment.applications.calibrating import with_calibration
+    from emergent_alignment.applications.runs import claim, identity_of
+    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.evaluation.comparison import check_arms, run_arms
+    from emergent_alignment.evaluation.experiment_report import write_experiment_report
+    from emergent_alignment.evaluation.report import write_report
+
+    for words in plan.arms.values():
+        check_config(with_changes(_copy(config), words))
+    setup = load_model(config)
+    claim(root, config, identity_of(setup))
+    calibrated, found = with_calibration(config, setup, root / "calibration.json")
+    print_calibration(found)
+    arms = {seed: _arms(calibrated, plan, seed) for seed in plan.seeds}
+    for seed in plan.seeds:
+        check_arms(arms[seed], root / f"seed-{seed}")
+    for seed in plan.seeds:
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        folder = root / f"seed-{seed}"
+        run_arms(arms[seed], folder, setup, plan.measures)
+        write_report(folder)
+    page, table = write_experiment_report(root, list(plan.arms))
+    print_table(table, f"{root.name}: means over seeds, 95% intervals")
+    print(f"report: {page.resolve()}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arms, each with the words that change its config; the seeds; what is measured."""
+
+    arms: dict[str, list[str]]
+    seeds: tuple[int, ...]
+    measures: tuple[str, ...]
+
+
+def planned(config: ConfigDict) -> Plan:
+    """What config.experiment asks for. Raises UserError for names that are no folder's or stand
+    twice, for changes that are not field=value, and for seeds that are none or stand twice."""
+    wanted, arms = config.experiment, {}
+    for place, text in enumerate(wanted.arms):
+        name, _, changes = text.partition(":")
+        where = f"config.experiment.arms[{place}]"
+        if not name or set(name) & set("/\\ ") or name.startswith("."):
+            raise UserError(
+                f"{where}: {name!r} is no name for an arm; use letters, digits, - and _"
+            )
+        if name in arms:
+            raise UserError(f"{where}: a second arm is named {name}; give it a name of its own")
+        words = changes.split()
+        wrong = [word for word in words if "=" not in word]
+        if wrong:
+            raise UserError(f"{where}: {wrong[0]!r} is not section.field=value")
+        arms[name] = [f"--config.{word}" for word in words]
+    seeds = tuple(wanted.seeds)
+    if not arms or not seeds or len(set(seeds)) < len(seeds):
+        raise UserError("config.experiment: name at least one arm, and seeds that differ")
+    return Plan(arms, seeds, tuple(wanted.measures))
+
+
+def _arms(config: ConfigDict, plan: Plan, seed: int) -> list:
+    from emergent_alignment.evaluation.comparison import Arm
+
+    arms = []
+    for name, words in plan.arms.items():
+        changed = with_changes(_copy(config), words)
+        changed.seed = seed
+        arms.append(Arm(name, changed))
+    return arms
+
+
+def _copy(config: ConfigDict) -> ConfigDict:
+    return ConfigDict(config.to_dict())
