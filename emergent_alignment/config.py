@@ -86,6 +86,15 @@ def default_config() -> ConfigDict:
             "verdict_tokens": 16,  # how long a verdict may be; more for models that reason first
         }
     )
+    config.serve = ConfigDict(
+        {  # `serve`
+            "max_request_bytes": 1 << 20,  # larger bodies are refused
+            "max_new_tokens": 512,  # longest answer, and what a request without max_tokens gets
+            "concurrency": 64,  # requests that an endpoint is asked at once
+            "max_waiting": 256,  # requests that may wait; more get 429
+            "grace_seconds": 30.0,  # for requests under way when asked to stop
+        }
+    )
     config.sampling = ConfigDict(
         {
             "max_new_tokens": 64,  # of a candidate, and of a correction

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import ml_collections
 import pytest
+from fake_endpoint import FakeEndpoint, completion
+from harness_tasks import only_our_tasks, write_choice_task
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.cli.configuration import read_config
@@ -70,6 +72,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications.calibrating import calibrate_model
     from emergent_alignment.applications.named import application
     from emergent_alignment.applications.pretraining import pretrain
+    from emergent_alignment.applications.serving.settings import serve_settings
     from emergent_alignment.applications.setup import (
         conscience_settings,
         load_model,
@@ -77,7 +80,9 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     )
     from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.arm import evaluate_arm
+    from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
+    from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 
     # To check a value is not yet to use it.
     for module in (adversarial, finetuning, pretraining, zero_shot):
@@ -100,6 +105,11 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
     config.code.task_limit = config.code.security_prompts = 1
     config.code.max_new_tokens = 4
+    config.misalignment.limit = config.misalignment.samples = 1
+    config.misalignment.max_new_tokens = 4
+    only_our_tasks(monkeypatch, tmp_path / "data sets")
+    config.capability.include = str(write_choice_task(tmp_path / "tasks", "even_numbers"))
+    config.capability.tasks, config.capability.limit = "even_numbers", 1
     config.conscience.cache = str(tmp_path / "reviewed")
     config.endpoint.base_url, config.endpoint.model = "http://127.0.0.1:9/v1", "none"
     recording = Recording(config, read)
@@ -109,6 +119,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     attacked = recording.with_changes(adversarial__rounds=1, adversarial__pool=2)
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recording, run=None, max_new_tokens=4)
+    serve_settings(recording)
     planned(recording)
     conscience_settings(recording.with_changes(conscience__verdicts="chance"))
     pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
@@ -116,6 +127,13 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")
     evaluate_code(recording, setup, tmp_path, arm="base")
+    tasks = load_harness_tasks(recording)
+    evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
+    with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
+        judged = recording.with_changes(
+            misalignment__judge="endpoint", endpoint__base_url=fake.url
+        )
+        evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 

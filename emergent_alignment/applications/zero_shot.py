@@ -75,8 +75,14 @@ def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> Z
     conscience = Conscience(
         trained.model, settings=settings, frozen=base.model, fail=config.conscience.fail
     )
-    name = str(run) if run is not None else base.model.source
-    return ZeroShot(conscience, name, base.mesh, longest)
+    return ZeroShot(conscience, _name(run, base.model.source), base.mesh, longest)
+
+
+def _name(run: Path | None, source: str) -> str:
+    """What the model is called: the last part of a path, or a hub id."""
+    if run is not None:
+        return run.resolve().name
+    return Path(source).name.removesuffix(".gguf") if Path(source).exists() else source
 
 
 def _over_endpoint(config: ConfigDict, settings: ConscienceSettings) -> ZeroShot:

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure a trained run, or a base model",
     "respond": "answer prompts with draft, verdict, revision and final answer",
     "chat": "talk in the terminal: draft, verdict, revision",
+    "serve": "put the conscience in front of an endpoint or a model, as an API",
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
     "export": "write a run's model for transformers or peft",
