@@ -6,7 +6,8 @@ EXTRAS = {
     "gguf": ["gguf>=0.17"],
     "report": ["matplotlib>=3.9"],
     "serve": ["starlette>=1.0", "uvicorn>=0.40", "prometheus_client>=0.22"],
-    "eval": ["bandit>=1.8"],
+    # lm-eval needs no torch: its classes for other libraries are extras of its own.
+    "eval": ["bandit>=1.8", "lm-eval>=0.4.13"],
     "tpu": ["jax[tpu]"],
     # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
     "plan": ["jax[tpu]"],

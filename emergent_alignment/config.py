@@ -218,6 +218,16 @@ def default_config() -> ConfigDict:
             "memory_mb": 512,  # address space of each of its processes
         }
     )
+    config.capability = ConfigDict(
+        {  # `evaluate capability`
+            "tasks": "",  # of lm-evaluation-harness, separated by commas
+            "include": "",  # a folder with more task files (.yaml)
+            "limit": 0,  # documents of each task; 0: all
+            "fewshot": -1,  # examples in the prompt; -1: as many as the task says
+            "chat_template": False,  # prompts as the model's own chat template writes them
+            "batch_size": 8,
+        }
+    )
     config.lock()
     return config
 

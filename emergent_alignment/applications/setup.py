@@ -92,6 +92,7 @@ POSITIVE = (
     "code.max_new_tokens",
     "code.seconds",
     "code.memory_mb",
+    "capability.batch_size",
 )
 NOT_NEGATIVE = (
     "lora.rank",
@@ -118,6 +119,7 @@ NOT_NEGATIVE = (
     "code.task_limit",
     "code.security_prompts",
     "code.temperature",
+    "capability.limit",
     "loss.kl_weight",
 )
 RANGES = (
@@ -129,6 +131,7 @@ RANGES = (
         "a share, 0 to 1",
     ),
     (("conscience.threshold",), math.isfinite, "a finite number"),
+    (("capability.fewshot",), lambda value: value >= -1, "0 or more, or -1 for the task's own"),
     (("adversarial.benign_share",), lambda value: 0 <= value < 1, "a share, 0 or more, under 1"),
     (("code.top_p",), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
     (
