@@ -83,6 +83,19 @@ def test_hosts_that_differ_are_told_in_which_fields_and_where(monkeypatch):
     assert "seed" not in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--config.mesh.fsdp=3"], "does not fill 1 device; data=1, fsdp=1, tensor=1 would"),
+        (["--config.mesh.data=-1", "--config.mesh.tensor=-1"], "one of them may be -1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_said_with_one_that_does(fails, model, tmp_path, changes, said):
+    words = [f"--config.model.path={model}", *changes]
+    assert said in fails(*on_hosts(tmp_path / "run", *words))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that none can write")
 def test_a_work_directory_that_cannot_be_written_is_found_before_a_model_is_read(fails):
     said = fails(*on_hosts("/proc/run", "--config.model.path=missing"))

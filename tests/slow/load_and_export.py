@@ -1,6 +1,5 @@
-"""One of two hosts: loads a model cut over both and exports it, and says how much it held.
-
-Arguments: the coordinator's address, this host's number, the model, where to export it to.
+"""One of two hosts, as Slurm starts them: loads a model cut over both and exports it, and says how
+much of it was here. Arguments: the model, where to export it to.
 """
 
 import json
@@ -25,8 +24,8 @@ def counted(function, sizes):
 
 
 if __name__ == "__main__":
-    coordinator, number, model_directory, directory = sys.argv[1:]
-    connect("", coordinator, 2, int(number), timeout_seconds=30)
+    model_directory, directory = sys.argv[1:]
+    connect("slurm", timeout_seconds=30)
     source = checkpoint.SafetensorsSource
     source.read = counted(source.read, read)
     export_module.whole = counted(export_module.whole, gathered)

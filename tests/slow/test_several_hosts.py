@@ -186,12 +186,13 @@ def losses_of(workdir: Path, times_done: int) -> list[float]:
 
 def test_no_host_reads_or_holds_the_whole_model(model_directory, tmp_path):
     """Each reads the parts of its own devices; an export has one tensor at a time on a host."""
-    script = Path(__file__).with_name("load_and_export.py")
-    words = [f"127.0.0.1:{free_port()}", model_directory, tmp_path / "out"]
+    command = [sys.executable, Path(__file__).with_name("load_and_export.py")]
+    job = {"SLURM_JOB_ID": str(random.SystemRandom().randrange(4096))}  # it decides the port
+    job |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, script, words[0], str(number), *words[1:]],
-            env=environment(4),
+            [*command, model_directory, tmp_path / "out"],
+            env=environment(4) | job | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
