@@ -6,7 +6,6 @@ import ml_collections
 import pytest
 from fake_endpoint import FakeEndpoint, completion
 from harness_tasks import only_our_tasks, write_choice_task
-from harness_tasks import only_our_tasks, write_choice_task
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.cli.configuration import read_config
@@ -82,7 +81,6 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
-    from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 
@@ -107,9 +105,6 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
     config.code.task_limit = config.code.security_prompts = 1
     config.code.max_new_tokens = 4
-    only_our_tasks(monkeypatch, tmp_path / "data sets")
-    config.capability.include = str(write_choice_task(tmp_path / "tasks", "even_numbers"))
-    config.capability.tasks, config.capability.limit = "even_numbers", 1
     config.misalignment.limit = config.misalignment.samples = 1
     config.misalignment.max_new_tokens = 4
     only_our_tasks(monkeypatch, tmp_path / "data sets")
@@ -132,8 +127,6 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     calibrate_model(recording, setup, training_examples(recording))
     evaluate_arm(recording, setup, setup.model, arm="base")
     evaluate_code(recording, setup, tmp_path, arm="base")
-    tasks = load_harness_tasks(recording)
-    evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
     tasks = load_harness_tasks(recording)
     evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
