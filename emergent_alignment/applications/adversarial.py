@@ -74,9 +74,12 @@ def train_against_attacks(
 
 
 def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
-    """The prompts of one side that training may see."""
+    """The prompts of one side that training may see; config.data.limit of them, evenly spread
+    over the file, where it is not 0."""
     wanted = config.adversarial
-    return load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    count = min(config.data.limit or len(found), len(found))
+    return [found[i * len(found) // count] for i in range(count)]
 
 
 def num_benign(config: ConfigDict) -> int:

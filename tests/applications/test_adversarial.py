@@ -340,6 +340,13 @@ def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypat
     assert learnt <= {tuple(answer.tokens) for answer in answers}
 
 
+def test_a_limit_takes_prompts_of_every_kind(config):
+    changed = type(config)(config.to_dict())
+    changed.adversarial.prompts, changed.data.limit = "attacks", 16
+    found = adversarial.training_prompts(changed, "hostile")
+    assert len(found) == 16 and len({prompt.kind for prompt in found}) == 11
+
+
 def test_rounds_cut_the_steps_evenly_and_begin_where_they_say():
     for steps, rounds in ((7, 3), (3, 3), (10, 4), (5, 1)):
         found = [round_of(step, rounds, steps) for step in range(steps)]
