@@ -12,6 +12,7 @@ example:
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
 from collections import defaultdict
@@ -22,13 +23,15 @@ import jax
 import numpy as np
 from arguments import positive
 from tables import keep_rows, machine, print_table, ratio_of_pairs, seconds_text
+from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
-from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.pairs import review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
@@ -55,20 +58,20 @@ READING = {
 def main() -> None:
     """Measure both sides in turns, print the table, keep the row."""
     args = parse_arguments()
-    work = prepare(args)
+    work, numbers = prepare(args), itertools.count(1)
     online_step(work, args, no_time(), 0)
     for batch in (work["task"], work["same"]):
         plain_step(work, batch)
-    parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for turn in range(args.repeats):
+
+    def turn() -> Times:
         seconds = no_time()
-        parts["online"].append(online_step(work, args, seconds, turn + 1))
-        parts["plain"].append(plain_step(work, work["task"]))
-        parts["plain, same tokens"].append(plain_step(work, work["same"]))
+        seconds["online"] = online_step(work, args, seconds, next(numbers))
+        seconds["plain"] = plain_step(work, work["task"])
+        seconds["plain, same tokens"] = plain_step(work, work["same"])
         seconds["reviews"] = seconds.pop("conscience") - sum(seconds[x] for x in READING.values())
-        for name, value in seconds.items():
-            parts[name].append(value)
-    report(args, parts)
+        return seconds
+
+    report(args, quiet_turns(turn, [ThisProcess()], args.repeats, args.patience))
 
 
 def prepare(args: argparse.Namespace) -> dict:
@@ -217,12 +220,13 @@ class TimedReader(Reader):
     )
 
 
-def report(args: argparse.Namespace, parts: dict[str, list[np.ndarray]]) -> None:
+def report(args: argparse.Namespace, turns: list[tuple[Times, float | None]]) -> None:
     """The table and the kept row."""
     wall, processor = (
-        {name: [float(took[place]) for took in values] for name, values in parts.items()}
+        {name: [float(seconds[name][place]) for seconds, _ in turns] for name in turns[0][0]}
         for place in range(2)
     )
+    shares = [share for _, share in turns]
     online = statistics.median(wall["online"])
     rows = [
         [
@@ -231,19 +235,20 @@ def report(args: argparse.Namespace, parts: dict[str, list[np.ndarray]]) -> None
             f"{statistics.median(wall[name]) / online:.0%}",
             seconds_text(processor[name]),
         ]
-        for name in parts
+        for name in wall
     ]
     title = (
         f"{'full' if args.full else 'LoRA'}, layout {args.layout}, {args.link}, batch "
         f"{args.batch}, prompt {args.prompt}, answers {args.response}"
     )
     print_table(title, ["part", "seconds", "of the online step", "processor time"], rows)
-    row = vars(args) | {"seconds": wall, "processor_seconds": processor, "machine": machine()}
-    row["ratios"] = {}
+    row = vars(args) | {"seconds": wall, "processor_seconds": processor}
+    row |= {"others_share": shares, "machine": machine(), "ratios": {}}
     for name in ("plain, same tokens", "plain"):
         ratios = [ratio_of_pairs(took[name], took["online"]) for took in (wall, processor)]
         print(f"online / {name}: {ratios[0]}, by processor time {ratios[1]}")
         row["ratios"][name] = [vars(ratio) for ratio in ratios]
+    print(quiet_note([row]))
     print(f"Kept in {keep_rows('conscience_overhead', [row], ('layout', 'link', 'full'))}")
 
 
@@ -261,6 +266,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--remat", choices=("none", "dots", "full"), default="none")
     add("--full", action="store_true", help="train all parameters instead of LoRA")
     add("--repeats", type=positive, default=5, help="turns of each side (default 5)")
+    add("--patience", type=float, default=0, help="minutes to wait for quiet turns (0)")
     return parser.parse_args()
 
 

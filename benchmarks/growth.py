@@ -2,8 +2,9 @@
 
 One setting at a time is varied around prompt 256, answers 128, batch 4 and all 30 layers (sizes of
 SmolLM2-135M, random weights, LoRA, three branches, reference log-probs in the batch).
-"compile" is what the first step takes beyond a later one: tracing, lowering and compiling, in
-processor time. With scanned layers it should not grow with depth.
+"compile" is what the first step takes beyond a later one: tracing, lowering and compiling. With
+scanned layers it should not grow with depth. Beside seconds stands processor time, which other
+programs disturb less.
 
 example:
   python benchmarks/growth.py --repeats 3
@@ -22,6 +23,7 @@ import numpy as np
 import tables
 from arguments import listed, positive
 from plots import plot_panels
+from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
@@ -46,44 +48,57 @@ def main() -> None:
     """Measure every setting, print the table, keep rows and plot."""
     args = parse_arguments()
     config = ea.load("default").config
-    rows = []
+    rows, measured = [], {}
     for name in args.varied:
         for value in VARIED[name]:
-            row = {"varied": name, **CENTRE, name: value}
-            row |= measure(dataclasses.replace(config, num_layers=row["layers"]), row, args)
-            rows.append(row | {"machine": tables.machine()})
+            sizes = CENTRE | {name: value}
+            key = tuple(sizes.values())
+            if key not in measured:  # all four pass through the centre
+                own = dataclasses.replace(config, num_layers=sizes["layers"])
+                measured[key] = measure(own, sizes, args) | {"machine": tables.machine()}
+            rows.append({"varied": name} | sizes | measured[key])
             path = tables.keep_rows("growth", rows[-1:], ("varied", *CENTRE))
-    header = [
-        "varied",
-        "value",
-        "positions",
-        "compile",
-        "step",
-        "processor time",
-        "positions a second",
-    ]
+    header = ["varied", "value", "positions", "compile", "processor time", "step"]
+    header += ["processor time", "positions a second"]
     tables.print_table("growth of the training step", header, [cells(row) for row in rows])
+    print(quiet_note(rows))
     print(f"Kept in {path} and {plot(json.loads(path.read_text('utf-8')))}")
 
 
-def measure(config, row: dict, args: argparse.Namespace) -> dict:
-    """Seconds to compile the step, and of some steps."""
+def measure(config, sizes: dict, args: argparse.Namespace) -> dict:
+    """[seconds, processor seconds] of compiling the step, and of the step, some times each."""
     lora = LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
     optimizer = make_optimizer(default_config().optimizer, 1000)
     frozen = random_params(config)
     state = initial_state(frozen, lora, optimizer, 0)
-    step = compiled_step(StepSettings(config, lora, remat=args.remat), optimizer)
-    batch = random_batch(config.vocab_size, row)
-    started = time.process_time()
-    step = step.lower(state, frozen, batch).compile()
-    row = {"compile_seconds": time.process_time() - started, "seconds": [], "processor_seconds": []}
-    for place in range(args.repeats + 1):
-        started = time.perf_counter(), time.process_time()
-        state, _ = jax.block_until_ready(step(state, frozen, batch))
-        if place:  # the first warms up
-            row["seconds"].append(time.perf_counter() - started[0])
-            row["processor_seconds"].append(time.process_time() - started[1])
-    return row | {"positions": batch.prompt.size + batch.branches.size}
+    batch = random_batch(config.vocab_size, sizes)
+    made = {}
+
+    def compiling() -> list[float]:
+        jax.clear_caches()
+        started = clock()
+        step = compiled_step(StepSettings(config, lora, remat=args.remat), optimizer)
+        made["program"] = step.lower(state, frozen, batch).compile()
+        return (clock() - started).tolist()
+
+    def stepping() -> list[float]:
+        nonlocal state
+        started = clock()
+        state, _ = jax.block_until_ready(made["program"](state, frozen, batch))
+        return (clock() - started).tolist()
+
+    row = {"positions": batch.prompt.size + batch.branches.size, "others_share": []}
+    for name, turn in (("compile", compiling), ("step", stepping)):
+        turn()  # what is done once is not measured
+        turns = quiet_turns(turn, [ThisProcess()], args.repeats, args.patience)
+        row[name] = [took for took, _ in turns]
+        row["others_share"] += [share for _, share in turns]
+    return row
+
+
+def clock() -> np.ndarray:
+    """Now: [seconds, seconds of all threads of this process]."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def random_batch(vocabulary: int, row: dict) -> Batch:
@@ -102,16 +117,14 @@ def random_batch(vocabulary: int, row: dict) -> Batch:
 
 def cells(row: dict) -> list[str]:
     """One line of the table."""
-    rate = row["positions"] / statistics.median(row["seconds"])
-    return [
-        row["varied"],
-        str(row[row["varied"]]),
-        str(row["positions"]),
-        f"{row['compile_seconds']:.1f} s",
-        tables.seconds_text(row["seconds"]),
-        tables.seconds_text(row["processor_seconds"]),
-        f"{rate:.0f}",
-    ]
+    times = [tables.seconds_text(took) for name in ("compile", "step") for took in zip(*row[name])]
+    rate = row["positions"] / median_seconds(row["step"])
+    return [row["varied"], str(row[row["varied"]]), str(row["positions"]), *times, f"{rate:.0f}"]
+
+
+def median_seconds(runs: list[list[float]]) -> float:
+    """The median of the seconds of [seconds, processor seconds]."""
+    return statistics.median(seconds for seconds, _ in runs)
 
 
 def plot(rows: list[dict]) -> Path:
@@ -119,8 +132,8 @@ def plot(rows: list[dict]) -> Path:
     panels = {}
     for name in VARIED:
         chosen = sorted((row for row in rows if row["varied"] == name), key=lambda row: row[name])
-        lines = {"a step": [statistics.median(row["seconds"]) for row in chosen]}
-        lines["compilation"] = [row["compile_seconds"] for row in chosen]
+        lines = {"a step": [median_seconds(row["step"]) for row in chosen]}
+        lines["compilation"] = [median_seconds(row["compile"]) for row in chosen]
         panels[name] = [row[name] for row in chosen], lines
     return plot_panels("growth", panels, "seconds")
 
@@ -132,7 +145,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--varied", type=listed(VARIED), default=list(VARIED), help=f"{','.join(VARIED)} (all)")
-    add("--repeats", type=positive, default=3, help="timed steps of each setting (3)")
+    add("--repeats", type=positive, default=3, help="compilations and steps of each setting (3)")
+    add("--patience", type=float, default=0, help="minutes a setting to wait for quiet turns (0)")
     add("--remat", choices=("none", "dots", "full"), default="full")
     return parser.parse_args()
 

@@ -12,12 +12,12 @@ example:
 
 import argparse
 import time
-from collections import defaultdict
 
 import jax
 import numpy as np
 import tables
 from arguments import positive
+from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.data.batches import bucket
@@ -35,13 +35,16 @@ def main() -> None:
     args = parse_arguments()
     sides = prepare(args)
     lengths = compare(*(side() for side in sides.values()))
-    took: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _ in range(args.repeats):
+
+    def turn() -> dict[str, np.ndarray]:
+        took = {}
         for name, side in sides.items():
             started = clock()
             side()
-            took[name].append(clock() - started)
-    report(args, lengths, took)
+            took[name] = clock() - started
+        return took
+
+    report(args, lengths, quiet_turns(turn, [ThisProcess()], args.repeats, args.patience))
 
 
 def prepare(args: argparse.Namespace) -> dict:
@@ -99,23 +102,25 @@ def clock() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def report(args: argparse.Namespace, lengths: list[int], took: dict) -> None:
+def report(args: argparse.Namespace, lengths: list[int], turns: list) -> None:
     """The table and the kept row."""
     wall, processor = (
-        {name: [float(x[place]) for x in values] for name, values in took.items()}
+        {name: [float(took[name][place]) for took, _ in turns] for name in turns[0][0]}
         for place in range(2)
     )
     quartiles = np.percentile(lengths, [0, 25, 50, 75, 100]).astype(int).tolist()
     title = f"{args.prompts} prompts, batch {args.batch}, answers of {quartiles} tokens (quartiles)"
     rows = [
         [name, tables.seconds_text(wall[name]), tables.seconds_text(processor[name])]
-        for name in took
+        for name in wall
     ]
     tables.print_table(title, ["batches", "seconds", "processor time"], rows)
     row = vars(args) | {"lengths": lengths, "seconds": wall, "processor_seconds": processor}
     ratios = [tables.ratio_of_pairs(x["refilled"], x["whole"]) for x in (wall, processor)]
     print(f"whole / refilled: {ratios[0]}, by processor time {ratios[1]}")
     row |= {"ratios": [vars(ratio) for ratio in ratios], "machine": tables.machine()}
+    row["others_share"] = [share for _, share in turns]
+    print(quiet_note([row]))
     print(f"Kept in {tables.keep_rows('refilling', [row], ('ends', 'limit', 'batch'))}")
 
 
@@ -130,6 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--limit", type=positive, default=256, help="tokens of an answer at most (256)")
     add("--ends", choices=("turn", "sentence"), default="turn", help="what ends an answer")
     add("--repeats", type=positive, default=3, help="turns of each side (3)")
+    add("--patience", type=float, default=0, help="minutes to wait for quiet turns (0)")
     return parser.parse_args()
 
 

@@ -5,21 +5,39 @@ The share is known on Linux only (/proc); elsewhere nothing is waited for.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from workers import Answer, Worker, say
+
+Found = TypeVar("Found")
 
 QUIET_SHARE = 0.1
 _STAT = Path("/proc/stat")
 _LOOK_SECONDS = 3.0
 
 
+class Measured(Protocol):
+    """A process that is measured, and is no other program."""
+
+    def processor_seconds(self) -> float:
+        """Processor time that it has taken so far."""
+
+
+class ThisProcess:
+    """The benchmark itself, where it measures in its own process."""
+
+    def processor_seconds(self) -> float:
+        """Processor time of all threads so far."""
+        return time.process_time()
+
+
 class OthersShare:
     """The share of all cores that processes other than these workers take, from here on."""
 
-    def __init__(self, workers: Sequence[Worker]):
+    def __init__(self, workers: Sequence[Measured]):
         self._workers = workers
         self._start = self._now()
 
@@ -49,41 +67,54 @@ class Turn:
     theirs: Answer
     others_share: float | None
 
-    @property
-    def quiet(self) -> bool:
-        """Whether other programs took little, as far as is known."""
-        return self.others_share is None or self.others_share < QUIET_SHARE
-
 
 def take_turns(
     ours: Worker, theirs: Worker, order: dict, repeats: int, patience_minutes: float
 ) -> list[Turn]:
-    """`repeats` turns, in each a step of ours and then one of the peer's.
+    """`repeats` turns, in each a step of ours and then one of the peer's."""
+    workers = ours, theirs
+
+    def turn() -> list[Answer]:
+        return [worker.step(**order) for worker in workers]
+
+    found = quiet_turns(turn, workers, repeats, patience_minutes)
+    return [Turn(*answers, share) for answers, share in found]
+
+
+def quiet_turns(
+    turn: Callable[[], Found], measured: Sequence[Measured], repeats: int, patience_minutes: float
+) -> list[tuple[Found, float | None]]:
+    """What `repeats` turns gave, each with the share of the processor that others took.
 
     While patience lasts, turns begin when the machine is quiet, and those in which it did not
     stay so are made again. What is kept is chosen by what others did, never by our times.
     """
     until = time.perf_counter() + 60 * patience_minutes
-    workers, turns = (ours, theirs), []
+    turns: list[tuple[Found, float | None]] = []
     while True:
-        wait_until_quiet(workers, until)
-        others = OthersShare(workers)
-        answers = [worker.step(**order) for worker in workers]
-        turns.append(Turn(*answers, others.share()))
-        num_quiet = sum(turn.quiet for turn in turns)
+        wait_until_quiet(measured, until)
+        others = OthersShare(measured)
+        found = turn()
+        turns.append((found, others.share()))
+        num_quiet = sum(is_quiet(share) for _, share in turns)
         say(f"  turn {len(turns)}: {num_quiet} of {repeats} quiet ones")
         if num_quiet >= repeats or (len(turns) >= repeats and time.perf_counter() >= until):
-            return sorted(turns, key=lambda turn: turn.others_share or 0.0)[:repeats]
+            return sorted(turns, key=lambda kept: kept[1] or 0.0)[:repeats]
 
 
-def wait_until_quiet(workers: Sequence[Worker], until: float) -> None:
+def is_quiet(others_share: float | None) -> bool:
+    """Whether other programs took little, as far as is known."""
+    return others_share is None or others_share < QUIET_SHARE
+
+
+def wait_until_quiet(measured: Sequence[Measured], until: float) -> None:
     """Return when others take less than QUIET_SHARE, or at the time `until`."""
     said = False
     while time.perf_counter() < until:
-        looking = OthersShare(workers)
+        looking = OthersShare(measured)
         time.sleep(_LOOK_SECONDS)
         share = looking.share()
-        if share is None or share < QUIET_SHARE:
+        if is_quiet(share):
             return
         if not said:
             say(f"  waiting: other programs take {share:.0%} of the processor")

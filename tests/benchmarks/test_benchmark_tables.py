@@ -1,6 +1,7 @@
 """The benchmarks' helpers, and the memory benchmark at a tiny size. No time is asserted."""
 
 import importlib
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -78,6 +79,21 @@ def test_a_worker_reports_what_it_computed_and_how_it_failed(tmp_path):
         assert answer.seconds >= 0 and answer.peak_bytes > 1_000_000
         with pytest.raises(workers.WorkerFailed, match="adder: KeyError: 'b'"):
             worker.step()
+
+
+@pytest.mark.parametrize("patience, kept", [(60, [3, 1]), (0, [1, 0])])
+def test_turns_are_kept_by_what_others_did_in_them(monkeypatch, patience, kept):
+    turns = importlib.import_module("turns")
+    shares, numbers = iter([0.5, 0.02, 0.3, 0.01]), itertools.count()
+
+    class Shares:
+        def __init__(self, measured):
+            self.share = lambda: next(shares)
+
+    monkeypatch.setattr(turns, "OthersShare", Shares)
+    monkeypatch.setattr(turns, "wait_until_quiet", lambda measured, until: None)
+    found = turns.quiet_turns(lambda: next(numbers), [], 2, patience)
+    assert [number for number, _ in found] == kept
 
 
 def test_greedy_answers_may_part_at_a_tie_alone():
