@@ -73,6 +73,12 @@ def mean_over_seeds(values: ArrayLike) -> Interval:
     return Interval(mean, mean - reach, mean + reach, values.size)
 
 
+def error_interval(value: float, standard_error: float, n: int) -> Interval:
+    """An estimate with ± 1.96 of its standard errors, for what comes with its error alone."""
+    half_width = _NORMAL_975 * standard_error
+    return Interval(value, value - half_width, value + half_width, n)
+
+
 def share_interval(successes: float, n: int) -> Interval:
     """The share successes / n with Wilson's score interval (Wilson 1927).
 

@@ -12,6 +12,7 @@ from emergent_alignment.intervals import (
     Interval,
     auc,
     auc_interval,
+    error_interval,
     mean_interval,
     mean_over_seeds,
     paired_difference,
@@ -190,3 +191,13 @@ def test_interval_as_text_and_json():
 def test_the_module_loads_without_jax():
     loaded = "import sys, emergent_alignment.intervals; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded]).returncode == 0
+
+
+def test_a_mean_with_its_standard_error_has_the_normal_interval():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
+    found = error_interval(values.mean(), values.std(ddof=1) / np.sqrt(values.size), values.size)
+    again = mean_interval(values)
+    assert found.n == again.n
+    np.testing.assert_allclose(
+        [found.value, found.low, found.high], [again.value, again.low, again.high], atol=0.01
+    )

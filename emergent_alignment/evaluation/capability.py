@@ -6,6 +6,7 @@ The harness is in the extra `eval` and is imported only where it is used.
 import difflib
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.kept import write_json
-from emergent_alignment.intervals import Interval, share_interval
+from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.training.state import fingerprint
 
 FOLDER = "capability"
 RESULT = "result.json"
-_NORMAL_975 = 1.959963984540054  # 97.5% point of the standard normal
 
 
 def load_harness_tasks(config: ConfigDict) -> list[Any]:
@@ -147,14 +147,15 @@ def evaluate_capability(
 def _task_result(found: dict, name: str) -> dict:
     """One task or group: {"version", "fewshot", "metrics": {name: interval}}."""
     metrics, samples = {}, found["samples"].get(name, [])
-    for key, value in found["results"][name].items():
+    figures = found["results"][name]
+    for key, value in figures.items():
         metric, _, rule = key.partition(",")
         if not rule or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         single = [row[metric] for row in samples if row["filter"] == rule and metric in row]
-        error = found["results"][name].get(f"{metric}_stderr,{rule}")
+        error = figures.get(f"{metric}_stderr,{rule}")
         label = metric if rule == "none" else f"{metric} ({rule})"
-        metrics[label] = _interval(float(value), error, single).to_json()
+        metrics[label] = _interval(float(value), error, single, figures["sample_len"]).to_json()
     return {
         "version": found["versions"].get(name),
         "fewshot": found["n-shot"].get(name),
@@ -162,14 +163,14 @@ def _task_result(found: dict, name: str) -> dict:
     }
 
 
-def _interval(value: float, error: float | str | None, single: list) -> Interval:
-    """Wilson's interval where the metric is a share of documents; else the harness's own standard
-    error, ± 1.96 of them; else, where it has none, an interval of no width."""
+def _interval(value: float, error: float | str | None, single: list, n: int) -> Interval:
+    """Wilson's interval where the metric is a share of documents; else by the harness's own
+    standard error; else, where it has none, an interval of no width."""
     shares = bool(single) and all(item in (0, 1) for item in single)
-    if shares and abs(sum(single) / len(single) - value) < 1e-9:
+    if shares and math.isclose(sum(single) / len(single), value):
         return share_interval(sum(single), len(single))
-    width = _NORMAL_975 * error if isinstance(error, float) and error == error else 0.0
-    return Interval(value, value - width, value + width, len(single))
+    known = isinstance(error, float) and math.isfinite(error)
+    return error_interval(value, error if known else 0.0, n)
 
 
 def _write_samples(path: Path, samples: list[dict]) -> None:

@@ -179,6 +179,23 @@ def test_a_task_of_ones_own_runs_and_its_share_has_wilsons_interval(config, test
     assert len(lines) == 6 and json.loads(lines[0])["doc"]["question"] == "Is 0 even?"
 
 
+def test_a_group_has_its_tasks_and_its_own_mean(config, tested, tmp_path):
+    folder = write_choice_task(tmp_path / "tasks", "more_numbers")
+    (folder / "both.yaml").write_text(
+        "group: both\ntask: [even_numbers, more_numbers]\n"
+        "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
+    config.capability.tasks = "both"
+    setup = Setup(config, tested.model, tested.chat)
+    tasks = load_harness_tasks(config)
+    found, _ = evaluate_capability(config, setup, tasks, tmp_path / "out", arm="base")
+    names = ("both", "even_numbers", "more_numbers")
+    assert set(found["tasks"]) == set(names)
+    group, one, other = (found["tasks"][name]["metrics"]["acc"] for name in names)
+    assert group["n"] == one["n"] + other["n"] == 12 and group["low"] < group["high"]
+    assert group["value"] == pytest.approx((one["value"] + other["value"]) / 2)
+
+
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
