@@ -1,0 +1,54 @@
+"""A whole run on a mesh: the policy is sampled and reviewed where its parameters lie."""
+
+import jax
+import pytest
+from tiny_chat_model import write_tiny_chat_model
+
+from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.applications.setup import load_model
+from emergent_alignment.config import default_config
+from emergent_alignment.conscience import reader, review
+from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.generation import text
+
+
+@pytest.fixture
+def config(tmp_path):
+    """One step of four rows on 2×2×2; every candidate is reviewed and corrected."""
+    config = default_config()
+    config.model.path = str(write_tiny_chat_model(tmp_path / "tiny"))
+    config.mesh.update({"data": 2, "fsdp": 2, "tensor": 2})
+    config.data.update({"limit": 4, "buckets": 1})
+    config.data.max_prompt_tokens = config.data.max_response_tokens = 48
+    config.conscience.update({"gate": "relative", "chain": ("fresh",), "keep_truncated": True})
+    config.conscience.update({"batch_size": 4, "max_review_tokens": 224})
+    config.sampling.max_new_tokens = 8
+    config.training.update({"steps": 1, "batch_size": 4})
+    return config
+
+
+def test_sampler_and_conscience_use_the_very_arrays_that_are_trained(config, tmp_path, monkeypatch):
+    """With LoRA there is one base: no copy of it is made, and none of its leaves is moved."""
+    given = {}
+    for module, name in (
+        (text, "sample"), (reader, "prefill"), (reader, "decode"), (review, "word_margins")
+    ):  # fmt: skip
+        function = getattr(module, name)
+
+        def called(config, params, *arguments, function=function, name=name, **options):
+            given.setdefault(name, []).append(params)
+            return function(config, params, *arguments, **options)
+
+        monkeypatch.setattr(module, name, called)
+    setup = load_model(config)
+    finetune(config, tmp_path / "run", setup=setup)
+    records = read_journal(tmp_path / "run" / "journal")
+    assert len(records) == 4 and all(record["attempts"] for record in records)
+    assert len(given) == 4
+    for name, trees in given.items():
+        for params in trees:
+            base = {key: tree for key, tree in params.items() if key != "adapters"}
+            for ours, held in zip(jax.tree.leaves(base), jax.tree.leaves(setup.model.params)):
+                assert ours is held, name
+    kernel = setup.model.params["layers"]["up"]["kernel"]
+    assert kernel.addressable_data(0).size == kernel.size // 4
