@@ -38,6 +38,7 @@ OUTCOMES = (
 _SCRIPT = Path(__file__).with_name("sandboxed.py")
 _FIRST_USER = 2_000_000_000  # users that no system gives to anybody
 _POLL_SECONDS = 0.02
+_MOST_REPORT_BYTES = 65536
 _PROBE = "import random, socket, unicodedata"  # of the library's own files, and of compiled ones
 
 
@@ -133,17 +134,29 @@ def _started(code: str, tests: list[str], limits: Limits, level: str) -> tuple[O
             os.close(reading)
             process.stdout.close()
     seconds = time.monotonic() - began
-    lines = [json.loads(line) for line in report.splitlines()]
     text = output.decode("utf-8", errors="replace")
-    processes = lines[0]["processes"] if lines else ""
-    if len(lines) > 1:
-        found = Outcome(lines[1]["outcome"], lines[1]["detail"], text, seconds)
+    started, found = _reported(report, "processes"), _reported(report, "outcome")
+    if found.get("outcome") in OUTCOMES:
+        outcome = Outcome(found["outcome"], str(found.get("detail", "")), text, seconds)
     elif not ended:
-        found = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
+        outcome = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
     else:
         why = f"exit code {process.returncode}, before its tests were done"
-        found = Outcome("ended early", why, text, seconds)
-    return found, processes
+        outcome = Outcome("ended early", why, text, seconds)
+    return outcome, str(started.get("processes", ""))
+
+
+def _reported(report: bytes, key: str) -> dict:
+    """The line of the report that has `key`, {} where there is none: an answer can write into
+    the report, too, and what is no line of ours counts for nothing."""
+    for line in report.splitlines():
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and key in found:
+            return found
+    return {}
 
 
 def _write(process: subprocess.Popen, asked: str) -> None:
@@ -159,6 +172,7 @@ def _followed(process: subprocess.Popen, report: int, limits: Limits) -> tuple[b
     output, the report, whether it ended by itself). Children may hold the pipes open for longer,
     so that the pipes' end is not waited for."""
     kept = {"output": b"", "report": b""}
+    most = {"output": limits.output_bytes, "report": _MOST_REPORT_BYTES}
     deadline = time.monotonic() + limits.seconds
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, "output")
@@ -169,7 +183,7 @@ def _followed(process: subprocess.Popen, report: int, limits: Limits) -> tuple[b
                 chunk = os.read(key.fd, 65536)
                 if not chunk:
                     selector.unregister(key.fileobj)
-                room = limits.output_bytes - len(kept[key.data])
+                room = most[key.data] - len(kept[key.data])
                 kept[key.data] += chunk[: max(room, 0)]
             if ended or time.monotonic() > deadline:
                 return kept["output"], kept["report"], ended

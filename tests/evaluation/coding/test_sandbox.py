@@ -180,6 +180,17 @@ def test_output_is_bounded_and_does_not_stop_the_run():
     assert found.outcome == "passed" and len(found.output) == LIMITS.output_bytes
 
 
+def test_long_details_and_rubbish_in_the_report_are_no_failure_of_ours():
+    found = run("raise ValueError('ü' * 10**6)")
+    assert found.outcome == "failed to run" and 400 < len(found.detail) <= 500
+    rubbish = (
+        "import os\nfor number in range(3, 64):\n    try:\n"
+        '        os.write(number, b\'{\\xff}\\n[1]\\n{"outcome": ["x"]}\\n\' * 9)\n'
+        "    except OSError:\n        pass\n"
+    )
+    assert run(rubbish + "os._exit(0)").outcome == "ended early"
+
+
 def test_the_level_in_force_is_said_in_words():
     found = protection()
     assert found.level in LEVELS and "processes" in found.text()
