@@ -153,6 +153,12 @@ def _check_pretraining(config: ConfigDict) -> None:
             "config.conscience.candidate: of raw text the policy's own continuations are "
             "reviewed; set policy"
         )
+    if config.conscience.enabled and not num_reviewed(config):
+        raise UserError(
+            f"config.pretraining.review_share: {config.pretraining.review_share} of "
+            f"{config.training.batch_size} windows a step is none; set a larger share, or "
+            "config.conscience.enabled=False"
+        )
     if config.pretraining.random.layers and config.lora.rank:
         raise UserError(
             "config.lora.rank: adapters beside random weights learn next to nothing; set 0, "

@@ -187,6 +187,7 @@ def assert_held_out_loss_is_by_hand(measured, model):
         ({"pretraining.corpus": "nowhere.txt"}, "nowhere.txt: no such file or folder"),
         ({"pretraining.window_tokens": 4000}, "4000 is more than the"),
         ({"conscience.candidate": "target"}, "own continuations"),
+        ({"pretraining.review_share": 0.1}, "0.1 of 4 windows a step is none"),
         ({"pretraining.random.layers": 2, "lora.rank": 2}, "config.lora.rank: adapters beside"),
         ({"pretraining.random.layers": 2, "pretraining.random.vocabulary": 9}, "at least 300"),
         ({"pretraining.random.layers": 2, "pretraining.random.heads": 5}, "heads: 5 does not"),
