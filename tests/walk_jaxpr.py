@@ -15,6 +15,17 @@ def array_shapes(jaxpr) -> list[tuple[int, ...]]:
     return shapes
 
 
+def loop_bodies(jaxpr) -> list:
+    """The body of every while loop, outer ones first."""
+    bodies = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            bodies.append(equation.params["body_jaxpr"].jaxpr)
+        for inner in _inner_jaxprs(equation):
+            bodies += loop_bodies(inner)
+    return bodies
+
+
 def rows_through(jaxpr, matrix: tuple[int, int]) -> int:
     """How many rows a traced computation multiplies by matrices [in, out] of this shape; a scan
     counts as often as it runs. Products with the transposed matrix, which the gradient of the

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from compilation import USERS_FUSIONS
 from tiny_chat_model import write_tiny_chat_model
-from walk_jaxpr import array_shapes
+from walk_jaxpr import array_shapes, loop_bodies
 
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.generation.sampler import decode, prefill, sampler_settings
+from emergent_alignment.generation.sampler import decode, prefill, sampler_settings, stages
 from emergent_alignment.generation.text import row_keys, sample_answers
 from emergent_alignment.models.model import load, random_params
 
@@ -127,6 +127,18 @@ def test_attention_looks_at_the_slots_that_can_be_filled_and_at_one_copy_of_the_
     tail = (config.num_kv_heads, config.head_dim)
     held = {shape[1:4] for shape in shapes if len(shape) == 6 and shape[4:] == tail}
     assert {rows for rows in held if rows[2] == 16} == {(4, 1, 16)}
+
+
+def test_the_unembedding_is_laid_out_once_and_not_for_each_token(model):
+    """Transposed, as a product with few rows reads it best."""
+    config, slots = model.config, 64
+    inputs = decoding_inputs(config, slots)
+    jaxpr = jax.make_jaxpr(lambda *inputs: decode(config, *inputs, width=slots))(*inputs).jaxpr
+    matrix = (config.hidden_size, config.vocab_size)
+    for body in (bodies := loop_bodies(jaxpr)):
+        assert matrix in {variable.aval.shape for variable in body.invars}
+        assert all(v.aval.shape != matrix for equation in body.eqns for v in equation.outvars)
+    assert len(bodies) == len(stages(slots)), "a loop for each stage, and layers are scans"
 
 
 def test_the_cache_is_written_in_place_and_never_copied(model):
