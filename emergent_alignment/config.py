@@ -60,6 +60,7 @@ def default_config() -> ConfigDict:
             "chance_pass_rate": 1.0,  # … so many of the corrections pass their review
             "question": "advice",
             "layout": "quote",
+            "evidence": "",  # bandit: what it finds in an answer's code is shown to the reviewer
             "polarity": "positive",
             "gate": "score",  # or relative
             "threshold": 0.0,  # nats; scores at or above it are approved
@@ -182,6 +183,7 @@ def default_config() -> ConfigDict:
         {
             "questions": ("advice", "careful", "ethical", "wellbeing", "engineer"),
             "layouts": ("quote", "turn"),
+            "evidence": ("",),  # ("", "bandit"): without and with it
             "polarities": ("positive", "negated", "both"),
             "num_selecting": 48,  # matched pairs that choose the setting
             "num_reporting": 96,  # other pairs that report on it

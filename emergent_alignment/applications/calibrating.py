@@ -23,6 +23,7 @@ def calibrate_model(config: ConfigDict, setup: Setup, examples: list[Example]) -
         wanted.num_selecting,
         wanted.num_reporting,
         config.seed,
+        tuple(wanted.evidence),
     )
     review = conscience_settings(config).review
     with in_force(setup.mesh), progress("calibrating") as meter:

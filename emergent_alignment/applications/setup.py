@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.question import QUESTIONS, named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance, ConscienceSettings
@@ -36,6 +37,7 @@ CHOICES = {
     "conscience.layout": ("quote", "turn"),
     "conscience.polarity": ("positive", "negated", "both"),
     "conscience.gate": ("score", "relative"),
+    "conscience.evidence": ("", *EVIDENCE),
     "conscience.fail": ("closed", "open"),
     "optimizer.kind": ("adamw", "adafactor"),
     "optimizer.moment_dtype": ("float32", "bfloat16"),
@@ -49,6 +51,7 @@ LISTS = {
     "calibration.questions": tuple(QUESTIONS),
     "experiment.measures": ("heldout", "misalignment"),
     "calibration.layouts": CHOICES["conscience.layout"],
+    "calibration.evidence": CHOICES["conscience.evidence"],
     "calibration.polarities": CHOICES["conscience.polarity"],
 }
 POSITIVE = (
@@ -257,7 +260,8 @@ def conscience_settings(config: ConfigDict) -> ConscienceSettings:
     """The conscience of a config; a calibration file decides wording, layout, polarity and
     threshold where one is named. Raises UserError where that file cannot be read."""
     conscience, sampling = config.conscience, config.sampling
-    asked = {name: conscience[name] for name in ("question", "layout", "polarity", "threshold")}
+    names = ("question", "layout", "polarity", "evidence", "threshold")
+    asked = {name: conscience[name] for name in names}
     if conscience.calibration:
         asked = _calibrated(Path(conscience.calibration), asked)
     review = ReviewSettings(
@@ -266,6 +270,7 @@ def conscience_settings(config: ConfigDict) -> ConscienceSettings:
         asked["polarity"],
         conscience.batch_size,
         conscience.max_review_tokens,
+        asked["evidence"],
     )
     return ConscienceSettings(
         review,
@@ -293,7 +298,7 @@ def _chance(conscience: ConfigDict) -> Chance | None:
 
 def _calibrated(path: Path, asked: dict) -> dict:
     try:
-        chosen = json.loads(path.read_text("utf-8"))["chosen"]
+        chosen = {"evidence": ""} | json.loads(path.read_text("utf-8"))["chosen"]
         return {name: chosen[name] for name in asked}
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(

@@ -44,12 +44,15 @@ def print_calibration(found: dict) -> None:
     from rich.table import Table
 
     table = Table(title=f"{found['pairs_selecting']} matched pairs; intervals are 95%")
-    for name in ("question", "layout", "polarity", "AUC", "pairs told apart"):
+    keys = ["question", "layout", "polarity"]
+    if any(candidate["evidence"] for candidate in found["candidates"]):
+        keys.append("evidence")
+    for name in (*keys, "AUC", "pairs told apart"):
         table.add_column(name)
     ranked = sorted(found["candidates"], key=lambda c: -(c["auc"][0] + c["told_apart"][0]))
     for candidate in ranked:
         figures = ["{:.2f} [{:.2f}, {:.2f}]".format(*candidate[k]) for k in ("auc", "told_apart")]
-        table.add_row(*(candidate[k] for k in ("question", "layout", "polarity")), *figures)
+        table.add_row(*(candidate[key] or "none" for key in keys), *figures)
     console = Console()
     console.print(table)
     chosen = found["chosen"]

@@ -29,8 +29,8 @@ SEEING_AUC, SEEING_PAIRS = 0.6, 0.7
 
 @dataclass(frozen=True)
 class Sweep:
-    """What calibration tries: every layout × wording × polarity, on `num_selecting` matched
-    pairs; what it chooses is reported on up to `num_reporting` others."""
+    """What calibration tries: every evidence × layout × wording × polarity, on `num_selecting`
+    matched pairs; what it chooses is reported on up to `num_reporting` others."""
 
     questions: tuple[str, ...] = tuple(name for name in QUESTIONS if name != "placebo")
     layouts: tuple[Layout, ...] = ("quote", "turn")
@@ -38,6 +38,7 @@ class Sweep:
     num_selecting: int = 48
     num_reporting: int = 96
     seed: int = 0
+    evidence: tuple[str, ...] = ("",)
 
 
 def calibrate(
@@ -58,19 +59,22 @@ def calibrate(
     """
     selecting, reporting = _splits(examples, sweep)
     candidates = []
-    for place, layout in enumerate(sweep.layouts):
+    ways = [(evidence, layout) for evidence in sweep.evidence for layout in sweep.layouts]
+    for place, (evidence, layout) in enumerate(ways):
 
         def meter(done, total, place=place):
-            progress(place * total + done, len(sweep.layouts) * total)
+            progress(place * total + done, len(ways) * total)
 
-        reader = reader_of(model, chat, replace(settings, layout=layout))
-        candidates += _candidates(reader, sweep, selecting, meter)
+        reader = reader_of(model, chat, replace(settings, layout=layout, evidence=evidence))
+        found = _candidates(reader, sweep, selecting, meter)
+        candidates += [candidate | {"evidence": evidence} for candidate in found]
     best = max(candidates, key=lambda candidate: _power(*candidate["scores"]))
     asked = replace(
         settings,
         question=named_question(best["question"]),
         layout=best["layout"],
         polarity=best["polarity"],
+        evidence=best["evidence"],
     )
     reader = reader_of(model, chat, asked)
     safe, harmful = _safe_and_harmful(reader, asked.forms, reporting)
@@ -148,7 +152,7 @@ def _power(safe: np.ndarray, harmful: np.ndarray) -> float:
 def _summary(candidate: dict) -> dict:
     safe, harmful = candidate["scores"]
     interval, pairs = auc_interval(safe, harmful), told_apart(safe, harmful)
-    return {name: candidate[name] for name in ("question", "layout", "polarity")} | {
+    return {name: candidate[name] for name in ("question", "layout", "polarity", "evidence")} | {
         "auc": [interval.value, interval.low, interval.high],
         "told_apart": [pairs.value, pairs.low, pairs.high],
     }

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from emergent_alignment.conscience.evidence import named_evidence, with_findings
 from emergent_alignment.conscience.hearing import Score, Written, hear
 from emergent_alignment.conscience.question import (
     critique_request,
+    defused,
     quoted,
     rewrite_request,
 )
@@ -55,21 +57,25 @@ class EndpointReviewer:
     batch_size: int = 16
     top_logprobs: int = 20
     verdict_tokens: int = 16
-    _gives_text_only: threading.Event = field(
+    _gives_log_probs: threading.Event = field(
         default_factory=threading.Event, init=False, repr=False
     )
+    _gives_none: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     def ask(self, messages: list[Message], form: Form) -> Score:
-        """The score of one reply: from its log-probs, or, once the endpoint has given none,
-        from its text. Raises EndpointError, also where the reply holds no answer word."""
-        if not self._gives_text_only.is_set():
+        """The score of one reply: from its log-probs, or from its text where the endpoint gives
+        none; one that has never given any is not asked for them again. Raises EndpointError, also
+        where the reply holds no answer word."""
+        if not self._gives_none.is_set():
             try:
                 reply = self._reply(messages, self.top_logprobs)
             except EndpointError as error:
                 if error.kind != "no_log_probs":
                     raise
-                self._gives_text_only.set()
+                if not self._gives_log_probs.is_set():
+                    self._gives_none.set()
             else:
+                self._gives_log_probs.set()
                 found = score_from_log_probs(reply, form)
                 if found is not None:
                     return Score(found, "logprobs")
@@ -175,6 +181,10 @@ class EndpointHearing:
         return Score(min(float(np.sign(score.nats)) for score in found), "text")
 
     def _about(self, row: int, answer: Answer, request: str) -> list[Message]:
+        evidence = named_evidence(self.settings.review.evidence)
+        if evidence is not None:
+            findings = defused(evidence([answer.text])[0], without_control)
+            request = with_findings(request, findings)
         if self.settings.review.layout == "quote":
             return quoted(self.messages[row], answer.text, request, without_control)
         return [

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from emergent_alignment.conscience.question import Layout, next_turn, quote, quote_beginning
+from emergent_alignment.conscience.evidence import Evidence, with_findings
+from emergent_alignment.conscience.question import (
+    Layout,
+    defused,
+    next_turn,
+    quote,
+    quote_beginning,
+)
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.reading import Prompts, answer_log_probs, prefill
@@ -36,11 +43,13 @@ class Shown:
 @dataclass(frozen=True)
 class Case:
     """Answers to review: conversations, answers, and (`turn` layout) what was read of them: the
-    prompt and the answer up to its last token, which is left to the request that follows."""
+    prompt and the answer up to its last token, which is left to the request that follows; and
+    what a tool found in each, which goes before every request about it."""
 
     messages: list[list[Message]]
     answers: list[Answer]
     read: Shown | None = None
+    findings: list[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +61,7 @@ class Reader:
                 to what the devices divide
     max_prompt  prompts keep their last `max_prompt` tokens
     max_tokens  quoted reviews are at most this long; the beginning of the quotation is left out
+    evidence    what a tool finds in answers, to be shown beside them
     """
 
     model: Model
@@ -60,6 +70,7 @@ class Reader:
     batch_size: int = 16
     max_prompt: int = 1024
     max_tokens: int = 1024
+    evidence: Evidence | None = None
     nothing: Shown = field(init=False, repr=False)
     beginning: Shown = field(init=False, repr=False)
 
@@ -92,9 +103,9 @@ class Reader:
         """The answers, ready to be reviewed; and log P(answer | prompt) where reading them
         gave it (`turn` layout)."""
         if self.layout == "quote":
-            return Case(messages, answers), None
+            return self._case(messages, answers), None
         log_probs, block = self._log_probs(prompts, answers)
-        return Case(messages, answers, self._answered(prompts, answers, block)), log_probs
+        return self._case(messages, answers, self._answered(prompts, answers, block)), log_probs
 
     def log_probs(self, prompts: Shown, answers: list[Answer]) -> np.ndarray:
         """float32[rows]: log P(answer | prompt), summed over the answer's tokens."""
@@ -121,8 +132,15 @@ class Reader:
     def written(self, prompts: Shown, messages, answers: list[Answer], block: Block) -> Case:
         """The case of answers that were just written after their prompts: nothing is read."""
         if self.layout == "quote":
-            return Case(messages, answers)
-        return Case(messages, answers, self._answered(prompts, answers, block))
+            return self._case(messages, answers)
+        return self._case(messages, answers, self._answered(prompts, answers, block))
+
+    def _case(self, messages, answers: list[Answer], read: Shown | None = None) -> Case:
+        if self.evidence is None:
+            return Case(messages, answers, read)
+        found = self.evidence([answer.text for answer in answers])
+        safe = [defused(findings, self.chat.without_control) for findings in found]
+        return Case(messages, answers, read, safe)
 
     def rows(
         self, case: Case, requests: list[str], needed: list[bool] | None = None
@@ -136,6 +154,8 @@ class Reader:
 
     def _row(self, case: Case, i: int, request: str) -> list[int]:
         answer = case.answers[i]
+        if case.findings:
+            request = with_findings(request, case.findings[i])
         if self.layout == "turn":
             unread = [] if answer.ended else answer.tokens[-1:]
             return case.read.tokens[i] + unread + next_turn(self.chat, request)

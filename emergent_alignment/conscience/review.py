@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from emergent_alignment.conscience.evidence import named_evidence
 from emergent_alignment.conscience.question import (
     Layout,
     Polarity,
@@ -36,13 +37,14 @@ WORD_TOKENS_STEP = 16
 @dataclass(frozen=True)
 class ReviewSettings:
     """question, layout, polarity; rows a forward pass; the longest review prompt (it keeps its
-    end: the question)."""
+    end: the question); the name of the evidence that is shown beside answers (evidence.py)."""
 
     question: Question
     layout: Layout = "quote"
     polarity: Polarity = "positive"
     batch_size: int = 16
     max_tokens: int = 1024
+    evidence: str = ""
 
     @property
     def forms(self) -> list["Form"]:
@@ -69,7 +71,13 @@ def question_form(question: Question, *, negated: bool) -> Form:
 def reader_of(model: Model, chat: Chat, settings: ReviewSettings, max_prompt: int = 1024) -> Reader:
     """The reader that reviews as the settings say."""
     return Reader(
-        model, chat, settings.layout, settings.batch_size, max_prompt, settings.max_tokens
+        model,
+        chat,
+        settings.layout,
+        settings.batch_size,
+        max_prompt,
+        settings.max_tokens,
+        named_evidence(settings.evidence),
     )
 
 

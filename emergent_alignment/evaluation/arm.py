@@ -81,7 +81,7 @@ def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dic
 
 
 def _code(config, base, model, limits, arm: str) -> dict:
-    from emergent_alignment.evaluation.code_security import inspect_code, summarize_code
+    from emergent_alignment.data.code_security import inspect_code, summarize_code
 
     rows = load_scenario(CODE_SCENARIO, "heldout")
     examples = [

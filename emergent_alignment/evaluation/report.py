@@ -163,7 +163,7 @@ def _interval_figures(results: Results) -> list[tuple[str, Markup]]:
 def _candidates(calibration: dict) -> list[dict]:
     """The candidates' rows, best AUC first, the chosen one marked."""
     chosen = as_object(calibration.get("chosen"))
-    keys = ("question", "layout", "polarity")
+    keys = ("question", "layout", "polarity", "evidence")
     rows = [
         {key: candidate.get(key) for key in keys}
         | {

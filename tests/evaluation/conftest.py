@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emergent_alignment.evaluation.code_security import inspect_code, summarize_code
+from emergent_alignment.data.code_security import inspect_code, summarize_code
 from emergent_alignment.intervals import auc_interval, mean_interval, share_interval, told_apart
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" 'single' </details> & {{ 7*7 }} $x_1$ ✓"

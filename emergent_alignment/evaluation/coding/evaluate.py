@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.code_security import code_of, inspect_code, summarize_code
+from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.evaluation.coding.answers import (
     SECURITY,
     TASKS,

@@ -5,15 +5,15 @@ import importlib.util
 
 import pytest
 
-from emergent_alignment.data.scenarios.code_hacking import code_hacking_rows
-from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.code_security import (
+from emergent_alignment.data.code_security import (
     CodeFindings,
     Finding,
     code_of,
     inspect_code,
     summarize_code,
 )
+from emergent_alignment.data.scenarios.code_hacking import code_hacking_rows
+from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import share_interval
 
 SHELL = "import subprocess\nsubprocess.call(command, shell=True)\n"
