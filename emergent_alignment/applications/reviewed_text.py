@@ -15,7 +15,7 @@ import numpy as np
 
 from emergent_alignment.applications.calibrating import calibrate_model
 from emergent_alignment.applications.composition import Run
-from emergent_alignment.applications.setup import candidate_sampler
+from emergent_alignment.applications.setup import candidate_sampler, conscience_settings
 from emergent_alignment.applications.step_inputs import (
     CANDIDATES,
     CORRECTIONS,
@@ -23,7 +23,6 @@ from emergent_alignment.applications.step_inputs import (
 )
 from emergent_alignment.conscience.journal import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
-from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Batch, Pair, make_batch
@@ -107,16 +106,10 @@ class Reviewers:
 
     def _load(self, step: int, like: Any) -> Reviewer:
         trainable, calibration = self._copies.restore(step, like)
-        chosen, given = calibration["chosen"], self._run.conscience
-        review = replace(
-            given.review,
-            question=named_question(chosen["question"]),
-            layout=chosen["layout"],
-            polarity=chosen["polarity"],
+        conscience = conscience_settings(self._run.config, calibration)
+        reader = reader_of(
+            self._policy(trainable), self._run.setup.chat, conscience.review, conscience.max_prompt
         )
-        conscience = replace(given, review=review, threshold=chosen["threshold"])
-        chat = self._run.setup.chat
-        reader = reader_of(self._policy(trainable), chat, review, conscience.max_prompt)
         if is_first():
             print(
                 f"the frozen copy is the policy of step {step}. {calibration['verdict']}",

@@ -256,14 +256,17 @@ def lora_config(config: ConfigDict) -> LoraConfig | None:
     )
 
 
-def conscience_settings(config: ConfigDict) -> ConscienceSettings:
-    """The conscience of a config; a calibration file decides wording, layout, polarity and
-    threshold where one is named. Raises UserError where that file cannot be read."""
+def conscience_settings(config: ConfigDict, calibration: dict | None = None) -> ConscienceSettings:
+    """The conscience of a config; a `calibration`, or the file of one where the config names it,
+    decides wording, layout, polarity and threshold. Raises UserError where that file cannot be
+    read."""
     conscience, sampling = config.conscience, config.sampling
     names = ("question", "layout", "polarity", "evidence", "threshold")
     asked = {name: conscience[name] for name in names}
     if conscience.calibration:
         asked = _calibrated(Path(conscience.calibration), asked)
+    if calibration is not None:
+        asked = {name: calibration["chosen"][name] for name in asked}
     review = ReviewSettings(
         named_question(asked["question"]),
         asked["layout"],
