@@ -40,6 +40,7 @@ setup(
             "data/scenarios/*.jsonl",
             "evaluation/*.html",
             "evaluation/coding/*.jsonl",
+            "evaluation/misalignment/*.yaml",
         ]
     },
     install_requires=[
@@ -57,6 +58,7 @@ setup(
         "rich>=13.9",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
+        "pyyaml>=6",
         "httpx2>=2.12",
     ],
     extras_require=EXTRAS,

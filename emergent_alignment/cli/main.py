@@ -36,6 +36,7 @@ KINDS = {
         "heldout": "without any judge: log-probs of matched answers, task loss, flags",
         "corpus": "held-out documents of raw text, beside a bigram model",
         "code": "code that it writes: bandit's findings, and tests run in a sandbox",
+        "misalignment": "free-form questions, whose answers a judge scores for alignment",
         "capability": "tasks of lm-evaluation-harness",
     },
 }

@@ -14,10 +14,12 @@ from emergent_alignment.errors import UserError
 @dataclass(frozen=True)
 class UnderTest:
     """The model of an evaluation: its `config` (with the command line's sections), its `setup`
-    (applications/setup.py), its results folder `output`, and its name `arm`."""
+    (applications/setup.py), `base`, which holds its frozen copy, its results folder `output`, and
+    its name `arm`."""
 
     config: ConfigDict
     setup: Any
+    base: Any
     output: Path
     arm: str
 
@@ -53,10 +55,11 @@ def read_under_test(
 
     output = output_folder(arguments)
     if arguments.workdir is None:
-        setup = load_model(config)
+        setup = base = load_model(config)
     else:
-        setup = read_run(arguments.workdir).trained
+        found = read_run(arguments.workdir)
+        setup, base = found.trained, found.base
         merged = ConfigDict(setup.config.to_dict())
         merged.update({name: config[name] for name in (*sections, "seed")})
         config = merged
-    return UnderTest(config, setup, output, arguments.arm or output.resolve().name)
+    return UnderTest(config, setup, base, output, arguments.arm or output.resolve().name)

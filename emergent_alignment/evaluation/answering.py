@@ -1,0 +1,112 @@
+"""Sampling an evaluation's answers into a folder, so that a killed evaluation goes on.
+
+An answer depends on the seed and on its place alone (a named tuple, such as question, wording and
+number): neither on the batch, nor on what else is asked, nor on where a killed evaluation goes on.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.conscience.journal import append_json_lines
+from emergent_alignment.data.chat import Message
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.kept import ANSWERS, Kept
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.models.model import Model
+from emergent_alignment.training.state import fingerprint
+
+Place = Any  # a NamedTuple of JSON values
+
+
+def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
+    """What decides an answer, beside its place and what is asked there. `section` names the part
+    of the config that holds max_new_tokens, temperature and top_p."""
+    settings = config[section]
+    return {
+        "model": model.source,
+        "parameters": fingerprint(model.params),
+        "adapters": fingerprint(model.adapters) if model.adapters is not None else None,
+        "seed": config.seed,
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+    }
+
+
+def sample_missing(
+    config: ConfigDict,
+    section: str,
+    setup: Setup,
+    wanted: Mapping[Place, list[Message]],
+    kept: Kept,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[Place, dict]:
+    """The record of every place, in the order of `wanted`; those that answers.jsonl lacks are
+    sampled and appended as they come.
+
+    Raises UserError before anything is sampled where the chat template refuses a conversation, or
+    drops its system message.
+    """
+    kind = type(next(iter(wanted)))
+    found = {place_of(kind, record): record for record in kept.records(ANSWERS)}
+    missing = [place for place in wanted if place not in found]
+    prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
+    done, settings = len(wanted) - len(missing), config[section]
+    sampled = sample_answers(
+        setup.model,
+        setup.model.policy,
+        setup.chat,
+        prompts,
+        jax.random.key(config.seed),
+        sampler_settings(
+            setup.chat.end_tokens,
+            settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        ),
+        ids=np.array([_key_id(place) for place in missing], np.int32),
+        batch_size=config.conscience.batch_size,
+        width_step=config.data.bucket_tokens,
+    )
+    with kept.appending(ANSWERS) as file:
+        for count, (i, answer) in enumerate(sampled if missing else (), 1):
+            record = missing[i]._asdict() | {
+                "messages": wanted[missing[i]],
+                "answer": answer.text,
+                "num_tokens": len(answer.tokens),
+                "ended": answer.ended,
+            }
+            append_json_lines(file, [record])
+            found[missing[i]] = record
+            progress(done + count, len(wanted))
+    return {place: found[place] for place in wanted}
+
+
+def place_of(kind: type, record: Mapping) -> Place:
+    """The place, a named tuple of class `kind`, that a record is about."""
+    return kind(*(record[name] for name in kind._fields))
+
+
+def _key_id(place: Place) -> int:
+    """A number below 2³¹ that stands for this place in fold_in."""
+    return int.from_bytes(hashlib.sha256(repr(tuple(place)).encode()).digest()[:4]) >> 1
+
+
+def _prompt_tokens(setup: Setup, messages: list[Message]) -> list[int]:
+    text = setup.chat.prompt_text(messages)
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    if system.strip() not in text:
+        raise UserError(
+            f"{setup.model.source}: its chat template leaves the system message out "
+            f"({system[:60]!r}); give another one in config.model.chat_template, or questions "
+            "without a system message"
+        )
+    return setup.chat.encode(text)

@@ -1,0 +1,92 @@
+"""Two results side by side: the difference of their shares, and the answers that it takes."""
+
+import json
+from pathlib import Path
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
+from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
+from emergent_alignment.evaluation.shares import LEVEL, POWER, answers_needed, share_difference
+from emergent_alignment.intervals import Interval
+
+
+def read_result(path: Path, judge: str) -> dict:
+    """A result file, or the one of `judge` in an arm's results folder. Raises UserError where
+    there is none."""
+    file = path if path.is_file() else path / FOLDER / result_file(judge)
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{file}: no such result; make it with `emergent-alignment evaluate misalignment`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(found, dict) or "overall" not in found or "judge" not in found:
+        raise UserError(f"{file}: not the result of `emergent-alignment evaluate misalignment`")
+    return found
+
+
+def require_comparable(ours: dict, theirs: dict, path: Path) -> None:
+    """Raise UserError where other questions, limits or another judge make shares of two results
+    no matter of the models alone."""
+    for what, mine, other in (
+        ("judge", ours["judge"]["identity"], theirs["judge"]["identity"]),
+        ("limits", ours["limits"], theirs["limits"]),
+        *(
+            (name, ours["sampling"][name], theirs["sampling"][name])
+            for name in ("questions", "max_new_tokens", "temperature", "top_p")
+        ),
+    ):
+        if mine != other:
+            raise UserError(
+                f"{path}: cannot be compared with, its {what} differs ({other!r}, here {mine!r}); "
+                "evaluate both in the same way"
+            )
+
+
+def compared(ours: dict, theirs: dict) -> dict:
+    """The differences (ours − theirs) by denominator, each with its interval, and the answers an
+    arm with which it would probably be found."""
+    rows = {}
+    for name in DENOMINATORS:
+        mine, other = (result["overall"]["misaligned_share"][name] for result in (ours, theirs))
+        if mine is None or other is None:
+            rows[name] = None
+            continue
+        mine, other = Interval(**mine), Interval(**other)
+        rows[name] = {
+            "ours": mine.to_json(),
+            "theirs": other.to_json(),
+            "difference": share_difference(mine, other).to_json(),
+            "answers_needed": answers_needed(mine.value, other.value),
+        }
+    return {"against": theirs["arm"], "power": POWER, "level": LEVEL, "shares": rows}
+
+
+def power_notes(comparison: dict) -> list[str]:
+    """The comparison in sentences, one a denominator."""
+    notes = []
+    for name, row in comparison["shares"].items():
+        start = f"misaligned {DENOMINATORS[name]}"
+        if row is None:
+            notes.append(f"{start}: not known for both; nothing to compare")
+            continue
+        ours, theirs = Interval(**row["ours"]), Interval(**row["theirs"])
+        difference = Interval(**row["difference"])
+        said = (
+            f"{start}: {ours.value:.2%} against {theirs.value:.2%} ({comparison['against']}), "
+            f"difference {100 * difference.value:+.2f} points "
+            f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+        )
+        needed = row["answers_needed"]
+        if needed is None:
+            notes.append(f"{said}; no difference, which no number of answers would show")
+            continue
+        enough = "there are" if min(ours.n, theirs.n) >= needed else "there are only"
+        notes.append(
+            f"{said}; to find a difference of this size ({comparison['power']:.0%} power, "
+            f"two-sided {comparison['level']:.0%}) takes {needed:,} answers an arm, "
+            f"{enough} {ours.n:,} and {theirs.n:,}"
+        )
+    return notes

@@ -1,0 +1,101 @@
+"""The whole misalignment evaluation of one model: sample, judge, add up, keep.
+
+In the folder `misalignment` of an arm: answers.jsonl, every answer as it came; for each judge
+scores-JUDGE.jsonl, every judgement as it came, and result-JUDGE.json, what they add up to.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
+from emergent_alignment.evaluation.arm import spread
+from emergent_alignment.evaluation.kept import ANSWERS, Kept, write_json
+from emergent_alignment.evaluation.misalignment.comparison import (
+    compared,
+    read_result,
+    require_comparable,
+)
+from emergent_alignment.evaluation.misalignment.judges import make_judge
+from emergent_alignment.evaluation.misalignment.places import wanted
+from emergent_alignment.evaluation.misalignment.questions import (
+    FreeFormQuestion,
+    load_questions,
+    questions_digest,
+)
+from emergent_alignment.evaluation.misalignment.scores import (
+    FOLDER,
+    judge_missing,
+    result_file,
+    scores_identity,
+    scores_part,
+)
+from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.progress import progress
+
+SECTION = "misalignment"  # of the config
+
+
+def evaluate_misalignment(
+    config: ConfigDict,
+    base: Setup,
+    under_test: Setup,
+    directory: Path,
+    *,
+    arm: str,
+    compare: Path | None = None,
+    overwrite: bool = False,
+) -> tuple[dict, Path]:
+    """Evaluate `under_test` as config.misalignment says, in `directory`/misalignment; `base` holds
+    the frozen copy. Returns the result and its file.
+
+    What an earlier call with the same settings has sampled and judged is kept; `overwrite` drops
+    what other settings have made. With `compare`, another arm's folder or result, the result
+    says how many answers the difference takes.
+
+    Raises UserError for whatever of the questions, the judge or the folder cannot be used, before
+    anything is sampled.
+    """
+    settings, kept = config[SECTION], Kept(directory / FOLDER)
+    questions = load_questions(settings.questions)
+    chosen = spread_questions(questions, settings.limit)
+    judge = make_judge(config, base)
+    limits = Limits(settings.misaligned_below, settings.coherent_above)
+    sampling = sampling_identity(config, SECTION, under_test.model)
+    sampling["questions"] = questions_digest(questions)
+    result = {
+        "arm": arm,
+        "model": under_test.model.source,
+        "questions_file": settings.questions,
+        "judges_named_there": sorted({item.judge for item in chosen if item.judge}),
+        "judge": {"name": judge.name, "identity": judge.identity, "notes": list(judge.notes)},
+        "limits": vars(limits),
+        "sampling": sampling,
+    }
+    other = read_result(compare, judge.name) if compare is not None else None
+    if other is not None:
+        require_comparable(result, other, compare)
+    kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    identity = scores_identity(judge, questions, sampling)
+    kept.claim(scores_part(judge.name), identity, overwrite=overwrite)
+    with in_force(base.mesh):
+        asked = wanted(chosen, settings.samples)
+        with progress(f"{arm}: answers") as meter:
+            answers = sample_missing(config, SECTION, under_test, asked, kept, progress=meter)
+        with progress(f"{arm}: judging ({judge.name})") as meter:
+            judged = judge_missing(judge, chosen, answers, kept, progress=meter)
+    result |= summarize(judged, chosen, limits)
+    if other is not None:
+        result["comparison"] = compared(result, other)
+    path = kept.path / result_file(judge.name)
+    write_json(path, result)
+    return result, path
+
+
+def spread_questions(questions: list[FreeFormQuestion], limit: int) -> list[FreeFormQuestion]:
+    """`limit` questions (0: all), spread evenly over the list, each with all its variants."""
+    names = list(dict.fromkeys(question.base_name for question in questions))
+    kept = set(spread(names, limit or len(names)))
+    return [question for question in questions if question.base_name in kept]

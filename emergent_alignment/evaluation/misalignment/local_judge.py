@@ -1,0 +1,160 @@
+"""A local model as a judge: the frozen copy, or another one.
+
+A prompt is read once; the tree of numerals is read on top of its keys and values, level by
+level, so that the expectation is exact.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from emergent_alignment.conscience.reader import Reader, common_beginning
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.misalignment.judging import (
+    NUM_REPLY_TOKENS,
+    Judgement,
+    not_scored,
+    scored,
+)
+from emergent_alignment.evaluation.misalignment.numerals import Level, NumeralTree, numeral_tree
+from emergent_alignment.generation.reading import Prompts
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import row_keys
+from emergent_alignment.models.cache import Block, read
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.model import Model, unembedding
+from emergent_alignment.parallel.rows import to_host
+from emergent_alignment.training.state import fingerprint
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def numeral_log_probs(
+    config: ModelConfig,
+    params: dict,
+    before: Prompts,
+    levels: tuple[Level, ...],
+    words: Int[Array, "words"],
+    digits: Int[Array, "digits"],
+    *,
+    dtype: jnp.dtype = jnp.float32,
+) -> tuple[Float[Array, "batch nodes words"], Float[Array, "batch nodes"]]:
+    """float32 log P(word | prompt, node), and log P(any of `digits` | prompt, node), after every
+    node of a tree, node 0 being the prompt itself. One node's logits exist at a time."""
+    batch = before.last.shape[0]
+    hidden, blocks = [before.last[:, None]], ()
+    for depth, level in enumerate(levels):
+        if depth:
+            blocks = tuple(_branches(block, level.parents) for block in blocks)
+        shape = (batch, level.tokens.shape[0])
+        found, block = read(
+            config,
+            params,
+            jnp.broadcast_to(level.tokens[None, :, None], (*shape, 1)),
+            jnp.ones(shape, jnp.int32),
+            jnp.broadcast_to(before.ends[:, None] + depth, shape),
+            (*before.context, *blocks),
+            dtype=dtype,
+        )
+        hidden.append(found[:, :, 0])
+        blocks = (*blocks, block)
+    matrix = unembedding(params, dtype)
+
+    def of_node(last):
+        logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
+        total = jax.nn.logsumexp(logits, axis=-1)
+        digit = jax.nn.logsumexp(logits[:, digits], axis=-1)
+        return logits[:, words] - total[:, None], digit - total
+
+    found = jax.lax.map(of_node, jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0))
+    return jnp.moveaxis(found[0], 0, 1), found[1].T
+
+
+def _branches(block: Block, chosen: Int[Array, "branches"]) -> Block:
+    """A block with the chosen ones of its branches, in their order."""
+    return Block(block.keys[:, :, chosen], block.values[:, :, chosen], block.positions[:, chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class LocalJudge:
+    """A model on this machine that judges.
+
+    least_mass   numbers must together have this probability, else there is no score
+    """
+
+    name: str
+    model: Model
+    chat: Chat
+    least_mass: float
+    batch_size: int
+    identity: dict = field(init=False)
+    notes: tuple[str, ...] = ()
+    tree: NumeralTree = field(init=False, repr=False)
+
+    def __post_init__(self):
+        identity = {"source": self.model.source, "parameters": fingerprint(self.model.params)}
+        object.__setattr__(self, "identity", identity | {"least_mass": self.least_mass})
+        try:
+            object.__setattr__(self, "tree", numeral_tree(self.chat.tokenizer))
+        except ValueError as error:
+            raise UserError(
+                f"{self.model.source}: cannot judge: {error}; name another model in "
+                "config.misalignment.judge"
+            ) from None
+
+    def judge(self, prompts: Sequence[str]) -> Iterator[tuple[int, Judgement]]:
+        """(index, judgement) of every prompt, short ones first, batch by batch. What all prompts
+        begin with is read once. A judge that would think first is asked not to."""
+        rows = [
+            self.chat.prompt_tokens(
+                [{"role": "user", "content": self.chat.without_control(prompt)}],
+                enable_thinking=False,
+            )
+            for prompt in prompts
+        ]
+        longest = self.model.config.max_positions - NUM_REPLY_TOKENS
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for i in order:
+            if len(rows[i]) > longest:
+                yield i, Judgement(None, None, "too_long")
+        order = [i for i in order if len(rows[i]) <= longest]
+        if not order:
+            return
+        reader = Reader(self.model, self.chat, "turn", self.batch_size)
+        shared = reader.nothing
+        if len(order) > 1:
+            shared = reader.extend(shared, [common_beginning([rows[i] for i in order])])
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield from zip(chosen, self._judged(reader, shared, [rows[i] for i in chosen]))
+
+    def _judged(self, reader: Reader, shared, rows: list[list[int]]) -> list[Judgement]:
+        """A judgement for each row of one batch."""
+        model, tree = self.model, self.tree
+        shown = reader.extend(shared, rows)
+        found = numeral_log_probs(
+            model.config,
+            model.params,
+            shown.held,
+            tree.levels,
+            tree.words,
+            tree.digits,
+            dtype=model.dtype,
+        )
+        masses = tree.masses(*to_host(found))[: len(rows)]
+        judgements = [scored(mass, self.least_mass) for mass in masses]
+        missing = [judgement is None for judgement in judgements]
+        if any(missing):
+            sampler = sampler_settings(self.chat.end_tokens, NUM_REPLY_TOKENS, temperature=0.0)
+            keys = row_keys(jax.random.key(0), np.arange(len(rows)))
+            replies, _ = reader.write(shown, keys, missing, sampler)
+            judgements = [
+                not_scored(mass, reply.text) if judgement is None else judgement
+                for judgement, mass, reply in zip(judgements, masses, replies)
+            ]
+        return judgements
