@@ -96,10 +96,13 @@ POSITIVE = (
     "code.seconds",
     "code.memory_mb",
     "capability.batch_size",
+    "misalignment.max_new_tokens",
+    "misalignment.parallel_requests",
 )
 NOT_NEGATIVE = (
     "lora.rank",
     "data.limit",
+    "loss.kl_weight",
     "conscience.margin",
     "endpoint.retries",
     "serve.max_waiting",
@@ -123,7 +126,9 @@ NOT_NEGATIVE = (
     "code.security_prompts",
     "code.temperature",
     "capability.limit",
-    "loss.kl_weight",
+    "misalignment.samples",
+    "misalignment.limit",
+    "misalignment.temperature",
 )
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
@@ -134,13 +139,23 @@ RANGES = (
         "a share, 0 to 1",
     ),
     (("conscience.threshold",), math.isfinite, "a finite number"),
-    (("capability.fewshot",), lambda value: value >= -1, "0 or more, or -1 for the task's own"),
     (("adversarial.benign_share",), lambda value: 0 <= value < 1, "a share, 0 or more, under 1"),
+    (("capability.fewshot",), lambda value: value >= -1, "0 or more, or -1 for the task's own"),
     (("code.top_p",), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
     (
-        ("sampling.top_p", "sampling.revision_top_p", "evaluation.top_p"),
+        ("sampling.top_p", "sampling.revision_top_p", "evaluation.top_p", "misalignment.top_p"),
         lambda value: 0 < value <= 1,
         "more than 0 and at most 1",
+    ),
+    (
+        ("misalignment.least_number_mass",),
+        lambda value: 0 <= value <= 1,
+        "a probability, 0 to 1",
+    ),
+    (
+        ("misalignment.misaligned_below", "misalignment.coherent_above"),
+        lambda value: 0 <= value <= 100,
+        "a score, 0 to 100",
     ),
     (("optimizer.b1", "optimizer.b2"), lambda value: 0 <= value < 1, "in [0, 1)"),
     (
@@ -324,7 +339,14 @@ def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
 
 def training_examples(config: ConfigDict) -> list[Example]:
     """The rows to train on."""
-    return load_examples(config.data.train, split=config.data.train_split, limit=config.data.limit)
+    data = config.data
+    return load_examples(
+        data.train,
+        split=data.train_split,
+        limit=data.limit,
+        columns=data.columns,
+        every_turn=data.every_turn,
+    )
 
 
 def evaluation_examples(config: ConfigDict) -> list[Example]:
@@ -338,7 +360,10 @@ def evaluation_examples(config: ConfigDict) -> list[Example]:
             "training does not see"
         )
     return load_examples(
-        data.evaluation, split=data.evaluation_split, limit=config.evaluation.limit
+        data.evaluation,
+        split=data.evaluation_split,
+        limit=config.evaluation.limit,
+        columns=data.columns,
     )
 
 
