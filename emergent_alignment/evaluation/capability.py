@@ -17,7 +17,6 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.kept import write_json
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
-from emergent_alignment.progress import progress
 from emergent_alignment.training.state import fingerprint
 
 FOLDER = "capability"
@@ -111,13 +110,13 @@ def evaluate_capability(
     from emergent_alignment.evaluation.harness import HarnessModel
 
     settings, model = config.capability, under_test.model
-    with in_force(under_test.mesh), progress(f"{arm}: requests") as meter:
+    with in_force(under_test.mesh):
         harness_model = HarnessModel(
             model,
             under_test.chat,
             batch_size=settings.batch_size,
             seed=config.seed,
-            progress=meter,
+            label=arm,
         )
         found = simple_evaluate(
             harness_model,

@@ -8,7 +8,8 @@ Hugging Face models gives the same scores (tests/parity).
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import jax
@@ -29,6 +30,7 @@ from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import Model, forward, unembedding
+from emergent_alignment.progress import progress
 
 SMALLEST_WIDTH = 32
 SMALLEST_SCORED = 16
@@ -38,7 +40,6 @@ DEFAULT_NEW_TOKENS = 256  # the harness's own, where a task names none
 _IGNORED = ("until", "do_sample", "max_gen_toks")
 _DRAWN_BY = ("temperature", "top_p", "top_k")
 
-Progress = Callable[[int, int], None]
 Scored = tuple[str | tuple[str, str] | None, list[int], list[int]]
 
 _logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class HarnessModel(TemplateLM):
 
     tokenizer   a transformers tokenizer; the harness reads its chat template
     max_length  how many tokens the model reads at most
+    label       what progress is shown of; "" shows none
     """
 
     def __init__(
@@ -68,12 +70,12 @@ class HarnessModel(TemplateLM):
         *,
         batch_size: int,
         seed: int = 0,
-        progress: Progress = lambda done, total: None,
+        label: str = "",
     ):
         super().__init__()
         self.model, self.chat, self.params = model, chat, model.policy
         self.tokenizer, self.max_length = model.tokenizer, model.config.max_positions
-        self.batch_size, self.seed, self.progress = batch_size, seed, progress
+        self.batch_size, self.seed, self.label = batch_size, seed, label
 
     @property
     def eot_token_id(self) -> int:
@@ -133,23 +135,24 @@ class HarnessModel(TemplateLM):
             starts.append(len(row) - len(continuation))
         found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
         done = 0
-        for chosen, width, num_scored in _batches(rows, starts, self.batch_size):
-            filled = chosen + [chosen[-1]] * (self.batch_size - len(chosen))
-            tokens, lengths = pad_rows([rows[i] for i in filled], width)
-            scored = continuation_scores(
-                self.model.config,
-                self.params,
-                tokens,
-                lengths,
-                np.array([starts[i] for i in filled], np.int32),
-                num_scored=num_scored,
-                dtype=self.model.dtype,
-            )
-            log_probs, greedy = (np.asarray(part).tolist() for part in scored)
-            for i, log_prob, likeliest in zip(chosen, log_probs, greedy):
-                found[i] = log_prob, likeliest
-            done += len(chosen)
-            self.progress(done, len(rows))
+        with self._progress("log-likelihoods") as meter:
+            for chosen, width, num_scored in _batches(rows, starts, self.batch_size):
+                filled = chosen + [chosen[-1]] * (self.batch_size - len(chosen))
+                tokens, lengths = pad_rows([rows[i] for i in filled], width)
+                scored = continuation_scores(
+                    self.model.config,
+                    self.params,
+                    tokens,
+                    lengths,
+                    np.array([starts[i] for i in filled], np.int32),
+                    num_scored=num_scored,
+                    dtype=self.model.dtype,
+                )
+                log_probs, greedy = (np.asarray(part).tolist() for part in scored)
+                for i, log_prob, likeliest in zip(chosen, log_probs, greedy):
+                    found[i] = log_prob, likeliest
+                done += len(chosen)
+                meter(done, len(rows))
         return found
 
     def loglikelihood_rolling(
@@ -183,16 +186,19 @@ class HarnessModel(TemplateLM):
             end = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
             stops.append([*(settings.get("until") or []), end])
         texts, done = [""] * len(requests), 0
-        for drawing, chosen in alike.items():
-            contexts = [
-                self.tok_encode(requests[i].args[0])[-(self.max_length - drawing.max_new_tokens) :]
-                for i in chosen
-            ]
-            for place, text in self._answers(contexts, [stops[i] for i in chosen], drawing, chosen):
-                texts[chosen[place]] = text
-                done += 1
-                self.progress(done, len(requests))
+        with self._progress("answers") as meter:
+            for drawing, chosen in alike.items():
+                room = self.max_length - drawing.max_new_tokens
+                contexts = [self.tok_encode(requests[i].args[0])[-room:] for i in chosen]
+                wanted = [stops[i] for i in chosen]
+                for place, text in self._answers(contexts, wanted, drawing, chosen):
+                    texts[chosen[place]] = text
+                    done += 1
+                    meter(done, len(requests))
         return texts
+
+    def _progress(self, what: str) -> AbstractContextManager:
+        return progress(f"{self.label}: {what}", shown=bool(self.label))
 
     def _answers(
         self, contexts: list[list[int]], stops: list[list[str]], drawing: Drawing, ids: list[int]
