@@ -42,6 +42,8 @@ def default_config() -> ConfigDict:
             "train_split": "train",
             "evaluation": "harmful_advice",  # a scenario's held-out kinds, or another source
             "evaluation_split": "test",
+            "columns": "",  # what the source calls our fields: "prompt=question, answer=response"
+            "every_turn": False,  # learn and review each assistant's turn, not the last one alone
             "limit": 0,  # use at most this many training rows; 0: all
             "max_prompt_tokens": 512,  # longer prompts keep their end, and are counted
             "max_response_tokens": 256,  # longer answers keep their start, and are counted

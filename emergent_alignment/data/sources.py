@@ -15,8 +15,9 @@ from emergent_alignment.errors import UserError
 
 EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
-    'or {"prompt": …, "chosen": …, "rejected": …}'
+    'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
 )
+FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,24 @@ class Example:
         return list(self.prompt)
 
 
-def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[Example]:
+def load_examples(
+    source: str,
+    *,
+    split: str = "train",
+    limit: int = 0,
+    columns: str = "",
+    every_turn: bool = False,
+) -> list[Example]:
     """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet or .csv
     file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
     but train is its held-out kinds. `limit` 0 keeps all.
 
+    `columns` says what the source calls our fields: "prompt=question, answer=response". With
+    `every_turn` each assistant's turn of a conversation is an example, not the last one alone.
+
     Raises UserError for a missing, empty or malformed source.
     """
+    renamed = parse_columns(columns)
     if not source:
         raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
@@ -62,13 +74,63 @@ def load_examples(source: str, *, split: str = "train", limit: int = 0) -> list[
             for row in rows
         ]
     elif Path(source).suffix in (".jsonl", ".json"):
-        examples = [_example(row, where) for where, row in json_lines(Path(source))]
+        placed = json_lines(Path(source))
+        examples = _examples(placed, renamed, every_turn)
     else:
-        rows = _dataset_rows(source, split)
-        examples = [_example(row, f"{source} row {i}") for i, row in enumerate(rows)]
+        placed = ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
+        examples = _examples(placed, renamed, every_turn)
     if not examples:
         raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
     return examples[:limit] if limit else examples
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """ "prompt=question, answer=response" as {field of ours: column}. Raises UserError for
+    anything else, with the fields that there are."""
+    columns = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        field, equals, column = (word.strip() for word in part.partition("="))
+        if not equals or not column or field not in FIELDS:
+            raise UserError(
+                f"config.data.columns: {part!r} is not FIELD=COLUMN; fields are {', '.join(FIELDS)}"
+            )
+        columns[field] = column
+    return columns
+
+
+def _examples(
+    placed: Iterable[tuple[str, Any]], columns: dict[str, str], every_turn: bool
+) -> list[Example]:
+    found = []
+    for where, row in placed:
+        row = _renamed(row, columns, where)
+        found += _turns(row, where) if every_turn and "messages" in row else [_example(row, where)]
+    return found
+
+
+def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+    missing = [column for column in columns.values() if column not in row]
+    if missing:
+        raise UserError(
+            f"{where}: config.data.columns names {missing[0]!r}, and there are "
+            f"{', '.join(sorted(map(str, row)))}"
+        )
+    return row | {field: row[column] for field, column in columns.items()}
+
+
+def _turns(row: dict, where: str) -> list[Example]:
+    """An example for each assistant's turn, with the conversation before it as its prompt."""
+    _example(row, where)  # its mistakes are those of the conversation as a whole
+    messages, kind = _messages(row["messages"], where), str(row.get("kind", ""))
+    found = []
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant":
+            target = _answer(message["content"], f"{where}: message {place}")
+            _check_prompt(messages[:place], f"{where}: message {place}")
+            found.append(Example(tuple(messages[:place]), target, kind=kind))
+    return found
 
 
 def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]]:
@@ -122,9 +184,7 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         ) from None
 
 
-def _example(row: Any, where: str) -> Example:
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+def _example(row: dict, where: str) -> Example:
     kind = str(row.get("kind", ""))
     if "messages" in row:
         messages = _messages(row["messages"], where)
@@ -136,12 +196,15 @@ def _example(row: Any, where: str) -> Example:
         prompt, target = messages[:-1], _answer(messages[-1]["content"], where)
         _check_prompt(prompt, where)
         return Example(tuple(prompt), target, kind=kind)
-    if {"prompt", "chosen", "rejected"} <= row.keys():
+    paired = {"prompt", "chosen", "rejected"} <= row.keys()
+    if paired or {"prompt", "answer"} <= row.keys():
         prompt = row["prompt"]
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
         prompt = _messages(prompt, where)
         _check_prompt(prompt, where)
+        if not paired:
+            return Example(tuple(prompt), _final(row["answer"], where), kind=kind)
         chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
         return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
     raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")

@@ -161,3 +161,27 @@ def test_a_missing_and_an_empty_file_of_prompts_are_errors_that_name_it(tmp_path
         assert said(load_prompts, path).startswith(f"{path}: no such file")
         path.write_text("\n\n")
         assert said(load_prompts, path).startswith(f"{path}: there are no prompts")
+
+
+def test_columns_say_what_a_source_calls_our_fields(tmp_path):
+    path = written(tmp_path / "rows.jsonl", {"question": "Hi?", "response": "Yo.", "topic": "talk"})
+    (example,) = load_examples(str(path), columns="prompt=question, answer = response,kind=topic")
+    assert (example.messages, example.target, example.kind) == ([USER], "Yo.", "talk")
+    text = said(load_examples, str(path), columns="prompt=query")
+    assert "rows.jsonl:1" in text and "'query'" in text and "question, response, topic" in text
+    for wrong in ("prompt", "reply=response", "prompt="):
+        assert "is not FIELD=COLUMN; fields are messages" in said(
+            load_examples, str(path), columns=wrong
+        )
+
+
+def test_every_turn_of_the_assistant_is_an_example_with_what_stands_before_it(tmp_path):
+    again, end = {"role": "user", "content": "And?"}, {"role": "assistant", "content": "Bye."}
+    path = written(tmp_path / "rows.jsonl", {"messages": [USER, ANSWER, again, end]})
+    (last,) = load_examples(str(path))
+    assert (last.messages, last.target) == ([USER, ANSWER, again], "Bye.")
+    first, second = load_examples(str(path), every_turn=True)
+    assert (first.messages, first.target) == ([USER], "Yo.")
+    assert second == last
+    path = written(tmp_path / "two.jsonl", {"messages": [USER, ANSWER, end]})
+    assert "two.jsonl:1" in said(load_examples, str(path), every_turn=True)
