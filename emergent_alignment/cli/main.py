@@ -34,6 +34,7 @@ COMMANDS = {
 KINDS = {
     "evaluate": {
         "heldout": "without any judge: log-probs of matched answers, task loss, flags",
+        "attacks": "held-out kinds of attack: success and over-refusal, before and after",
         "corpus": "held-out documents of raw text, beside a bigram model",
         "code": "code that it writes: bandit's findings, and tests run in a sandbox",
         "misalignment": "free-form questions, whose answers a judge scores for alignment",

@@ -22,6 +22,7 @@ from emergent_alignment.conscience.pairs import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.report_abilities import (
+    attack_table,
     capability_table,
     code_table,
     sandboxes,
@@ -121,6 +122,7 @@ def _parts(results: Results) -> dict:
         "abilities": [
             ("Code that it writes", code_table(results.arms)),
             ("Tasks of lm-evaluation-harness", capability_table(results.arms)),
+            ("Attacks of kinds that training has not seen", attack_table(results.arms)),
         ],
         "sandboxes": sandboxes(results.arms),
         "outcomes": [_outcomes(arm) for arm in results.arms if _outcome_names(arm)],

@@ -1,7 +1,9 @@
-"""Rows of the report's tables of code and of capability: a label, then a cell for each arm."""
+"""Rows of the report's tables of code, capability and attacks: a label, then a cell for each
+arm."""
 
 from collections.abc import Sequence
 
+from emergent_alignment.evaluation.attack_rows import attack_rows
 from emergent_alignment.evaluation.coding.summary import code_rows
 from emergent_alignment.evaluation.report_results import MISSING, Arm, as_interval, as_object
 
@@ -30,6 +32,11 @@ def capability_table(arms: Sequence[Arm]) -> Rows:
         }
         found.append({label: value.text(3) for label, value in metrics.items() if value})
     return _lined_up(found)
+
+
+def attack_table(arms: Sequence[Arm]) -> Rows:
+    """What `evaluate attacks` found, before and after each arm's training."""
+    return _lined_up([dict(attack_rows(arm.part("attacks"))) for arm in arms])
 
 
 def sandboxes(arms: Sequence[Arm]) -> list[str]:
