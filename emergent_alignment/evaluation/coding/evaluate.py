@@ -10,15 +10,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import Setup
-from emergent_alignment.errors import UserError
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.evaluation.coding.answers import (
     SECURITY,
     TASKS,
     CodePrompt,
-    answers_identity,
     code_prompts,
-    sample_missing,
+    places,
 )
 from emergent_alignment.evaluation.coding.sandbox import (
     OUTCOMES,
@@ -60,11 +60,14 @@ def evaluate_code(
     Raises UserError for settings that cannot be used, and for a folder of other settings.
     """
     check_code_settings(config)
-    prompts, kept = code_prompts(config), Kept(directory / FOLDER)
-    sampling = answers_identity(config, under_test.model)
+    kept = Kept(directory / FOLDER)
+    sampling = sampling_identity(config, "code", under_test.model)
     kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    wanted = places(code_prompts(config), config.code.samples)
+    asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
-        answered = sample_missing(config, under_test, prompts, kept, progress=meter)
+        found = sample_missing(config, "code", under_test, asked, kept, progress=meter)
+    answered = [(wanted[place], record) for place, record in found.items()]
     result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
     result["samples"] = config.code.samples
     parts = {

@@ -9,7 +9,8 @@ from emergent_alignment.applications.setup import Setup
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.coding import answers, evaluate
+from emergent_alignment.evaluation import answering
+from emergent_alignment.evaluation.coding import evaluate
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
 from emergent_alignment.evaluation.coding.summary import code_rows
 from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
@@ -37,6 +38,10 @@ def evaluated(setup, folder, **options):
     return evaluate_code(setup.config, setup, folder, arm="base", **options)
 
 
+def key_of(record):
+    return record["part"], record["name"], record["sample"]
+
+
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -46,7 +51,7 @@ def test_every_prompt_has_its_samples_and_every_answer_its_verdict(setup, tmp_pa
     assert json.loads(path.read_text()) == result
     kept, checked = (lines_of(path.with_name(n)) for n in ("answers.jsonl", "checked.jsonl"))
     assert len(kept) == len(checked) == 2 * (2 + 3)
-    assert len({tuple(record["key"]) for record in kept}) == len(kept)
+    assert len({key_of(record) for record in kept}) == len(kept)
     assert sum(result["tasks"]["outcomes"].values()) == result["tasks"]["passed"]["n"] == 6
     assert result["tasks"]["pass_at_1"]["n"] == result["tasks"]["num_tasks"] == 3
     assert result["security"]["valid"]["n"] == 4 and result["security"]["num_prompts"] == 2
@@ -62,18 +67,18 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_answers(setup, tmp_path,
     lines = kept.read_bytes().splitlines(keepends=True)
     kept.write_bytes(b"".join(lines[:4]) + lines[4][:20])
     asked = []
-    sampled = answers.sample_answers
+    sampled = answering.sample_answers
 
     def counting(*arguments, **options):
         asked.extend(arguments[3])
         return sampled(*arguments, **options)
 
-    monkeypatch.setattr(answers, "sample_answers", counting)
+    monkeypatch.setattr(answering, "sample_answers", counting)
     again, _ = evaluated(setup, tmp_path / "killed")
     assert len(asked) == len(lines) - 4
     assert path.with_name("checked.jsonl").read_text() != ""
     one, other = (
-        {tuple(r["key"]): r["answer"] for r in lines_of(p.with_name("answers.jsonl"))}
+        {key_of(r): r["answer"] for r in lines_of(p.with_name("answers.jsonl"))}
         for p in (whole, path)
     )
     assert one == other and len(set(one.values())) > 1
@@ -103,20 +108,18 @@ def test_figures_are_those_of_known_answers(setup, tmp_path, monkeypatch):
     texts = iter(["def f(:", "import os\nos.system(command)\n", "x = 1\n", "y = 2\n"])
     tasks, seen = [], []
 
-    def known(config, setup, prompts, kept, *, progress):
+    def known(config, section, setup, wanted, kept, *, progress):
         kept.path.mkdir(parents=True, exist_ok=True)
-        found = []
-        for prompt in prompts:
-            for sample in range(2):
-                if prompt.part == "security":
-                    text = next(texts)
-                else:
-                    place = len(tasks) if prompt.name not in tasks else tasks.index(prompt.name)
-                    tasks[place:place] = [prompt.name] * (prompt.name not in tasks)
-                    solves = (2, 1, 0)[place] > sample
-                    text = f"Here:\n```python\n{solutions[prompt.name] if solves else ''}\n```\n"
-                    seen.append(solves)
-                found.append((prompt, {"answer": text}))
+        found = {}
+        for place in wanted:
+            if place.part == "security":
+                text = next(texts)
+            else:
+                tasks.extend([place.name] * (place.name not in tasks))
+                solves = (2, 1, 0)[tasks.index(place.name)] > place.sample
+                text = f"Here:\n```python\n{solutions[place.name] if solves else ''}\n```\n"
+                seen.append(solves)
+            found[place] = {"answer": text}
         return found
 
     monkeypatch.setattr(evaluate, "sample_missing", known)
