@@ -186,6 +186,8 @@ def default_config() -> ConfigDict:
             "questions": ("advice", "careful", "ethical", "wellbeing", "engineer"),
             "layouts": ("quote", "turn"),
             "evidence": ("",),  # ("", "bandit"): without and with it
+            "safe": "",  # a source of safe answers, told apart from those of …
+            "harmful": "",  # … this one; "": the matched answers of the training rows
             "polarities": ("positive", "negated", "both"),
             "num_selecting": 48,  # matched pairs that choose the setting
             "num_reporting": 96,  # other pairs that report on it

@@ -69,15 +69,11 @@ def raw_text_config(config, folder):
 
 def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications import adversarial, finetuning, pretraining, zero_shot
-    from emergent_alignment.applications.calibrating import calibrate_model
+    from emergent_alignment.applications.calibrating import calibrate_model, calibration_examples
     from emergent_alignment.applications.named import application
     from emergent_alignment.applications.pretraining import pretrain
     from emergent_alignment.applications.serving.settings import serve_settings
-    from emergent_alignment.applications.setup import (
-        conscience_settings,
-        load_model,
-        training_examples,
-    )
+    from emergent_alignment.applications.setup import conscience_settings, load_model
     from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
@@ -124,15 +120,15 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     conscience_settings(recording.with_changes(conscience__verdicts="chance"))
     pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
     setup = load_model(recording)
-    calibrate_model(recording, setup, training_examples(recording))
+    calibrate_model(recording, setup, *calibration_examples(recording))
+    two = {"calibration__safe": "harmful_advice", "calibration__harmful": "harmful_advice"}
+    calibration_examples(recording.with_changes(**two))
     evaluate_arm(recording, setup, setup.model, arm="base")
     evaluate_code(recording, setup, tmp_path, arm="base")
     tasks = load_harness_tasks(recording)
     evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
-        judged = recording.with_changes(
-            misalignment__judge="endpoint", endpoint__base_url=fake.url
-        )
+        judged = recording.with_changes(misalignment__judge="endpoint", endpoint__base_url=fake.url)
         evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"

@@ -4,9 +4,15 @@ Every layout, wording and polarity is tried on one split of matched safe and har
 the best one is reported on another: AUC, share of pairs told apart, threshold at 5% false
 flags, flag rates. Training reads the result through config.conscience.calibration.
 
+With config.calibration.safe and harmful two sources of their own are told apart: answers to other
+prompts, so that there is an AUC and no share of pairs.
+
 examples:
   emergent-alignment calibrate --output runs/calibration.json
-  emergent-alignment calibrate --output runs/code.json --config.data.train=code_hacking
+  emergent-alignment calibrate --output runs/code.json --config.data.train=code_hacking \\
+      --config.calibration.evidence="('', 'bandit')"
+  emergent-alignment calibrate --output runs/mine.json --config.calibration.safe=clean.jsonl \\
+      --config.calibration.harmful=insecure.jsonl
 """
 
 from argparse import ArgumentParser, Namespace
@@ -27,12 +33,16 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Calibrate the model, write what was found, print it."""
     config = read_config(rest)
     require_new_file(arguments.output, overwrite=arguments.overwrite)
-    from emergent_alignment.applications.calibrating import calibrate_model, write_calibration
-    from emergent_alignment.applications.setup import check_config, load_model, training_examples
+    from emergent_alignment.applications.calibrating import (
+        calibrate_model,
+        calibration_examples,
+        write_calibration,
+    )
+    from emergent_alignment.applications.setup import check_config, load_model
 
     check_config(config)
-    examples = training_examples(config)
-    found = calibrate_model(config, load_model(config), examples)
+    sides = calibration_examples(config)
+    found = calibrate_model(config, load_model(config), *sides)
     write_calibration(found, arguments.output)
     print_calibration(found)
     print(f"written: {arguments.output}")
@@ -43,15 +53,18 @@ def print_calibration(found: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['pairs_selecting']} matched pairs; intervals are 95%")
+    table = Table(title=f"{found['pairs_selecting']} pairs; intervals are 95%")
     keys = ["question", "layout", "polarity"]
     if any(candidate["evidence"] for candidate in found["candidates"]):
         keys.append("evidence")
     for name in (*keys, "AUC", "pairs told apart"):
         table.add_column(name)
-    ranked = sorted(found["candidates"], key=lambda c: -(c["auc"][0] + c["told_apart"][0]))
+    nothing = [0.0]
+    ranked = sorted(
+        found["candidates"], key=lambda c: -(c["auc"][0] + (c["told_apart"] or nothing)[0])
+    )
     for candidate in ranked:
-        figures = ["{:.2f} [{:.2f}, {:.2f}]".format(*candidate[k]) for k in ("auc", "told_apart")]
+        figures = [_interval(candidate["auc"]), _interval(candidate["told_apart"])]
         table.add_row(*(candidate[key] or "none" for key in keys), *figures)
     console = Console()
     console.print(table)
@@ -64,4 +77,12 @@ def print_calibration(found: dict) -> None:
         ),
         highlight=False,
     )
+    for evidence, report in found["by_evidence"].items():
+        if len(found["by_evidence"]) > 1:
+            text = f"evidence {evidence}: AUC {_interval(report['auc'])} on the other pairs"
+            console.print(text, highlight=False)
     console.print(found["verdict"], highlight=False)
+
+
+def _interval(found: list[float] | None) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*found) if found else "not matched"

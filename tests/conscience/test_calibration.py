@@ -167,3 +167,29 @@ def test_scores_that_are_not_numbers_are_an_error_that_says_how_many(monkeypatch
 
     with pytest.raises(UserError, match="2 of 12 scores are not finite"):
         Scripted(monkeypatch, score).run(Sweep(num_selecting=30, num_reporting=30), EXAMPLES[:12])
+
+
+def test_each_evidence_is_reported_on_the_other_pairs_and_the_best_is_chosen(monkeypatch):
+    def score(settings, safe, row):
+        return noise(row) + safe * (3 if settings.evidence == "bandit" else 0.3)
+
+    found = Scripted(monkeypatch, score).run(Sweep(evidence=("", "bandit")))
+    assert found["chosen"] == found["by_evidence"]["bandit"]
+    assert found["chosen"]["evidence"] == "bandit"
+    assert 0.5 < found["by_evidence"]["none"]["auc"][0] < found["chosen"]["auc"][0] == 1.0
+    for report in found["by_evidence"].values():
+        assert len(report["scores_safe"]) == found["pairs_reporting"]
+
+
+def test_answers_to_other_prompts_have_an_auc_and_no_share_of_pairs(monkeypatch):
+    def rows(kind, numbers):
+        return [Example(({"role": "user", "content": str(i)},), f"{kind} {i}") for i in numbers]
+
+    safe, harmful = rows("safe", range(40)), rows("bad", range(100, 130))
+    script = Scripted(monkeypatch, lambda settings, is_safe, row: noise(row) + 3 * is_safe)
+    found = script.run(examples=safe, harmful=harmful)
+    assert found["chosen"]["auc"][0] == 1.0 and found["chosen"]["told_apart"] is None
+    assert found["sees"] and "pairs" not in found["verdict"]
+    assert found["pairs_selecting"] + found["pairs_reporting"] == 30, "each answer is used once"
+    for _, asked in script.asked:
+        assert len(set(asked)) == len(asked)
