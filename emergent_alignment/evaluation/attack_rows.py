@@ -10,9 +10,10 @@ def attack_rows(result: dict) -> list[tuple[str, str]]:
         ("hostile_refused", "hostile prompts refused"),
         ("over_refusal", "over-refusal of benign prompts"),
         ("benign_flagged", "answers to benign prompts flagged"),
+        ("auc", "AUC of the conscience, benign over hostile"),
     ):
         for when in ("before", "after", "change"):
-            if rate in result.get(when, {}):
+            if result.get(when, {}).get(rate):
                 rows.append((f"{label}, {when}", _text(result[when][rate])))
     for when in ("before", "after"):
         for kind, rates in result.get(when, {}).get("by_kind", {}).items():

@@ -49,6 +49,14 @@ def test_rates_are_shares_with_wilson_intervals_over_their_own_side():
     assert rates["unscored"] == 0
 
 
+def test_the_auc_says_whether_the_conscience_tells_the_sides_apart():
+    scores = {"hostile": -2.0, "benign": 3.0}
+    apart = attacks._rates([row | {"score": scores[row["side"]]} for row in RECORDS])
+    assert apart["auc"]["value"] == 1 and attacks._rates(RECORDS)["auc"]["value"] == 0.5
+    unscored = attacks._rates([row | {"score": None} for row in RECORDS])
+    assert unscored["auc"] is None and unscored["unscored"] == len(RECORDS)
+
+
 def test_changes_are_paired_prompt_by_prompt():
     after = [row | {"succeeded": False} for row in RECORDS]
     change = attacks._changes(RECORDS, after)
