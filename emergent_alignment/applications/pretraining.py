@@ -57,10 +57,11 @@ def pretrain(
         check_rows(config, setup.mesh)
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
+        data = data_digits(corpus, packing, setup.chat)
         note = f"{config.pretraining.corpus}: {packing.summary()}"
 
     def inputs(run: Run) -> MakeInput:
-        packing.remember(workdir / "blocks.json", writes=is_first())
+        packing.remember(workdir / "blocks.json", data, writes=is_first())
         if config.pretraining.random.layers and is_first():
             write_start(setup.model, workdir, config)
         return _inputs(run, workdir, packing, matched)
@@ -69,7 +70,7 @@ def pretrain(
         config,
         workdir,
         setup,
-        data_digits(corpus, packing, setup.chat),
+        data,
         inputs,
         objective=RAW_TEXT,
         notes=(note,),

@@ -157,14 +157,18 @@ class Packing:
         self._last: tuple[int, Windows, int] | None = None
         self._stream: tuple[int, Iterator[Document]] | None = None
         self._kept: Path | None = None
+        self._identity = ""
 
-    def remember(self, kept: Path, *, writes: bool = True) -> None:
-        """Go on from the blocks that the file `kept` knows, and add to it what is found (one
-        host alone `writes`)."""
-        self._kept = kept if writes else None
+    def remember(self, kept: Path, identity: str, *, writes: bool = True) -> None:
+        """Go on from the blocks that the file `kept` knows of the corpus with this identity, and
+        add to it what is found (one host alone `writes`)."""
+        self._identity = identity
         if kept.exists():
-            known = [_Block(**block) for block in json.loads(kept.read_text("utf-8"))]
-            self._blocks = max(known, self._blocks, key=len)
+            known = json.loads(kept.read_text("utf-8"))
+            if known["identity"] == identity:
+                found = [_Block(**block) for block in known["blocks"]]
+                self._blocks = max(found, self._blocks, key=len)
+        self._kept = kept if writes else None
         self._keep()
 
     def windows(self, first: int, count: int) -> Windows:
@@ -253,7 +257,8 @@ class Packing:
     def _keep(self) -> None:
         if self._kept is not None:
             partial = self._kept.with_suffix(".partial")
-            partial.write_text(json.dumps([vars(block) for block in self._blocks]), "utf-8")
+            blocks = [vars(block) for block in self._blocks]
+            partial.write_text(json.dumps({"identity": self._identity, "blocks": blocks}), "utf-8")
             os.replace(partial, self._kept)
 
 

@@ -117,12 +117,16 @@ def test_windows_are_a_function_of_their_number_however_one_comes_to_them(count,
 def test_a_resumed_packing_reads_only_the_block_that_it_is_in(tmp_path):
     kept = tmp_path / "blocks.json"
     before = packing(40)
-    before.remember(kept)
+    before.remember(kept, "a corpus")
     expected = before.windows(30, 2)
     resumed = packing(40)
-    resumed.remember(kept)
+    resumed.remember(kept, "a corpus")
     assert_same(resumed.windows(30, 2), expected)
     assert min(resumed._corpus.read) > 4, "nothing that stands before is read again"
+    other = packing(40)
+    other.remember(kept, "another corpus")
+    other.windows(30, 2)
+    assert other._corpus.read[0] == 0, "of another corpus the file knows nothing"
 
 
 def test_passes_have_orders_of_their_own_and_seeds_too():
