@@ -10,6 +10,7 @@ examples:
       --config.conscience.enabled=False --config.optimizer.learning_rate=1e-4
   emergent-alignment train --workdir runs/mine --config.data.train=my_rows.jsonl \\
       --config.model.path=Qwen/Qwen2.5-0.5B-Instruct
+  emergent-alignment train --workdir runs/text --config configs/pretraining.py
   emergent-alignment train --workdir runs/cut --config.mesh.data=2 --config.mesh.fsdp=4
 
 Several hosts each start the same command with the same config, and a --workdir that all of them
