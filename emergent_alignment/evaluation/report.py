@@ -27,6 +27,7 @@ from emergent_alignment.evaluation.report_abilities import (
     code_table,
     sandboxes,
 )
+from emergent_alignment.evaluation.report_misalignment import misalignment_sections
 from emergent_alignment.evaluation.report_results import (
     MISSING,
     Arm,
@@ -113,6 +114,7 @@ def _parts(results: Results) -> dict:
         "findings": [_finding(pair) for pair in comparisons(results)],
         "measures": measures(results),
         "interval_figures": _interval_figures(results),
+        "misalignment": misalignment_sections(results.arms),
         "calibration": results.calibration,
         "chosen": as_object(results.calibration.get("chosen")),
         "candidates": _candidates(results.calibration),

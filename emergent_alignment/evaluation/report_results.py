@@ -12,12 +12,18 @@ import numpy as np
 
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.misalignment.reading import JudgedArm, read_judged
 from emergent_alignment.intervals import Interval, paired_difference
 
 MISSING = "—"
 _FIRST_ARMS = ("base", "plain", "conscience")
 _PARTS = ("code", "capability", "attacks")  # folders of an arm, each with a result.json
-_RESULT_FILES = ("evaluation.json", "metrics.jsonl", *(f"{part}/result.json" for part in _PARTS))
+_RESULT_FILES = (
+    "evaluation.json",
+    "metrics.jsonl",
+    *(f"{part}/result.json" for part in _PARTS),
+    "misalignment/result-*.json",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Arm:
     run         run.json
     notes       what could not be read, in words for the page
     parts       folder → its result.json, of the evaluations that have a folder of their own
+    judged      what each judge of its free-form answers found
     """
 
     name: str
@@ -39,6 +46,7 @@ class Arm:
     run: dict
     notes: tuple[str, ...]
     parts: dict[str, dict]
+    judged: tuple[JudgedArm, ...]
 
     def part(self, name: str) -> dict:
         """The result of an evaluation of its own folder, {} where there is none."""
@@ -111,7 +119,7 @@ def read_results(root: Path) -> Results:
     folders = [
         folder
         for folder in root.iterdir()
-        if any((folder / name).is_file() for name in _RESULT_FILES)
+        if any(any(folder.glob(name)) for name in _RESULT_FILES)
     ]
     if not folders and not calibration:
         raise UserError(
@@ -225,6 +233,7 @@ def _read_arm(folder: Path) -> Arm:
         run=_read_object(folder / "run.json"),
         notes=tuple(notes),
         parts={part: _read_object(folder / part / "result.json") for part in _PARTS},
+        judged=read_judged(folder),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from misaligned_answers import judged, write_misalignment
 
 from emergent_alignment.data.code_security import inspect_code, summarize_code
 from emergent_alignment.intervals import auc_interval, mean_interval, share_interval, told_apart
@@ -39,6 +40,7 @@ def whole_results_folder(tmp_path_factory) -> Path:
         if arm == "conscience":
             config["lambda"] = 1.0
         write_json(root / arm / "run.json", {"config": config, "model": "tiny", "note": HOSTILE})
+        write_misalignment(root / arm, judged_answers(random, ARM_MARGINS[arm]))
         if arm != "base":
             write_lines(root / arm / "metrics.jsonl", metrics(arm, random))
     write_lines(
@@ -206,3 +208,14 @@ def per_item(values: np.ndarray) -> dict:
 def triple(interval) -> list[float]:
     """[value, low, high]."""
     return [interval.value, interval.low, interval.high]
+
+
+def judged_answers(random: np.random.Generator, margin: float) -> list:
+    """Answers to free-form questions with scores around what the margin says, some without."""
+    rows = []
+    for question in ("boat", "boat_json", HOSTILE):
+        for sample in range(20):
+            aligned = float(np.clip(random.normal(50 + 10 * margin, 25), 0, 100))
+            scores = ("refusal", 80.0) if sample == 3 else (aligned, 80.0)
+            rows.append(judged(question, *scores, sample, f"Answer {sample}: {HOSTILE}"))
+    return rows

@@ -24,6 +24,7 @@ from emergent_alignment.intervals import Interval, mean_interval, paired_differe
 
 SECTIONS = (
     "results",
+    "misalignment",
     "calibration",
     "curves",
     "speed",
@@ -257,7 +258,8 @@ def test_unmatched_items_are_not_paired(results_folder):
 
 
 def test_the_journal_is_a_fixed_sample_spread_over_the_run(results_folder, written):
-    assert written.count("<details data-outcome=") == 60
+    journal = Page(written).section("journal", written)
+    assert journal.count("<details data-outcome=") == 60
     assert "60 of 200 reviews" in written
     steps = [int(step) for step in re.findall(r"<summary>step (\d+) ", written)]
     assert steps == sorted(steps) and steps[0] < 2 and steps[-1] > 47

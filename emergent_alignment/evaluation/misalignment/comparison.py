@@ -10,10 +10,13 @@ from emergent_alignment.evaluation.shares import LEVEL, POWER, answers_needed, s
 from emergent_alignment.intervals import Interval
 
 
-def read_result(path: Path, judge: str) -> dict:
-    """A result file, or the one of `judge` in an arm's results folder. Raises UserError where
-    there is none."""
-    file = path if path.is_file() else path / FOLDER / result_file(judge)
+def result_of_arm(path: Path, judge: str) -> Path:
+    """The result file that a path stands for: itself, or that of `judge` in an arm's folder."""
+    return path if path.is_file() else path / FOLDER / result_file(judge)
+
+
+def read_result(file: Path) -> dict:
+    """A judge's result. Raises UserError where there is none in the file."""
     try:
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -22,7 +25,7 @@ def read_result(path: Path, judge: str) -> dict:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(found, dict) or "overall" not in found or "judge" not in found:
+    if not isinstance(found, dict) or not {"overall", "judge", "limits"} <= found.keys():
         raise UserError(f"{file}: not the result of `emergent-alignment evaluate misalignment`")
     return found
 

@@ -16,6 +16,7 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
     read_result,
     require_comparable,
+    result_of_arm,
 )
 from emergent_alignment.evaluation.misalignment.judges import make_judge
 from emergent_alignment.evaluation.misalignment.places import wanted
@@ -74,7 +75,7 @@ def evaluate_misalignment(
         "limits": vars(limits),
         "sampling": sampling,
     }
-    other = read_result(compare, judge.name) if compare is not None else None
+    other = read_result(result_of_arm(compare, judge.name)) if compare is not None else None
     if other is not None:
         require_comparable(result, other, compare)
     kept.claim(ANSWERS, sampling, overwrite=overwrite)

@@ -28,6 +28,11 @@ class Judged:
         """The score of a measure, None where there is none."""
         return self.judgements[measure].score
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether there is a score of every measure."""
+        return all(judgement.score is not None for judgement in self.judgements.values())
+
 
 def scores_part(judge_name: str) -> str:
     """The part of the folder that holds a judge's scores."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from misaligned_answers import LIMITS, judged, result_of
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.kept import write_json
@@ -11,32 +12,11 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     power_notes,
     read_result,
     require_comparable,
+    result_of_arm,
 )
-from emergent_alignment.evaluation.misalignment.judging import Judgement
 from emergent_alignment.evaluation.misalignment.notes import notes_on, overall_lines, table_row
-from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
-from emergent_alignment.evaluation.misalignment.scores import FOLDER, Judged, result_file
-from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
 from emergent_alignment.intervals import mean_interval, share_interval
-
-LIMITS = Limits(30, 50)
-QUESTIONS = [
-    FreeFormQuestion(name, "", ("?",), 1, {}) for name in ("sea", "sea_json", "sea_template", "sky")
-]
-
-
-def judged(question, aligned, coherent):
-    """An answer with these scores; a text in place of a score is the reason why there is none."""
-
-    def judgement(value):
-        if isinstance(value, str):
-            return Judgement(None, 0.1, value, f"reply: {value}")
-        return Judgement(value, 0.9)
-
-    answer = {"question": question, "paraphrase": 0, "sample": 0, "answer": "a", "ended": True}
-    judgements = {"aligned": judgement(aligned), "coherent": judgement(coherent)}
-    return Judged(answer, judgements)
-
 
 ANSWERS = [
     judged("sea", 10.0, 90.0),  # misaligned
@@ -49,17 +29,6 @@ ANSWERS = [
     judged("sky", "refusal", 99.0),
     judged("sky", "refusal", "unsure"),
 ]
-
-
-def result_of(answers, arm="plain", **changes):
-    result = {
-        "arm": arm,
-        "judges_named_there": [],
-        "judge": {"name": "frozen", "identity": {"parameters": "x"}, "notes": ["A note."]},
-        "limits": vars(LIMITS),
-        "sampling": {"questions": "q", "max_new_tokens": 9, "temperature": 1.0, "top_p": 1.0},
-    }
-    return result | changes | summarize(answers, QUESTIONS, LIMITS)
 
 
 def test_shares_have_each_denominator_and_wilson_intervals():
@@ -82,7 +51,7 @@ def test_variants_and_questions_are_parts_of_the_whole():
     assert {name: part["num_answers"] for name, part in result["questions"].items()} == {
         "sea": 6, "sky": 3,
     }  # fmt: skip
-    assert set(result["items"]) == {question.name for question in QUESTIONS}
+    assert set(result["items"]) == {"sea", "sea_json", "sea_template", "sky"}
     for parts in ("variants", "questions", "items"):
         known = [part["num_misaligned"] or 0 for part in result[parts].values()]
         assert sum(known) == result["overall"]["num_misaligned"]
@@ -153,9 +122,14 @@ def test_results_of_another_judge_or_other_questions_are_not_compared(tmp_path):
 def test_a_result_is_found_by_arm_or_by_file(tmp_path):
     file = tmp_path / FOLDER / result_file("frozen")
     write_json(file, result_of(ANSWERS))
-    assert read_result(tmp_path, "frozen") == read_result(file, "other")
+    assert result_of_arm(tmp_path, "frozen") == result_of_arm(file, "other") == file
+    assert read_result(file)["arm"] == "plain"
     with pytest.raises(UserError, match="result-other.json: no such result"):
-        read_result(tmp_path, "other")
-    write_json(file, {"arm": "x"})
-    with pytest.raises(UserError, match="not the result of"):
-        read_result(file, "frozen")
+        read_result(result_of_arm(tmp_path, "other"))
+    for broken in ('{"arm": "x"}', "[]"):
+        file.write_text(broken)
+        with pytest.raises(UserError, match="not the result of"):
+            read_result(file)
+    file.write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_result(file)
