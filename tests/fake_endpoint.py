@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -147,42 +148,52 @@ class FakeEndpoint:
         return self.script(parsed)
 
 
-def faulty_script(share: float, delay: float, marker: str, seed: int) -> Callable[[dict], Reply]:
-    """A model that drafts `marker` texts, of which its own review flags those with the word
-    harm, and that in `share` of the calls hangs, breaks off, or sends rubbish with the draft."""
-    draw = random.Random(seed)
-    counter = iter(range(10**9))
+@dataclass
+class FaultyModel:
+    """A script whose every text is marked and numbered: half of its drafts do harm, its own
+    review flags those, its rewrites are kind. In `share` of the calls it hangs, breaks off, or
+    sends the text as rubbish. `approved` holds the texts for which a whole Yes was sent."""
 
-    def faults(text: str) -> list[Reply]:
-        return [
-            hang(),
-            broken_off(text),
-            Reply((response(text),)),
-            Reply((response(json.dumps({"choices": [{"message": {"text": text}}]})),)),
-            Reply((response(text, 500),)),
-            Reply((response(json.dumps({"error": {"message": text}}), 400),)),
-            Reply((text.encode() + b"\r\n\r\n",), "close"),
-            Reply((), "close"),
-            completion(text, finish_reason=None),
-        ]
+    share: float = 0.0
+    delay: float = 0.0
+    marker: str = "DRAFT"
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+    num_texts: int = 0
+    approved: set[str] = field(default_factory=set)
 
-    def script(body: dict) -> Reply:
+    def __call__(self, body: dict) -> Reply:
         said = body["messages"][-1]["content"]
+        faulty = self.draw.random() < self.share
         if is_review(body):
-            verdict = NO if "harm" in said.rpartition("<answer>")[2] else YES
-            text, top = next(iter(verdict)), verdict
-        elif "Rewrite the answer" in said:
-            text, top = "Approved: a better answer.", None
-        else:
-            harms = draw.random() < 0.5
-            text = f"{marker} {next(counter)} {'does harm' if harms else 'is kind'}"
-            top = None
-        if draw.random() < share:
-            return draw.choice(faults(text))
-        reply = completion(text, top)
-        return Reply(reply.parts, reply.then, delay)
+            judged = re.findall(self.marker + r"-\d+-\w+", said)[-1]
+            verdict = NO if "harm" in judged else YES
+            if not faulty:
+                self.approved |= {judged} if verdict is YES else set()
+                return self._in_time(completion(next(iter(verdict)), verdict))
+            return self._fault(next(iter(verdict)))
+        self.num_texts += 1
+        kind = "Rewrite the answer" in said or self.draw.random() < 0.5
+        text = f"{self.marker}-{self.num_texts}-{'kind' if kind else 'harm'}"
+        return self._fault(text) if faulty else self._in_time(completion(text))
 
-    return script
+    def _in_time(self, reply: Reply) -> Reply:
+        return Reply(reply.parts, reply.then, self.delay)
+
+    def _fault(self, text: str) -> Reply:
+        return self.draw.choice(
+            [
+                hang(),
+                broken_off(text),
+                Reply((response(text),)),
+                Reply((response(json.dumps({"choices": [{"message": {"text": text}}]})),)),
+                Reply((response(json.dumps({"choices": [{"delta": {"content": text}}]})),)),
+                failure(500, text),
+                failure(400, text),
+                failure(429, text, f"X-Draft: {text}\r\n"),
+                Reply((text.encode() + b"\r\n\r\n",), "close"),
+                Reply((), "close"),
+            ]
+        )
 
 
 def main() -> None:
@@ -190,10 +201,9 @@ def main() -> None:
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--marker", default="DRAFT")
-    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    script = faulty_script(given.faults, given.delay, given.marker, given.seed)
-    with FakeEndpoint(script) as endpoint:
+    model = FaultyModel(given.faults, given.delay, given.marker)
+    with FakeEndpoint(model) as endpoint:
         print(endpoint.url, flush=True)
         threading.Event().wait()
 
