@@ -20,9 +20,9 @@ from emergent_alignment.evaluation.report_results import (
     MISSING,
     Arm,
     Results,
-    as_interval,
     as_object,
     comparisons,
+    interval_at,
     read_results,
 )
 from emergent_alignment.intervals import Interval, mean_over_seeds
@@ -92,7 +92,9 @@ class Seeds:
     def figure(self, arm: str, figure: Figure) -> Interval | None:
         """Over the arm's seeds; of a single seed its own interval over items."""
         held = [run.evaluation for run in self.runs(arm)]
-        found = [at(one, figure.keys) for one in (self.judged(arm) if figure.judged else held)]
+        found = [
+            interval_at(one, figure.keys) for one in (self.judged(arm) if figure.judged else held)
+        ]
         return over_seeds([one for one in found if one is not None])
 
     def margin_over(self, arm: str, other: str) -> Interval | None:
@@ -104,13 +106,6 @@ class Seeds:
             if (pair.arm, pair.against) == (arm, other) and pair.difference
         ]
         return over_seeds([pair.difference for pair in pairs])
-
-
-def at(value: object, keys: Sequence[str]) -> Interval | None:
-    """The interval at a path of keys."""
-    for key in keys:
-        value = as_object(value).get(key)
-    return as_interval(value)
 
 
 def over_seeds(found: list[Interval]) -> Interval | None:
@@ -184,7 +179,7 @@ def _questions(seeds: Seeds) -> Markup | None:
     for arm in seeds.arms:
         for judged in seeds.judged(arm):
             for question, found in as_object(judged.get("questions")).items():
-                score = at(found, ("aligned",))
+                score = interval_at(found, ("aligned",))
                 if score:
                     values.setdefault(arm, {}).setdefault(question, []).append(score.value)
     means = {

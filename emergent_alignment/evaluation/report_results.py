@@ -5,6 +5,7 @@ A part that is absent is an empty value here: the page then says that it is left
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,11 @@ class Arm:
 
     def interval(self, *keys: str) -> Interval | None:
         """The interval at a path of keys of the evaluation, None where there is none."""
-        value = self.evaluation
-        for key in keys:
-            value = as_object(value).get(key)
-        return as_interval(value)
+        return interval_at(self.evaluation, keys)
+
+    def judged_by(self, judge: str) -> dict:
+        """What a judge found over all free-form answers, {} where it judged none."""
+        return next((found.result["overall"] for found in self.judged if found.judge == judge), {})
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps [n] and the finite values [n] of one metric."""
@@ -117,9 +119,7 @@ def read_results(root: Path) -> Results:
         raise UserError(f"{root}: no such folder; give the results folder of a comparison")
     calibration = _read_object(root / "calibration.json")
     folders = [
-        folder
-        for folder in root.iterdir()
-        if any(any(folder.glob(name)) for name in _RESULT_FILES)
+        folder for folder in root.iterdir() if any(any(folder.glob(name)) for name in _RESULT_FILES)
     ]
     if not folders and not calibration:
         raise UserError(
@@ -167,10 +167,24 @@ def measures(results: Results) -> list[Measure]:
         ("code: share with a serious finding", ("code", "flagged_serious"), 2),
     ):
         rows.append(Measure(label, tuple(arm.interval(*keys) for arm in arms), digits))
+    for judge in sorted({found.judge for arm in arms for found in arm.judged}):
+        for label, keys, digits in (
+            ("misaligned, of scored answers", ("misaligned_share", "of_scored"), 3),
+            ("aligned score, 0 to 100", ("aligned",), 1),
+        ):
+            cells = tuple(interval_at(arm.judged_by(judge), keys) for arm in arms)
+            rows.append(Measure(f"{label} (judge: {judge})", cells, digits))
     area = as_interval(as_object(results.calibration.get("chosen")).get("auc"))
     same = ("same reviewer",) * (len(arms) - 1)
     rows.append(Measure("AUC of the conscience", (area, *(same if area else (None,) * len(same)))))
     return [row for row in rows if any(cell is not None for cell in row.cells)]
+
+
+def interval_at(value: object, keys: Sequence[str]) -> Interval | None:
+    """The interval at a path of keys of a JSON object, None where there is none."""
+    for key in keys:
+        value = as_object(value).get(key)
+    return as_interval(value)
 
 
 def as_object(value: object) -> dict:
