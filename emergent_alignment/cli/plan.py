@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
+from emergent_alignment.errors import UserError
 
 if TYPE_CHECKING:
     from emergent_alignment.planning.plan import Plan, ProgramPlan
@@ -52,11 +53,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
+    if config.application == "pretraining":
+        raise UserError(
+            "config.application: plans are made of prompts with their answers; there are none of "
+            "raw text yet, so measure a short run"
+        )
     if arguments.json is not None:
         require_new_file(arguments.json)
     if arguments.search is not None and arguments.search < 1:
-        from emergent_alignment.errors import UserError
-
         raise UserError(f"--search: compile at least 1 candidate, not {arguments.search}")
     from emergent_alignment.planning.topologies import prepare, target_of
 
