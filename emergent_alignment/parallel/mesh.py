@@ -88,7 +88,9 @@ def _grid(sizes: dict[str, int], devices: list[jax.Device]) -> np.ndarray:
     arranged = functools.partial(mesh_utils.create_device_mesh, allow_split_physical_axes=True)
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
-        slices.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+        # GPUs have one, too, for each host; a slice that is alone may have none.
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(index, []).append(device)
     if sizes["data"] % len(slices):
         raise UserError(
             f"config.mesh.data={sizes['data']}: there are {len(slices)} slices, each of which "

@@ -61,6 +61,7 @@ def test_a_mesh_over_two_slices_keeps_each_copy_of_the_model_within_one(chips_of
     mesh = make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2", num_slices=2))
     slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
     np.testing.assert_array_equal(slices[:, :, 0], [[0, 0], [0, 0], [1, 1], [1, 1]])
+    assert make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2")).devices.shape == (2, 2, 1)
 
 
 @pytest.mark.parametrize(
