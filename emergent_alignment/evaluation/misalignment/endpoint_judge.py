@@ -107,7 +107,7 @@ class EndpointJudge:
             for token, log_prob in top.items():
                 part = part_of(token)
                 longer = extended(digits, part, at_start=not text) if part else None
-                if longer is None or (text and not part.digits):
+                if longer is None:
                     continue
                 reached = chance * math.exp(log_prob)
                 if not part.closed and (longer in ("", "10") or len(longer) == 1 and longer != "0"):

@@ -120,6 +120,9 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
     texts = _number_texts(tokenizer)
     parts = {token: part for token, text in texts.items() if (part := part_of(text))}
     words = sorted(parts)
+    followers = [token for token, text in texts.items() if _is_digit(text[:1])]
+    if not followers:
+        raise ValueError("the tokenizer has no token that begins with a digit")
     levels, nodes, closings = [], [(0, 0, "")], []  # (parent, word, digits) of every node
     first, size = 0, 1
     while size:
@@ -129,7 +132,7 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
             for word, token in enumerate(words):
                 part = parts[token]
                 text = extended(digits, part, at_start=node == 0)
-                if text is None or (not part.digits and node != 0):
+                if text is None:
                     continue
                 if part.closed:
                     closings.append((node, word, int(text)))
@@ -140,8 +143,6 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
         first, size = first + size, len(tokens)
         if size:
             levels.append(Level(np.array(tokens, np.int32), np.array(parents, np.int32)))
-    if not levels:
-        raise ValueError("the tokenizer has no token that begins with a digit")
     return NumeralTree(
         tuple(levels),
         np.array([parent for parent, _, _ in nodes], np.int32),
@@ -149,7 +150,7 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
         np.array([word for _, word, _ in nodes], np.int32),
         np.array([int(digits) if digits else -1 for _, _, digits in nodes], np.int32),
         np.array(closings, np.int32).reshape(-1, 3),
-        np.array([token for token, text in texts.items() if _is_digit(text[:1])], np.int32),
+        np.array(followers, np.int32),
     )
 
 
