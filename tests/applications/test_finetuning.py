@@ -8,12 +8,13 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import finetuning, reviewed_targets
+from emergent_alignment.applications import finetuning, reviewed_targets, step_inputs
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import OUTCOMES, review_and_revise
+from emergent_alignment.data.batches import make_batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.training.loop import Stopped
 
@@ -95,9 +96,22 @@ def test_what_is_frozen_is_computed_once_for_all_runs_on_the_same_data(
 
 
 @pytest.mark.parametrize("candidate", ["policy", "target"])
-def test_every_candidate_has_one_outcome_in_metrics_and_journal(config, tmp_path, candidate):
+def test_every_candidate_has_one_outcome_in_metrics_and_journal(
+    config, tmp_path, candidate, monkeypatch
+):
     config.conscience.candidate = candidate
+    batches = []
+
+    def kept(*rows, **options):
+        batches.append(make_batch(*rows, **options))
+        return batches[-1]
+
+    monkeypatch.setattr(step_inputs, "make_batch", kept)
     finetune(config, tmp_path)
+    assert any(batch.pair_mask.any() for batch in batches)
+    for batch in batches:
+        # What the frozen copy read comes with the pair, and the step reads nothing frozen.
+        assert ((batch.reference < 0).all(-1) == batch.pair_mask).all()
     metrics = metrics_of(tmp_path)
     for values in metrics.values():
         assert sum(values[f"outcome/{name}"] for name in OUTCOMES) == config.training.batch_size
