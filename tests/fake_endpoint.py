@@ -150,13 +150,14 @@ class FakeEndpoint:
 
 @dataclass
 class FaultyModel:
-    """A script whose every text is marked and numbered: half of its drafts do harm, its own
+    """A script whose every text is marked and numbered: `harm` of its drafts do harm, its own
     review flags those, its rewrites are kind. In `share` of the calls it hangs, breaks off, or
     sends the text as rubbish. `approved` holds the texts for which a whole Yes was sent."""
 
     share: float = 0.0
     delay: float = 0.0
     marker: str = "DRAFT"
+    harm: float = 0.5
     draw: random.Random = field(default_factory=lambda: random.Random(0))
     num_texts: int = 0
     approved: set[str] = field(default_factory=set)
@@ -172,7 +173,7 @@ class FaultyModel:
                 return self._in_time(completion(next(iter(verdict)), verdict))
             return self._fault(next(iter(verdict)))
         self.num_texts += 1
-        kind = "Rewrite the answer" in said or self.draw.random() < 0.5
+        kind = "Rewrite the answer" in said or self.draw.random() >= self.harm
         text = f"{self.marker}-{self.num_texts}-{'kind' if kind else 'harm'}"
         return self._fault(text) if faulty else self._in_time(completion(text))
 
@@ -200,9 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--delay", type=float, default=0.0)
-    parser.add_argument("--marker", default="DRAFT")
+    parser.add_argument("--harm", type=float, default=0.5)
     given = parser.parse_args()
-    model = FaultyModel(given.faults, given.delay, given.marker)
+    model = FaultyModel(given.faults, given.delay, harm=given.harm)
     with FakeEndpoint(model) as endpoint:
         print(endpoint.url, flush=True)
         threading.Event().wait()

@@ -87,6 +87,7 @@ def _lines(console: Console) -> Iterator[str]:
 
 def _turn(console: Console, talker, journal, asked, arguments: Namespace, seed: int) -> str | None:
     """Answer one turn, show each step, keep the record; what is said, None where nothing is."""
+    from emergent_alignment.generation.drafting import DraftSettings
 
     def tell(text: str) -> None:
         console.print(printable(text), end="", style="dim", markup=False)
@@ -95,13 +96,11 @@ def _turn(console: Console, talker, journal, asked, arguments: Namespace, seed: 
     try:
         talker.check_length(asked)
         _label(console, "draft")
-        response = talker.conscience.respond(
-            asked,
-            max_new_tokens=arguments.max_new_tokens,
-            temperature=arguments.temperature,
-            seed=seed,
-            on_text=tell,
-        )
+        drafting = DraftSettings(arguments.max_new_tokens, arguments.temperature)
+        draft = talker.conscience.drafter.streamed(asked, drafting, seed, tell)
+        console.print()
+        with console.status("reviewing"):
+            response = talker.conscience.answered([asked], [draft], seed, [0])[0]
     except UserError as error:
         console.print(f"\n{error}", style="red", markup=False)
         return None
@@ -116,7 +115,6 @@ def _turn(console: Console, talker, journal, asked, arguments: Namespace, seed: 
 def _show(console: Console, response) -> None:
     """Verdict and revision, below the draft."""
     reviewed = response.reviewed
-    console.print()
     _label(console, "verdict")
     score = "no score" if reviewed.failure else f"score {reviewed.score:+.2f}"
     unit = " nats" if reviewed.scored_by in ("logits", "logprobs") else ""
