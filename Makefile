@@ -7,14 +7,13 @@ ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test meshes hosts parity plan plans notebooks slow lint environment help
+.PHONY: quickstart test meshes parity plan plans notebooks slow lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
 	@echo "make test        the fast tests, and the linter"
 	@echo "make meshes      the training step on every mesh of 8 CPU devices"
-	@echo "make slow        real processes: kill and resume, the command line, memory"
-	@echo "make hosts       two processes as two hosts, 10 minutes; not part of .ci/run"
+	@echo "make slow        real processes: kill and resume, several hosts, the command line, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
@@ -58,10 +57,7 @@ meshes: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
 
 slow: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q --ignore=tests/slow/test_several_hosts.py tests/slow
-
-hosts: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow/test_several_hosts.py
+	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
