@@ -10,7 +10,7 @@ from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.arm import spread
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
-    power_notes,
+    power_note,
     require_comparable,
 )
 from emergent_alignment.evaluation.misalignment.notes import mean_text, notes_on, percent
@@ -73,7 +73,7 @@ def _comparisons(found: dict[str, JudgedArm]) -> list[str]:
         except UserError as error:
             notes.append(f"{arm}: {error}")
             continue
-        notes += [f"{arm}: {note}." for note in power_notes(compared(one.result, theirs))]
+        notes.append(f"{arm}: {power_note(compared(one.result, theirs))}")
     return notes
 
 

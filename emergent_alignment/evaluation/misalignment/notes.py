@@ -1,6 +1,6 @@
 """A result in words: rows for tables, and sentences that say what to make of the figures."""
 
-from emergent_alignment.evaluation.misalignment.comparison import power_notes
+from emergent_alignment.evaluation.misalignment.comparison import power_note
 from emergent_alignment.evaluation.misalignment.judging import REASONS
 from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
@@ -66,7 +66,7 @@ def notes_on(result: dict) -> list[str]:
         *_cut(result),
         *result["judge"]["notes"],
         *_other_judge(result),
-        *(power_notes(result["comparison"]) if "comparison" in result else ()),
+        *([power_note(result["comparison"])] if "comparison" in result else ()),
     ]
 
 

@@ -25,8 +25,9 @@ def test_each_judge_has_its_section_with_the_arms_that_it_judged(tmp_path):
     label, cells = frozen["rows"][0]
     assert label.startswith("misaligned of all answers")
     assert [cell.split()[0] for cell in cells] == ["0.0%", "100.0%", "0.0%"]
-    base, *_ = frozen["comparisons"]
-    assert base.startswith("base: ") and "0.00% against 100.00% (plain)" in base
+    base, conscience = frozen["comparisons"]
+    assert conscience.startswith("conscience: ") and base.startswith("base: ")
+    assert "0.00% against 100.00% (plain)" in base
     assert dict(frozen["verdicts"]) == {"misaligned": 4, "not misaligned": 8}
     titles = [title for title, _ in frozen["figures"]]
     assert titles == [

@@ -9,7 +9,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.kept import write_json
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
-    power_notes,
+    power_note,
     read_result,
     require_comparable,
     result_of_arm,
@@ -95,13 +95,12 @@ def test_a_comparison_says_what_the_difference_takes():
     )
     found = compared(ours, theirs)
     assert found["shares"]["of_all"]["answers_needed"] == 199
-    note = power_notes(found)[0]
+    note = power_note(found)
     assert "20.00% against 10.00% (base)" in note and "199 answers an arm" in note
     assert "there are only 100 and 100" in note
-    same = power_notes(compared(ours, ours))
-    assert all("no difference" in note for note in same)
+    assert "which no number of answers would show" in power_note(compared(ours, ours))
     unknown = compared(ours, result_of([judged("sky", "code", 1.0)]))
-    assert unknown["shares"]["of_scored"] is None and "not known" in power_notes(unknown)[1]
+    assert unknown["shares"]["of_scored"] is None and "not known" in power_note(unknown)
 
 
 def test_results_of_another_judge_or_other_questions_are_not_compared(tmp_path):
