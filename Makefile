@@ -28,17 +28,23 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[gguf,report,serve,eval,dev]'
 	@touch $@
 
-$(PARITY)/.installed: setup.py pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/pip install -q torch==2.13.0
-	$(PARITY)/bin/pip install -q -c constraints.txt peft -e '.[gguf,report,eval,dev]'
+# The two others stand on the main environment, whose packages they see, and hold only what it must
+# not: torch; and libtpu, which warns on stderr in every command as soon as JAX starts without a TPU.
+SITE = -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+define on_the_main_environment
+$(PYTHON) -m venv --without-pip $(1)
+main=$$($(VENV)/bin/python $(SITE)) && \
+  echo "import site; site.addsitedir('$$main')" >"$$($(1)/bin/python $(SITE))/main.pth"
+endef
+
+$(PARITY)/.installed: $(VENV)/.installed
+	$(call on_the_main_environment,$(PARITY))
+	$(PARITY)/bin/python -m pip install -q -c constraints.txt torch peft
 	@touch $@
 
-# In an environment of its own: where libtpu is installed and no TPU is, it warns on stderr as soon
-# as JAX starts, in every command.
-$(PLAN)/.installed: setup.py pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(PLAN)
-	$(PLAN)/bin/pip install -q -c constraints.txt -e '.[gguf,report,eval,dev,plan]'
+$(PLAN)/.installed: $(VENV)/.installed
+	$(call on_the_main_environment,$(PLAN))
+	$(PLAN)/bin/python -m pip install -q -c constraints.txt 'jax[tpu]'
 	@touch $@
 
 quickstart: $(VENV)/.installed
@@ -60,13 +66,13 @@ slow: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q tests/slow
 
 parity: $(PARITY)/.installed
-	$(PARITY)/bin/pytest --override-ini addopts=-q tests/parity
+	$(PARITY)/bin/python -m pytest --override-ini addopts=-q tests/parity
 
 plan: $(PLAN)/.installed
-	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py
+	$(PLAN)/bin/python -m pytest --override-ini addopts=-q tests/slow/test_tpu_compile.py
 
 plans: $(PLAN)/.installed
-	$(PLAN)/bin/pytest --override-ini addopts=-q tests/slow/test_plan_tpu.py
+	$(PLAN)/bin/python -m pytest --override-ini addopts=-q tests/slow/test_plan_tpu.py
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python notebooks/execute.py
