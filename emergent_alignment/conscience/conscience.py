@@ -230,7 +230,8 @@ class Conscience:
 def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
     if isinstance(model, Endpoint):
         return EndpointDrafter(model, settings.review.batch_size)
-    return ModelDrafter(model, read_chat(model.tokenizer, model.source), settings.review.batch_size)
+    chat, review = read_chat(model.tokenizer, model.source), settings.review
+    return ModelDrafter(model, chat, review.batch_size, review.width_step)
 
 
 def _reviewer(

@@ -62,6 +62,7 @@ class Reader:
     max_prompt  prompts keep their last `max_prompt` tokens
     max_tokens  quoted reviews are at most this long; the beginning of the quotation is left out
     evidence    what a tool finds in answers, to be shown beside them
+    width_step  rows are padded to multiples of so many tokens: fewer programs, or less padding
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Reader:
     max_prompt: int = 1024
     max_tokens: int = 1024
     evidence: Evidence | None = None
+    width_step: int = WIDTH_STEP
     nothing: Shown = field(init=False, repr=False)
     beginning: Shown = field(init=False, repr=False)
 
@@ -85,7 +87,7 @@ class Reader:
             read = prefill(
                 self.model.config,
                 self.model.params,
-                *padded([tokens], 1),
+                *padded([tokens], 1, self.width_step),
                 nothing,
                 dtype=self.model.dtype,
             )
@@ -124,7 +126,7 @@ class Reader:
             shown.held,
             *to_devices((keys[places][:, None], runs)),
             sampler,
-            width=bucket(int(sampler.max_new_tokens), WIDTH_STEP, 1 << 30),
+            width=bucket(int(sampler.max_new_tokens), self.width_step, 1 << 30),
             dtype=self.model.dtype,
         )
         return answers_of(samples, self.chat)[: len(live)], block
@@ -188,7 +190,7 @@ class Reader:
         """Tails by form and row as int32[rows, forms, width], and their lengths."""
         size = self._size(tails[0])
         rows = [row for tail in tails for row in tail + [[]] * (size - len(tail))]
-        tokens, lengths = padded(rows, len(rows))
+        tokens, lengths = padded(rows, len(rows), self.width_step)
         shape = (len(tails), size)
         return tokens.reshape(*shape, -1).swapaxes(0, 1), lengths.reshape(shape).T
 
@@ -197,7 +199,7 @@ class Reader:
         return -(-size // row_multiple()) * row_multiple()
 
     def _read(self, rows, tails, before: Prompts, size: int) -> Shown:
-        tokens, lengths = to_devices(padded(tails, size))
+        tokens, lengths = to_devices(padded(tails, size, self.width_step))
         model = self.model
         held = prefill(model.config, model.params, tokens, lengths, before, dtype=model.dtype)
         return Shown(rows, held)
@@ -206,7 +208,7 @@ class Reader:
         self, prompts: Shown, answers: list[Answer]
     ) -> tuple[Float[np.ndarray, "rows"], Block]:
         rows = [answer.tokens for answer in answers]
-        tokens, lengths = to_devices(padded(rows, self._size(answers)))
+        tokens, lengths = to_devices(padded(rows, self._size(answers), self.width_step))
         found, block = answer_log_probs(
             self.model.config,
             self.model.params,
@@ -244,9 +246,9 @@ class Reader:
         return beginning + row[len(beginning) - self.max_tokens :]
 
 
-def padded(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token lists as int32[size, width] and their lengths, in a bucket of widths."""
-    width = largest(bucket(max(map(len, rows), default=1), WIDTH_STEP, 1 << 30))
+def padded(rows: list[list[int]], size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as int32[size, width] and their lengths, the width a multiple of `step`."""
+    width = largest(bucket(max(map(len, rows), default=1), step, 1 << 30))
     return pad_rows(rows + [[]] * (size - len(rows)), width)
 
 

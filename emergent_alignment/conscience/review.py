@@ -21,7 +21,7 @@ from emergent_alignment.conscience.question import (
     answer_words,
     question_text,
 )
-from emergent_alignment.conscience.reader import Case, Reader, Shown
+from emergent_alignment.conscience.reader import WIDTH_STEP, Case, Reader, Shown
 from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.reading import Prompts, last_hidden
@@ -37,7 +37,8 @@ WORD_TOKENS_STEP = 16
 @dataclass(frozen=True)
 class ReviewSettings:
     """question, layout, polarity; rows a forward pass; the longest review prompt (it keeps its
-    end: the question); the name of the evidence that is shown beside answers (evidence.py)."""
+    end: the question); the name of the evidence that is shown beside answers (evidence.py); and
+    of how many tokens widths are multiples."""
 
     question: Question
     layout: Layout = "quote"
@@ -45,6 +46,7 @@ class ReviewSettings:
     batch_size: int = 16
     max_tokens: int = 1024
     evidence: str = ""
+    width_step: int = WIDTH_STEP
 
     @property
     def forms(self) -> list["Form"]:
@@ -78,6 +80,7 @@ def reader_of(model: Model, chat: Chat, settings: ReviewSettings, max_prompt: in
         max_prompt,
         settings.max_tokens,
         named_evidence(settings.evidence),
+        settings.width_step,
     )
 
 

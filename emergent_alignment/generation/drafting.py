@@ -69,11 +69,12 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True)
 class ModelDrafter:
-    """A model of ours, in batches of fixed shapes."""
+    """A model of ours, in batches of fixed shapes, padded to multiples of `width_step` tokens."""
 
     model: Model
     chat: Chat
     batch_size: int = 16
+    width_step: int = 32
 
     def drafts(self, conversations, settings, seed, ids, progress) -> list[Draft]:
         rows = [self.chat.prompt_tokens(conversation) for conversation in conversations]
@@ -88,6 +89,7 @@ class ModelDrafter:
             self._sampler(settings),
             ids=np.array(ids, np.uint32),
             batch_size=size,
+            width_step=self.width_step,
         )
         for done, (index, answer) in enumerate(sampled, 1):
             cut = cut_at(answer, settings.stop, self.chat)
@@ -98,9 +100,8 @@ class ModelDrafter:
     def streamed(self, conversation, settings, seed, tell) -> Draft:
         row, told = self.chat.prompt_tokens(conversation), ""
         key = jax.random.fold_in(key_of(seed), 0)
-        for answer in stream_answer(
-            self.model, self.model.policy, self.chat, row, key, self._sampler(settings)
-        ):
+        given = self.model, self.model.policy, self.chat, row, key, self._sampler(settings)
+        for answer in stream_answer(*given, width_step=self.width_step):
             cut = cut_at(answer, settings.stop, self.chat)
             settled = settled_text(cut)
             if settled.startswith(told) and settled != told:
