@@ -19,8 +19,27 @@ def watch_other_hosts(timeout_seconds: float = 60.0, every_seconds: float = 5.0)
     A collective that waits for a dead host cannot be interrupted from Python; hence the exit.
     """
     if jax.process_count() > 1:
-        arguments = (timeout_seconds, every_seconds)
-        threading.Thread(target=_watch, args=arguments, daemon=True, name="hosts").start()
+        signs = Signs(jax.process_count())
+        # A question to host 0 may itself wait for ever: who judges does not ask.
+        for work, argument in ((_ask, every_seconds), (_judge, timeout_seconds)):
+            arguments = (signs, argument)
+            threading.Thread(target=work, args=arguments, daemon=True, name=work.__name__).start()
+
+
+class Signs:
+    """When host 0, which keeps the beats, last `answered`, and when each host's beat was last
+    `heard` to have changed."""
+
+    def __init__(self, num_hosts: int):
+        self.answered = time.monotonic()
+        self.heard = dict.fromkeys(range(num_hosts), self.answered)
+
+    def silent(self, seconds: float) -> int | None:
+        """A host that has been silent for longer: of the others nothing is known since host 0
+        last answered, so that nobody else is blamed for its silence."""
+        if time.monotonic() - self.answered > seconds:
+            return 0
+        return next((h for h, at in self.heard.items() if self.answered - at > seconds), None)
 
 
 def lost_another_host(error: Exception) -> bool:
@@ -42,28 +61,32 @@ def leave(reason: str, *, code: int = LOST_HOST_EXIT_CODE) -> None:
     os._exit(code)
 
 
-def _watch(timeout_seconds: float, every_seconds: float) -> None:
-    client = _client()
-    me, beat = jax.process_index(), 0
-    heard = {host: (None, time.monotonic()) for host in range(jax.process_count()) if host != me}
-    reached = time.monotonic()
+def _ask(signs: Signs, every_seconds: float) -> None:
+    client, me, beat = _client(), jax.process_index(), 0
+    known: dict[str, str] = {}
     while True:
         beat += 1
         try:
             client.key_value_set(f"{_PREFIX}{me}", str(beat), allow_overwrite=True)
             beats = dict(client.key_value_dir_get(_PREFIX))
-            reached = time.monotonic()
-        except jax.errors.JaxRuntimeError:  # host 0 keeps the beats, and may be the one that died
+        except jax.errors.JaxRuntimeError:  # host 0 may be the one that died
             beats = {}
-        now = time.monotonic()
-        if now - reached > timeout_seconds:
-            leave(f"host 0 has not answered for {timeout_seconds:.0f} s")
-        for host, (last, since) in heard.items():
-            found = beats.get(f"{_PREFIX}{host}", last)
-            heard[host] = (found, now if found != last else since)
-            if beats and now - heard[host][1] > timeout_seconds:
-                leave(f"host {host} has not answered for {timeout_seconds:.0f} s")
+        if beats:
+            signs.answered = time.monotonic()
+            for host in signs.heard:
+                key = f"{_PREFIX}{host}"
+                if beats.get(key) != known.get(key):
+                    signs.heard[host] = signs.answered
+            known = beats
         time.sleep(every_seconds)
+
+
+def _judge(signs: Signs, timeout_seconds: float) -> None:
+    while True:
+        lost = signs.silent(timeout_seconds)
+        if lost is not None:
+            leave(f"host {lost} has not answered for {timeout_seconds:.0f} s")
+        time.sleep(1.0)
 
 
 def _client():

@@ -6,12 +6,16 @@ import pytest
 from emergent_alignment.parallel import watch
 
 
+class Stopped(Exception):
+    """The test's end of a thread that never ends."""
+
+
 class Service:
-    """Keeps the hosts' beats, and what time it is: a host speaks up to the second `silent_from`,
+    """Keeps the hosts' beats, and what time it is: host 2 speaks up to the second `silent_from`,
     the service itself answers up to `gone_from`."""
 
-    def __init__(self, others, silent_from=float("inf"), gone_from=float("inf")):
-        self.others, self.silent_from, self.gone_from = others, silent_from, gone_from
+    def __init__(self, silent_from=float("inf"), gone_from=float("inf")):
+        self.silent_from, self.gone_from = silent_from, gone_from
         self.now, self.beats = 0.0, {}
 
     def monotonic(self) -> float:
@@ -19,6 +23,8 @@ class Service:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        if self.now > 300:
+            raise Stopped
 
     def key_value_set(self, key, value, allow_overwrite):
         assert allow_overwrite
@@ -27,44 +33,56 @@ class Service:
         self.beats[key] = value
 
     def key_value_dir_get(self, prefix):
-        for host in self.others:
+        for host in (0, 2):
             if host == 0 or self.now < self.silent_from:
                 self.beats[f"{prefix}{host}"] = str(self.now)
         return list(self.beats.items())
 
 
 @pytest.fixture
-def left(monkeypatch):
-    """left(service, me) → (how the watch ended, when)."""
+def watched(monkeypatch):
+    """watched(service) → what host 1 has heard of three hosts after 300 seconds."""
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
 
+    def run(service: Service) -> watch.Signs:
+        monkeypatch.setattr(watch, "_client", lambda: service)
+        monkeypatch.setattr(watch, "time", service)
+        signs = watch.Signs(3)
+        with pytest.raises(Stopped):
+            watch._ask(signs, 5.0)
+        return signs
+
+    return run
+
+
+def test_hosts_that_speak_are_left_alone(watched):
+    assert watched(Service()).silent(60.0) is None
+
+
+@pytest.mark.parametrize("since", [250, 100])
+def test_a_silent_host_is_named_once_the_time_that_was_set_is_over(watched, since):
+    assert watched(Service(silent_from=since)).silent(60.0) == (2 if since == 100 else None)
+
+
+def test_a_coordinator_that_is_gone_is_host_0_and_nobody_else_is_blamed(watched):
+    signs = watched(Service(silent_from=225, gone_from=230))
+    assert signs.silent(60.0) == 0
+    assert signs.answered < 230
+
+
+def test_who_judges_leaves_with_the_documented_code_and_one_line(monkeypatch, capsys):
     class Left(Exception):
         pass
 
     def leave(code):
         raise Left(code)
 
-    def run(service: Service, me: int):
-        monkeypatch.setattr(watch, "_client", lambda: service)
-        monkeypatch.setattr(watch, "time", service)
-        monkeypatch.setattr(watch.os, "_exit", leave)
-        monkeypatch.setattr(jax, "process_index", lambda: me)
-        monkeypatch.setattr(jax, "process_count", lambda: 3)
-        with pytest.raises(Left) as caught:
-            watch._watch(60.0, 5.0)
-        return caught.value.args[0], service.now
-
-    return run
-
-
-def test_a_silent_host_is_named_and_left_after_the_time_that_was_set(left, capsys):
-    code, seconds = left(Service(others=(0, 2), silent_from=100), me=1)
-    assert code == watch.LOST_HOST_EXIT_CODE == 76
-    assert 160 <= seconds <= 170
+    service = Service()
+    monkeypatch.setattr(watch, "time", service)
+    monkeypatch.setattr(watch.os, "_exit", leave)
+    with pytest.raises(Left) as caught:  # nobody ever asks: host 0 does not answer
+        watch._judge(watch.Signs(2), 60.0)
+    assert caught.value.args == (watch.LOST_HOST_EXIT_CODE,) == (76,)
+    assert 60 < service.now < 65
     (said,) = capsys.readouterr().err.splitlines()
-    assert "host 2 has not answered for 60 s" in said and "start all hosts again" in said
-
-
-def test_a_coordinator_that_is_gone_is_host_0(left, capsys):
-    code, seconds = left(Service(others=(0, 2), gone_from=30), me=1)
-    assert code == watch.LOST_HOST_EXIT_CODE and 90 <= seconds <= 100
-    assert "host 0 has not answered for 60 s" in capsys.readouterr().err
+    assert "host 0 has not answered for 60 s" in said and "start all hosts again" in said
