@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from loopback import LoopbackServer
+
 YES = {"Yes": -0.1, " yes": -3.0, "No": -2.5}
 NO = {"No": -0.1, "Yes": -2.5, "Maybe": -5.0}
 
@@ -83,42 +85,18 @@ def is_review(body: dict) -> bool:
 
 
 @dataclass
-class FakeEndpoint:
+class FakeEndpoint(LoopbackServer):
     """Runs `script(body) -> Reply` for each chat completion, in a thread, as a context."""
 
     script: Callable[[dict], Reply]
     bodies: list[dict] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
-    _connections: list[asyncio.StreamWriter] = field(default_factory=list)
-    port: int = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> "FakeEndpoint":
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True)
-        self._thread.start()
-        ready.wait(10)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
-    async def _run(self, ready: threading.Event) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
-        self.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        await self._stop.wait()
-        server.close()
-        for connection in self._connections:
-            connection.close()
-
-    async def _serve(self, reader, writer) -> None:
-        self._connections.append(writer)
+    async def serve(self, reader, writer) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

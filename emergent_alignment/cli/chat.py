@@ -18,30 +18,23 @@ from pathlib import Path
 
 from rich.console import Console
 
+from emergent_alignment.cli.answering import add_answering_arguments, apply_answering
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare who talks, how, and where the journal is."""
-    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
-    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")
+    add_answering_arguments(parser)
     parser.add_argument("--system", default="", help="a system message")
     parser.add_argument("--journal", type=Path, default=Path("runs/chat/journal"), metavar="DIR")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
-    )
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--seed", type=int, default=0)
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Talk until the user leaves."""
     config = read_config(rest)
-    if arguments.max_new_tokens < 1 or arguments.temperature < 0:
-        raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
-    config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
+    apply_answering(arguments, config)
     from emergent_alignment.applications.conversations import ConversationJournal
     from emergent_alignment.applications.zero_shot import zero_shot
     from emergent_alignment.parallel.mesh import in_force

@@ -15,6 +15,7 @@ import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from emergent_alignment.cli.answering import add_answering_arguments, apply_answering
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
@@ -24,14 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the prompts, the model, and how it answers."""
     parser.add_argument("prompt", nargs="*", help="a prompt")
     parser.add_argument("--prompts", type=Path, help="a file of prompts")
-    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
-    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")
+    add_answering_arguments(parser)
     parser.add_argument("--output", type=Path, help="write JSON lines here, too")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
-    )
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--seed", type=int, default=0)
     parser.epilog = HELP
 
 
@@ -41,9 +36,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     conversations = _conversations(arguments)
     if arguments.output is not None:
         require_new_file(arguments.output)
-    if arguments.max_new_tokens < 1 or arguments.temperature < 0:
-        raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
-    config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
+    apply_answering(arguments, config)
     from emergent_alignment.applications.zero_shot import zero_shot
     from emergent_alignment.parallel.mesh import in_force
     from emergent_alignment.progress import progress

@@ -1,0 +1,31 @@
+"""Command-line words of what answers without training: `respond` and `chat`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.errors import UserError
+
+
+def add_answering_arguments(parser: ArgumentParser) -> None:
+    """Declare who answers, and how."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
+    )
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Declare who answers."""
+    parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")
+
+
+def apply_answering(arguments: Namespace, config: ConfigDict) -> None:
+    """Put --endpoint into the config. Raises UserError for numbers that cannot be meant."""
+    if arguments.max_new_tokens < 1 or arguments.temperature < 0:
+        raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
+    config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
