@@ -107,3 +107,9 @@ def test_a_bucket_s_address_is_no_work_directory(capsys):
         main(on_hosts("gs://bucket/run"))
     (said,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and "mount the bucket" in said
+
+
+@pytest.mark.parametrize("asked", ["12:10", "10", "a:b", "3:3"])
+def test_steps_to_profile_that_are_none(fails, tmp_path, asked):
+    said = fails(*on_hosts(tmp_path / "run", f"--profile_steps={asked}"))
+    assert f"'{asked}' is not FIRST:STOP, such as 10:12" in said
