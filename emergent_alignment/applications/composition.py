@@ -3,6 +3,7 @@
 An application reads and checks its data, and says what it feeds a step. All else is here.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,9 +86,8 @@ def train(
     Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, and
     Stopped where a process was asked to stop (the state is saved).
     """
-    check_same(
-        {"version": __version__, "jax": jax.__version__, "data": data} | _flat(config.to_dict())
-    )
+    code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
+    check_same(code | {"data": data} | _flat(config.to_dict()))
     with Clock() as clock, in_force(setup.mesh):
         identity = RunIdentity(fingerprint(setup.model.params), data)
         with together():
@@ -97,6 +97,14 @@ def train(
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
         return _train(config, workdir, setup, identity, inputs, objective, name, clock, profiler)
+
+
+def code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """16 hex digits that say which code this is: two checkouts may have one version."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _train(
