@@ -33,17 +33,22 @@ class Kept:
         Raises UserError for a part of another identity, naming what differs.
         """
         path, settings = self.lines(part), self._settings()
-        before, now = settings.get(part), json.loads(json.dumps(identity))
-        if path.exists() and before != now:
+        identity = json.loads(json.dumps(identity))
+        if self.is_others(part, identity):
             if not overwrite:
                 raise UserError(
-                    f"{path}: {_differing(before, now)}; --overwrite drops it, or choose another "
-                    "--output"
+                    f"{path}: {_differing(settings.get(part), identity)}; --overwrite drops it, or "
+                    "choose another --output"
                 )
             path.unlink()
         if path.exists():
             trim_torn_line(path)
-        write_json(self.path / SETTINGS_FILE, settings | {part: now})
+        write_json(self.path / SETTINGS_FILE, settings | {part: identity})
+
+    def is_others(self, part: str, identity: dict) -> bool:
+        """Whether there is a part, and it belongs to another identity."""
+        before, now = self._settings().get(part), json.loads(json.dumps(identity))
+        return self.lines(part).exists() and before != now
 
     def records(self, part: str) -> Iterator[dict]:
         """The records of a part, in the order in which they were written."""

@@ -112,7 +112,13 @@ def test_more_samples_and_other_limits_keep_what_is_there(
         other = [f"--config.endpoint.base_url={fake.url}", "--config.seed=1"]
         said = fails(*words(model, questions, tmp_path / "arm", *other))
         assert "seed was 0, and is 1 now" in said and "--overwrite" in said
+        # Another judge's scores are of answers that are dropped.
+        for name in ("scores-other.jsonl", "result-other.json"):
+            (folder / name).write_text("")
         evaluate(tmp_path / "arm", fake.url, "--config.seed=1", "--overwrite")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "answers.jsonl", "result-fake.json", "scores-fake.jsonl", "settings.json",
+    ]  # fmt: skip
     assert in_order(lines(folder / "answers.jsonl")) != in_order(answers)
 
 

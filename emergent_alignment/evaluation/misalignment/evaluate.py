@@ -78,6 +78,11 @@ def evaluate_misalignment(
     other = read_result(result_of_arm(compare, judge.name)) if compare is not None else None
     if other is not None:
         require_comparable(result, other, compare)
+    if overwrite and kept.is_others(ANSWERS, sampling):
+        # First what depends on the answers: killed in between, the next call finds them again.
+        for name in (f"{scores_part('*')}.jsonl", result_file("*")):
+            for file in kept.path.glob(name):
+                file.unlink()
     kept.claim(ANSWERS, sampling, overwrite=overwrite)
     identity = scores_identity(judge, questions, sampling)
     kept.claim(scores_part(judge.name), identity, overwrite=overwrite)
