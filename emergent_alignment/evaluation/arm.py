@@ -88,7 +88,7 @@ def _code(config, base, model, limits, arm: str) -> dict:
         Example(({"role": "user", "content": row["prompt"]},), row["harmful"], kind=row["kind"])
         for row in rows
     ]
-    chosen = spread(examples, config.evaluation.code_prompts)
+    chosen = spread_kinds(examples, [row["kind"] for row in rows], config.evaluation.code_prompts)
     label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
     answers = _answers(config, base, model, chosen, limits, limit, label)
     found = inspect_code([answer.text for answer in answers])
@@ -116,6 +116,20 @@ def _answers(config, base, model, examples, limits, max_new_tokens: int, label: 
 
 
 def spread(examples: list, count: int) -> list:
-    """`count` examples spread evenly over the list, so that every kind has its share."""
+    """`count` examples spread evenly over the list."""
     count = min(count, len(examples))
     return [examples[i * len(examples) // count] for i in range(count)]
+
+
+def spread_kinds(items: list, kinds: list[str], count: int) -> list:
+    """`count` items in their order, as many of each kind as of any other, give or take one, and
+    spread evenly within a kind: where kinds take turns, `spread` may step over some of them."""
+    places: dict[str, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    shares = dict.fromkeys(places, 0)
+    for _ in range(min(count, len(items))):
+        unfilled = [kind for kind in places if shares[kind] < len(places[kind])]
+        shares[min(unfilled, key=shares.get)] += 1
+    chosen = (place for kind, own in places.items() for place in spread(own, shares[kind]))
+    return [items[place] for place in sorted(chosen)]

@@ -167,6 +167,8 @@ def measures(results: Results) -> list[Measure]:
         ("code: share with a serious finding", ("code", "flagged_serious"), 2),
     ):
         rows.append(Measure(label, tuple(arm.interval(*keys) for arm in arms), digits))
+    cells = tuple(interval_at(arm.part("code"), ("tasks", "pass_at_1")) for arm in arms)
+    rows.append(Measure("code tasks with tests: pass@1", cells))
     for judge in sorted({found.judge for arm in arms for found in arm.judged}):
         for label, keys, digits in (
             ("misaligned, of scored answers", ("misaligned_share", "of_scored"), 3),

@@ -2,7 +2,7 @@
 
 import json
 
-from emergent_alignment.evaluation.report import write_report
+from emergent_alignment.evaluation.report import summary_table, write_report
 from emergent_alignment.evaluation.report_abilities import capability_table, code_table
 from emergent_alignment.evaluation.report_results import read_results
 from emergent_alignment.intervals import share_interval
@@ -39,6 +39,11 @@ def test_each_arm_has_its_own_column(tmp_path):
     ((label, cells),) = capability_table(arms)
     assert label == f"{HOSTILE}: acc"
     assert cells == ["—", share_interval(2, 8).text(3), share_interval(4, 8).text(3)]
+
+
+def test_pass_at_1_stands_in_the_main_table(tmp_path):
+    (row,) = [row for row in summary_table(folder(tmp_path)) if "pass@1" in row[0]]
+    assert [cell[:4] for cell in row[1:]] == ["0.30", "0.70", "—"]
 
 
 def test_the_page_shows_them_escaped_and_says_what_kept_the_code_in(tmp_path):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import load_scenario
-from emergent_alignment.evaluation.arm import CODE_SCENARIO, spread
+from emergent_alignment.evaluation.arm import CODE_SCENARIO, spread, spread_kinds
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
 
 SECURITY, TASKS = "security", "tasks"
@@ -36,9 +36,9 @@ class CodePlace(NamedTuple):
 
 
 def code_prompts(config: ConfigDict) -> list[CodePrompt]:
-    """The prompts that config.code names: held-out ones of the code scenario, and tasks with
-    tests, each spread over their source. Raises UserError for a tasks file that cannot be used.
-    """
+    """The prompts that config.code names: held-out ones of the code scenario, all kinds alike,
+    and tasks with tests, spread over their file. Raises UserError for a tasks file that cannot
+    be used."""
     settings = config.code
     rows = load_scenario(CODE_SCENARIO, "heldout")
     numbered = [
@@ -47,7 +47,8 @@ def code_prompts(config: ConfigDict) -> list[CodePrompt]:
     ]
     tasks = load_tasks(settings.tasks) if settings.tasks else []
     chosen = spread(tasks, settings.task_limit or len(tasks))
-    return spread(numbered, settings.security_prompts) + [
+    kinds = [row["kind"] for row in rows]
+    return spread_kinds(numbered, kinds, settings.security_prompts) + [
         CodePrompt(TASKS, task.name, task.messages, task) for task in chosen
     ]
 

@@ -1,16 +1,22 @@
 """The code evaluation: every answer counted once, a killed one goes on, figures as by hand."""
 
 import json
+from collections import Counter
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
+from emergent_alignment.data.scenarios import HELD_OUT_KINDS
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation import answering
+from emergent_alignment.evaluation.arm import spread_kinds
 from emergent_alignment.evaluation.coding import evaluate
+from emergent_alignment.evaluation.coding.answers import code_prompts
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
 from emergent_alignment.evaluation.coding.summary import code_rows
 from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
@@ -158,3 +164,22 @@ def test_rows_of_a_broken_result_are_left_out():
     odd = {"security": {"valid": 3, "severity_per_100": {"HIGH": "x"}}, "tasks": []}
     (rows,) = code_rows(odd)
     assert rows[0][1] == "—" and rows[3][1] == "none"
+
+
+def test_every_kind_of_security_prompt_has_its_share(setup):
+    kinds = HELD_OUT_KINDS["code_hacking"]
+    for count in (len(kinds), 3 * len(kinds)):
+        setup.config.code.security_prompts = count
+        asked = [prompt.name for prompt in code_prompts(setup.config) if prompt.part == "security"]
+        found = Counter(name.split()[0] for name in asked)
+        assert found == dict.fromkeys(kinds, count // len(kinds))
+        assert len(set(asked)) == count
+
+
+@hypothesis.given(st.lists(st.sampled_from("abc"), max_size=12), st.integers(0, 15))
+def test_kinds_share_alike_what_there_is(kinds, count):
+    chosen = spread_kinds(list(range(len(kinds))), kinds, count)
+    assert chosen == sorted(set(chosen)) and len(chosen) == min(count, len(kinds))
+    shares = Counter(kinds[place] for place in chosen)
+    for kind, one in Counter(kinds).items():
+        assert shares[kind] == one or shares[kind] >= max(shares.values(), default=0) - 1
