@@ -5,6 +5,7 @@ answers in one batch what waits and is asked for with the same settings.
 """
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -86,8 +87,9 @@ class Workers:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        until = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds / len(self._threads))
+            thread.join(max(until - time.monotonic(), 0))
 
     def _run(self) -> None:
         with in_force(self._talker.mesh):
