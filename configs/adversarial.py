@@ -32,6 +32,7 @@ def get_config(size="full"):
         config.adversarial.rounds = 2
         config.adversarial.pool = 4
         config.data.limit = 8
+        config.conscience.batch_size = 4  # as many rows as a step has: the same programs
         config.sampling.max_new_tokens = 24
         config.training.steps = 3
         config.training.batch_size = 4

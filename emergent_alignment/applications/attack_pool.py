@@ -126,8 +126,9 @@ def _next(
     trainable: dict,
     random: np.random.Generator,
 ) -> dict:
-    """The pool that follows the last one: what succeeded, the worst answer first; its variants,
-    as far as there is room; and the data's own prompts, as many as still fit."""
+    """The pool that follows the last one: what succeeded, the worst answer first, in at most half
+    of the places, so that there is room for its variants; and the data's own prompts, as many as
+    still fit."""
     last = _read(settings, now.number - 1)
     if not last:
         raise _missing(settings, replace(now, number=now.number - 1))
@@ -136,7 +137,7 @@ def _next(
     trials = _trials(run, before, trainable, jax.random.fold_in(key, TRIALS))
     won = [i for i, trial in enumerate(trials) if trial["succeeded"]]
     won.sort(key=lambda i: (trials[i]["score"], i))
-    kept = [before[i] for i in won][: settings.size]
+    kept = [before[i] for i in won][: -(-settings.size // 2)]
     room = settings.size - len(kept)
     asked = [(prompt, _dress(prompt, settings, random)) for prompt in kept * settings.variants]
     variants = _variants(run, settings, asked[:room], before, jax.random.fold_in(key, VARIANTS))

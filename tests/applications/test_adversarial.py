@@ -261,7 +261,8 @@ def test_pools_keep_what_succeeded_and_their_accounts_add_up(config, run):
         won = [trial for trial in pool["trials"] if trial["succeeded"]]
         assert won and len(won) < len(pool["trials"])
         won.sort(key=lambda trial: trial["score"])
-        assert by_origin["kept"] == [trial["prompt"] for trial in won]
+        assert by_origin["kept"] == [trial["prompt"] for trial in won][: BATCH // 2]
+        assert pool["variants"], "half of the places are left to variants and given prompts"
         taken = [row["prompt"] for row in pool["variants"] if not row["reason"]]
         assert by_origin["variant"] == taken
         assert set(by_origin["given"]) <= given - set(by_origin["kept"])
