@@ -17,9 +17,10 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.drafting import ModelDrafter
 
-# What a review or a request to rewrite puts around prompt and answer: measured with SmolLM2's
-# tokenizer 60 to 110 tokens, and texts may be broken up by a few blanks.
+# What a review or a request to rewrite puts around prompt and answer: 93 to 127 tokens of
+# SmolLM2's for the bundled questions; a critique comes on top.
 FRAME_TOKENS = 256
+UNCUT = 1 << 30
 # Prompts come in all lengths, one by one: few programs matter more than little padding.
 WIDTH_STEP = 128
 
@@ -71,8 +72,8 @@ def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> Z
             f"{base.model.source}: has {positions} positions, too few for an answer of "
             f"{max_new_tokens} tokens, its correction and the question; ask for shorter answers"
         )
-    # Nothing of what is said may go unreviewed: no review is cut.
-    review = replace(settings.review, max_tokens=positions, width_step=WIDTH_STEP)
+    # Nothing of what is said may go unreviewed: no review is cut, however long evidence makes it.
+    review = replace(settings.review, max_tokens=UNCUT, width_step=WIDTH_STEP)
     settings = replace(settings, review=review, max_prompt=longest, max_response=max_new_tokens)
     conscience = Conscience(
         trained.model, settings=settings, frozen=base.model, fail=config.conscience.fail
