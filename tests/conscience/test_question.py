@@ -106,7 +106,7 @@ def test_scores_do_not_depend_on_the_order_of_rows(model, chat):
     np.testing.assert_allclose(other, first[order], atol=1e-5)
 
 
-def test_every_spelling_counts_however_many_words_answer_a_question(model, chat):
+def test_every_spelling_counts_however_many_words_answer_a_question(model, chat, last_hidden):
     """More words than one bucket of ids holds."""
     texts = [chat.tokenizer.decode([token]) for token in range(260, 512)]
     many = tuple(text for text in texts if text.isalpha() and chat.encode(text)[1:] == [])[:30]
@@ -115,7 +115,7 @@ def test_every_spelling_counts_however_many_words_answer_a_question(model, chat)
     settings = ReviewSettings(question, layout="turn")
     found = scores(reader_of(model, chat, settings), settings, [PROMPT], ["No."])
     tokens = ask(chat, "turn", PROMPT, "No.", question_text(question, negated=False))
-    logits = model.logits(model.params, model.hidden(model.params, np.array([tokens])))[0, -1]
+    logits = model.logits(model.params, last_hidden(tokens))
     masses = [
         jax.nn.logsumexp(logits[np.array(answer_words(chat, words))])
         for words in (question.approving, question.disapproving)
@@ -123,7 +123,7 @@ def test_every_spelling_counts_however_many_words_answer_a_question(model, chat)
     np.testing.assert_allclose(found, masses[0] - masses[1], atol=2e-5)
 
 
-def test_a_review_that_is_too_long_keeps_its_question_and_says_so(model, chat):
+def test_a_review_that_is_too_long_keeps_its_question_and_says_so(model, chat, last_hidden):
     long, settings = "word " * 300, ReviewSettings(QUESTIONS["advice"], max_tokens=96)
     with pytest.warns(UserWarning, match="longer than 96 tokens.*max_review_tokens"):
         cut = scores(reader_of(model, chat, settings), settings, [PROMPT], [long])
@@ -131,6 +131,6 @@ def test_a_review_that_is_too_long_keeps_its_question_and_says_so(model, chat):
     tokens = ask(chat, "quote", PROMPT, long, request)[-96:]
     assert request in chat.tokenizer.decode(tokens)
     yes, no = (np.array(answer_words(chat, (word,))) for word in ("Yes", "No"))
-    logits = model.logits(model.params, model.hidden(model.params, np.array([tokens])))[0, -1]
+    logits = model.logits(model.params, last_hidden(tokens))
     expected = jax.nn.logsumexp(logits[yes]) - jax.nn.logsumexp(logits[no])
     np.testing.assert_allclose(cut, [expected], atol=2e-5)

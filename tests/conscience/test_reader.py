@@ -79,7 +79,9 @@ def test_a_row_comes_out_the_same_in_any_batch(model, chat, candidates, layout):
 
 
 @pytest.mark.parametrize("layout", ["quote", "turn"])
-def test_a_request_on_top_of_what_was_read_is_the_whole_row(model, chat, candidates, layout):
+def test_a_request_on_top_of_what_was_read_is_the_whole_row(
+    model, chat, candidates, layout, last_hidden
+):
     """… and rewriting goes on from the very tokens that a conversation would have."""
     reader = reader_of(model, chat, settings_of(layout, ()).review)
     prompts = reader.read_prompts(PROMPTS) if layout == "turn" else None
@@ -96,7 +98,7 @@ def test_a_request_on_top_of_what_was_read_is_the_whole_row(model, chat, candida
     assert min(map(len, before.tokens)) > 20, "more than the beginning is shared"
     shown = reader.extend(before, rows)
     for i, row in enumerate(rows):
-        hidden = model.hidden(model.params, np.array([row]))[0, -1]
+        hidden = last_hidden(row)
         np.testing.assert_allclose(shown.held.last[i], hidden, rtol=1e-4, atol=1e-4)
 
 
@@ -181,10 +183,10 @@ def test_a_verdict_costs_its_question_and_a_fresh_answer_is_read_by_writing_it(
     }
 
 
-def test_text_that_does_not_begin_as_expected_is_read_from_its_start(model, chat):
+def test_text_that_does_not_begin_as_expected_is_read_from_its_start(model, chat, last_hidden):
     reader = reader_of(model, chat, ReviewSettings(QUESTIONS["advice"], batch_size=2))
     rows = [chat.encode("something else"), reader.beginning.tokens[0] + [5]]
     shown = reader.extend(reader.beginning, rows)
     for i, row in enumerate(rows):
-        hidden = model.hidden(model.params, np.array([row]))[0, -1]
+        hidden = last_hidden(row)
         np.testing.assert_allclose(shown.held.last[i], hidden, rtol=1e-4, atol=1e-4)

@@ -33,12 +33,12 @@ def scored(model, chat, **changes):
 
 @pytest.mark.parametrize("layout", ["turn", "quote"])
 @pytest.mark.parametrize("negated", [False, True])
-def test_score_is_the_difference_of_the_words_log_probs(model, chat, layout, negated):
+def test_score_is_the_difference_of_the_words_log_probs(model, chat, layout, negated, last_hidden):
     found = scored(model, chat, layout=layout, polarity="negated" if negated else "positive")
     yes, no = answer_words(chat, ("Yes",)), answer_words(chat, ("No",))
     for score, prompt, answer in zip(found, PROMPTS, ANSWERS):
         tokens = ask(chat, layout, prompt, answer, question_text(QUESTION, negated=negated))
-        logits = model.logits(model.params, model.hidden(model.params, np.array([tokens])))[0, -1]
+        logits = model.logits(model.params, last_hidden(tokens))
         log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
         mass = [np.log(np.exp(log_probs[words]).sum()) for words in (yes, no)]
         expected = (mass[0] - mass[1]) * (-1 if negated else 1)
