@@ -80,7 +80,7 @@ def test_a_query_that_sees_nothing_gives_zeros_and_finite_gradients():
     assert (gradients[0][0, 1] == 0).all()
 
 
-@pytest.mark.parametrize("queries", [8, 11, 16])
+@pytest.mark.parametrize("queries", [8, 11])
 def test_queries_in_chunks_are_the_queries_at_once(monkeypatch, queries):
     """… forward and gradients, with a rest, a shared source and masks that broadcast."""
     draw = np.random.default_rng(0)
@@ -97,11 +97,16 @@ def test_queries_in_chunks_are_the_queries_at_once(monkeypatch, queries):
         found = attention.attend(query, [(*shared, masks[0]), (*own, masks[1])])
         return (found * weights).sum(), found
 
-    differentiated = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-    expected = differentiated(query, shared, own)
+    def differentiated():
+        # Wrapped anew each time: jit would find the other's program.
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(
+            query, shared, own
+        )
+
+    expected = differentiated()
     monkeypatch.setattr(attention, "QUERY_CHUNK", 4)
     for left, right in zip(
-        jax.tree.leaves(differentiated(query, shared, own)), jax.tree.leaves(expected), strict=True
+        jax.tree.leaves(differentiated()), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
