@@ -39,7 +39,7 @@ def kept_at(setup):
     ("layout", "module", "name", "reworded"),
     [
         ("quote", question, "_QUOTE", lambda text: f"Look. {text}"),
-        ("quote", question, "_defused", lambda defused: lambda *inputs: defused(*inputs)[1:]),
+        ("quote", question, "defused", lambda defused: lambda *inputs: defused(*inputs)[1:]),
         ("quote", question, "_REWRITE", str.upper),
         ("turn", question, "_REWRITE", str.upper),
         ("turn", question, "_CRITIQUE", str.upper),

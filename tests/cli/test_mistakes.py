@@ -65,7 +65,7 @@ def test_a_size_of_the_quickstart_that_is_none_is_an_error(fails, tmp_path):
 @pytest.mark.parametrize(
     "change",
     """seed=x data.limit=-1 lora.rank=-1 lora.alpha=0 lora.targets=() conscience.chain=()
-    conscience.enabled=maybe conscience.candidate=both conscience.question=nice
+    conscience.enabled=maybe conscience.candidate=all conscience.question=nice
     conscience.layout=talk conscience.polarity=neutral conscience.max_review_tokens=0
     conscience.similarity=0 conscience.threshold=nan conscience.margin=-1 sampling.temperature=-1
     sampling.top_p=0 sampling.top_k=-1 sampling.revision_temperature=-1 sampling.revision_top_p=2
