@@ -81,7 +81,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(config, tmp_path_factory):
     """(setup, folder, result) of a model that stands for its own trained run."""
-    setup, folder = load_model(config), tmp_path_factory.mktemp("run")
+    setup, folder = load_model(config), tmp_path_factory.mktemp("results") / "same"
     result, path = evaluate_attacks(config, setup, setup, folder, arm="same")
     assert json.loads(path.read_text())["before"] == json.loads(json.dumps(result["before"]))
     return setup, folder, result
@@ -127,7 +127,7 @@ def _no_samples(model, params, chat, prompts, *rest, **options):
 
 def test_the_report_shows_both_times_beside_each_other(evaluated):
     _, folder, result = evaluated
-    (arm,) = [a for a in read_results(folder.parent).arms if a.name == folder.name]
+    (arm,) = read_results(folder.parent).arms
     rows = dict(report_abilities.attack_table([arm]))
     success = share_interval(*_counts(result["before"]["attack_success"])).text()
     assert rows["attack success, before"] == [f"{success}, n=4"]
