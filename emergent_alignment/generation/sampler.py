@@ -269,9 +269,7 @@ def choose(
 
     def drawn():
         scaled = logits / jnp.maximum(settings.temperature, 1e-6)
-        probs = jax.nn.softmax(scaled, axis=-1)
-        truncates = (settings.top_p < 1) | (settings.top_k > 0)
-        probs = jax.lax.cond(truncates, lambda: truncate(probs, settings), lambda: probs)
+        probs = truncate(jax.nn.softmax(scaled, axis=-1), settings)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
         return _inverse_cdf(probs, uniform)
 
@@ -288,11 +286,17 @@ def truncate(
     The cut is found by bisecting on the bits of a positive float, whose order is the order
     of its integer reading: exact in 31 passes, with no sort of the vocabulary.
     """
-    top_k = jnp.where(settings.top_k > 0, settings.top_k, probs.shape[-1])
-    kept = jnp.where(probs >= _largest_cut(probs, jnp.ones_like(probs), top_k), probs, 0.0)
-    mass = settings.top_p * kept.sum(-1, keepdims=True)
-    nucleus = jnp.where(kept >= _largest_cut(kept, kept, mass), kept, 0.0)
-    return jnp.where(settings.top_p < 1, nucleus, kept)
+
+    def likeliest(probs):
+        cut = _largest_cut(probs, jnp.ones_like(probs), settings.top_k)
+        return jnp.where(probs >= cut, probs, 0.0)
+
+    def nucleus(probs):
+        cut = _largest_cut(probs, probs, settings.top_p * probs.sum(-1, keepdims=True))
+        return jnp.where(probs >= cut, probs, 0.0)
+
+    kept = jax.lax.cond(settings.top_k > 0, likeliest, lambda probs: probs, probs)
+    return jax.lax.cond(settings.top_p < 1, nucleus, lambda probs: probs, kept)
 
 
 def _largest_cut(probs: Array, weights: Array, wanted: Array) -> Float[Array, "batch 1"]:
