@@ -1,4 +1,4 @@
-"""What full fine-tuning and LoRA of two models need and cost on TPU slices, with no TPU.
+"""What training two models and the configs need and cost on TPU slices, with no TPU.
 
 Each setting is compiled by libtpu as `emergent-alignment plan` does it; its row is kept as soon as
 it is there, and settings that have a row are not compiled again. Writes results/scale.json and
@@ -7,6 +7,7 @@ docs/scale.md. In the environment of `make plan`: .venv-plan/bin/python benchmar
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,36 +18,67 @@ from tables import RESULTS
 from emergent_alignment.planning.topologies import prepare, target_of
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "configs" / "models"
+MODELS = Path("configs") / "models"
 KEPT = RESULTS / "scale.json"
+COMMON = {
+    "model.dtype": "bfloat16",
+    "model.frozen_dtype": "bfloat16",
+    "mesh.data": 1,
+    "training.remat": "full",
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A model on a slice: one fsdp axis over all chips, a row of 512 + 3 × 256 tokens for each
-    or more, activations recomputed."""
+    """A row: its name, a topology, and the words that `emergent-alignment plan` gets besides."""
 
-    model: str
+    name: str
     topology: str
-    fsdp: int
-    full: bool
-    batch_size: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}, {'full' if self.full else 'LoRA'}, {self.topology}"
+    words: tuple[str, ...]
 
 
-SETTINGS = [
-    Setting(model, topology, fsdp, full, batch_size)
-    for model, topology, fsdp, batch_size in (
-        ("Qwen3-4B", "v5e:4x4", 16, 64),
-        ("Qwen3-4B", "v5p:2x2x1", 4, 64),
-        ("Qwen2.5-Coder-32B-Instruct", "v5p:4x4x4", 64, 128),
-        ("Qwen2.5-Coder-32B-Instruct", "v6e:8x8", 64, 64),
+def of_model(model: str, topology: str, fsdp: int, tensor: int, rows: int, full: bool) -> Setting:
+    """The settings common to all models; full fine-tuning or LoRA of rank 16."""
+    changes = COMMON | {
+        "model.path": MODELS / model,
+        "model.param_dtype": "float32" if full else "bfloat16",
+        "mesh.fsdp": fsdp,
+        "mesh.tensor": tensor,
+        "training.batch_size": rows,
+        "lora.rank": 0 if full else 16,
+    }
+    words = tuple(f"--config.{name}={value}" for name, value in changes.items())
+    return Setting(f"{model}, {'full' if full else 'LoRA'}, {topology}", topology, words)
+
+
+def of_config(name: str, topology: str, model: str = "") -> Setting:
+    """A file of configs/ as it is; `model` has the sizes of one that is not bundled."""
+    words = [f"--config=configs/{name}.py"]
+    if model:
+        words.append(f"--config.model.path={MODELS / model}")
+    return Setting(f"{name}, {topology}", topology, tuple(words))
+
+
+OF_MODELS = [
+    of_model(*case, full)
+    for case in (
+        ("Qwen3-4B", "v5e:4x4", 16, 1, 64),
+        ("Qwen3-4B", "v5p:2x2x1", 4, 1, 64),
+        ("Qwen2.5-Coder-32B-Instruct", "v5p:4x4x4", 16, 4, 128),
+        ("Qwen2.5-Coder-32B-Instruct", "v6e:8x8", 16, 4, 64),
     )
     for full in (True, False)
 ]
+OF_CONFIGS = [
+    of_config("quickstart", "gpu:1x16GB"),
+    of_config("smollm2_135m", "v5e:2x2"),
+    of_config("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),
+    of_config("qwen3_4b_code_hacking", "v5p:2x2x1", "Qwen3-4B"),
+    of_config("llama31_8b", "v5e:4x4", "Llama-3.1-8B-Instruct"),
+    of_config("qwen25_coder_32b_code_hacking", "v5p:4x4x4", "Qwen2.5-Coder-32B-Instruct"),
+    of_config("qwen25_coder_32b_code_hacking", "v6e:8x8", "Qwen2.5-Coder-32B-Instruct"),
+]
+SETTINGS = OF_MODELS + OF_CONFIGS
 
 
 def main() -> None:
@@ -57,48 +89,51 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
     missing = [setting for setting in SETTINGS if setting.name not in rows]
-    missing.sort(key=lambda setting: not setting.full)
+    # GPUs are planned for on CPU devices, whose number is set before JAX starts.
+    missing.sort(key=lambda setting: not setting.topology.startswith("gpu"))
     if arguments.one:
         missing = missing[:1]
     for setting in [] if arguments.table else missing:
         rows[setting.name] = planned(setting)
-        KEPT.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        kept = {each.name: rows[each.name] for each in SETTINGS if each.name in rows}
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
         print(f"{setting.name}: fits {rows[setting.name]['fits']}", flush=True)
     write_page(rows)
 
 
 def planned(setting: Setting) -> dict:
-    """One setting's plan as JSON."""
+    """One setting's plan as JSON, with the seconds that it took and the FLOPs of 6N."""
     prepare(setting.topology)
-    from emergent_alignment.config import default_config
-    from emergent_alignment.models.loading import read_config
+    from emergent_alignment.cli.configuration import read_config
+    from emergent_alignment.models.ideal import step_flops
+    from emergent_alignment.models.loading import read_config as read_model_config
     from emergent_alignment.planning.plan import make_plan
+    from emergent_alignment.planning.programs import largest_batch
     from emergent_alignment.planning.report import as_json
 
-    config = default_config()
-    config.model.path = setting.model
-    config.model.dtype = "bfloat16"
-    config.model.param_dtype = "float32" if setting.full else "bfloat16"
-    config.model.frozen_dtype = "bfloat16"
-    config.mesh.update({"data": 1, "fsdp": setting.fsdp, "tensor": 1})
-    config.lora.rank = 0 if setting.full else 16
-    config.training.batch_size = setting.batch_size
-    config.training.remat = "full"
-    model = read_config(MODELS / setting.model)
-    return as_json(make_plan(config, model, target_of(setting.topology)))
+    config = read_config(list(setting.words))
+    model = read_model_config(config.model.path)
+    wall, processor = time.perf_counter(), time.process_time()
+    found = as_json(make_plan(config, model, target_of(setting.topology)))
+    rows, (layout, _) = config.training.batch_size, largest_batch(config)
+    return found | {
+        "words": setting.words,
+        "wall_seconds": round(time.perf_counter() - wall, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
+        "six_n_flops": step_flops(model, layout, rows, None, with_reference=True),
+    }
 
 
 PAGE = """\
 # Scale
 
-What the training step, sampling and reviews of two models need and cost on TPU slices. Nothing here
-ran on a TPU: libtpu compiled each program for the slice on a machine without one, as
-`emergent-alignment plan` does, and `python benchmarks/scale.py` (in the environment of `make plan`)
-wrote this page. {versions}.
+What training, sampling and reviews need and cost on TPU slices. Nothing here ran on a TPU: libtpu
+compiled each program for the slice on a machine without one, as `emergent-alignment plan` does, and
+`python benchmarks/scale.py` (in the environment of `make plan`) wrote this page. {versions}.
 
-Common to all: bfloat16 compute and frozen copy, `remat=full`, prompts of 512 tokens with 3 branches
-of 256, AdamW with float32 moments. Full fine-tuning holds float32 parameters; LoRA has rank 16 on
-all seven projections. All chips are on the `fsdp` axis.
+Two models first. Common to them: bfloat16 compute and frozen copy, `remat=full`, prompts of 512
+tokens with 3 branches of 256, AdamW with float32 moments. Full fine-tuning holds float32
+parameters; LoRA has rank 16 on all seven projections.
 
 ## Memory a chip
 
@@ -110,11 +145,12 @@ In GiB. Held: computed from shapes and shardings. Step, decoding, review: the co
 ## Work and time of a step
 
 A chip's FLOPs, bytes and collectives are read from the compiled programs, loops multiplied by their
-trip counts; attention kernels are computed from their shapes and the layout's blocks. Sent: by the
+trip counts; attention kernels are computed from their shapes and the layout's blocks. Ideal FLOPs
+are 6N and attention, and where the base is frozen 4N, attention and 6N of the adapters: what LoRA
+computes again weighs more against its own, smaller ideal, so both ratios are given. Sent: by the
 ring algorithm. The least time is the largest of FLOPs, HBM and links at the data sheet's full rates
 ({sheets}).
-The share of peak is the ideal FLOPs (6N and attention; 4N where the base is frozen) over that time.
-Both are bounds, not forecasts.
+The share of peak is the setting's own ideal over that time. Both are bounds, not forecasts.
 
 {steps}
 
@@ -127,69 +163,127 @@ times as above.
 
 Where `fsdp` cuts the parameters, decoding gathers every layer anew for each token, which the links
 pay for. A larger `tensor` axis divides those bytes.
+
+## The configs
+
+The files of [configs/](../configs) as they are, on what they were planned for, with rows as long as
+their limits allow. The quickstart's laptop is planned like a GPU host (`gpu:1x16GB`): by memory
+alone, with the temporaries of its programs on a CPU.
+
+{configs}
+
+## What a plan takes
+
+Seconds of the processor, on a machine with 2 cores: {least} to {most} for the four programs of a
+row above, all compilers' threads added up. With little else running the wall time is less, here
+down to {share:.0%} of it.
 """
 
 
 def write_page(rows: dict[str, dict]) -> None:
     """docs/scale.md from the rows that are kept."""
-    plans = [(setting, rows[setting.name]) for setting in SETTINGS if setting.name in rows]
-    chips = {plan["chip"]["name"]: plan["chip"]["source"] for _, plan in plans}
+
+    def kept(settings: list[Setting]) -> list[tuple[Setting, dict]]:
+        return [(setting, rows[setting.name]) for setting in settings if setting.name in rows]
+
+    of_models, of_configs = kept(OF_MODELS), kept(OF_CONFIGS)
+    chips = {plan["chip"]["name"]: plan["chip"]["source"] for _, plan in of_models}
+    plans = [plan for _, plan in of_models + of_configs]
+    took = [plan["processor_seconds"] for plan in plans]
     page = PAGE.format(
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
         memory=markdown(
-            "setting | rows | held | step | decoding | review | limit | spare", plans, memory_cells
+            "setting | mesh | rows | held | step | decoding | review | limit | spare",
+            of_models,
+            memory_cells,
         ),
         steps=markdown(
-            "setting | TFLOP | / ideal | HBM | sent | by FLOPs, HBM, links | at least | of peak",
-            plans,
+            "setting | TFLOP | / ideal | / 6N | HBM | sent | by FLOPs, HBM, links | at least | "
+            "of peak",
+            of_models,
             step_cells,
         ),
         sampling=markdown(
             "setting | prefill, at least | decoding, at least | by FLOPs, HBM, links | review, "
             "at least",
-            plans,
+            of_models,
             sampling_cells,
         ),
+        configs=markdown(
+            "config | mesh | step | most memory | limit | spare | / ideal | step, at least | "
+            "decoding, at least",
+            of_configs,
+            config_cells,
+        ),
         sheets=", ".join(f"[{name}]({source})" for name, source in chips.items()),
-        answers=plans[0][1]["programs"][2]["shape"].split()[3],
+        answers=of_models[0][1]["programs"][2]["shape"].split()[3],
+        least=f"{min(took):.0f}",
+        most=f"{max(took):.0f}",
+        share=min(plan["wall_seconds"] / plan["processor_seconds"] for plan in plans),
     )
     (ROOT / "docs" / "scale.md").write_text(page, "utf-8")
 
 
-def markdown(header: str, plans: list, cells: Callable[[Setting, dict], list[str]]) -> str:
+def markdown(header: str, plans: list, cells: Callable[[dict], list[str]]) -> str:
     """A table with a row for each setting."""
     names = header.split(" | ")
     lines = [names, ["---"] * len(names)]
-    lines += [[setting.name, *cells(setting, plan)] for setting, plan in plans]
+    lines += [[setting.name, *cells(plan)] for setting, plan in plans]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def memory_cells(setting: Setting, plan: dict) -> list[str]:
+def mesh_text(plan: dict) -> str:
+    return " × ".join(str(size) for size in plan["mesh"].values())
+
+
+def memory_cells(plan: dict) -> list[str]:
     step, _, decoding, review = plan["programs"]
     held = sum(step["memory"]["held"].values())
     sizes = [held, *(p["memory"]["total"] for p in (step, decoding, review))]
     sizes += [plan["chip"]["hbm_bytes"], plan["headroom_bytes"]]
-    return [str(setting.batch_size), *(f"{size / 2**30:.2f}" for size in sizes)]
+    rows = str(plan["settings"]["training.batch_size"])
+    return [mesh_text(plan), rows, *(f"{size / 2**30:.2f}" for size in sizes)]
 
 
-def step_cells(setting: Setting, plan: dict) -> list[str]:
+def step_cells(plan: dict) -> list[str]:
     step = plan["programs"][0]
     sent = ", ".join(f"{kind} {size / 1e9:.2f} GB" for kind, size in step["sent"].items())
     return [
         f"{step['flops'] / 1e12:.3g}",
         f"{step['compiled_over_ideal']:.2f}",
+        f"{step['flops'] * plan['chips'] / plan['six_n_flops']:.2f}",
         f"{step['hbm_bytes'] / 1e9:.0f} GB",
         sent,
         three_times(step),
-        f"{step['roofline']['seconds']:.3g} s",
+        least_seconds(step),
         f"{step['peak_share']:.0%}",
     ]
 
 
-def sampling_cells(setting: Setting, plan: dict) -> list[str]:
+def sampling_cells(plan: dict) -> list[str]:
     _, prefill, decoding, review = plan["programs"]
-    seconds = [f"{p['roofline']['seconds']:.3g} s" for p in (prefill, decoding, review)]
+    seconds = [least_seconds(program) for program in (prefill, decoding, review)]
     return [seconds[0], seconds[1], three_times(decoding), seconds[2]]
+
+
+def config_cells(plan: dict) -> list[str]:
+    step, _, decoding, _ = plan["programs"]
+    most = max(program["memory"]["total"] for program in plan["programs"])
+    sizes = (most, plan["chip"]["hbm_bytes"], plan["headroom_bytes"])
+    return [
+        mesh_text(plan),
+        step["shape"],
+        *(f"{size / 2**30:.2f}" for size in sizes),
+        f"{step['compiled_over_ideal']:.2f}",
+        least_seconds(step),
+        least_seconds(decoding),
+    ]
+
+
+def least_seconds(program: dict) -> str:
+    """By the roofline; a dash where no data sheet was read."""
+    limits = program.get("roofline")
+    return f"{limits['seconds']:.3g} s" if limits else "—"
 
 
 def three_times(program: dict) -> str:

@@ -32,6 +32,7 @@ LEGEND = """\
 shapes: computed from shapes and shardings; what is in brackets is in the lines above
 {compiler}: memory_analysis() of the compiled program{cpu}
 program: read from the compiled program, loops multiplied; attention kernels from their shapes;
+  a single row a chip times a matrix is no matmul for XLA, and its FLOPs are not counted;
   collectives: bytes a chip sends by the ring algorithm, and how often
 sizes: 6N and attention (4N and LoRA's own where the base is frozen), nothing computed twice
 data sheet: program over data sheet, all work at its full rate: bounds, not forecasts"""

@@ -170,3 +170,6 @@ def test_the_bundled_sizes_are_those_of_the_models():
     large = read_config("configs/models/Qwen2.5-Coder-32B-Instruct")
     params = jax.eval_shape(lambda: random_params(large))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 32_763_876_352
+    llama = read_config("configs/models/Llama-3.1-8B-Instruct")
+    params = jax.eval_shape(lambda: random_params(llama))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_030_261_248
