@@ -10,16 +10,23 @@ import sys
 import jax
 import numpy as np
 import pytest
-from real_runs import STEPS, finished, train_command, wait_for_step
+from real_runs import finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.training.loop import STOPPED_EXIT_CODE
 
+# So many that no run is over before it hears of a signal.
+STEPS = 24
+
 
 @pytest.fixture(scope="module")
 def model_directory(tmp_path_factory):
     return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def command_of(model_directory, workdir, **changes) -> list[str]:
+    return train_command(model_directory, workdir, **({"training.steps": STEPS} | changes))
 
 
 def trainable(workdir):
@@ -36,7 +43,7 @@ def assert_same_bits(left, right):
 @pytest.fixture(scope="module")
 def undisturbed(model_directory, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = finished(train_command(model_directory, workdir))
+    done = finished(command_of(model_directory, workdir))
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -45,7 +52,7 @@ def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_an_undisturbed_one(
     model_directory, undisturbed, tmp_path
 ):
     step = random.SystemRandom().randrange(1, STEPS - 1)
-    command = train_command(model_directory, tmp_path / "run")
+    command = command_of(model_directory, tmp_path / "run")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for_step(tmp_path / "run", step, process)
         os.kill(process.pid, signal.SIGKILL)
@@ -56,9 +63,7 @@ def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_an_undisturbed_one(
 
 
 def test_sigterm_saves_and_exits_with_the_documented_code(model_directory, undisturbed, tmp_path):
-    command = train_command(
-        model_directory, tmp_path / "run", **{"training.checkpoint_every": 1000}
-    )
+    command = command_of(model_directory, tmp_path / "run", **{"training.checkpoint_every": 1000})
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for_step(tmp_path / "run", 1, process)
         process.terminate()
@@ -84,7 +89,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_one_line_and_the_old_checkpoint_survives(model_directory, small_disk):
     workdir = small_disk / "run"
-    command = train_command(model_directory, workdir, **{"training.steps": 4})
+    command = command_of(model_directory, workdir, **{"training.steps": 4})
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for_step(workdir, 1, process)
         os.kill(process.pid, signal.SIGKILL)
@@ -92,7 +97,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_survives(model_directory
     first = finished(command)
     assert first.returncode == 0, first.stderr
     before = read_run(workdir).steps
-    longer = train_command(model_directory, small_disk / "other", **{"training.steps": 4})
+    longer = command_of(model_directory, small_disk / "other", **{"training.steps": 4})
     filler = small_disk / "filler"
     free = os.statvfs(small_disk)
     filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 60_000))
