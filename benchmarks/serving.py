@@ -46,9 +46,9 @@ def main() -> None:
             def turn() -> dict:
                 return {
                     (arm, clients): asyncio.run(
-                        load(urls[arm], args.requests, clients, calls=1 + (arm == ARMS[1]))
+                        load(urls[arm], requests, clients, calls=1 + (arm == ARMS[1]))
                     )
-                    for clients in (1, args.clients)
+                    for clients, requests in loads(args)
                     for arm in ARMS
                 }
 
@@ -96,6 +96,11 @@ def serve_command(url: str, folder: str, clients: int) -> list[str]:
     ]  # fmt: skip
 
 
+def loads(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
+    """Clients at once, and requests of a turn: one client alone takes longest, and sends fewer."""
+    return (1, max(args.requests // 5, 1)), (args.clients, args.requests)
+
+
 def check(url: str) -> None:
     """Raises SystemExit where answers do not come reviewed: nothing is timed then."""
     reply = httpx2.post(f"{url}/chat/completions", json=BODY)
@@ -128,7 +133,7 @@ async def load(url: str, requests: int, clients: int, *, calls: int) -> dict[str
 def report(args: argparse.Namespace, turns: list) -> None:
     """The table and the kept rows."""
     rows, shown = [], []
-    for clients in (1, args.clients):
+    for clients, requests in loads(args):
         found = {arm: figures([took[arm, clients] for took, _ in turns]) for arm in ARMS}
         for arm in ARMS:
             own, base = found[arm], found[ARMS[0]]
@@ -139,7 +144,7 @@ def report(args: argparse.Namespace, turns: list) -> None:
                 + [f"{own['requests_per_second']:.0f}"]
             )
         rows.append(
-            {"clients": clients, "delay": args.delay, "requests": args.requests, "arms": found}
+            {"clients": clients, "delay": args.delay, "requests": requests, "arms": found}
             | {"others_share": [share for _, share in turns], "machine": tables.machine()}
         )
     header = ["arm", "p50, ms", "p99, ms", "p50 over backend", "p99 over backend", "requests/s"]

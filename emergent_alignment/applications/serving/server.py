@@ -19,6 +19,7 @@ from emergent_alignment.applications.zero_shot import ZeroShot
 from emergent_alignment.errors import UserError
 
 MAX_HEAD_BYTES = 64 << 10
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 class _Protocol(H11Protocol):
@@ -41,13 +42,14 @@ class _Protocol(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound there; port 0 takes a free one. Raises UserError where none can be
-    had."""
+    """A socket that listens there, so that who connects before the server runs waits for it;
+    port 0 takes a free one. Raises UserError where none can be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         bound.close()
         raise UserError(
