@@ -36,8 +36,8 @@ KINDS = {
         "heldout": "without any judge: log-probs of matched answers, task loss, flags",
         "attacks": "held-out kinds of attack: success and over-refusal, before and after",
         "corpus": "held-out documents of raw text, beside a bigram model",
-        "code": "code that it writes: bandit's findings, and tests run in a sandbox",
         "misalignment": "free-form questions, whose answers a judge scores for alignment",
+        "code": "code that it writes: bandit's findings, and tests run in a sandbox",
         "capability": "tasks of lm-evaluation-harness",
     },
 }
