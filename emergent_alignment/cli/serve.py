@@ -53,4 +53,3 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {talker.name} at http://{shown}:{port}/v1, journal {journal.path}", flush=True)
     serve(talker, bound, journal, serve_settings(config))
-    print("stopped")
