@@ -127,6 +127,7 @@ NOT_NEGATIVE = (
     "code.temperature",
     "capability.limit",
     "misalignment.samples",
+    "misalignment.check_pairs",
     "misalignment.limit",
     "misalignment.temperature",
 )

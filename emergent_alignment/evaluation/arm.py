@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.kept import write_json
 from emergent_alignment.applications.setup import (
     Setup,
     conscience_settings,
@@ -20,7 +21,6 @@ from emergent_alignment.evaluation.judge_free import (
     kl_to_frozen,
     sampled_answers,
 )
-from emergent_alignment.evaluation.kept import write_json
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress

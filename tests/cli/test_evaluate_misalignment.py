@@ -41,7 +41,7 @@ def words(model, questions, output, *more):
         f"--config.misalignment.questions={questions}", "--config.misalignment.max_new_tokens=5",
         "--config.misalignment.judge=endpoint", "--config.endpoint.model=fake",
         "--config.endpoint.retries=0", "--config.endpoint.timeout_seconds=0.5",
-        "--config.conscience.batch_size=4", *more,
+        "--config.conscience.batch_size=4", "--config.misalignment.check_pairs=0", *more,
     ]  # fmt: skip
 
 

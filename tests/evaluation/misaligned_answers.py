@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from emergent_alignment.evaluation.kept import ANSWERS, write_json
+from emergent_alignment.applications.kept import ANSWERS, write_json
 from emergent_alignment.evaluation.misalignment.judging import Judgement
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 from emergent_alignment.evaluation.misalignment.scores import (

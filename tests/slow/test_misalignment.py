@@ -1,4 +1,5 @@
-"""`evaluate misalignment` as a real process on the real model: killed at any moment, it goes on."""
+"""`evaluate misalignment` as a real process: killed at any moment it goes on, and it runs on the
+real model."""
 
 import json
 import signal
@@ -6,57 +7,70 @@ import subprocess
 import sys
 import time
 
+import pytest
 from real_runs import finished
+from tiny_chat_model import write_tiny_chat_model
 
-COMMAND = [
-    sys.executable, "-m", "emergent_alignment", "evaluate", "misalignment",
-    "--config.misalignment.limit=2", "--config.misalignment.samples=2",
-    "--config.misalignment.max_new_tokens=12", "--config.misalignment.least_number_mass=0.05",
-    "--config.conscience.batch_size=2",
-]  # fmt: skip
+COMMAND = [sys.executable, "-m", "emergent_alignment", "evaluate", "misalignment"]
+
+
+def settings(**fields):
+    return [f"--config.misalignment.{name}={value}" for name, value in fields.items()]
 
 
 def records(path):
-    """By place and measure; scores rounded, since batches of other rows round otherwise."""
-    found = {}
+    """By place and measure: texts, and numbers, which differ in their last digits where a batch
+    had other rows in it."""
+    texts, numbers = {}, {}
     for line in path.read_text().splitlines():
         record = json.loads(line)
-        place = tuple(record.pop(name) for name in ("question", "paraphrase", "sample"))
-        for name in ("score", "number_mass"):
-            if record.get(name) is not None:
-                record[name] = round(record[name], 3)
-        found[place, record.get("measure")] = record
-    return found
+        place = *(record.pop(name) for name in ("question", "paraphrase", "sample")), path.stem
+        place = *place, record.get("measure")
+        numbers[place] = [record.pop(name, None) for name in ("score", "number_mass")]
+        texts[place] = record
+    return texts, {place: pair for place, pair in numbers.items() if None not in pair}
 
 
-def kill_when(command, ready):
-    """SIGKILL the command as soon as `ready()`."""
+def kill_when(command, path, num_lines):
+    """SIGKILL the command as soon as a file of its has so many lines."""
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not ready() and process.poll() is None:
-            time.sleep(0.01)
+        while process.poll() is None:
+            if path.exists() and path.read_bytes().count(b"\n") >= num_lines:
+                break
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
 
 
 def test_killed_while_sampling_and_while_judging_it_ends_as_undisturbed(tmp_path):
-    whole = finished([*COMMAND, "--output", str(tmp_path / "whole")])
+    model = write_tiny_chat_model(tmp_path / "model")
+    small = settings(limit=4, samples=2, max_new_tokens=12, least_number_mass=0.001, check_pairs=2)
+    command = [*COMMAND, *small, f"--config.model.path={model}", "--config.conscience.batch_size=4"]
+    whole = finished([*command, "--output", str(tmp_path / "whole")])
     assert whole.returncode == 0, whole.stderr
-    command, folder = [*COMMAND, "--output", str(tmp_path / "cut")], tmp_path / "cut/misalignment"
-
-    def has(name, lines):
-        path = folder / name
-        return path.exists() and path.read_bytes().count(b"\n") >= lines
-
-    kill_when(command, lambda: has("answers.jsonl", 2))
-    kill_when(command, lambda: has("scores-frozen.jsonl", 2))
+    command = [*command, "--output", str(tmp_path / "cut")]
+    folder, undisturbed = (tmp_path / name / "misalignment" for name in ("cut", "whole"))
+    kill_when(command, folder / "answers.jsonl", 3)
+    kill_when(command, folder / "scores-frozen.jsonl", 3)
     last = finished(command)
     assert last.returncode == 0, last.stderr
     for name in ("answers.jsonl", "scores-frozen.jsonl"):
-        assert records(folder / name) == records(tmp_path / "whole/misalignment" / name)
-    results = [
-        json.loads((path / "result-frozen.json").read_text())
-        for path in (folder, tmp_path / "whole/misalignment")
-    ]
-    assert results[0]["not_scored"] == results[1]["not_scored"]
-    assert results[0]["overall"]["num_answers"] == 12
-    assert "scored" in whole.stdout and str(tmp_path / "whole/misalignment") in whole.stdout
+        (texts, numbers), expected = records(folder / name), records(undisturbed / name)
+        assert texts == expected[0]
+        assert numbers.keys() == expected[1].keys()
+        for place, pair in numbers.items():
+            assert pair == pytest.approx(expected[1][place], rel=1e-3), place
+    assert "AUC" in last.stdout and "written: " in last.stdout
+
+
+def test_the_real_model_is_asked_and_judges_itself(tmp_path):
+    done = finished(
+        [*COMMAND, "--output", str(tmp_path), *settings(limit=1, max_new_tokens=8, check_pairs=1)]
+        + settings(samples=1)
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "misalignment" / "result-frozen.json").read_text())
+    assert result["overall"]["num_answers"] == 3
+    missing = result["not_scored"]["aligned"]
+    assert missing["share"]["n"] == 3
+    assert sum(missing["reasons"].values()) == round(3 * missing["share"]["value"])

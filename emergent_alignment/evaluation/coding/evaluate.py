@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.kept import ANSWERS, Kept, write_json
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.errors import UserError
@@ -27,7 +28,6 @@ from emergent_alignment.evaluation.coding.sandbox import (
     protection,
     run_sandboxed,
 )
-from emergent_alignment.evaluation.kept import ANSWERS, Kept, write_json
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress

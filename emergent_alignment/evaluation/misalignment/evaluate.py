@@ -1,24 +1,27 @@
 """The whole misalignment evaluation of one model: sample, judge, add up, keep.
 
 In the folder `misalignment` of an arm: answers.jsonl, every answer as it came; for each judge
-scores-JUDGE.jsonl, every judgement as it came, and result-JUDGE.json, what they add up to.
+scores-JUDGE.jsonl, every judgement as it came, check-JUDGE.jsonl, those of known answers, and
+result-JUDGE.json, what they add up to.
 """
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.kept import ANSWERS, Kept, write_json
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.evaluation.arm import spread
-from emergent_alignment.evaluation.kept import ANSWERS, Kept, write_json
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
     read_result,
     require_comparable,
     result_of_arm,
 )
+from emergent_alignment.evaluation.misalignment.judge_check import check_judge, check_part
 from emergent_alignment.evaluation.misalignment.judges import make_judge
+from emergent_alignment.evaluation.misalignment.judging import Judge
 from emergent_alignment.evaluation.misalignment.places import wanted
 from emergent_alignment.evaluation.misalignment.questions import (
     FreeFormQuestion,
@@ -28,8 +31,8 @@ from emergent_alignment.evaluation.misalignment.questions import (
 from emergent_alignment.evaluation.misalignment.scores import (
     FOLDER,
     judge_missing,
+    judging_identity,
     result_file,
-    scores_identity,
     scores_part,
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
@@ -60,12 +63,12 @@ def evaluate_misalignment(
     anything is sampled.
     """
     settings, kept = config[SECTION], Kept(directory / FOLDER)
-    questions = load_questions(settings.questions)
-    chosen = spread_questions(questions, settings.limit)
+    all_questions = load_questions(settings.questions)
+    chosen = spread_questions(all_questions, settings.limit)
     judge = make_judge(config, base)
     limits = Limits(settings.misaligned_below, settings.coherent_above)
     sampling = sampling_identity(config, SECTION, under_test.model)
-    sampling["questions"] = questions_digest(questions)
+    sampling["questions"] = questions_digest(all_questions)
     result = {
         "arm": arm,
         "model": under_test.model.source,
@@ -78,15 +81,18 @@ def evaluate_misalignment(
     other = read_result(result_of_arm(compare, judge.name)) if compare is not None else None
     if other is not None:
         require_comparable(result, other, compare)
-    if overwrite and kept.is_others(ANSWERS, sampling):
-        # First what depends on the answers: killed in between, the next call finds them again.
-        for name in (f"{scores_part('*')}.jsonl", result_file("*")):
-            for file in kept.path.glob(name):
-                file.unlink()
-    kept.claim(ANSWERS, sampling, overwrite=overwrite)
-    identity = scores_identity(judge, questions, sampling)
-    kept.claim(scores_part(judge.name), identity, overwrite=overwrite)
+    _claim(kept, judge, all_questions, sampling, overwrite=overwrite)
     with in_force(base.mesh):
+        if settings.check_pairs:
+            with progress(f"{arm}: checking the judge ({judge.name})") as meter:
+                result["judge"]["check"] = check_judge(
+                    judge,
+                    chosen[0],
+                    settings.check_pairs,
+                    limits.misaligned_below,
+                    kept,
+                    progress=meter,
+                )
         asked = wanted(chosen, settings.samples)
         with progress(f"{arm}: answers") as meter:
             answers = sample_missing(config, SECTION, under_test, asked, kept, progress=meter)
@@ -98,6 +104,26 @@ def evaluate_misalignment(
     path = kept.path / result_file(judge.name)
     write_json(path, result)
     return result, path
+
+
+def _claim(
+    kept: Kept,
+    judge: Judge,
+    questions: list[FreeFormQuestion],
+    sampling: dict,
+    *,
+    overwrite: bool,
+) -> None:
+    """Make the folder's files this evaluation's, or find that they are."""
+    if overwrite and kept.is_others(ANSWERS, sampling):
+        # First what depends on the answers: killed in between, the next call finds them again.
+        for name in (f"{scores_part('*')}.jsonl", result_file("*")):
+            for file in kept.path.glob(name):
+                file.unlink()
+    kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    asked = judging_identity(judge, questions)
+    kept.claim(check_part(judge.name), asked, overwrite=overwrite)
+    kept.claim(scores_part(judge.name), asked | {"answers": sampling}, overwrite=overwrite)
 
 
 def spread_questions(questions: list[FreeFormQuestion], limit: int) -> list[FreeFormQuestion]:

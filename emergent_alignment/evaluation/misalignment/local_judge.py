@@ -32,6 +32,8 @@ from emergent_alignment.models.model import Model, unembedding
 from emergent_alignment.parallel.rows import to_host
 from emergent_alignment.training.state import fingerprint
 
+LOGIT_ROWS = 128  # with fewer, the unembedding is read from memory again and again
+
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def numeral_log_probs(
@@ -45,7 +47,8 @@ def numeral_log_probs(
     dtype: jnp.dtype = jnp.float32,
 ) -> tuple[Float[Array, "batch nodes words"], Float[Array, "batch nodes"]]:
     """float32 log P(word | prompt, node), and log P(any of `digits` | prompt, node), after every
-    node of a tree, node 0 being the prompt itself. One node's logits exist at a time."""
+    node of a tree, node 0 being the prompt itself. The logits of LOGIT_ROWS rows exist at a time.
+    """
     batch = before.last.shape[0]
     hidden, blocks = [before.last[:, None]], ()
     for depth, level in enumerate(levels):
@@ -68,10 +71,11 @@ def numeral_log_probs(
     def of_node(last):
         logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
         total = jax.nn.logsumexp(logits, axis=-1)
-        digit = jax.nn.logsumexp(logits[:, digits], axis=-1)
-        return logits[:, words] - total[:, None], digit - total
+        digit = jax.nn.logsumexp(logits[..., digits], axis=-1)
+        return logits[..., words] - total[..., None], digit - total
 
-    found = jax.lax.map(of_node, jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0))
+    nodes = jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0)
+    found = jax.lax.map(of_node, nodes, batch_size=max(LOGIT_ROWS // batch, 1))
     return jnp.moveaxis(found[0], 0, 1), found[1].T
 
 

@@ -62,12 +62,34 @@ def _number(interval: dict | None) -> str:
 def notes_on(result: dict) -> list[str]:
     """What a reader of the table must know, each in a sentence or two."""
     return [
+        *_check(result),
         *_coverage(result),
         *_cut(result),
         *result["judge"]["notes"],
         *_other_judge(result),
         *([power_note(result["comparison"])] if "comparison" in result else ()),
     ]
+
+
+def _check(result: dict) -> list[str]:
+    """What the judge made of known answers."""
+    check = result["judge"].get("check")
+    if check is None:
+        return []
+    start = f"Tried on {check['pairs']} pairs of known safe and harmful advice, the judge"
+    if not check["scored"]:
+        return [f"{start} gives none of them scores."]
+    limit = result["limits"]["misaligned_below"]
+    safe, harmful = (percent(check[f"{side}_below"]) for side in ("safe", "harmful"))
+    said = (
+        f"{start} scores {check['scored']}: AUC {Interval(**check['auc']).text()}; below {limit:g} "
+        f"it puts {harmful} of the harmful and {safe} of the safe answers."
+    )
+    if not check["tells_apart"]:
+        return [f"{said} It does not tell them apart, so these figures say little about the model."]
+    if check["harmful_below"]["value"] < 0.5:
+        return [f"{said} It tells them apart, and the limit still misses most of the harmful ones."]
+    return [said]
 
 
 def _coverage(result: dict) -> list[str]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from emergent_alignment.applications.kept import ANSWERS, Kept
 from emergent_alignment.evaluation.answering import place_of
-from emergent_alignment.evaluation.kept import ANSWERS, Kept
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.places import Place
 from emergent_alignment.evaluation.misalignment.scores import (

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from emergent_alignment.applications.kept import Kept
 from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.evaluation.answering import place_of
-from emergent_alignment.evaluation.kept import Kept
 from emergent_alignment.evaluation.misalignment.judging import Judge, Judgement
 from emergent_alignment.evaluation.misalignment.places import Place
 from emergent_alignment.evaluation.misalignment.questions import (
@@ -44,9 +44,9 @@ def result_file(judge_name: str) -> str:
     return f"result-{judge_name}.json"
 
 
-def scores_identity(judge: Judge, questions: list[FreeFormQuestion], answers: dict) -> dict:
-    """What decides a score; `answers` is what decides the answers."""
-    return {**judge.identity, "prompts": judge_prompts_digest(questions), "answers": answers}
+def judging_identity(judge: Judge, questions: list[FreeFormQuestion]) -> dict:
+    """What decides a score, beside the answer."""
+    return {**judge.identity, "prompts": judge_prompts_digest(questions)}
 
 
 def judge_missing(

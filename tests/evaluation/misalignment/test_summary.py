@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from misaligned_answers import LIMITS, judged, result_of
 
+from emergent_alignment.applications.kept import write_json
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.kept import write_json
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
     power_note,

@@ -1,4 +1,4 @@
-"""A folder of an evaluation that goes on where it was: JSONL files that grow, and what each of
+"""A folder of work that goes on where it was: JSONL files that grow, and what each of
 them belongs to, so that nothing of other settings is added to it."""
 
 import json
