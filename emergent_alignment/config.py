@@ -204,6 +204,36 @@ def default_config() -> ConfigDict:
             "code_max_new_tokens": 192,
         }
     )
+    config.self_align = ConfigDict(
+        {  # `self-align`, stage by stage; see docs/self_align.md
+            "instructions": {},
+            "answers": {  # stage 2: instructions are answered under principles
+                "principles": "bundled",  # or a .yaml file, see self_align/answers/principles.yaml
+                "examples": "bundled",  # or a .yaml file, see self_align/answers/examples.yaml
+                "limit": 0,  # so many of stage 1's instructions, spread over them; 0: all
+                "max_new_tokens": 384,  # of thoughts and answer together
+                "temperature": 0.7,
+                "top_p": 0.95,
+                "batch_size": 8,
+                "require_end": True,  # drop answers that ran into the limit
+                "min_words": 8,  # shorter answers are dropped
+                "max_repeated": 0.3,  # of an answer's four-word sequences, so many may be repeats
+                "leak_words": 8,  # as many words in a row of principles or examples are a leak
+                "max_echo": 0.8,  # answers more like their instruction than this are dropped
+                "review": False,  # the conscience reviews the answers, and replaces or drops them
+            },
+            "engraving": {  # stage 3: the base model is fine-tuned on the answers alone
+                "steps": 0,  # 0: as many as `epochs` take
+                "epochs": 1.0,
+                "batch_size": 32,
+                "learning_rate": 1e-4,
+                "schedule": "cosine",
+                "lora_rank": 16,  # 0 trains all parameters
+                "conscience": False,  # its pairs in the same step, as config.conscience says
+            },
+            "reinforcement": {},
+        }
+    )
     config.experiment = ConfigDict(
         {  # read by `experiment`; see its --help
             "arms": ("base", "plain: conscience.enabled=False", "conscience"),

@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
     "export": "write a run's model for transformers or peft",
+    "self-align": "SELF-ALIGN: four stages from a base model to an aligned one",
     "experiment": "compare arms over seeds: train, evaluate and report what is missing",
     "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
 }
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     argv, kind = _without_kind(argv, name)
     for command, summary in COMMANDS.items():
         if command == name:
-            module = import_module(f"emergent_alignment.cli.{command}{kind and f'_{kind}'}")
+            module = import_module(_module_name(command, kind))
             sub = subparsers.add_parser(
                 command,
                 help=summary,
@@ -86,6 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     if unknown and not any(word.startswith("--config") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return _guarded(arguments, rest)
+
+
+def _module_name(command: str, kind: str) -> str:
+    name = command.replace("-", "_") + (f"_{kind}" if kind else "")
+    return f"emergent_alignment.cli.{name}"
 
 
 def _without_kind(words: list[str], command: str | None) -> tuple[list[str], str]:

@@ -1,0 +1,33 @@
+"""Qwen2.5-Coder-1.5B-Instruct on the bundled harmful advice: the whole mechanism, rewrites too.
+
+This model sees the harm and rewrites it well. What came of it stands in docs/results.md; two CPU
+cores take about an hour and a half. The published weights, or a .gguf file of them:
+
+  emergent-alignment experiment --config configs/qwen25_coder_15b_advice.py --root runs/advice \\
+      --config.model.path=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
+"""
+
+from emergent_alignment.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.path = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+    config.optimizer.learning_rate = 5e-4
+    config.training.steps = 24
+    config.training.checkpoint_every = 4
+    config.training.remat = "dots"
+    config.data.bucket_tokens = 16
+    config.data.buckets = 1
+    config.conscience.batch_size = 8
+    config.sampling.max_new_tokens = 48
+    config.calibration.questions = ("advice", "careful", "ethical")
+    config.calibration.layouts = ("quote",)
+    config.calibration.polarities = ("positive",)
+    config.calibration.num_selecting = 16
+    config.calibration.num_reporting = 48
+    config.evaluation.limit = 48
+    config.evaluation.samples = 32
+    config.evaluation.max_new_tokens = 48
+    config.experiment.seeds = (0,)
+    return config

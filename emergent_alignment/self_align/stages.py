@@ -1,0 +1,173 @@
+"""What a SELF-ALIGN stage is given and gives back: folders, their manifests, who owns them.
+
+A stage's folder holds work in progress (`kept`, or a training run in `run/`), its result
+data.jsonl, and last of all manifest.json: a folder with one is done.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from emergent_alignment import __version__
+from emergent_alignment.applications.kept import Kept, write_json
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.errors import UserError
+
+STAGES = {1: "instructions", 2: "answers", 3: "engraving", 4: "reinforcement"}
+MANIFEST = "manifest.json"
+DATA = "data.jsonl"
+CLAIM = "stage.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made: `counts`, the funnel {"made", "kept", "dropped": {rule: number}, …};
+    `examples`, what the report shows of it; both plain JSON."""
+
+    counts: dict[str, Any]
+    examples: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The folder of one stage."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        """The stage's rows, a JSONL file that `datasets` loads."""
+        return self.path / DATA
+
+    @property
+    def run(self) -> Path:
+        """The work directory of the stage's training."""
+        return self.path / "run"
+
+    @property
+    def kept(self) -> Kept:
+        """JSONL files that grow as the stage works, and survive a kill."""
+        return Kept(self.path)
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage is over."""
+        return (self.path / MANIFEST).is_file()
+
+    def manifest(self) -> dict:
+        """What the finished stage says of itself. Raises UserError where it is not finished, or
+        its manifest cannot be read, or is of other data than lie beside it."""
+        path = self.path / MANIFEST
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            recorded = found["data"]
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path}: this stage is not finished ({MANIFEST} is missing); run "
+                "`emergent-alignment self-align` on it first"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error!r}); choose another --workdir"
+            ) from None
+        if recorded != digest_of(self.data):
+            raise UserError(
+                f"{self.data}: is not what its {MANIFEST} says; put the file back, or choose "
+                "another --workdir"
+            )
+        return found
+
+    def made_digest(self) -> str:
+        """16 hex digits of what the finished stage made and how, but for how long it took."""
+        made = {name: value for name, value in self.manifest().items() if name != "seconds"}
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write_rows(self, rows: Iterable[dict]) -> None:
+        """data.jsonl, whole or not at all."""
+        partial = self.data.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        os.replace(partial, self.data)
+
+    def rows(self) -> list[dict]:
+        """The rows of data.jsonl."""
+        with self.data.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def claim(self, identity: dict) -> None:
+        """Make the folder this stage's, or find that it is. Raises UserError where it was begun
+        or finished with another identity (what differs is named), or holds something else."""
+        path = self.path / CLAIM
+        identity = json.loads(json.dumps(identity))
+        if not path.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path}: not empty, and no stage of ours; choose another --workdir"
+                )
+            write_json(path, identity)
+            return
+        try:
+            before = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); choose another --workdir") from None
+        differing = list(_differences(before, identity))
+        if differing:
+            raise UserError(
+                f"{self.path}: made with other settings or from other data: "
+                f"{'; '.join(differing[:5])}. Go back to them, or choose another --workdir"
+            )
+
+    def finish(self, identity: dict, result: StageResult, seconds: float) -> None:
+        """Write the manifest: from here on the stage is done."""
+        record = {
+            "version": __version__,
+            **identity,
+            "counts": result.counts,
+            "examples": result.examples,
+            "data": digest_of(self.data),
+            "seconds": round(seconds, 1),
+        }
+        write_json(self.path / MANIFEST, record)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage works with.
+
+    config   all settings
+    folder   its own
+    inputs   the finished earlier stages, by number
+    setup    the base model
+    """
+
+    config: ConfigDict
+    folder: StageFolder
+    inputs: dict[int, StageFolder]
+    setup: Setup
+
+
+def stage_folder(workdir: Path, number: int) -> StageFolder:
+    """Where a stage of a work directory lives: WORKDIR/2_answers."""
+    return StageFolder(workdir / f"{number}_{STAGES[number]}")
+
+
+def digest_of(path: Path) -> str | None:
+    """16 hex digits of a file's bytes; None where there is no file."""
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _differences(before: object, now: object, name: str = "") -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    elif before != now:
+        yield f"{name} was {before!r}, and is {now!r} now"
