@@ -114,7 +114,7 @@ def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:
 
 
 def _as_answer(row: Tokenized, example: Example) -> Answer:
-    return Answer(row.target, [], example.target, not row.target_cut)
+    return Answer(row.target, [], example.target, example.ended and not row.target_cut)
 
 
 def _record(row: int, found: Reviewed) -> dict:

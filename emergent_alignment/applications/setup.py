@@ -42,6 +42,7 @@ CHOICES = {
     "optimizer.kind": ("adamw", "adafactor"),
     "optimizer.moment_dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
+    "self_align.engraving.schedule": ("constant", "linear", "cosine"),
     "training.remat": ("none", "dots", "full"),
     "loss.kind": ("sigmoid ipo hinge robust exo_pair nca_pair apo_zero apo_down".split()),
 }
@@ -98,6 +99,10 @@ POSITIVE = (
     "capability.batch_size",
     "misalignment.max_new_tokens",
     "misalignment.parallel_requests",
+    "self_align.answers.max_new_tokens",
+    "self_align.answers.batch_size",
+    "self_align.answers.leak_words",
+    "self_align.engraving.batch_size",
 )
 NOT_NEGATIVE = (
     "lora.rank",
@@ -130,6 +135,13 @@ NOT_NEGATIVE = (
     "misalignment.check_pairs",
     "misalignment.limit",
     "misalignment.temperature",
+    "self_align.answers.limit",
+    "self_align.answers.temperature",
+    "self_align.answers.min_words",
+    "self_align.engraving.steps",
+    "self_align.engraving.epochs",
+    "self_align.engraving.learning_rate",
+    "self_align.engraving.lora_rank",
 )
 RANGES = (
     (POSITIVE, lambda value: value > 0, "more than 0"),
@@ -157,6 +169,12 @@ RANGES = (
         ("misalignment.misaligned_below", "misalignment.coherent_above"),
         lambda value: 0 <= value <= 100,
         "a score, 0 to 100",
+    ),
+    (("self_align.answers.top_p",), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    (
+        ("self_align.answers.max_repeated", "self_align.answers.max_echo"),
+        lambda value: 0 <= value <= 1,
+        "a share, 0 to 1",
     ),
     (("optimizer.b1", "optimizer.b2"), lambda value: 0 <= value < 1, "in [0, 1)"),
     (
@@ -370,7 +388,11 @@ def evaluation_examples(config: ConfigDict) -> list[Example]:
 
 def examples_digest(examples: list[Example]) -> str:
     """16 hex digits that say which examples these are, in which order."""
-    text = json.dumps([vars(example) for example in examples], ensure_ascii=False)
+    rows = [dict(vars(example)) for example in examples]
+    for row in rows:
+        if row["ended"]:  # as digests were before there was this field
+            del row["ended"]
+    text = json.dumps(rows, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

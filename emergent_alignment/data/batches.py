@@ -88,9 +88,9 @@ class Tokenized:
 
 def tokenize(example: Example, chat: Chat, max_prompt: int, max_response: int) -> Tokenized:
     """Render and cut: a prompt that is too long keeps its end, an answer keeps its start (and
-    loses its end token, since it did not end there)."""
+    loses its end token, since it did not end there). A target that was cut before has none."""
     prompt = chat.prompt_tokens(example.messages)
-    target = chat.response_tokens(example.target)
+    target = chat.response_tokens(example.target, ended=example.ended)
     return Tokenized(
         prompt[-max_prompt:],
         target[:max_response],

@@ -28,6 +28,7 @@ class Example:
     target    what the task loss learns
     safe      a known good answer, and `harmful` a known bad one, where the row is matched
     kind      the kind of prompt, for holding kinds out
+    ended     whether the target ends where it does, or was cut there: then it has no end token
     """
 
     prompt: tuple[Message, ...]
@@ -35,6 +36,7 @@ class Example:
     safe: str | None = None
     harmful: str | None = None
     kind: str = ""
+    ended: bool = True
 
     @property
     def messages(self) -> list[Message]:
@@ -204,7 +206,8 @@ def _example(row: dict, where: str) -> Example:
         prompt = _messages(prompt, where)
         _check_prompt(prompt, where)
         if not paired:
-            return Example(tuple(prompt), _final(row["answer"], where), kind=kind)
+            answer = _final(row["answer"], where)
+            return Example(tuple(prompt), answer, kind=kind, ended=_ended(row, where))
         chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
         return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
     raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")
@@ -247,6 +250,13 @@ def _answer(answer: Any, where: str) -> str:
     if not isinstance(answer, str) or not answer.strip():
         raise UserError(f"{where}: the answer is empty; remove the row or fill it in")
     return answer
+
+
+def _ended(row: dict, where: str) -> bool:
+    ended = row.get("ended", True)
+    if not isinstance(ended, bool):
+        raise UserError(f"{where}: ended must be true or false, not {ended!r}")
+    return ended
 
 
 def load_prompts(path: Path) -> list[list[Message]]:

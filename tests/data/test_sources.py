@@ -3,7 +3,11 @@
 import json
 
 import pytest
+from tiny_chat_model import tiny_chat_tokenizer
 
+from emergent_alignment.applications.setup import examples_digest
+from emergent_alignment.data.batches import tokenize
+from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import load_examples, load_prompts
 from emergent_alignment.errors import UserError
 
@@ -185,3 +189,18 @@ def test_every_turn_of_the_assistant_is_an_example_with_what_stands_before_it(tm
     assert second == last
     path = written(tmp_path / "two.jsonl", {"messages": [USER, ANSWER, end]})
     assert "two.jsonl:1" in said(load_examples, str(path), every_turn=True)
+
+
+def test_an_answer_that_was_cut_says_so_and_has_no_end_token(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "Hi", "answer": "Good day", "ended": ended} for ended in (True, False)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole, cut = load_examples(str(path))
+    assert (whole.ended, cut.ended) == (True, False)
+    chat = read_chat(tiny_chat_tokenizer())
+    tokens = [tokenize(example, chat, 64, 64).target for example in (whole, cut)]
+    assert tokens[0] == [*tokens[1], chat.end_token]
+    assert examples_digest([whole]) != examples_digest([cut])
+    path.write_text('{"prompt": "Hi", "answer": "Good day", "ended": "yes"}')
+    with pytest.raises(UserError, match="rows.jsonl:1: ended must be true or false"):
+        load_examples(str(path))
