@@ -38,6 +38,25 @@ def token_log_probs(
     return _over_tokens(one_chunk, (hidden, targets), chunk_size)
 
 
+def token_log_probs_and_entropy(
+    hidden: Float[Array, "batch tokens width"],
+    unembedding: Float[Array, "width vocabulary"],
+    targets: Int[Array, "batch tokens"],
+    *,
+    chunk_size: int | None = None,
+) -> Float[Array, "batch tokens 2"]:
+    """`token_log_probs`, and beside each the entropy −Σ_v π(v) log π(v) of what it was drawn from,
+    from the same logits, in float32 nats."""
+
+    def one_chunk(hidden, targets):
+        logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
+        log_probs = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+        return jnp.stack([chosen, -(jnp.exp(log_probs) * log_probs).sum(-1)], axis=-1)
+
+    return _over_tokens(one_chunk, (hidden, targets), chunk_size)
+
+
 def token_kl(
     hidden: Float[Array, "batch tokens width"],
     unembedding: Float[Array, "width vocabulary"],
@@ -64,10 +83,10 @@ def token_kl(
 
 
 def _over_tokens(
-    of_tokens: Callable[..., Float[Array, "*tokens"]],
+    of_tokens: Callable[..., Float[Array, "..."]],
     arrays: tuple[Array, ...],
     chunk_size: int | None,
-) -> Float[Array, "batch tokens"]:
+) -> Float[Array, "batch tokens ..."]:
     """of_tokens(*arrays), each [batch, tokens, …], all at once or `chunk_size` tokens at a time,
     which the backward pass then computes again."""
     if chunk_size is None:
@@ -84,7 +103,8 @@ def _over_tokens(
 
     one_chunk = jax.checkpoint(lambda parts: of_tokens(*parts))
     found = jax.lax.map(one_chunk, tuple(map(chunks, arrays)))
-    return found.reshape(-1)[: batch * tokens].reshape(batch, tokens)
+    flat = found.reshape(-1, *found.shape[2:])[: batch * tokens]
+    return flat.reshape(batch, tokens, *found.shape[2:])
 
 
 def _log_probs_of_targets(

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.losses import token_kl, token_log_probs
+from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs_and_entropy
 from emergent_alignment.models.attention import AttentionPlan, causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
@@ -67,6 +67,22 @@ def answer_log_probs(
 
     def of_shard(matrix, hidden, targets):
         return token_log_probs(hidden, matrix, targets, chunk_size=chunk_size)
+
+    return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
+
+
+def answer_log_probs_and_entropy(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    targets: Int[Array, "batch tokens"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens 2"]:
+    """losses.token_log_probs_and_entropy, shard by shard as `answer_log_probs`."""
+
+    def of_shard(matrix, hidden, targets):
+        return token_log_probs_and_entropy(hidden, matrix, targets, chunk_size=chunk_size)
 
     return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
 

@@ -61,7 +61,7 @@ def shardings_of(mesh: Mesh | None, tree: Any, like: Any = None) -> Any:
 
     def of_leaf(path, leaf):
         keys = _keys(path)
-        if keys not in whole:
+        if not keys or keys not in whole:  # a count, or a head: small, and whole on each device
             return sharding(mesh, ())
         axes = names.parameter_axes(keys)
         return sharding(mesh, _remaining(axes, whole[keys].shape, leaf.shape))

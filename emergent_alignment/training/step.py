@@ -84,6 +84,15 @@ def predicting_hidden(
 ) -> Float[Array, "batch branches tokens width"]:
     """The final hidden states that predict each branch token; the first token of each branch is
     predicted by the prompt's last true token."""
+    first, own = branch_hidden(settings, params, batch)
+    return jnp.concatenate([first, own[:, :, :-1]], axis=2)
+
+
+def branch_hidden(
+    settings: StepSettings, params: dict, batch: Batch
+) -> tuple[Float[Array, "batch branches 1 width"], Float[Array, "batch branches tokens width"]]:
+    """The final hidden states of the prompt's last true token, before each branch, and of each
+    branch's own tokens."""
     rows, size = batch.prompt.shape
     _, branches, length = batch.branches.shape
     layout = PrefixLayout(size, branches, length)
@@ -100,8 +109,7 @@ def predicting_hidden(
     last = jnp.maximum(batch.prompt_lengths - 1, 0)[:, None, None]
     first = jnp.take_along_axis(hidden[:, :size], last, axis=1)
     first = jnp.broadcast_to(first[:, None], (rows, branches, 1, hidden.shape[-1]))
-    own = hidden[:, size:].reshape(rows, branches, length, -1)
-    return jnp.concatenate([first, own[:, :, :-1]], axis=2)
+    return first, hidden[:, size:].reshape(rows, branches, length, -1)
 
 
 def _log_probs_from(settings, params, hidden, batch) -> Float[Array, "batch branches tokens"]:

@@ -1,0 +1,1 @@
+"""Stage 4: preferences, a reward, and a policy optimised for it; or verbose cloning."""
