@@ -8,6 +8,8 @@ config.experiment names the arms. Each is a name and what it changes of the conf
   "chance: conscience.verdicts=chance"       verdicts drawn at the rates of `conscience`
   "placebo: conscience.question=placebo"
 
+An arm that changes config.calibration gets a calibration of its own.
+
 In --root: calibration.json, a folder seed-N for each seed with a folder for each arm and a page
 of its own, and experiment.html over all seeds. Run again, it goes on where it stopped.
 
@@ -45,7 +47,6 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     plan = planned(config)
     root = arguments.root
-    from emergent_alignment.applications.calibrating import with_calibration
     from emergent_alignment.applications.runs import claim, identity_of
     from emergent_alignment.applications.setup import check_config, load_model
     from emergent_alignment.evaluation.comparison import check_arms, run_arms
@@ -56,9 +57,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         check_config(with_changes(_copy(config), words))
     setup = load_model(config)
     claim(root, config, identity_of(setup))
-    calibrated, found = with_calibration(config, setup, root / "calibration.json")
-    print_calibration(found)
-    arms = {seed: _arms(calibrated, plan, seed) for seed in plan.seeds}
+    configs = _calibrated(config, plan, setup, root)
+    arms = {seed: _arms(configs, seed) for seed in plan.seeds}
     for seed in plan.seeds:
         check_arms(arms[seed], root / f"seed-{seed}")
     for seed in plan.seeds:
@@ -104,14 +104,31 @@ def planned(config: ConfigDict) -> Plan:
     return Plan(arms, seeds, tuple(wanted.measures))
 
 
-def _arms(config: ConfigDict, plan: Plan, seed: int) -> list:
+def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, ConfigDict]:
+    """Each arm's config, with the calibration that it goes by; what is missing is made."""
+    from emergent_alignment.applications.calibrating import with_calibration
+
+    configs, said = {}, set()
+    for name, words in plan.arms.items():
+        changed = with_changes(_copy(config), words)
+        own = changed.calibration != config.calibration
+        path = root / (f"calibration-{name}.json" if own else "calibration.json")
+        calibrated, found = with_calibration(changed if own else config, setup, path)
+        if path not in said:
+            print_calibration(found)
+        said.add(path)
+        configs[name] = with_changes(calibrated, words)
+    return configs
+
+
+def _arms(configs: dict[str, ConfigDict], seed: int) -> list:
     from emergent_alignment.evaluation.comparison import Arm
 
     arms = []
-    for name, words in plan.arms.items():
-        changed = with_changes(_copy(config), words)
-        changed.seed = seed
-        arms.append(Arm(name, changed))
+    for name, config in configs.items():
+        seeded = _copy(config)
+        seeded.seed = seed
+        arms.append(Arm(name, seeded))
     return arms
 
 

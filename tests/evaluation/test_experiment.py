@@ -15,7 +15,7 @@ from emergent_alignment.intervals import Interval, mean_over_seeds
 
 ARMS = (
     "base",
-    "plain: conscience.enabled=False",
+    "plain: conscience.enabled=False calibration.num_reporting=4",
     "conscience",
     "chance: conscience.verdicts=chance",
 )
@@ -83,6 +83,19 @@ def test_chance_has_the_rates_of_the_conscience_beside_it(command):
     passed = sum(row["outcome/revised_fresh"] for row in rows)
     tried = passed + sum(row["outcome/dropped_disapproved"] for row in rows)
     assert found["chance_pass_rate"] == pytest.approx(passed / tried)
+
+
+def test_an_arm_that_changes_the_calibration_has_its_own(command):
+    _, root = command
+    for arm, name, pairs in (
+        ("plain", "calibration-plain", 4),
+        ("conscience", "calibration", 8),
+        ("chance", "calibration", 8),
+    ):
+        config = json.loads((root / f"seed-1/{arm}/run.json").read_text())["config"]
+        path = root / f"{name}.json"
+        assert config["conscience"]["calibration"] == str(path)
+        assert len(json.loads(path.read_text())["chosen"]["scores_safe"]) == pairs
 
 
 def test_a_second_start_does_only_what_is_missing(command, capfd):
