@@ -14,7 +14,7 @@ def get_config():
     config = default_config()
     config.model.path = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
     config.optimizer.learning_rate = 5e-4
-    config.training.steps = 24
+    config.training.steps = 16
     config.training.checkpoint_every = 4
     config.training.remat = "dots"
     config.data.bucket_tokens = 16
@@ -26,8 +26,8 @@ def get_config():
     config.calibration.polarities = ("positive",)
     config.calibration.num_selecting = 16
     config.calibration.num_reporting = 48
-    config.evaluation.limit = 48
-    config.evaluation.samples = 32
+    config.evaluation.limit = 24
+    config.evaluation.samples = 24
     config.evaluation.max_new_tokens = 48
     config.experiment.seeds = (0,)
     return config
