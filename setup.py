@@ -39,8 +39,11 @@ setup(
         "emergent_alignment": [
             "data/scenarios/*.jsonl",
             "evaluation/*.html",
+            "evaluation/choices/*.jsonl",
             "evaluation/coding/*.jsonl",
             "evaluation/misalignment/*.yaml",
+            "self_align/answers/*.yaml",
+            "self_align/instructions/*.jsonl",
         ]
     },
     install_requires=[
@@ -60,6 +63,7 @@ setup(
         "jinja2>=3.1",
         "pyyaml>=6",
         "httpx2>=2.12",
+        "rouge-score>=0.1.2",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"]},

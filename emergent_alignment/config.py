@@ -270,6 +270,13 @@ def default_config() -> ConfigDict:
             "memory_mb": 512,  # address space of each of its processes
         }
     )
+    config.choices = ConfigDict(
+        {  # `evaluate choices`
+            "questions": "bundled",  # or a .jsonl file, see docs/evaluation.md
+            "limit": 0,  # so many of the items, spread over topics; 0: all
+            "batch_size": 16,  # prompts, each with all of its options
+        }
+    )
     config.capability = ConfigDict(
         {  # `evaluate capability`
             "tasks": "",  # of lm-evaluation-harness, separated by commas

@@ -77,6 +77,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
+    from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 
@@ -100,6 +101,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.evaluation.samples = config.evaluation.code_prompts = 1
     config.evaluation.max_new_tokens = config.evaluation.code_max_new_tokens = 4
     config.code.task_limit = config.code.security_prompts = 1
+    config.choices.limit = 2
     config.code.max_new_tokens = 4
     config.misalignment.limit = config.misalignment.samples = 1
     config.misalignment.max_new_tokens = 4
@@ -125,6 +127,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     calibration_examples(recording.with_changes(**two))
     evaluate_arm(recording, setup, setup.model, arm="base")
     evaluate_code(recording, setup, tmp_path, arm="base")
+    evaluate_choices(recording, setup, tmp_path, arm="base")
     tasks = load_harness_tasks(recording)
     evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:

@@ -39,6 +39,7 @@ KINDS = {
         "corpus": "held-out documents of raw text, beside a bigram model",
         "misalignment": "free-form questions, whose answers a judge scores for alignment",
         "code": "code that it writes: bandit's findings, and tests run in a sandbox",
+        "choices": "multiple choice: options that compete by log-probs, and A/B in both orders",
         "capability": "tasks of lm-evaluation-harness",
     },
 }

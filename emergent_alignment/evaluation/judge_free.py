@@ -22,12 +22,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """Token limits and batch size of an evaluation, as the run had them."""
+    """Token limits and batch size of an evaluation, as the run had them. Widths are multiples of
+    `bucket`, those of responses of `response_bucket` where it is not 0."""
 
     max_prompt: int
     max_response: int
     bucket: int
     batch_size: int
+    response_bucket: int = 0
 
 
 def response_log_probs(
@@ -42,14 +44,14 @@ def response_log_probs(
     """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
     a prompt's responses in one row. Every prompt has the same number of responses."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    found = np.zeros((len(prompts), len(responses[0])), np.float32)
-    width = _width([tokens for row in responses for tokens in row], limits)
+    found, step = np.zeros((len(prompts), len(responses[0])), np.float32), limits.bucket
+    width = _width([tokens for row in responses for tokens in row], limits.response_bucket or step)
     for start in range(0, len(order), limits.batch_size):
         rows = order[start : start + limits.batch_size]
         # The last batch repeats its last row: every batch has the same shape.
         filled = rows + [rows[-1]] * (limits.batch_size - len(rows))
         asked = [prompts[i] for i in filled]
-        prompt_tokens, prompt_lengths = pad_rows(asked, _width(asked, limits))
+        prompt_tokens, prompt_lengths = pad_rows(asked, _width(asked, step))
         read = prefill(model.config, params, prompt_tokens, prompt_lengths, dtype=model.dtype)
         tokens, lengths = pad_rows([answer for i in filled for answer in responses[i]], width)
         shape = (len(filled), found.shape[1])
@@ -204,6 +206,6 @@ def kl_to_frozen(
     return mean_interval((policy - base) / mean_tokens)
 
 
-def _width(rows: list[list[int]], limits: Limits) -> int:
+def _width(rows: list[list[int]], step: int) -> int:
     """The bucket that holds the longest row."""
-    return bucket(max(map(len, rows)), limits.bucket, 1 << 30)
+    return bucket(max(map(len, rows)), step, 1 << 30)

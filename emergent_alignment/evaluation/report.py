@@ -24,6 +24,7 @@ from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.report_abilities import (
     attack_table,
     capability_table,
+    choice_table,
     code_table,
     sandboxes,
 )
@@ -123,6 +124,7 @@ def _parts(results: Results) -> dict:
         "speed": speed_rows(results.arms),
         "abilities": [
             ("Code that it writes", code_table(results.arms)),
+            ("Multiple choice", choice_table(results.arms)),
             ("Tasks of lm-evaluation-harness", capability_table(results.arms)),
             ("Attacks of kinds that training has not seen", attack_table(results.arms)),
         ],

@@ -1,9 +1,10 @@
-"""Rows of the report's tables of code, capability and attacks: a label, then a cell for each
-arm."""
+"""Rows of the report's tables of code, multiple choice, capability and attacks: a label, then a
+cell for each arm."""
 
 from collections.abc import Sequence
 
 from emergent_alignment.evaluation.attack_rows import attack_rows
+from emergent_alignment.evaluation.choices.summary import choice_rows
 from emergent_alignment.evaluation.coding.summary import code_rows
 from emergent_alignment.evaluation.report_results import MISSING, Arm, as_interval, as_object
 
@@ -15,6 +16,16 @@ def code_table(arms: Sequence[Arm]) -> Rows:
     return _lined_up(
         [
             {label: value for rows in code_rows(arm.part("code")) for label, value, _ in rows}
+            for arm in arms
+        ]
+    )
+
+
+def choice_table(arms: Sequence[Arm]) -> Rows:
+    """What `evaluate choices` found; a row that no arm has is left out."""
+    return _lined_up(
+        [
+            {label: value for rows in choice_rows(arm.part("choices")) for label, value, _ in rows}
             for arm in arms
         ]
     )

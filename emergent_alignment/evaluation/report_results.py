@@ -18,7 +18,7 @@ from emergent_alignment.intervals import Interval, paired_difference
 
 MISSING = "—"
 _FIRST_ARMS = ("base", "plain", "conscience")
-_PARTS = ("code", "capability", "attacks")  # folders of an arm, each with a result.json
+_PARTS = ("code", "choices", "capability", "attacks")  # folders of an arm, each with a result.json
 _RESULT_FILES = (
     "evaluation.json",
     "metrics.jsonl",

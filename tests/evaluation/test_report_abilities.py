@@ -3,7 +3,11 @@
 import json
 
 from emergent_alignment.evaluation.report import summary_table, write_report
-from emergent_alignment.evaluation.report_abilities import capability_table, code_table
+from emergent_alignment.evaluation.report_abilities import (
+    capability_table,
+    choice_table,
+    code_table,
+)
 from emergent_alignment.evaluation.report_results import read_results
 from emergent_alignment.intervals import share_interval
 
@@ -39,6 +43,17 @@ def test_each_arm_has_its_own_column(tmp_path):
     ((label, cells),) = capability_table(arms)
     assert label == f"{HOSTILE}: acc"
     assert cells == ["—", share_interval(2, 8).text(3), share_interval(4, 8).text(3)]
+
+
+def test_multiple_choice_has_a_column_an_arm(tmp_path):
+    for arm, right in (("base", 2), ("plain", 4)):
+        share = share_interval(right, 8).to_json()
+        options = {"mc1": share, "mc2": share, "guessing": {"mc1": 0.25, "mc2": 0.5}}
+        write(tmp_path / arm / "choices" / "result.json", {"options": options})
+    table = dict(choice_table(read_results(tmp_path).arms))
+    assert [cell[:4] for cell in table["MC1 (guessing: 0.25)"]] == ["0.25", "0.50"]
+    assert set(table) == {"MC1 (guessing: 0.25)", "MC2 (guessing: 0.50)"}
+    assert "Multiple choice" in write_report(tmp_path).read_text("utf-8")
 
 
 def test_pass_at_1_stands_in_the_main_table(tmp_path):

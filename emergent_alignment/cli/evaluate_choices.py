@@ -1,0 +1,67 @@
+"""Multiple choice, without a judge: which of several answers does the model find likelier?
+
+Questions with right and wrong options (MC1, MC2; all options compete by their summed log-probs),
+and pairs of answers shown as A and B in both orders, where orders that disagree count half. The
+bundled items are ours; TruthfulQA itself is `evaluate capability`'s truthfulqa_mc1 and
+truthfulqa_mc2. In the folder `choices`: scored.jsonl and result.json. A killed evaluation goes on
+where it was.
+
+examples:
+  emergent-alignment evaluate choices --run runs/first
+  emergent-alignment evaluate choices --output runs/base --config.model.path=default
+  emergent-alignment evaluate choices --run runs/first --config.choices.questions=mine.jsonl
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from emergent_alignment.cli.configuration import read_config
+from emergent_alignment.cli.under_test import (
+    add_model_arguments,
+    output_folder,
+    read_under_test,
+)
+
+SECTIONS = ("choices",)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what to evaluate, and where its figures go."""
+    add_model_arguments(parser, SECTIONS)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="drop what another model or other items have left"
+    )
+
+
+def run(arguments: Namespace, rest: list[str]) -> None:
+    """Evaluate, print the table, say where everything is."""
+    config = read_config(rest)
+    output_folder(arguments)
+    from emergent_alignment.applications.setup import check_config
+    from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
+
+    check_config(config)
+    chosen_items(config)  # its mistakes are said before a model is read
+    found = read_under_test(arguments, config, SECTIONS)
+    result, path = evaluate_choices(
+        found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
+    )
+    print_choices(result)
+    print(f"log-probs: {path.with_name('scored.jsonl')}")
+    print(f"written: {path}")
+
+
+def print_choices(result: dict) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from emergent_alignment.evaluation.choices.summary import choice_rows
+
+    table = Table(title=f"{result['arm']}: multiple choice; 95% intervals")
+    for name in ("measure", "value", "of"):
+        table.add_column(name)
+    for rows in choice_rows(result):
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    Console().print(table)

@@ -1,0 +1,128 @@
+"""Questions with the answers to choose from, bundled or from a user's .jsonl file.
+
+A line is either {"question", "right": [best, …], "wrong": […]}, whose options compete by their
+log-probs, or {"question", "better", "worse"}, whose two answers are shown as A and B. Optional are
+"name" and "topic".
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from emergent_alignment.data.sources import numbered_lines
+from emergent_alignment.errors import UserError
+
+BUNDLED = "bundled"
+EXPECTED = (
+    'expected {"question": …, "right": [best, …], "wrong": […]} or '
+    '{"question": …, "better": …, "worse": …}; optional are "name" and "topic"'
+)
+PLACEHOLDERS = frozenset(
+    "todo tbd fixme xxx placeholder option answer none null n/a na nan - ? ... …".split()
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question and its options: `right` (the best one first) and `wrong`. `is_pair` says that
+    there is one of each, to be shown as A and B. `name` is unique in its file."""
+
+    name: str
+    topic: str
+    question: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    is_pair: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All of them, the right ones first."""
+        return self.right + self.wrong
+
+
+def load_choices(source: str) -> list[Choice]:
+    """The items of a file, or the bundled ones. Raises UserError for a missing, empty or
+    malformed file, with the line."""
+    if source == BUNDLED:
+        text = (resources.files(__package__) / "bundled.jsonl").read_text("utf-8")
+        lines = list(enumerate(text.splitlines(), 1))
+    elif Path(source).is_file():
+        lines = list(numbered_lines(Path(source)))
+    else:
+        raise UserError(
+            f"config.choices.questions: {source} is no file; give a .jsonl file, or {BUNDLED!r}"
+        )
+    items, seen = [], {}
+    for number, line in lines:
+        item = _choice(line, number, f"{source}:{number}")
+        if item.name in seen:
+            raise UserError(
+                f"{source}:{number}: the name {item.name!r} stands in line {seen[item.name]} "
+                "already; give each item a name of its own"
+            )
+        seen[item.name] = number
+        items.append(item)
+    if not items:
+        raise UserError(f"{source}: there are no items in it; {EXPECTED}")
+    return items
+
+
+def choices_digest(items: list[Choice]) -> str:
+    """16 hex digits that say which items these are, in which order."""
+    text = json.dumps([vars(item) for item in items], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _choice(line: str, number: int, where: str) -> Choice:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not a JSON object ({error.msg}); {EXPECTED}") from None
+    is_pair = isinstance(row, dict) and {"question", "better", "worse"} <= row.keys()
+    if not is_pair and not (isinstance(row, dict) and {"question", "right", "wrong"} <= row.keys()):
+        found = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise UserError(f"{where}: found {found}; {EXPECTED}")
+    if is_pair and {"right", "wrong"} & row.keys():
+        raise UserError(f"{where}: right and wrong stand beside better and worse; {EXPECTED}")
+    if is_pair:
+        right, wrong = [row["better"]], [row["worse"]]
+    else:
+        right, wrong = (_texts(row[side], side, where) for side in ("right", "wrong"))
+    name = _text(row.get("name", f"line {number}"), "name", where)
+    topic = _text(row.get("topic", "any"), "topic", where)
+    question = _text(row["question"], "question", where)
+    item = Choice(name, topic, question, tuple(right), tuple(wrong), is_pair)
+    _check_options(item, where)
+    return item
+
+
+def _texts(value: Any, side: str, where: str) -> list:
+    """A list of options; a single text is one."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise UserError(f"{where}: there is no {side} option; {side} must be a list of texts")
+    return texts
+
+
+def _text(value: Any, field: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {field} must be a text with something in it, not {value!r}")
+    return value.strip()
+
+
+def _check_options(item: Choice, where: str) -> None:
+    """Raise UserError for options that are no text, are left to fill in, or stand twice."""
+    seen: dict[str, str] = {}
+    for option in item.options:
+        plain = " ".join(_text(option, "each option", where).split()).casefold()
+        if plain.strip(".<>[]{}_ ") in PLACEHOLDERS or not plain.strip(".<>[]{}_ …"):
+            raise UserError(f"{where}: the option {option!r} is a placeholder; write it out")
+        if plain in seen:
+            raise UserError(
+                f"{where}: the option {option!r} stands twice; each must differ, else its "
+                "probability counts twice"
+            )
+        seen[plain] = option

@@ -1,0 +1,45 @@
+"""The figures of multiple choice as rows of text, for terminals and pages."""
+
+from emergent_alignment.evaluation.report_results import MISSING, as_interval, as_object, is_number
+
+Row = tuple[str, str, str]
+
+
+def choice_rows(result: dict) -> list[list[Row]]:
+    """Groups of rows (measure, value with its interval, over how many): one for options that
+    compete, one for A/B pairs, each only where it was measured."""
+    options, pairs = as_object(result.get("options")), as_object(result.get("pairs"))
+    groups = []
+    if options:
+        guessing = as_object(options.get("guessing"))
+        groups.append(
+            [
+                _row(_over("MC1", guessing.get("mc1")), options.get("mc1"), "questions"),
+                _row(_over("MC2", guessing.get("mc2")), options.get("mc2"), "questions"),
+            ]
+        )
+    if pairs:
+        topics = as_object(pairs.get("topics"))
+        groups.append(
+            [
+                _row(_over("A/B accuracy", 0.5), pairs.get("accuracy"), "pairs"),
+                *(_row(f"A/B accuracy: {topic}", one, "pairs") for topic, one in topics.items()),
+                _row("A/B by summed margins", pairs.get("summed"), "pairs"),
+                _row("A/B: both orders agree", pairs.get("agreed"), "pairs"),
+                _row("A/B: says A", pairs.get("says_a"), "rows"),
+            ]
+        )
+    return groups
+
+
+def _over(label: str, chance: object) -> str:
+    return f"{label} (guessing: {chance:.2f})" if is_number(chance) else label
+
+
+def _row(label: str, found: object, unit: str) -> Row:
+    interval = as_interval(found)
+    return (
+        (label, MISSING, "")
+        if interval is None
+        else (label, interval.text(), f"{interval.n} {unit}")
+    )
