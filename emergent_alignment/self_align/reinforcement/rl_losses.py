@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 KlEstimator = Literal["k1", "k2", "k3"]
 Normalization = Literal["grpo", "dapo", "dr_grpo"]
 Scale = Literal["group", "none"]
+RatioLevel = Literal["token", "sequence"]
 # What TRL adds to a group's standard deviation.
 GROUP_EPSILON = 1e-4
 
@@ -222,16 +223,25 @@ def grpo_token_loss(
     old_log_probs: Float[Array, "rows tokens"],
     reference: Float[Array, "rows tokens"],
     advantages: Float[Array, "rows"],
+    mask: Bool[Array, "rows tokens"],
     *,
+    ratio: RatioLevel = "token",
     clip: float = 0.2,
     clip_high: float | None = None,
     kl_weight: float = 0.0,
 ) -> Float[Array, "rows tokens"]:
     """PPO's clipped loss under the answer's one advantage, plus β times k3 of the reference, a
-    token (GRPO; Shao et al. 2024, eq. 3 and 4)."""
-    policy = clipped_policy_loss(
-        log_probs, old_log_probs, advantages[:, None], clip=clip, clip_high=clip_high
-    )
+    token (GRPO; Shao et al. 2024, eq. 3 and 4). The ratio that is clipped is the token's, or the
+    sequence's, exp((1/|y|) Σ_t (log π_θ − log π_old)), the same for all its tokens (GSPO; Zheng et
+    al. 2025, eq. 7). Raises ValueError for another one."""
+    if ratio not in get_args(RatioLevel):
+        raise ValueError(f"unknown ratio {ratio!r}; known: {get_args(RatioLevel)}")
+    now, before = log_probs, old_log_probs
+    if ratio == "sequence":
+        total = jnp.where(mask, log_probs - old_log_probs, 0.0).sum(-1, keepdims=True)
+        now = jnp.broadcast_to(total / jnp.maximum(mask.sum(-1, keepdims=True), 1), mask.shape)
+        before = jnp.zeros_like(now)
+    policy = clipped_policy_loss(now, before, advantages[:, None], clip=clip, clip_high=clip_high)
     return policy + kl_weight * kl_estimate(log_probs, reference, kind="k3")
 
 
