@@ -6,6 +6,13 @@ stand here is an error, and every field here is read (a test).
 
 from ml_collections import ConfigDict
 
+# A plural counts as its word.
+UNSERVABLE = (
+    "image", "picture", "photo", "photograph", "graph", "chart", "diagram", "flowchart", "map",
+    "plot", "draw", "drawing", "sketch", "logo", "video", "audio", "recording", "file", "pdf",
+    "spreadsheet", "screenshot", "attachment", "attached", "upload", "download", "click",
+)  # fmt: skip
+
 
 def default_config() -> ConfigDict:
     """A locked ConfigDict; each field is explained beside its default."""
@@ -206,7 +213,28 @@ def default_config() -> ConfigDict:
     )
     config.self_align = ConfigDict(
         {  # `self-align`, stage by stage; see docs/self_align.md
-            "instructions": {},
+            "instructions": {  # stage 1: the base model writes instructions
+                "seeds": "bundled",  # or a .jsonl file of {"instruction"}
+                "kinds": "bundled",  # of hard questions; or a .jsonl file, see kinds.jsonl
+                "kind_limit": 0,  # so many of the kinds; 0: all
+                "include_seeds": True,  # in what stage 2 answers
+                "wanted": 1000,  # instructions, of both generators together
+                "red_team_share": 0.5,  # of them: questions about topics, as many of each kind
+                "rounds": 200,  # at most; those before wanted is reached are counted
+                "prompts_per_round": 32,
+                "examples": 5,  # shown in a prompt of self-instruct, …
+                "own_examples": 2,  # … so many of them the model's own, once it has some
+                "topics_per_kind": 10,  # beside the kind's own
+                "topic_rounds": 5,  # at most
+                "max_new_tokens": 256,  # of a list of instructions
+                "max_topic_tokens": 96,  # of a list of topics
+                "temperature": 1.0,
+                "top_p": 0.98,
+                "similarity": 0.7,  # ROUGE-L to any kept one above which an instruction is dropped
+                "fewest_words": 4,
+                "most_words": 150,
+                "unservable": UNSERVABLE,  # words of what a text model cannot read or make
+            },
             "answers": {  # stage 2: instructions are answered under principles
                 "principles": "bundled",  # or a .yaml file, see self_align/answers/principles.yaml
                 "examples": "bundled",  # or a .yaml file, see self_align/answers/examples.yaml
@@ -215,6 +243,7 @@ def default_config() -> ConfigDict:
                 "temperature": 0.7,
                 "top_p": 0.95,
                 "batch_size": 8,
+                "require_principle": True,  # drop answers whose thoughts name no principle
                 "require_end": True,  # drop answers that ran into the limit
                 "min_words": 8,  # shorter answers are dropped
                 "max_repeated": 0.3,  # of an answer's four-word sequences, so many may be repeats

@@ -1,0 +1,178 @@
+"""Rounds of instructions: self-instruct and questions about topics side by side, until there are
+enough of both."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.self_align.instructions.prompts import (
+    Begun,
+    ask_questions,
+    self_instruct,
+)
+from emergent_alignment.self_align.instructions.rules import Dropped, Pool, TextRules
+from emergent_alignment.self_align.instructions.sources import HardKind, Seed
+from emergent_alignment.self_align.instructions.writing import INSTRUCTIONS, Writer, round_draws
+
+SELF_INSTRUCT, RED_TEAM = "self_instruct", "red_team"
+# Dropped texts of each rule that a round remembers, for the report.
+_REMEMBERED = 2
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An instruction that the model wrote: by which generator, and of red-teaming of which kind
+    and about which topic."""
+
+    instruction: str
+    kind: str
+    topic: str
+    source: str
+
+
+@dataclass(frozen=True)
+class InstructionRound:
+    """What a round brought: the instructions kept, all `made` of each generator, drops by
+    generator and rule, and some of the dropped ones."""
+
+    made: dict[str, int]
+    kept: list[Instruction]
+    dropped: dict[str, dict[str, int]]
+    shown: list[dict]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What all rounds start from: the settings, the seeds, the kinds and the topics of each."""
+
+    config: ConfigDict
+    seeds: Sequence[Seed]
+    kinds: Sequence[HardKind]
+    topics: dict[str, list[str]]
+
+    def quotas(self) -> dict[str, int]:
+        """How many instructions are wanted of each kind, self-instruct counting as one. Those
+        that cannot be split evenly go to the kinds that stand first."""
+        settings = self.config.self_align.instructions
+        of_topics = round(settings.wanted * settings.red_team_share)
+        each, more = divmod(of_topics, len(self.kinds))
+        quotas = {kind.name: each + (place < more) for place, kind in enumerate(self.kinds)}
+        return quotas | {SELF_INSTRUCT: settings.wanted - of_topics}
+
+    def pool(self, rounds: Sequence[InstructionRound]) -> Pool:
+        """The pool as the rounds have left it."""
+        settings = self.config.self_align.instructions
+        rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
+        pool = Pool(rules, settings.similarity, self.quotas())
+        for text in self.given():
+            pool.keep(text, None)
+        for found in rounds:
+            for row in found.kept:
+                pool.keep(row.instruction, quota_of(row))
+        return pool
+
+    def given(self) -> list[str]:
+        """What people wrote: seeds, and the kinds' examples."""
+        return [seed.instruction for seed in self.seeds] + [kind.example for kind in self.kinds]
+
+
+def quota_of(row: Instruction) -> str:
+    """What the instruction counts for."""
+    return SELF_INSTRUCT if row.source == SELF_INSTRUCT else row.kind
+
+
+def missing(pool: Pool) -> dict[str, int]:
+    """How many instructions each kind still lacks; kinds that lack none are left out."""
+    left = {kind: quota - pool.of_kind[kind] for kind, quota in pool.quotas.items()}
+    return {kind: number for kind, number in left.items() if number > 0}
+
+
+def write_instructions(
+    started: Started,
+    writer: Writer,
+    pool: Pool,
+    rounds: Sequence[InstructionRound],
+    tell: Callable[[int, int], None],
+) -> InstructionRound:
+    """The next round. What it keeps goes into the pool."""
+    number, settings = len(rounds), started.config.self_align.instructions
+    draws = round_draws(started.config.seed, number, INSTRUCTIONS)
+    written = [row for found in rounds for row in found.kept]
+    lacking = missing(pool)
+    prompts = settings.prompts_per_round
+    own = lacking.pop(SELF_INSTRUCT, 0)
+    of_topics = min(prompts, round(prompts * sum(lacking.values()) / (own + sum(lacking.values()))))
+    if own and lacking and prompts > 1:
+        of_topics = min(max(of_topics, 1), prompts - 1)
+    planned = [_next_examples(started, written, draws) for _ in range(prompts - of_topics)]
+    planned += _next_questions(started, written, lacking, of_topics, draws)
+    asked = [begun for begun, _ in planned]
+    lists = writer.lists(asked, number, INSTRUCTIONS, settings.max_new_tokens, tell)
+    candidates = [
+        (Instruction(entry.text, *place), entry.finished)
+        for (_, place), entries in zip(planned, lists)
+        for entry in entries
+    ]
+    return _sorted_out(candidates, pool)
+
+
+Planned = tuple[Begun, tuple[str, str, str]]
+
+
+def _next_examples(
+    started: Started, written: Sequence[Instruction], draws: np.random.Generator
+) -> Planned:
+    """Seeds, with some of the model's own instructions among them."""
+    settings = started.config.self_align.instructions
+    own = [row.instruction for row in written if row.source == SELF_INSTRUCT]
+    num_own = min(settings.own_examples, len(own))
+    shown = _some(own, num_own, draws)
+    seeds = [seed.instruction for seed in started.seeds]
+    shown += _some(seeds, settings.examples - num_own, draws)
+    return self_instruct(_some(shown, len(shown), draws)), ("", "", SELF_INSTRUCT)
+
+
+def _next_questions(
+    started: Started,
+    written: Sequence[Instruction],
+    lacking: dict[str, int],
+    prompts: int,
+    draws: np.random.Generator,
+) -> list[Planned]:
+    """Kinds that lack most first, and of each the topics with the fewest questions."""
+    kinds, left = {kind.name: kind for kind in started.kinds}, dict(lacking)
+    used = Counter((row.kind, row.topic) for row in written)
+    planned = []
+    for _ in range(prompts):
+        name = max(left, key=lambda kind: (left[kind], draws.random()))
+        topics = started.topics[name]
+        topic = min(topics, key=lambda topic: (used[name, topic], draws.random()))
+        left[name] -= 1
+        used[name, topic] += 1
+        planned.append((ask_questions(kinds[name], topic), (name, topic, RED_TEAM)))
+    return planned
+
+
+def _some(texts: Sequence[str], number: int, draws: np.random.Generator) -> list[str]:
+    return [texts[place] for place in draws.permutation(len(texts))[:number]]
+
+
+def _sorted_out(candidates: Sequence[tuple[Instruction, bool]], pool: Pool) -> InstructionRound:
+    made: Counter[str] = Counter()
+    dropped: dict[str, Counter[str]] = {}
+    kept, shown = [], []
+    for row, finished in candidates:
+        made[row.source] += 1
+        fault = pool.fault(row.instruction, quota_of(row)) if finished else Dropped("unfinished")
+        if fault is None:
+            pool.keep(row.instruction, quota_of(row))
+            kept.append(row)
+            continue
+        faults = dropped.setdefault(row.source, Counter())
+        faults[fault.rule] += 1
+        if faults[fault.rule] <= _REMEMBERED:
+            shown.append(asdict(row) | asdict(fault))
+    return InstructionRound(dict(made), kept, {k: dict(v) for k, v in dropped.items()}, shown)

@@ -1,0 +1,180 @@
+"""Stage 1 of SELF-ALIGN, topic-guided red-teaming self-instruct: rounds until there is enough.
+
+Every round's outcome is appended to a file as it ends, and what a round does depends on the
+rounds before it alone: a stage that was killed goes on, and ends as if it had not been.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.conscience.journal import append_json_lines, trim_torn_line
+from emergent_alignment.errors import UserError
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.instructions.funnel import (
+    check_not_empty,
+    counts_of,
+    examples_of,
+)
+from emergent_alignment.self_align.instructions.rounds import (
+    Instruction,
+    InstructionRound,
+    Started,
+    missing,
+    write_instructions,
+)
+from emergent_alignment.self_align.instructions.sources import (
+    SECTION,
+    HardKind,
+    Seed,
+    load_kinds,
+    load_seeds,
+    sources_digest,
+)
+from emergent_alignment.self_align.instructions.topics import (
+    TopicRound,
+    kinds_that_lack,
+    known_topics,
+    write_topics,
+)
+from emergent_alignment.self_align.instructions.writing import Writer
+from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+
+ROUNDS = "rounds"
+RANGES = (
+    (
+        ("wanted", "examples", "prompts_per_round", "rounds", "topic_rounds", "fewest_words"),
+        lambda value: value >= 1,
+        "1 or more",
+    ),
+    (("max_new_tokens", "max_topic_tokens"), lambda value: value >= 1, "1 or more"),
+    (("topics_per_kind", "kind_limit", "own_examples"), lambda value: value >= 0, "0 or more"),
+    (("temperature",), lambda value: value >= 0, "0 or more"),
+    (("top_p", "similarity"), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    (("red_team_share",), lambda value: 0 <= value <= 1, "a share, 0 to 1"),
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Raise UserError for a setting or a file that stage 1 cannot work with."""
+    settings = config.self_align.instructions
+    for names, fits, words in RANGES:
+        for name in names:
+            if not fits(settings[name]):
+                raise UserError(f"{SECTION}.{name} must be {words}, not {settings[name]}")
+    if settings.most_words < settings.fewest_words:
+        raise UserError(
+            f"{SECTION}.most_words: {settings.most_words} is less than fewest_words, "
+            f"{settings.fewest_words}"
+        )
+    if settings.own_examples > settings.examples:
+        raise UserError(
+            f"{SECTION}.own_examples: {settings.own_examples} of {settings.examples} examples "
+            "cannot be the model's own"
+        )
+    _sources(config)
+
+
+def run(stage: StageRun) -> StageResult:
+    """Write topics, then instructions, then data.jsonl."""
+    config, folder = stage.config, stage.folder
+    seeds, kinds = _sources(config)
+    _claim(folder, sources_digest(seeds, kinds))
+    writer = Writer(stage.setup, config)
+    topic_rounds = _write_topics(config, folder, writer, kinds)
+    started = Started(config, seeds, kinds, known_topics(kinds, topic_rounds))
+    rounds = _write_instructions(folder, writer, started)
+    counts = counts_of(started, topic_rounds, rounds)
+    check_not_empty(started, rounds)
+    rows = _given_rows(started) if config.self_align.instructions.include_seeds else []
+    rows += [asdict(row) for found in rounds for row in found.kept]
+    folder.write_rows(rows)
+    return StageResult(counts | {"rows": len(rows)}, examples_of(rounds))
+
+
+def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
+    settings = config.self_align.instructions
+    seeds, kinds = load_seeds(settings.seeds), load_kinds(settings.kinds)
+    if len(seeds) < settings.examples:
+        raise UserError(
+            f"{SECTION}.seeds: {settings.seeds} has {len(seeds)} seeds; a prompt shows "
+            f"{settings.examples} ({SECTION}.examples)"
+        )
+    return seeds, kinds[: settings.kind_limit or None]
+
+
+def _claim(folder: StageFolder, digest: str) -> None:
+    """Begin the file of rounds, or find that it was begun with the same seeds and kinds."""
+    path = folder.kept.lines(ROUNDS)
+    if path.exists():
+        trim_torn_line(path)
+    first = next(folder.kept.records(ROUNDS), None)
+    if first is None:
+        with folder.kept.appending(ROUNDS) as file:
+            append_json_lines(file, [{"sources": digest}])
+    elif first.get("sources") != digest:
+        raise UserError(
+            f"{path}: begun with other seeds or kinds of question; put their files back, or choose "
+            "another --workdir"
+        )
+
+
+def _write_topics(
+    config: ConfigDict, folder: StageFolder, writer: Writer, kinds: list[HardKind]
+) -> list[TopicRound]:
+    settings = config.self_align.instructions
+    rounds = [TopicRound(**record) for record in _records(folder, "topics")]
+    with progress("topics of hard questions") as meter:
+        while len(rounds) < settings.topic_rounds and settings.red_team_share > 0:
+            topics = known_topics(kinds, rounds)
+            lacking = kinds_that_lack(kinds, topics, settings.topics_per_kind)
+            if not lacking:
+                break
+            found = write_topics(config, writer, kinds, topics, len(rounds), meter)
+            rounds.append(_recorded(folder, "topics", found))
+    return rounds
+
+
+def _write_instructions(
+    folder: StageFolder, writer: Writer, started: Started
+) -> list[InstructionRound]:
+    settings = started.config.self_align.instructions
+    rounds = [_instruction_round(record) for record in _records(folder, "instructions")]
+    pool = started.pool(rounds)
+    with progress("instructions") as meter:
+        while missing(pool) and len(rounds) < settings.rounds:
+            kept = settings.wanted - sum(missing(pool).values())
+            tell = _within_round(meter, kept, settings.wanted, len(rounds))
+            found = write_instructions(started, writer, pool, rounds, tell)
+            rounds.append(_recorded(folder, "instructions", found))
+        meter(settings.wanted - sum(missing(pool).values()), settings.wanted)
+    return rounds
+
+
+def _within_round(meter: Callable, kept: int, wanted: int, number: int) -> Callable:
+    def tell(done: int, total: int) -> None:
+        meter(kept, wanted, f"round {number + 1}: {done} of {total} lists")
+
+    return tell
+
+
+def _records(folder: StageFolder, phase: str) -> list[dict]:
+    found = folder.kept.records(ROUNDS)
+    return [record["round"] for record in found if record.get("phase") == phase]
+
+
+def _recorded(folder: StageFolder, phase: str, found: TopicRound | InstructionRound):
+    with folder.kept.appending(ROUNDS) as file:
+        append_json_lines(file, [{"phase": phase, "round": asdict(found)}])
+    return found
+
+
+def _instruction_round(record: dict) -> InstructionRound:
+    return InstructionRound(**record | {"kept": [Instruction(**row) for row in record["kept"]]})
+
+
+def _given_rows(started: Started) -> list[dict]:
+    rows = [Instruction(seed.instruction, seed.kind, "", "seed") for seed in started.seeds]
+    rows += [Instruction(kind.example, kind.name, kind.topic, "seed") for kind in started.kinds]
+    return [asdict(row) for row in rows]

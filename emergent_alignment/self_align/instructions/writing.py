@@ -1,0 +1,63 @@
+"""A round: what the model is asked, and the entries of the lists that it writes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.self_align.instructions.prompts import Begun
+from emergent_alignment.self_align.instructions.reading import Entry, read_list
+
+# Purposes of randomness, beside those of the applications: fold_in(seed, round, purpose).
+TOPICS, INSTRUCTIONS = 11, 12
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The base model, and how it writes lists: so many tokens each, drawn from (seed, round,
+    purpose) and the list's place in its round."""
+
+    setup: Setup
+    config: ConfigDict
+
+    def lists(
+        self,
+        asked: Sequence[Begun],
+        round_number: int,
+        purpose: int,
+        max_new_tokens: int,
+        tell: Callable[[int, int], None],
+    ) -> list[list[Entry]]:
+        """What the model adds to each of the begun lists, in their order."""
+        setup, settings = self.setup, self.config.self_align.instructions
+        found: list[list[Entry]] = [[] for _ in asked]
+        key = jax.random.fold_in(jax.random.key(self.config.seed), round_number)
+        sampled = sample_answers(
+            setup.model,
+            setup.model.policy,
+            setup.chat,
+            [begun.tokens(setup.chat) for begun in asked],
+            jax.random.fold_in(key, purpose),
+            sampler_settings(
+                setup.chat.end_tokens,
+                max_new_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+            ),
+            batch_size=self.config.conscience.batch_size,
+            width_step=self.config.data.bucket_tokens,
+        )
+        for count, (place, answer) in enumerate(sampled, 1):
+            found[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)
+            tell(count, len(asked))
+        return found
+
+
+def round_draws(seed: int, round_number: int, purpose: int) -> np.random.Generator:
+    """What decides a round's choices."""
+    return np.random.default_rng([seed, round_number, purpose])
