@@ -18,7 +18,7 @@ from emergent_alignment.conscience.question import (
     quote,
     quote_beginning,
 )
-from emergent_alignment.data.batches import bucket, pad_rows
+from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.reading import Prompts, answer_log_probs, prefill
 from emergent_alignment.generation.sampler import SamplerSettings, decode
@@ -250,12 +250,3 @@ def padded(rows: list[list[int]], size: int, step: int) -> tuple[np.ndarray, np.
     """Token lists as int32[size, width] and their lengths, the width a multiple of `step`."""
     width = largest(bucket(max(map(len, rows), default=1), step, 1 << 30))
     return pad_rows(rows + [[]] * (size - len(rows)), width)
-
-
-def common_beginning(rows: tuple[list[int], ...]) -> list[int]:
-    """The longest common beginning of token lists that leaves something of each."""
-    size = min(map(len, rows)) - 1
-    for i in range(size):
-        if any(row[i] != rows[0][i] for row in rows):
-            return rows[0][:i]
-    return rows[0][:size]

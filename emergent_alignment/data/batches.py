@@ -3,6 +3,7 @@
 Masks come from lengths, never from comparing ids with a pad id.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -110,6 +111,14 @@ def pad_rows(rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]
     for row, tokens in zip(padded, rows):
         row[: len(tokens)] = tokens
     return padded, np.array([len(tokens) for tokens in rows], np.int32)
+
+
+def common_beginning(rows: Sequence[list[int]]) -> list[int]:
+    """The longest common beginning of token lists that leaves something of each."""
+    first, last = min(rows), max(rows)  # what these two share, all that lie between them share
+    size = min(map(len, rows)) - 1
+    parting = (i for i in range(size) if first[i] != last[i])
+    return first[: next(parting, size)]
 
 
 def make_batch(

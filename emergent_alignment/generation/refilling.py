@@ -34,7 +34,7 @@ GROUP_SHARE = 8
 
 @dataclass(frozen=True)
 class Running:
-    """A batch under way: what was read of each row's prompt, the ring of its new tokens, its
+    """A batch under way: what was read of each row's own prompt, the ring of its new tokens, its
     samples [batch, 1], its last token [batch, 1], its key [batch, 1], and how many steps the
     ring has gone."""
 
@@ -59,12 +59,14 @@ def sample_refilling(
     batch_size: int,
     prompt_width: int,
     width: int,
+    before: Prompts | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Iterator[tuple[list[int], Samples]]:
     """(indices of prompts, their samples [indices, 1] as numpy), as they end.
 
     Prompts are at most `prompt_width` tokens; each draws from its own key, and its sample
-    depends on nothing else in the batch.
+    depends on nothing else in the batch. They go on from one row that was read `before` and
+    stands for all of them.
     """
     group = max(batch_size // GROUP_SHARE, 1)
     running = _nothing(config, batch_size, prompt_width, width, keys[:1], dtype)
@@ -93,13 +95,14 @@ def sample_refilling(
                 *pad_rows(rows, prompt_width),
                 keys[np.array(chosen + [0] * len(padding))],
                 settings,
+                before,
                 dtype=dtype,
             )
         if (owners < 0).all():
             return
         num_idle = int((owners < 0).sum())
         until = np.int32(min(num_idle + group, batch_size) if waiting else batch_size)
-        running = _advance(config, params, running, until, settings, dtype=dtype)
+        running = _advance(config, params, running, until, settings, before, dtype=dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="running")
@@ -112,11 +115,12 @@ def _refill(
     lengths: Int[Array, "group"],
     keys: Key[Array, "group"],
     settings: SamplerSettings,
+    before: Prompts | None = None,
     *,
     dtype: jnp.dtype,
 ) -> Running:
     """Read new prompts into some places of the batch and draw their first tokens."""
-    new = prefill(config, params, tokens, lengths, dtype=dtype)
+    new = prefill(config, params, tokens, lengths, before, dtype=dtype)
     width = running.samples.tokens.shape[-1]
     samples, token = draw(
         new.last[:, None],
@@ -136,7 +140,7 @@ def _refill(
         )
         return Block(keys, values, put(old.positions, fresh.positions))
 
-    context = put_block(running.prompts.context[0], new.context[0])
+    context = put_block(running.prompts.context[0], new.context[-1])
     hidden = running.ring.positions.at[places].set(EMPTY, mode="drop")
     return Running(
         Prompts(
@@ -157,12 +161,14 @@ def _advance(
     running: Running,
     until: Int[Array, ""],
     settings: SamplerSettings,
+    before: Prompts | None = None,
     *,
     dtype: jnp.dtype,
 ) -> Running:
     """Token by token, until at least `until` rows have nothing more to say."""
     matrix = unembedding(params, dtype)
     slots = running.ring.positions.shape[-1]
+    shared = () if before is None else before.context
 
     def go_on(state: Running):
         return (~unfinished(state.samples, settings)).sum() < until
@@ -175,7 +181,7 @@ def _advance(
             state.prompts.ends[:, None] + state.samples.lengths - 1,
             state.ring,
             state.step % slots,
-            state.prompts.context,
+            (*shared, *state.prompts.context),
             filled=slots,
             dtype=dtype,
         )

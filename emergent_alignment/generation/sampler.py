@@ -95,15 +95,17 @@ def sample(
     settings: SamplerSettings,
     *,
     width: int,
+    before: Prompts | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Samples:
     """Up to `width` new tokens for each right-padded prompt row, stopping when all have ended.
 
     Each row draws from its own key and its own step number, so that its sample depends on
     nothing else in the batch. With keys [batch, samples], a prompt is read once for all its
-    samples. A row without a prompt (length 0) is padding and never runs.
+    samples. Prompts go on from what was read `before`, one row of which stands for all of them. A
+    row without a prompt (length 0) is padding and never runs.
     """
-    prompts = prefill(config, params, prompt, prompt_lengths, dtype=dtype)
+    prompts = prefill(config, params, prompt, prompt_lengths, before, dtype=dtype)
     keys = row_keys if row_keys.ndim == 2 else row_keys[:, None]
     live = prompt_lengths > 0
     samples, _ = decode(config, params, prompts, keys, live, settings, width=width, dtype=dtype)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, Key
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.generation.reading import Prompts, prefill
 from emergent_alignment.generation.refilling import sample_refilling
 from emergent_alignment.generation.sampler import (
     SamplerSettings,
@@ -66,11 +67,13 @@ def sample_answers(
     settings: SamplerSettings,
     *,
     ids: Int[np.ndarray, "rows"] | None = None,
+    before: Prompts | None = None,
     batch_size: int = 16,
     width_step: int = 32,
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) for every prompt of token ids, as they end. A prompt draws from
-    fold_in(key, its id), by default its index, whatever the batch size.
+    fold_in(key, its id), by default its index, whatever the batch size. Where all prompts begin
+    alike, that is read once (`read_beginning`) and given as `before`; `prompts` are the rests.
 
     More prompts than a batch holds take the places of rows that have ended. On a mesh they go
     batch by batch, since all hosts must take the same steps; several hosts give as many prompts
@@ -79,14 +82,23 @@ def sample_answers(
     keys = row_keys(key, np.arange(len(prompts)) if ids is None else ids)
     refills = current_mesh() is None and len(prompts) > batch_size
     batches = _refilled if refills else _whole_batches
-    for places, samples in batches(model, params, prompts, keys, settings, batch_size, width_step):
+    given = model, params, prompts, keys, settings, before, batch_size, width_step
+    for places, samples in batches(*given):
         yield from zip(places, answers_of(samples, chat))
 
 
 Batches = Iterator[tuple[list[int], Samples]]
 
 
-def _refilled(model, params, prompts, keys, settings, batch_size, width_step) -> Batches:
+def read_beginning(
+    model: Model, params: dict, tokens: list[int], *, width_step: int = 32
+) -> Prompts:
+    """What many prompts begin with, read once: one row that stands for all of theirs."""
+    read = pad_rows([tokens], bucket(len(tokens), width_step, 1 << 30))
+    return prefill(model.config, params, *read, dtype=model.dtype)
+
+
+def _refilled(model, params, prompts, keys, settings, before, batch_size, width_step) -> Batches:
     def prompt_width(i: int) -> int:
         """Doubling widths: few programs, and rows that run together are alike."""
         return width_step << (-(-len(prompts[i]) // width_step) - 1).bit_length()
@@ -102,12 +114,15 @@ def _refilled(model, params, prompts, keys, settings, batch_size, width_step) ->
             batch_size=batch_size,
             prompt_width=widest,
             width=_answer_width(settings, width_step),
+            before=before,
             dtype=model.dtype,
         ):
             yield [chosen[i] for i in found], samples
 
 
-def _whole_batches(model, params, prompts, keys, settings, batch_size, width_step) -> Batches:
+def _whole_batches(
+    model, params, prompts, keys, settings, before, batch_size, width_step
+) -> Batches:
     order = _by_length(prompts)
     size = -(-batch_size // row_multiple()) * row_multiple()
     for start in range(0, len(order), size):
@@ -121,6 +136,7 @@ def _whole_batches(model, params, prompts, keys, settings, batch_size, width_ste
             *to_devices((tokens, lengths, keys[np.array(chosen + [0] * (size - len(chosen)))])),
             settings,
             width=_answer_width(settings, width_step),
+            before=before,
             dtype=model.dtype,
         )
         yield chosen, samples

@@ -32,7 +32,8 @@ def attend(
     """One softmax over several sources, each (key, value, mask), without joining them.
 
     A source is shared by all branches, its key and value [batch, keys, kv_heads, head_dim],
-    or has one part a branch, [batch, branches, keys, kv_heads, head_dim]. Masks are
+    or has one part a branch, [batch, branches, keys, kv_heads, head_dim]; with a batch of 1 it
+    is shared by all rows, too, which then meet it in one product. Masks are
     Bool[batch, branches, queries, keys] or broadcast to it. Logits and softmax are float32;
     a query that may see nothing at all gives zeros.
     """
@@ -63,7 +64,10 @@ def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> 
     batch, branches, queries, heads, head_dim = query.shape
     kv_heads = sources[0][0].shape[-2]
     grouped = (query * head_dim**-0.5).reshape(batch, branches, queries, kv_heads, -1, head_dim)
-    letters = ["bskh" if key.ndim == 4 else "bnskh" for key, _, _ in sources]
+    sources = [
+        (_of_all_rows(key, batch), _of_all_rows(value, batch), m) for key, value, m in sources
+    ]
+    letters = [{3: "skh", 4: "bskh", 5: "bnskh"}[key.ndim] for key, _, _ in sources]
     logits = []
     for (key, _, mask), source in zip(sources, letters):
         product = jnp.einsum(
@@ -80,6 +84,14 @@ def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> 
         for block, (_, value, _), source in zip(weights, sources, letters)
     )
     return output.reshape(query.shape)
+
+
+def _of_all_rows(part: Array, batch: int) -> Array:
+    """A key or value without its axis of rows, where one row stands for many."""
+    shared = part.shape[0] == 1 < batch
+    if shared and part.ndim == 5:  # with parts of its own for each branch
+        return jnp.broadcast_to(part, (batch, *part.shape[1:]))
+    return part[0] if shared else part
 
 
 def attend_rows(query: Array, key: Array, value: Array, mask: Array) -> Array:

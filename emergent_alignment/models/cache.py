@@ -115,7 +115,6 @@ def _block_plan(positions, block, slot, context, filled) -> AttentionPlan:
 
     def of_layer(stacked, layer):
         own = jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
-        own = jnp.broadcast_to(own, (batch, *own.shape[1:]))
         return own[:, 0] if own.shape[1] == 1 else own
 
     def plan(layer, query, key, value, carry, window=None):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from emergent_alignment.conscience.reader import Reader, common_beginning
+from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.data.batches import common_beginning
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.misalignment.judging import (
