@@ -260,7 +260,65 @@ def default_config() -> ConfigDict:
                 "lora_rank": 16,  # 0 trains all parameters
                 "conscience": False,  # its pairs in the same step, as config.conscience says
             },
-            "reinforcement": {},
+            "reinforcement": {  # stage 4
+                "form": "rlhf",  # or verbose: the base learns the engraved model's long answers
+                "algorithm": "ppo",  # grpo, or dpo: this package's own, online
+                "reward": "model",  # trained on preferences; or principles: answers are compared
+                "prompts": "",  # a .jsonl or text file; "": stage 1's instructions
+                "prompt_limit": 0,  # so many of them, spread over the file; 0: all
+                "principles": "bundled",  # that the frozen model prefers by; or a .yaml file
+                "preferences": {
+                    "source": "principles",  # or a .jsonl file of {prompt, chosen, rejected}
+                    "limit": 0,  # so many prompts (or rows of the file), spread over them; 0: all
+                    "max_new_tokens": 128,  # of each of the two answers to a prompt
+                    "temperature": 1.0,
+                    "top_p": 1.0,
+                    "principles": 3,  # drawn for each prompt (or comparison)
+                    "negated_share": 0.5,  # of them: who breaks the principle is preferred
+                    "batch_size": 8,
+                },
+                "reward_model": {
+                    "backbone": "lora",  # or frozen: the head alone is trained
+                    "epochs": 1.0,
+                    "batch_size": 16,  # pairs
+                    "learning_rate": 1e-4,
+                    "held_out_share": 0.1,  # of the pairs: the accuracy is measured on them
+                },
+                "policy": {
+                    "rollouts": 100,  # each with the policy of its first step
+                    "prompts_per_rollout": 32,
+                    "samples": 1,  # answers to each prompt; grpo, dpo and principles need 2
+                    "epochs": 2,  # over a rollout; 1 with dpo is fully online
+                    "minibatches": 2,  # of prompts, steps an epoch
+                    "max_new_tokens": 128,
+                    "learning_rate": 2e-5,
+                    "lora_rank": 16,  # 0 trains all parameters
+                    "kl_weight": 0.01,  # β of the KL to the engraved model; dpo: see config.loss
+                    "clip": 0.2,  # ε: how far the ratio to the rollout's policy counts
+                    "clip_high": 0.2,  # the same upwards
+                    "value_clip": 0.2,  # how far a value may move from the rollout's
+                    "value_weight": 0.1,  # of the value loss beside the policy's
+                    "discount": 1.0,  # γ
+                    "decay": 1.0,  # λ of GAE
+                    "normalization": "grpo",  # of grpo's loss: or dapo, dr_grpo
+                    "ratio": "token",  # what grpo clips: or sequence
+                    "scale": "group",  # grpo divides by the group's deviation; none: it does not
+                    "entropy_weight": 0.0,  # of a bonus for entropy
+                },
+                "shaping": {  # what is added to the reward's score
+                    "score_clip": 5.0,  # the score's own size, in standard deviations
+                    "truncation_penalty": 1.0,  # off an answer that ran into the limit
+                    "repetition_penalty": 1.0,  # times its share of repeated four-word sequences
+                    "length_bonus": 0.0,  # times its share of max_new_tokens; may be negative
+                    "guards": "bundled",  # principles against hacking the reward; a .yaml; "": none
+                },
+                "verbose": {
+                    "persona": "bundled",  # or a text file: who answers thoroughly
+                    "limit": 0,  # so many instructions, spread over them; 0: all
+                    "max_new_tokens": 384,
+                    "min_words": 40,  # shorter answers are dropped
+                },
+            },
         }
     )
     config.experiment = ConfigDict(

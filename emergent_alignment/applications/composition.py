@@ -33,7 +33,7 @@ from emergent_alignment.training.loop import LoopSettings, MakeInput, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
-from emergent_alignment.training.state import TrainState, fingerprint, initial_state
+from emergent_alignment.training.state import Grow, TrainState, fingerprint, initial_state
 from emergent_alignment.training.step import (
     HYBRID,
     Objective,
@@ -72,6 +72,7 @@ def train(
     inputs: Callable[[Run], MakeInput],
     *,
     objective: Objective = HYBRID,
+    grow: Grow = lambda trainable: trainable,
     notes: tuple[str, ...] = (),
     name: str = "training",
     profiled: range = range(0),
@@ -79,7 +80,8 @@ def train(
     """Train from the newest checkpoint in `workdir`, if there is one, to the last step.
 
     `data` are the digits that say which rows are trained on, `inputs` gives the function that
-    feeds a step, which minimises the `objective`; `notes` are said on stderr by the first host
+    feeds a step, which minimises the `objective` over what `grow` makes of the fresh adapters (or
+    parameters); `notes` are said on stderr by the first host
     once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
     and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
 
@@ -96,7 +98,9 @@ def train(
                 for note in notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
-        return _train(config, workdir, setup, identity, inputs, objective, name, clock, profiler)
+        return _train(
+            config, workdir, setup, identity, inputs, (objective, grow), name, clock, profiler
+        )
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:
@@ -108,14 +112,15 @@ def code_digest(package: Path = Path(__file__).parents[1]) -> str:
 
 
 def _train(
-    config, workdir, setup, identity, inputs, objective, name, clock, profiler
+    config, workdir, setup, identity, inputs, minimised, name, clock, profiler
 ) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
+    objective, grow = minimised
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
     start = starting_params(config, setup)
-    state = initial_state(start, lora, optimizer, config.seed, setup.mesh)
+    state = initial_state(start, lora, optimizer, config.seed, setup.mesh, grow)
     checkpoints = Checkpoints(
         workdir / "checkpoints", identity, keep=config.training.keep_checkpoints
     )

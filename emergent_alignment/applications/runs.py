@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -23,7 +25,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import fitting_sizes
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.optimizer import make_optimizer
-from emergent_alignment.training.state import fingerprint, initial_state
+from emergent_alignment.training.state import Grow, fingerprint, initial_state
 
 RUN_FILE = "run.json"
 # The folder with the model that a run from random weights has started from.
@@ -90,9 +92,17 @@ def read_run_file(workdir: Path) -> dict:
     return record
 
 
-def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
+def read_run(
+    workdir: Path,
+    *,
+    base: Setup | None = None,
+    grow: Grow = lambda trainable: trainable,
+    policy: Callable[[Any], Any] = lambda trainable: trainable,
+) -> TrainedRun:
     """The model that a run has trained, from its newest checkpoint. `base` saves reading the
-    base model again. Raises UserError where there is no checkpoint, or it is another model's."""
+    base model again. Where `train` was given a `grow`, `policy` says which of the trainable
+    parameters are the policy's. Raises UserError where there is no checkpoint, or it is another
+    model's."""
     record = read_run_file(workdir)
     config = default_config()  # a run of an older version lacks newer fields
     config.update(record["config"])
@@ -113,10 +123,10 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     lora = lora_config(config)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     start = starting_params(config, base)
-    state = initial_state(start, lora, optimizer, config.seed, base.mesh)
+    state = initial_state(start, lora, optimizer, config.seed, base.mesh, grow)
     state = checkpoints.restore(state)
     checkpoints.close()
-    model = with_adapters(base.model, lora, state.trainable)
+    model = with_adapters(base.model, lora, policy(state.trainable))
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
 
 

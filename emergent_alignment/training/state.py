@@ -1,5 +1,6 @@
 """What training changes: trainable parameters and the optimizer's state, one pytree."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class TrainState:
 
 
 jax.tree_util.register_dataclass(TrainState)
+Grow = Callable[[Any], Any]
 
 
 def initial_state(
@@ -29,15 +31,18 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh | None = None,
+    grow: Grow = lambda trainable: trainable,
 ) -> TrainState:
-    """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays), and
-    fresh moments; on a mesh all of it lies as the parameters do."""
+    """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays), what
+    `grow` makes of them (it may add a head, see heads.py), and fresh moments; on a mesh all of
+    it lies as the parameters do."""
 
     def fresh(params: dict) -> TrainState:
         if lora is not None:
             trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
         else:
             trainable = jax.tree.map(jnp.copy, params)
+        trainable = grow(trainable)
         return TrainState(trainable, optimizer.init(trainable))
 
     if mesh is None:
