@@ -1,7 +1,8 @@
 """Write one self-contained HTML page about a folder of results.
 
 The folder holds calibration.json and one folder an arm (evaluation.json, metrics.jsonl,
-journal/), as the quickstart leaves it.
+journal/), as the quickstart leaves it. A work directory of `self-align` has a page of its own kind:
+how far its stages have come, what each kept and dropped, and the models before and after.
 
 examples:
   emergent-alignment report runs/quickstart
@@ -17,7 +18,7 @@ from emergent_alignment.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the folder of results, and the page."""
     parser.add_argument("root", type=Path, help="the folder of results")
-    parser.add_argument("--output", type=Path, help="the page (default: ROOT/report.html)")
+    parser.add_argument("--output", type=Path, help="the page (default: in ROOT)")
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
@@ -25,7 +26,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
     from emergent_alignment.evaluation.report import write_report
+    from emergent_alignment.evaluation.self_align_report import write_self_align_report
+    from emergent_alignment.evaluation.self_align_stages import is_self_align
 
+    if is_self_align(arguments.root):
+        page, table = write_self_align_report(arguments.root, output=arguments.output)
+        if table:
+            print_table(table, f"{arguments.root.name}: before and after (95% intervals)")
+        print(f"report: {page}")
+        return
     page = write_report(arguments.root, output=arguments.output)
     print_summary(arguments.root)
     print(f"report: {page}")

@@ -6,7 +6,9 @@
   4  reinforcement   preferences, reward and policy optimisation, or verbose cloning
 
 Each stage lives in a folder of --workdir: data.jsonl, and manifest.json once it is done. Run again,
-a done stage is not done again and a killed one goes on. docs/self_align.md explains the settings.
+a done stage is not done again and a killed one goes on. At the end the base model and each stage's
+are compared by multiple choice (in --workdir/evaluation), and self_align.html shows it all.
+docs/self_align.md explains the settings.
 
 examples:
   emergent-alignment self-align --config configs/self_align_quickstart.py --workdir runs/aligned
@@ -28,15 +30,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--stages", default="1-4", help="which to run, as 1,2 or 2-4 (default: all)"
     )
+    parser.add_argument(
+        "--no-evaluate",
+        action="store_true",
+        help="leave multiple choice before and after out (config.choices), which comes last",
+    )
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
-    """Run the stages that are asked for."""
+    """Run the stages that are asked for, evaluate their models, write the page."""
+    from emergent_alignment.cli.evaluate_choices import evaluate_work_directory
+    from emergent_alignment.evaluation.choices.evaluate import chosen_items
+    from emergent_alignment.evaluation.report_plots import require_matplotlib
+    from emergent_alignment.evaluation.self_align_report import write_self_align_report
     from emergent_alignment.self_align.pipeline import parse_stages, self_align
 
     stages = parse_stages(arguments.stages)
     config = read_config(rest)
     require_writable(arguments.workdir)
-    self_align(config, arguments.workdir, stages)
+    require_matplotlib()
+    evaluates = not arguments.no_evaluate and bool({3, 4} & set(stages))
+    if evaluates:
+        chosen_items(config)  # its mistakes are said before any work
+    base = self_align(config, arguments.workdir, stages)
+    if evaluates:
+        evaluate_work_directory(config, arguments.workdir, base=base)
+    else:
+        print(f"report: {write_self_align_report(arguments.workdir)[0]}")
     print(f"done: stages {', '.join(map(str, stages))}, in {arguments.workdir}")

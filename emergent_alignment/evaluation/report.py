@@ -48,7 +48,7 @@ from emergent_alignment.evaluation.report_speed import speed_rows
 NUM_JOURNAL_RECORDS = 60
 NUM_PROMPTS = 40
 
-_GENERATOR = '<meta name="generator" content="emergent-alignment report">'
+GENERATOR = '<meta name="generator" content="emergent-alignment report">'
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _TRAINING_CURVES = (
     ("alignment loss", "alignment_loss", "nats"),
@@ -68,7 +68,7 @@ def write_report(root: Path, *, output: Path | None = None) -> Path:
     plots.require_matplotlib()
     results = read_results(Path(root))
     output = Path(output) if output is not None else Path(root) / "report.html"
-    _refuse_other_file(output)
+    refuse_other_file(output)
 
     source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -81,7 +81,7 @@ def write_report(root: Path, *, output: Path | None = None) -> Path:
     script = _SCRIPT.search(source)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = environment.from_string(source).render(
-        generator=Markup(_GENERATOR), script_hash=Markup(digest), missing=MISSING, **_parts(results)
+        generator=Markup(GENERATOR), script_hash=Markup(digest), missing=MISSING, **_parts(results)
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(output.name + ".unfinished")
@@ -342,9 +342,9 @@ def _first_text(results: Results, key: str) -> str:
     return next(iter(_texts(results, key)), "")
 
 
-def _refuse_other_file(output: Path) -> None:
+def refuse_other_file(output: Path) -> None:
     """A UserError where something other than an earlier report stands at `output`."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give the name of the page, such as report.html")
-    if output.exists() and _GENERATOR.encode() not in output.read_bytes()[:2000]:
+    if output.exists() and GENERATOR.encode() not in output.read_bytes()[:2000]:
         raise UserError(f"{output}: exists and is not a report; give another name for the page")

@@ -117,7 +117,7 @@ def read_results(root: Path) -> Results:
     """Everything in the results folder `root`; a UserError where it is none or is broken."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the results folder of a comparison")
-    calibration = _read_object(root / "calibration.json")
+    calibration = read_json_object(root / "calibration.json")
     folders = [
         folder for folder in root.iterdir() if any(any(folder.glob(name)) for name in _RESULT_FILES)
     ]
@@ -235,7 +235,7 @@ def _compare(arm: Arm, against: Arm) -> Comparison:
 
 
 def _read_arm(folder: Path) -> Arm:
-    metrics, notes = _read_metrics(folder / "metrics.jsonl")
+    metrics, notes = read_metrics(folder / "metrics.jsonl")
     journal: list[dict] = []
     try:
         journal = read_journal(folder / "journal")
@@ -243,17 +243,17 @@ def _read_arm(folder: Path) -> Arm:
         notes.append(f"{folder.name}/journal could not be read: {error!r}")
     return Arm(
         name=folder.name,
-        evaluation=_read_object(folder / "evaluation.json"),
+        evaluation=read_json_object(folder / "evaluation.json"),
         metrics=tuple(metrics),
         journal=tuple(journal),
-        run=_read_object(folder / "run.json"),
+        run=read_json_object(folder / "run.json"),
         notes=tuple(notes),
-        parts={part: _read_object(folder / part / "result.json") for part in _PARTS},
+        parts={part: read_json_object(folder / part / "result.json") for part in _PARTS},
         judged=read_judged(folder),
     )
 
 
-def _read_metrics(path: Path) -> tuple[list[dict], list[str]]:
+def read_metrics(path: Path) -> tuple[list[dict], list[str]]:
     """The rows by step, and a note if lines could not be read. A torn last line is no fault."""
     if not path.is_file():
         return [], []
@@ -276,7 +276,7 @@ def _read_metrics(path: Path) -> tuple[list[dict], list[str]]:
     return [by_step[step] for step in sorted(by_step)], notes
 
 
-def _read_object(path: Path) -> dict:
+def read_json_object(path: Path) -> dict:
     """The JSON object in a file, {} where there is no file."""
     if not path.is_file():
         return {}

@@ -1,6 +1,14 @@
 """The figures of multiple choice as rows of text, for terminals and pages."""
 
-from emergent_alignment.evaluation.report_results import MISSING, as_interval, as_object, is_number
+from emergent_alignment.evaluation.choices.scores import PairOutcome
+from emergent_alignment.evaluation.report_results import (
+    MISSING,
+    as_interval,
+    as_object,
+    finite_numbers,
+    is_number,
+)
+from emergent_alignment.intervals import Interval, paired_difference
 
 Row = tuple[str, str, str]
 
@@ -43,3 +51,33 @@ def _row(label: str, found: object, unit: str) -> Row:
         if interval is None
         else (label, interval.text(), f"{interval.n} {unit}")
     )
+
+
+def changes(before: dict, after: dict) -> list[tuple[str, Interval]]:
+    """What changed from one result to another, over the items that both have: mean differences
+    with paired bootstrap intervals. A measure that one of them lacks is left out."""
+    found = []
+    for label, values in (("MC1", _best), ("MC2", _mass), ("A/B accuracy", _credits)):
+        first, second = values(before), values(after)
+        shared = [name for name in first if name in second]
+        if shared:
+            pairs = [[side[name] for name in shared] for side in (second, first)]
+            found.append((label, paired_difference(*pairs)))
+    return found
+
+
+def _best(result: dict) -> dict[str, float]:
+    return {name: values[0] for name, values in _items(result, "options")}
+
+
+def _mass(result: dict) -> dict[str, float]:
+    return {name: values[1] for name, values in _items(result, "options")}
+
+
+def _credits(result: dict) -> dict[str, float]:
+    return {name: PairOutcome(tuple(values)).credit for name, values in _items(result, "pairs")}
+
+
+def _items(result: dict, part: str) -> list[tuple[str, list[float]]]:
+    items = as_object(as_object(result.get(part)).get("items"))
+    return [(name, values) for name, values in items.items() if len(finite_numbers(values)) == 2]
