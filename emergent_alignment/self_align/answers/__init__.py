@@ -1,0 +1,1 @@
+"""Stage 2, principle-driven self-alignment: answers that the base model gives under principles."""

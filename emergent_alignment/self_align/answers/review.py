@@ -1,0 +1,102 @@
+"""The conscience's review of stage 2's answers: what it flags is replaced by its correction, or
+dropped where there is none. Each review is kept as it is made."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import jax
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.setup import conscience_settings
+from emergent_alignment.conscience.chance import reviewer_of
+from emergent_alignment.conscience.journal import append_json_lines
+from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.text import Answer
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.stages import StageRun
+
+PART = "reviews"
+PURPOSE = 203  # of randomness
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answer before the conscience: the place of its instruction, both texts, its end."""
+
+    place: int
+    instruction: str
+    answer: str
+    ended: bool
+
+
+def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, dict]:
+    """By place {"place", "outcome", "score", "response", "ended"}; `response` is the answer, or
+    its correction, or None where it is flagged and has none."""
+    conscience, kept = conscience_settings(stage.config), stage.folder.kept
+    _claim(stage, candidates)
+    found = {record["place"]: record for record in kept.records(PART)}
+    size = conscience.review.batch_size
+    order = sorted(candidates, key=lambda c: (len(c.instruction), c.place))
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    chunks = [chunk for chunk in chunks if not found.keys() >= {c.place for c in chunk}]
+    if not chunks:
+        return found
+    reviewer = reviewer_of(stage.setup.model, stage.setup.chat, conscience)
+    with progress("reviewing answers") as meter, kept.appending(PART) as file:
+        for chunk in chunks:
+            reviewed = _reviewed(stage, reviewer, conscience, chunk)
+            records = [_record(one, row, conscience.gate) for one, row in zip(chunk, reviewed)]
+            missing = [record for record in records if record["place"] not in found]
+            append_json_lines(file, missing)
+            found |= {record["place"]: record for record in missing}
+            meter(len(found), len(candidates))
+    return found
+
+
+def _reviewed(stage: StageRun, reviewer, conscience, chunk: list[Candidate]) -> list[Reviewed]:
+    chat = stage.setup.chat
+    answers = [
+        Answer(chat.response_tokens(c.answer, ended=c.ended), [], c.answer, c.ended) for c in chunk
+    ]
+    return review_and_revise(
+        reviewer,
+        conscience,
+        [[{"role": "user", "content": c.instruction}] for c in chunk],
+        answers,
+        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        row_ids=[c.place for c in chunk],
+    )
+
+
+def _record(candidate: Candidate, found: Reviewed, gate: str) -> dict:
+    """With the relative gate, what has no better answer stays."""
+    response, ended = candidate.answer, candidate.ended
+    if found.chosen is not None:
+        response, ended = found.chosen.text, found.chosen.ended
+    elif gate == "score" and found.outcome != "approved":
+        response = None
+    return {
+        "place": candidate.place,
+        "outcome": found.outcome,
+        "score": found.score if found.score == found.score else None,
+        "response": response,
+        "ended": ended,
+    }
+
+
+def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
+    text = json.dumps([vars(candidate) for candidate in candidates])
+    identity = {"candidates": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    if stage.folder.kept.is_others(PART, identity):
+        raise UserError(
+            f"{stage.folder.kept.lines(PART)}: reviews of other answers; choose another --workdir"
+        )
+    stage.folder.kept.claim(PART, identity, overwrite=False)
+
+
+def check_review(config: ConfigDict) -> None:
+    """Raise UserError where the conscience's settings cannot be read."""
+    if config.self_align.answers.review:
+        conscience_settings(config)

@@ -1,0 +1,111 @@
+"""Sampling stage 2's answers into the stage's folder, so that a killed stage goes on.
+
+The long beginning that all prompts share is read once. Rounds of the same instructions are sampled
+together whatever was there before, so that a stage that goes on makes the same bits.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from emergent_alignment.conscience.journal import append_json_lines
+from emergent_alignment.data.batches import common_beginning
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import read_beginning, sample_answers
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.stages import StageRun
+
+PART = "answers"
+ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
+PURPOSE = 202  # of randomness: everything random is fold_in(seed, purpose)
+
+
+def sampled_answers(stage: StageRun, prompts: Sequence[list[int]]) -> list[dict]:
+    """{"place", "text", "ended", "tokens"} for every prompt; those that answers.jsonl has are
+    read, the others sampled and appended as they come."""
+    settings, kept = stage.config.self_align.answers, stage.folder.kept
+    _claim(stage, prompts)
+    found = {record["place"]: record for record in kept.records(PART)}
+    rounds = [places for places in _rounds(prompts, settings) if not found.keys() >= {*places}]
+    with progress("answering under principles") as meter, kept.appending(PART) as file:
+        meter(len(found), len(prompts))
+        before, rests = _beginning(stage, prompts) if rounds else (None, prompts)
+        for places in rounds:
+            for record in _sampled(stage, before, rests, places):
+                if record["place"] not in found:
+                    append_json_lines(file, [record])
+                    found[record["place"]] = record
+                meter(len(found), len(prompts))
+    return [found[place] for place in range(len(prompts))]
+
+
+def check_lengths(stage: StageRun, prompts: Sequence[list[int]]) -> None:
+    """Raise UserError where a prompt and its answer are longer than the model's positions."""
+    most = stage.setup.model.config.max_positions
+    longest = max(map(len, prompts)) + stage.config.self_align.answers.max_new_tokens
+    if most and longest > most:
+        raise UserError(
+            f"config.self_align.answers: the longest prompt and answer take {longest} tokens, and "
+            f"{stage.setup.model.source} was made for {most}; shorten principles or examples, or "
+            "lower max_new_tokens"
+        )
+
+
+def _sampled(stage: StageRun, before, rests, places: list[int]):
+    settings, setup = stage.config.self_align.answers, stage.setup
+    sampler = sampler_settings(
+        setup.chat.end_tokens,
+        settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+    for index, answer in sample_answers(
+        setup.model,
+        setup.model.policy,
+        setup.chat,
+        [rests[place] for place in places],
+        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        sampler,
+        ids=np.array(places),
+        before=before,
+        batch_size=settings.batch_size,
+        width_step=stage.config.data.bucket_tokens,
+    ):
+        yield {
+            "place": places[index],
+            "text": answer.text,
+            "ended": answer.ended,
+            "tokens": len(answer.tokens),
+        }
+
+
+def _beginning(stage: StageRun, prompts):
+    """What all prompts begin with, read; and the rest of each."""
+    tokens = common_beginning(prompts)
+    if not tokens:
+        return None, prompts
+    model, step = stage.setup.model, stage.config.data.bucket_tokens
+    before = read_beginning(model, model.policy, tokens, width_step=step)
+    return before, [prompt[len(tokens) :] for prompt in prompts]
+
+
+def _rounds(prompts, settings) -> list[list[int]]:
+    """Places in rounds, rows of like length together."""
+    order = sorted(range(len(prompts)), key=lambda place: (len(prompts[place]), place))
+    size = ROUND_BATCHES * settings.batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _claim(stage: StageRun, prompts) -> None:
+    """The stage's own claim knows settings and model, but not what stands in the user's files."""
+    identity = {"prompts": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16]}
+    if stage.folder.kept.is_others(PART, identity):
+        raise UserError(
+            f"{stage.folder.kept.lines(PART)}: answers to other principles, examples or "
+            "instructions; bring the files back as they were, or choose another --workdir"
+        )
+    stage.folder.kept.claim(PART, identity, overwrite=False)
