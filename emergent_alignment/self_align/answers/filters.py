@@ -114,7 +114,7 @@ def ngrams(text: str, size: int) -> set[tuple[str, ...]]:
 def repeated_share(text: str, size: int = NGRAM) -> float:
     """Of all sequences of `size` words in a text, the share that stood there before; 0 to 1."""
     sequences = _sequences(words(text), size)
-    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
+    return (len(sequences) - len(set(sequences))) / max(len(sequences), 1)
 
 
 def echoes(instruction: str, answer: str, limit: float) -> bool:
