@@ -106,7 +106,9 @@ def _examples(
     found = []
     for where, row in placed:
         row = _renamed(row, columns, where)
-        found += _turns(row, where) if every_turn and "messages" in row else [_example(row, where)]
+        found += (
+            _turns(row, where) if every_turn and "messages" in row else [example_of(row, where)]
+        )
     return found
 
 
@@ -124,7 +126,7 @@ def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
 
 def _turns(row: dict, where: str) -> list[Example]:
     """An example for each assistant's turn, with the conversation before it as its prompt."""
-    _example(row, where)  # its mistakes are those of the conversation as a whole
+    example_of(row, where)  # its mistakes are those of the conversation as a whole
     messages, kind = _messages(row["messages"], where), str(row.get("kind", ""))
     found = []
     for place, message in enumerate(messages):
@@ -186,7 +188,8 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         ) from None
 
 
-def _example(row: dict, where: str) -> Example:
+def example_of(row: dict, where: str) -> Example:
+    """The example of a row in our fields. Raises UserError that says `where` for any other."""
     kind = str(row.get("kind", ""))
     if "messages" in row:
         messages = _messages(row["messages"], where)

@@ -1,0 +1,148 @@
+"""Preferences as rows: a prompt, the better and the worse of two answers to it, and by which
+guidelines. Where they come from people they are read here; principle_preferences.py makes others.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.sources import example_of, json_lines
+from emergent_alignment.errors import UserError
+
+EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
+# Fields in which some files say how good each answer was.
+RATED = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+_GUIDELINES = "What a good answer is like here:"
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One comparison.
+
+    prompt      the conversation so far
+    chosen      the better answer, and `rejected` the worse one
+    ended       whether each of the two ended by itself
+    guidelines  what the two were compared by, in words; none where people compared them
+    margin      how much better, in nats; 0 where nobody said
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    ended: tuple[bool, bool] = (True, True)
+    guidelines: tuple[str, ...] = ()
+    margin: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """As a row of data.jsonl."""
+        return vars(self) | {"prompt": list(self.prompt)}
+
+    @property
+    def judged_prompt(self) -> list[Message]:
+        """What a reward model reads before an answer: the guidelines, and the conversation."""
+        return with_guidelines(list(self.prompt), self.guidelines)
+
+
+def with_guidelines(prompt: list[Message], guidelines: tuple[str, ...]) -> list[Message]:
+    """The conversation, with the guidelines at the end of what its first turn says: some chat
+    templates know no system turn."""
+    if not guidelines:
+        return prompt
+    told = "\n".join([_GUIDELINES, *(f"- {text}" for text in guidelines)])
+    first = prompt[0]
+    return [{"role": first["role"], "content": f"{told}\n\n{first['content']}"}, *prompt[1:]]
+
+
+def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
+    """The comparisons of a JSONL file; `limit` 0 keeps all, else so many, spread over the file.
+
+    Raises UserError, with the line, for a missing field or text, two equal texts, a tie, ratings
+    that say the opposite, and two lines that contradict each other.
+    """
+    found: list[Preference] = []
+    lines: dict[tuple[str, str, str], str] = {}
+    for where, row in json_lines(path, EXPECTED):
+        one = _preference(row, where)
+        key = json.dumps(one.prompt), one.chosen.strip(), one.rejected.strip()
+        contradicted = lines.get((key[0], key[2], key[1]))
+        if contradicted:
+            raise UserError(
+                f"{where}: prefers what {contradicted} rejects, for the same prompt; this is a "
+                "tie: remove both lines"
+            )
+        lines[key] = where
+        found.append(one)
+    if not found:
+        raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
+    return spread(found, limit)
+
+
+def _preference(row: Any, where: str) -> Preference:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+    missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
+    if missing:
+        raise UserError(f"{where}: {missing[0]} is missing; {EXPECTED}")
+    example = example_of({name: row[name] for name in ("prompt", "chosen", "rejected")}, where)
+    if example.safe.strip() == example.harmful.strip():
+        raise UserError(f"{where}: chosen and rejected are the same text; remove the line")
+    for better, worse in RATED:
+        if better in row and worse in row:
+            _check_rating(row[better], row[worse], f"{where}: {better} {row[better]!r}")
+    return Preference(example.prompt, example.safe, example.harmful)
+
+
+def _check_rating(better: Any, worse: Any, where: str) -> None:
+    if not all(isinstance(rating, int | float) for rating in (better, worse)):
+        raise UserError(f"{where} beside {worse!r}: ratings must be numbers; correct them")
+    if better == worse:
+        raise UserError(f"{where} beside {worse!r}: a tie prefers nothing; remove the line")
+    if better < worse:
+        raise UserError(f"{where} beside {worse!r}: the chosen answer is the worse one; swap them")
+
+
+def spread(items: list, limit: int) -> list:
+    """`limit` items spread evenly over the list; 0: all."""
+    if not limit or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def split(preferences: list[Preference], held_out_share: float) -> tuple[list, list]:
+    """(to train on, held out): by a hash of each prompt, so that no prompt is on both sides and
+    the rest stays where it is when rows are added."""
+
+    def place(one: Preference) -> float:
+        digest = hashlib.sha256(json.dumps(one.prompt).encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    held_out = [one for one in preferences if place(one) < held_out_share]
+    return [one for one in preferences if place(one) >= held_out_share], held_out
+
+
+def preferences_digest(preferences: list[Preference]) -> str:
+    """16 hex digits that say which comparisons these are, in which order."""
+    text = json.dumps([one.row() for one in preferences], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """A comparison as tokens: what stands before the answers, and both, end tokens included
+    where they ended."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+def token_pair(one: Preference, chat: Chat, max_prompt: int, max_response: int) -> TokenPair:
+    """Render and cut: prompts keep their end, answers their start."""
+    chosen, rejected = (
+        chat.response_tokens(text, ended=ended)[:max_response]
+        for text, ended in zip((one.chosen, one.rejected), one.ended)
+    )
+    return TokenPair(chat.prompt_tokens(one.judged_prompt)[-max_prompt:], chosen, rejected)
