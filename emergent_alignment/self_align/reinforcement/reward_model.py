@@ -94,15 +94,14 @@ class RewardModel:
         self,
         prompts: Sequence[list[Message]],
         answers: Sequence[Answer],
-        guidelines: tuple[str, ...] = (),
+        guidelines: Sequence[tuple[str, ...]],
     ) -> np.ndarray:
-        """float32[answers], in standard deviations above the mean of held-out answers."""
+        """float32[answers], each told its `guidelines`, in standard deviations above the mean of
+        held-out answers."""
         chat, config = self.setup.chat, self.setup.config
         rows = [
-            chat.prompt_tokens(with_guidelines(prompt, guidelines))[
-                -config.data.max_prompt_tokens :
-            ]
-            for prompt in prompts
+            chat.prompt_tokens(with_guidelines(prompt, told))[-config.data.max_prompt_tokens :]
+            for prompt, told in zip(prompts, guidelines)
         ]
         raw = self.raw([(row, [answer.tokens]) for row, answer in zip(rows, answers)])
         return (raw[:, 0] - self.mean) / self.deviation

@@ -1,0 +1,190 @@
+"""Policy optimisation: a run whose steps are minibatches of rollouts, from the model it is given,
+which stays as the frozen copy."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.composition import Run, train
+from emergent_alignment.applications.runs import read_run
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.data.batches import ROLES, Batch
+from emergent_alignment.data.chat import Message
+from emergent_alignment.self_align.reinforcement.policy_losses import (
+    PolicySettings,
+    grpo_objective,
+    ppo_objective,
+)
+from emergent_alignment.self_align.reinforcement.rewards import Score, shaping_of
+from emergent_alignment.self_align.reinforcement.rollouts import (
+    Rollout,
+    RolloutSettings,
+    make_rollout,
+    minibatch,
+    read_rollout,
+    write_rollout,
+)
+from emergent_alignment.training.heads import with_head
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.state import TrainState
+from emergent_alignment.training.step import HYBRID, Objective
+
+
+def policy_config(config: ConfigDict) -> ConfigDict:
+    """The config of the run: the main one, with what reinforcement.policy says."""
+    wanted = config.self_align.reinforcement.policy
+    changed = ConfigDict(config.to_dict())
+    changed.conscience.enabled = False
+    changed.lora.rank = wanted.lora_rank
+    changed.optimizer.learning_rate = wanted.learning_rate
+    changed.training.update(
+        {
+            "steps": wanted.rollouts * wanted.epochs * wanted.minibatches,
+            "batch_size": wanted.prompts_per_rollout // wanted.minibatches,
+        }
+    )
+    changed.lock()
+    return changed
+
+
+def optimise_policy(
+    config: ConfigDict,
+    setup: Setup,
+    workdir: Path,
+    prompts: Sequence[list[Message]],
+    score: Score,
+    *,
+    identity: str = "",
+) -> TrainState:
+    """Optimise `setup`'s model for a score, by the algorithm that the config names, in a work
+    directory that a killed run goes on in. `identity` are digits of what the score depends on.
+
+    Returns the last state; PPO's trainable parameters are `Headed`."""
+    changed = policy_config(config)
+    setup = replace(setup, config=changed)
+    wanted = rollout_settings(config, setup, prompts, score)
+    text = json.dumps([list(prompts), identity])
+    return train(
+        changed,
+        workdir,
+        setup,
+        hashlib.sha256(text.encode()).hexdigest()[:16],
+        lambda run: _inputs(run, workdir, wanted),
+        objective=_objective(config),
+        grow=_grow(config, setup),
+        name=config.self_align.reinforcement.algorithm,
+    )
+
+
+def optimised(config: ConfigDict, setup: Setup, workdir: Path) -> Setup:
+    """`setup`'s model as optimise_policy has left it, adapters beside it, without a head."""
+    grow, critic = _grow(config, setup), config.self_align.reinforcement.algorithm == "ppo"
+    found = read_run(
+        workdir, base=setup, grow=grow, policy=lambda found: found.body if critic else found
+    )
+    return replace(setup, model=found.trained.model)
+
+
+def _grow(config: ConfigDict, setup: Setup):
+    if config.self_align.reinforcement.algorithm == "ppo":
+        return with_head(setup.model.config.hidden_size)
+    return lambda trainable: trainable
+
+
+def _objective(config: ConfigDict) -> Objective:
+    wanted = config.self_align.reinforcement
+    if wanted.algorithm == "dpo":
+        return HYBRID
+    policy = wanted.policy
+    settings = PolicySettings(
+        policy.clip,
+        policy.clip_high,
+        policy.value_clip,
+        policy.value_weight,
+        policy.kl_weight,
+        policy.entropy_weight,
+        policy.normalization,
+        policy.ratio,
+    )
+    return {"ppo": ppo_objective, "grpo": grpo_objective}[wanted.algorithm](settings)
+
+
+def rollout_settings(
+    config: ConfigDict, setup: Setup, prompts: Sequence[list[Message]], score: Score
+) -> RolloutSettings:
+    """How the run's rollouts are made."""
+    wanted = config.self_align.reinforcement.policy
+    longest = config.data.max_prompt_tokens
+    return RolloutSettings(
+        prompts,
+        [setup.chat.prompt_tokens(prompt)[-longest:] for prompt in prompts],
+        wanted.prompts_per_rollout,
+        wanted.samples,
+        wanted.max_new_tokens,
+        wanted.prompts_per_rollout // wanted.minibatches,
+        score,
+        shaping_of(config),
+        config.self_align.reinforcement.algorithm == "ppo",
+        wanted.kl_weight,
+        wanted.discount,
+        wanted.decay,
+        wanted.scale,
+    )
+
+
+def _inputs(run: Run, workdir: Path, wanted: RolloutSettings) -> MakeInput:
+    policy = run.config.self_align.reinforcement.policy
+    steps = policy.epochs * policy.minibatches
+    paired = run.config.self_align.reinforcement.algorithm == "dpo"
+    at_hand: dict[int, Rollout] = {}  # the rollout of the step before
+
+    def rollout_of(number: int, place: int, trainable: Any) -> tuple[Rollout, list[dict]]:
+        path = workdir / "rollouts" / f"{number:06d}.host-{jax.process_index():03d}.npz"
+        records: list[dict] = []
+        if number not in at_hand:
+            at_hand.clear()
+            if place:
+                at_hand[number] = read_rollout(path)
+            else:
+                at_hand[number], records = make_rollout(run, wanted, number, trainable)
+                write_rollout(path, at_hand[number])
+        return at_hand[number], records
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        number, place = divmod(step, steps)
+        rollout, records = rollout_of(number, place, trainable)
+        prompts = len(rollout.prompt)
+        size = prompts // policy.minibatches
+        shown = minibatch(prompts, size, (run.config.seed, number), place)
+        batch = _pairs(rollout, shown) if paired else rollout.batch(shown)
+        records = [record | {"step": step} for record in records]
+        return StepInput(batch, records, json.loads(str(rollout.scalars)))
+
+    return make_input
+
+
+def _pairs(rollout: Rollout, places: np.ndarray) -> Batch:
+    """The best answer of each group over the worst one, with the frozen copy's log-probs; groups
+    whose rewards are all alike have no pair."""
+    rewards = rollout.rewards[places]
+    ends = np.stack([rewards.argmax(1), rewards.argmin(1)], axis=1)
+    rows = rollout.rows(places)
+
+    def taken(values: np.ndarray) -> np.ndarray:
+        return np.stack([group[pair] for group, pair in zip(values, ends)])
+
+    return replace(
+        rows,
+        branches=taken(rows.branches),
+        branch_lengths=taken(rows.branch_lengths),
+        pair_mask=np.ptp(rewards, axis=1) > 0,
+        reference=taken(rollout.reference[places].sum(-1)).astype(np.float32),
+        roles=ROLES["no target"],
+    )

@@ -1,0 +1,159 @@
+"""Preferences that the frozen model has by principle (SALMON, 2310.05910): two samples for each
+prompt, compared by a handful of random principles, of which the strongest decides."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.conscience.journal import append_json_lines
+from emergent_alignment.data.chat import Message
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.answers.guidance import Principle
+from emergent_alignment.self_align.reinforcement.comparing import (
+    Comparison,
+    compare,
+    draw_guidelines,
+    strongest,
+)
+from emergent_alignment.self_align.reinforcement.preferences import Preference
+from emergent_alignment.self_align.stages import StageRun
+
+SAMPLES, COMPARED = "samples", "comparisons"
+PURPOSE = 401  # of randomness: everything random is fold_in(seed, purpose)
+ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
+PER_PROMPT = 2
+# Why a prompt gives no preference.
+SAME, EMPTY, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
+
+
+def preferences_by_principle(
+    stage: StageRun, setup: Setup, prompts: Sequence[list[Message]], principles: Sequence[Principle]
+) -> tuple[list[Preference], dict[str, int]]:
+    """The preferences of `setup`'s model between two samples of its own for each prompt, and how
+    many prompts give none, by reason. Both are kept in the stage's folder as they are made."""
+    answers = _sampled(stage, setup, prompts)
+    drawn = [
+        draw_guidelines(
+            principles, _wanted(stage).principles, _wanted(stage).negated_share, (seed, place)
+        )
+        for seed, place in zip([stage.config.seed] * len(prompts), range(len(prompts)))
+    ]
+    dropped: Counter = Counter()
+    comparisons = {}
+    for place, (one, other) in enumerate(answers):
+        texts = one["text"], other["text"]
+        if not all(texts) or texts[0] == texts[1]:
+            dropped[SAME if all(texts) else EMPTY] += 1
+            continue
+        comparisons[place] = Comparison(prompts[place], *texts, drawn[place])
+    margins = _compared(stage, setup, comparisons)
+    found = []
+    for place, comparison in comparisons.items():
+        deciding = strongest(margins[place])
+        margin = margins[place][deciding]
+        if not margin:
+            dropped[NEITHER] += 1
+            continue
+        pair = answers[place] if margin > 0 else answers[place][::-1]
+        found.append(
+            Preference(
+                tuple(prompts[place]),
+                pair[0]["text"],
+                pair[1]["text"],
+                (pair[0]["ended"], pair[1]["ended"]),
+                tuple(guideline.text for guideline in comparison.guidelines),
+                abs(margin),
+            )
+        )
+    return found, {reason: dropped[reason] for reason in (SAME, EMPTY, NEITHER)}
+
+
+def _wanted(stage: StageRun):
+    return stage.config.self_align.reinforcement.preferences
+
+
+def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) -> list[list[dict]]:
+    """Two answers {"text", "ended"} to each prompt."""
+    wanted, kept = _wanted(stage), stage.folder.kept
+    _claim(stage, SAMPLES, {"prompts": list(prompts)})
+    found = {record["place"]: record for record in kept.records(SAMPLES)}
+    rows = [setup.chat.prompt_tokens(p)[-stage.config.data.max_prompt_tokens :] for p in prompts]
+    sampler = sampler_settings(
+        setup.chat.end_tokens,
+        wanted.max_new_tokens,
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+    )
+    key = jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE)
+    places = np.repeat(np.arange(len(prompts)), PER_PROMPT)
+    with progress("sampling answers to compare") as meter, kept.appending(SAMPLES) as file:
+        meter(len(found), len(places))
+        for ids in _rounds(np.arange(len(places)), wanted.batch_size):
+            if found.keys() >= set(ids.tolist()):
+                continue
+            for index, answer in sample_answers(
+                setup.model,
+                setup.model.policy,
+                setup.chat,
+                [rows[places[i]] for i in ids],
+                key,
+                sampler,
+                ids=ids,
+                batch_size=wanted.batch_size,
+                width_step=stage.config.data.bucket_tokens,
+            ):
+                record = {"place": int(ids[index]), "text": answer.text, "ended": answer.ended}
+                if record["place"] not in found:
+                    append_json_lines(file, [record])
+                    found[record["place"]] = record
+                meter(len(found), len(places))
+    return [[found[PER_PROMPT * i], found[PER_PROMPT * i + 1]] for i in range(len(prompts))]
+
+
+def _compared(
+    stage: StageRun, setup: Setup, comparisons: dict[int, Comparison]
+) -> dict[int, list[float]]:
+    """The margins of each comparison, by its guidelines."""
+    kept, size = stage.folder.kept, _wanted(stage).batch_size
+    shown = [
+        [place, one.first, one.second, [guideline.text for guideline in one.guidelines]]
+        for place, one in comparisons.items()
+    ]
+    _claim(stage, COMPARED, {"comparisons": shown})
+    found = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
+    with progress("comparing by principle") as meter, kept.appending(COMPARED) as file:
+        meter(len(found), len(comparisons))
+        for places in _rounds(np.array(list(comparisons), int), size):
+            if found.keys() >= set(places.tolist()):
+                continue
+            margins = compare(setup, [comparisons[i] for i in places], batch_size=size)
+            for place, row in zip(places.tolist(), margins):
+                if place not in found:
+                    append_json_lines(file, [{"place": place, "margins": row}])
+                    found[place] = row
+            meter(len(found), len(comparisons))
+    return found
+
+
+def _rounds(places: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    size = ROUND_BATCHES * batch_size
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _claim(stage: StageRun, part: str, content: dict) -> None:
+    """The stage's own claim knows settings and model, but not what stands in the user's files."""
+    identity = {"digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}
+    if stage.folder.kept.is_others(part, identity):
+        raise UserError(
+            f"{stage.folder.kept.lines(part)}: of other prompts or principles; bring the files "
+            "back as they were, or choose another --workdir"
+        )
+    stage.folder.kept.claim(part, identity, overwrite=False)
