@@ -61,13 +61,15 @@ def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
 
 def check_same_run(workdir: Path, config: ConfigDict) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
-    fields that differ are named), but for the mesh."""
+    fields that differ are named), but for the mesh. A field that an older version had not is
+    taken at its default."""
     if not (workdir / RUN_FILE).exists():
         return
     mine, theirs = json.loads(json.dumps(config.to_dict())), read_run_file(workdir)
+    defaults = json.loads(json.dumps(default_config().to_dict()))
     differing = [
         f"{name} ({old!r}, now {new!r})"
-        for name, old, new in _differences(theirs["config"], mine)
+        for name, old, new in _differences(_filled(theirs["config"], defaults), mine)
         if not name.startswith("mesh.")
     ]
     if differing:
@@ -134,6 +136,15 @@ def identity_of(setup: Setup) -> RunIdentity:
     """Who the frozen parameters and the training data of a config are."""
     data = examples_digest(training_examples(setup.config))
     return RunIdentity(fingerprint(setup.model.params), data)
+
+
+def _filled(config: dict, defaults: dict) -> dict:
+    """The config with what it lacks from `defaults`."""
+    filled = defaults | config
+    for name, value in defaults.items():
+        if isinstance(value, dict) and isinstance(filled[name], dict):
+            filled[name] = _filled(filled[name], value)
+    return filled
 
 
 def _differences(old: dict, new: dict, prefix: str = ""):
