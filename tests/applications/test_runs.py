@@ -1,4 +1,4 @@
-"""A work directory belongs to one config; what an older version did not know of is no difference."""
+"""A work directory belongs to one config; what an older version did not know is no difference."""
 
 import json
 
