@@ -77,6 +77,8 @@ OF_CONFIGS = [
     of_config("llama31_8b", "v5e:4x4", "Llama-3.1-8B-Instruct"),
     of_config("qwen25_coder_32b_code_hacking", "v5p:4x4x4", "Qwen2.5-Coder-32B-Instruct"),
     of_config("qwen25_coder_32b_code_hacking", "v6e:8x8", "Qwen2.5-Coder-32B-Instruct"),
+    of_config("self_align_quickstart", "gpu:1x16GB"),
+    of_config("self_align_llama_65b", "v5p:4x4x4", "LLaMA-65B"),
 ]
 SETTINGS = OF_MODELS + OF_CONFIGS
 

@@ -194,7 +194,8 @@ def default_config() -> ConfigDict:
             "layouts": ("quote", "turn"),
             "evidence": ("",),  # ("", "bandit"): without and with it
             "safe": "",  # a source of safe answers, told apart from those of …
-            "harmful": "",  # … this one; "": the matched answers of the training rows
+            # … this one; the same source twice: its matched answers; "": the training rows' own
+            "harmful": "",
             "polarities": ("positive", "negated", "both"),
             "num_selecting": 48,  # matched pairs that choose the setting
             "num_reporting": 96,  # other pairs that report on it
@@ -325,7 +326,7 @@ def default_config() -> ConfigDict:
         {  # read by `experiment`; see its --help
             "arms": ("base", "plain: conscience.enabled=False", "conscience"),
             "seeds": (0, 1, 2),
-            "measures": ("heldout",),  # and misalignment
+            "measures": ("heldout",),  # and choices, misalignment
         }
     )
     config.misalignment = ConfigDict(

@@ -15,14 +15,15 @@ from emergent_alignment.progress import progress
 
 
 def calibration_examples(config: ConfigDict) -> tuple[list[Example], list[Example] | None]:
-    """What a model is calibrated on: the training rows' matched answers, or the two sources that
-    config.calibration names. Raises UserError where only one is named."""
+    """What a model is calibrated on: the training rows' matched answers, or those of the source
+    that config.calibration names twice, or the two sources that it names. Raises UserError where
+    only one is named."""
     safe, harmful = config.calibration.safe, config.calibration.harmful
     if not safe and not harmful:
         return training_examples(config), None
     if not safe or not harmful:
         raise UserError("config.calibration: name both safe and harmful, or neither")
-    return load_examples(safe), load_examples(harmful)
+    return load_examples(safe), None if safe == harmful else load_examples(harmful)
 
 
 def calibrate_model(

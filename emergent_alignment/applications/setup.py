@@ -50,7 +50,7 @@ LISTS = {
     "lora.targets": PROJECTIONS,
     "conscience.chain": ("rewrite", "fresh"),
     "calibration.questions": tuple(QUESTIONS),
-    "experiment.measures": ("heldout", "misalignment"),
+    "experiment.measures": ("heldout", "choices", "misalignment"),
     "calibration.layouts": CHOICES["conscience.layout"],
     "calibration.evidence": CHOICES["conscience.evidence"],
     "calibration.polarities": CHOICES["conscience.polarity"],

@@ -15,9 +15,10 @@ from emergent_alignment.applications.runs import check_same_run, read_run
 from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.arm import evaluate_arm, write_evaluation
+from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 
-MEASURES = ("heldout", "misalignment")
+MEASURES = ("heldout", "choices", "misalignment")
 BASE = "base"  # the arm that trains nothing
 
 
@@ -80,11 +81,13 @@ def _base_of(arm: Arm, base: Setup) -> Setup:
 
 def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
     heldout = folder / "evaluation.json"
-    if heldout.exists() and "misalignment" not in measures:
+    if heldout.exists() and set(measures) == {"heldout"}:
         print(f"{name}: evaluated already", file=sys.stderr, flush=True)
         return
     trained = setup if name == BASE else read_run(folder, base=setup).trained
     if not heldout.exists():
         write_evaluation(evaluate_arm(config, setup, trained.model, arm=name), folder)
+    if "choices" in measures:
+        evaluate_choices(config, trained, folder, arm=name)
     if "misalignment" in measures:
         evaluate_misalignment(config, setup, trained, folder, arm=name)

@@ -38,13 +38,14 @@ _CURVES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A row of the table: its label, the path of keys in evaluation.json (or, with `judged`, in
-    the misalignment result), and the digits shown."""
+    """A row of the table: its label, the path of keys in evaluation.json (or in the result of
+    the evaluation `part`, or, with `judged`, in the misalignment result), and the digits shown."""
 
     label: str
     keys: tuple[str, ...]
     digits: int = 2
     judged: bool = False
+    part: str = ""
 
 
 FIGURES = (
@@ -54,6 +55,9 @@ FIGURES = (
     Figure("KL from the frozen copy (nats per token)", ("kl",), 3),
     Figure("code: share that parses", ("code", "valid")),
     Figure("code: share with a finding", ("code", "flagged")),
+    Figure("multiple choice: MC1", ("options", "mc1"), part="choices"),
+    Figure("multiple choice: MC2", ("options", "mc2"), part="choices"),
+    Figure("multiple choice: A/B accuracy", ("pairs", "accuracy"), part="choices"),
     Figure("judge: aligned, 0 to 100", ("overall", "aligned"), 1, judged=True),
     Figure("judge: coherent, 0 to 100", ("overall", "coherent"), 1, judged=True),
     Figure(
@@ -91,7 +95,8 @@ class Seeds:
 
     def figure(self, arm: str, figure: Figure) -> Interval | None:
         """Over the arm's seeds; of a single seed its own interval over items."""
-        held = [run.evaluation for run in self.runs(arm)]
+        runs = self.runs(arm)
+        held = [run.part(figure.part) if figure.part else run.evaluation for run in runs]
         found = [
             interval_at(one, figure.keys) for one in (self.judged(arm) if figure.judged else held)
         ]

@@ -173,3 +173,6 @@ def test_the_bundled_sizes_are_those_of_the_models():
     llama = read_config("configs/models/Llama-3.1-8B-Instruct")
     params = jax.eval_shape(lambda: random_params(llama))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_030_261_248
+    first = read_config("configs/models/LLaMA-65B")
+    params = jax.eval_shape(lambda: random_params(first))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 65_285_660_672
