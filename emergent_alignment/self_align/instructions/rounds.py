@@ -20,6 +20,8 @@ from emergent_alignment.self_align.instructions.writing import INSTRUCTIONS, Wri
 SELF_INSTRUCT, RED_TEAM = "self_instruct", "red_team"
 # Dropped texts of each rule that a round remembers, for the report.
 _REMEMBERED = 2
+# Instructions that a list is expected to bring: the last rounds ask for no more lists than needed.
+_EXPECTED = 2
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,32 @@ def write_instructions(
     number, settings = len(rounds), started.config.self_align.instructions
     draws = round_draws(started.config.seed, number, INSTRUCTIONS)
     written = [row for found in rounds for row in found.kept]
-    lacking = missing(pool)
-    prompts = settings.prompts_per_round
-    own = lacking.pop(SELF_INSTRUCT, 0)
-    of_topics = min(prompts, round(prompts * sum(lacking.values()) / (own + sum(lacking.values()))))
-    if own and lacking and prompts > 1:
-        of_topics = min(max(of_topics, 1), prompts - 1)
-    planned = [_next_examples(started, written, draws) for _ in range(prompts - of_topics)]
-    planned += _next_questions(started, written, lacking, of_topics, draws)
+    own, of_topics = _numbers_of_lists(missing(pool), settings.prompts_per_round)
+    planned = [_next_examples(started, written, draws) for _ in range(own)]
+    planned += _next_questions(started, written, missing(pool), of_topics, draws)
     asked = [begun for begun, _ in planned]
-    lists = writer.lists(asked, number, INSTRUCTIONS, settings.max_new_tokens, tell)
+    most = settings.prompts_per_round
+    lists = writer.lists(asked, number, INSTRUCTIONS, settings.max_new_tokens, most, tell)
     candidates = [
         (Instruction(entry.text, *place), entry.finished)
         for (_, place), entries in zip(planned, lists)
         for entry in entries
     ]
     return _sorted_out(candidates, pool)
+
+
+def _numbers_of_lists(lacking: dict[str, int], most: int) -> tuple[int, int]:
+    """How many lists of self-instruct and of questions the round asks for: no more than the lack
+    needs, and of `most` each gets its share, at least one where it lacks any."""
+    needs = {kind: -(-number // _EXPECTED) for kind, number in lacking.items()}
+    own = needs.pop(SELF_INSTRUCT, 0)
+    of_topics = sum(needs.values())
+    if own + of_topics <= most:
+        return own, of_topics
+    share = round(most * own / (own + of_topics))
+    if own and of_topics and most > 1:
+        share = min(max(share, 1), most - 1)
+    return share, most - share
 
 
 Planned = tuple[Begun, tuple[str, str, str]]
@@ -143,15 +155,16 @@ def _next_questions(
     draws: np.random.Generator,
 ) -> list[Planned]:
     """Kinds that lack most first, and of each the topics with the fewest questions."""
-    kinds, left = {kind.name: kind for kind in started.kinds}, dict(lacking)
+    kinds = {kind.name: kind for kind in started.kinds}
+    left = {kind: lacking[kind] for kind in kinds if kind in lacking}
     used = Counter((row.kind, row.topic) for row in written)
     planned = []
     for _ in range(prompts):
         name = max(left, key=lambda kind: (left[kind], draws.random()))
         topics = started.topics[name]
         topic = min(topics, key=lambda topic: (used[name, topic], draws.random()))
-        left[name] -= 1
-        used[name, topic] += 1
+        left[name] -= _EXPECTED
+        used[name, topic] += _EXPECTED
         planned.append((ask_questions(kinds[name], topic), (name, topic, RED_TEAM)))
     return planned
 

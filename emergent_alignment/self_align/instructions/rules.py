@@ -25,6 +25,8 @@ TOPIC_RULES = {
     "duplicate": "raise temperature",
 }
 MOST_TOPIC_WORDS = 3
+# An entry that runs on as a list of its own: "…? 2. Why … 3. Where …".
+_RUN_ON = re.compile(r"(?:^|\s)\d{1,2}[.)]\s.*\s\d{1,2}[.)]\s")
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9 '&/-]*")
 
 
@@ -38,7 +40,7 @@ class TextRules:
 
     def broken_by(self, text: str) -> str | None:
         """The first rule that the text breaks, None where it breaks none."""
-        if not text or not (text[0].isascii() and text[0].isalnum()):
+        if not text or not (text[0].isascii() and text[0].isalnum()) or _RUN_ON.search(text):
             return "form"
         if not self.fewest_words <= len(text.split()) <= self.most_words:
             return "length"

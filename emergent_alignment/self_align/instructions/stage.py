@@ -101,7 +101,8 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
             f"{SECTION}.seeds: {settings.seeds} has {len(seeds)} seeds; a prompt shows "
             f"{settings.examples} ({SECTION}.examples)"
         )
-    return seeds, kinds[: settings.kind_limit or None]
+    limit = min(settings.kind_limit or len(kinds), len(kinds))
+    return seeds, [kinds[len(kinds) * place // limit] for place in range(limit)]
 
 
 def _claim(folder: StageFolder, digest: str) -> None:

@@ -58,7 +58,8 @@ def write_topics(
         known = topics[kind.name]
         shown = draws.permutation(len(known))[:_SHOWN]
         asked.append(ask_topics(kind, [known[place] for place in shown]))
-    lists = writer.lists(asked, round_number, TOPICS, settings.max_topic_tokens, tell)
+    tokens = settings.max_topic_tokens
+    lists = writer.lists(asked, round_number, TOPICS, tokens, len(kinds), tell)
     kept: list[tuple[str, str]] = []
     dropped: Counter[str] = Counter()
     for kind, entries in zip(lacking, lists):

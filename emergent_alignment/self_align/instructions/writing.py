@@ -31,9 +31,11 @@ class Writer:
         round_number: int,
         purpose: int,
         max_new_tokens: int,
+        most: int,
         tell: Callable[[int, int], None],
     ) -> list[list[Entry]]:
-        """What the model adds to each of the begun lists, in their order."""
+        """What the model adds to each of the begun lists, in their order. No round has more lists
+        than `most`: one with fewer is padded, so that nothing is compiled for it."""
         setup, settings = self.setup, self.config.self_align.instructions
         found: list[list[Entry]] = [[] for _ in asked]
         key = jax.random.fold_in(jax.random.key(self.config.seed), round_number)
@@ -49,7 +51,7 @@ class Writer:
                 temperature=settings.temperature,
                 top_p=settings.top_p,
             ),
-            batch_size=self.config.conscience.batch_size,
+            batch_size=min(self.config.conscience.batch_size, 1 << (most - 1).bit_length()),
             width_step=self.config.data.bucket_tokens,
         )
         for count, (place, answer) in enumerate(sampled, 1):
