@@ -29,11 +29,12 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.loop import LoopSettings, MakeInput, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
-from emergent_alignment.training.state import Grow, TrainState, fingerprint, initial_state
+from emergent_alignment.training.state import TrainState, fingerprint, initial_state
 from emergent_alignment.training.step import (
     HYBRID,
     Objective,
@@ -72,7 +73,7 @@ def train(
     inputs: Callable[[Run], MakeInput],
     *,
     objective: Objective = HYBRID,
-    grow: Grow = lambda trainable: trainable,
+    head: Head = "",
     notes: tuple[str, ...] = (),
     name: str = "training",
     profiled: range = range(0),
@@ -80,8 +81,8 @@ def train(
     """Train from the newest checkpoint in `workdir`, if there is one, to the last step.
 
     `data` are the digits that say which rows are trained on, `inputs` gives the function that
-    feeds a step, which minimises the `objective` over what `grow` makes of the fresh adapters (or
-    parameters); `notes` are said on stderr by the first host
+    feeds a step, which minimises the `objective`, perhaps with a `head` (training/heads.py);
+    `notes` are said on stderr by the first host
     once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
     and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
 
@@ -94,12 +95,12 @@ def train(
         identity = RunIdentity(fingerprint(setup.model.params), data)
         with together():
             if is_first():
-                claim(workdir, config, identity)
+                claim(workdir, config, identity, head)
                 for note in notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
         return _train(
-            config, workdir, setup, identity, inputs, (objective, grow), name, clock, profiler
+            config, workdir, setup, identity, inputs, (objective, head), name, clock, profiler
         )
 
 
@@ -115,7 +116,8 @@ def _train(
     config, workdir, setup, identity, inputs, minimised, name, clock, profiler
 ) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
-    objective, grow = minimised
+    objective, head = minimised
+    grow = grower(head, setup.model.config.hidden_size)
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params

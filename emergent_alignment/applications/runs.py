@@ -2,10 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -24,8 +22,9 @@ from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import fitting_sizes
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
+from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.optimizer import make_optimizer
-from emergent_alignment.training.state import Grow, fingerprint, initial_state
+from emergent_alignment.training.state import fingerprint, initial_state
 
 RUN_FILE = "run.json"
 # The folder with the model that a run from random weights has started from.
@@ -41,7 +40,7 @@ class TrainedRun:
     steps: int
 
 
-def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
+def claim(workdir: Path, config: ConfigDict, identity: RunIdentity, head: Head = "") -> None:
     """Make `workdir` this run's, or find that it already is. Raises UserError where it is
     another run's (the fields that differ are named) or holds something else. A run may go on
     on another mesh."""
@@ -53,7 +52,7 @@ def claim(workdir: Path, config: ConfigDict, identity: RunIdentity) -> None:
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
     mine = json.loads(json.dumps(config.to_dict()))
     workdir.mkdir(parents=True, exist_ok=True)
-    record = {"version": __version__, **vars(identity), "config": mine}
+    record = {"version": __version__, **vars(identity), "head": head, "config": mine}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(partial, path)
@@ -94,17 +93,10 @@ def read_run_file(workdir: Path) -> dict:
     return record
 
 
-def read_run(
-    workdir: Path,
-    *,
-    base: Setup | None = None,
-    grow: Grow = lambda trainable: trainable,
-    policy: Callable[[Any], Any] = lambda trainable: trainable,
-) -> TrainedRun:
+def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     """The model that a run has trained, from its newest checkpoint. `base` saves reading the
-    base model again. Where `train` was given a `grow`, `policy` says which of the trainable
-    parameters are the policy's. Raises UserError where there is no checkpoint, or it is another
-    model's."""
+    base model again. Raises UserError where there is no checkpoint, or it is another model's, or
+    the run has trained a head alone."""
     record = read_run_file(workdir)
     config = default_config()  # a run of an older version lacks newer fields
     config.update(record["config"])
@@ -122,13 +114,18 @@ def read_run(
     steps = checkpoints.latest()
     if steps is None:
         raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
+    head = record.get("head", "")
+    if head == "alone":
+        raise UserError(f"{workdir}: a run that trained a head alone, and no model")
     lora = lora_config(config)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     start = starting_params(config, base)
-    state = initial_state(start, lora, optimizer, config.seed, base.mesh, grow)
+    state = initial_state(
+        start, lora, optimizer, config.seed, base.mesh, grower(head, base.model.config.hidden_size)
+    )
     state = checkpoints.restore(state)
     checkpoints.close()
-    model = with_adapters(base.model, lora, policy(state.trainable))
+    model = with_adapters(base.model, lora, state.trainable.body if head else state.trainable)
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.training.state import policy_params
+
+# "" none, "beside" adapters (or all parameters), "alone": nothing else is trained.
+Head = Literal["", "beside", "alone"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Headed:
 jax.tree_util.register_dataclass(Headed)
 
 
-def with_head(width: int, *, frozen_body: bool = False) -> Callable[[Any], Headed]:
-    """What makes fresh trainable parameters headed ones; the head starts at zero, so that every
-    value is 0. With `frozen_body` the head is all that is trained."""
+def grower(head: Head, width: int) -> Callable[[Any], Any]:
+    """What makes fresh trainable parameters those of a run with such a head; the head starts at
+    zero, so that every value is 0."""
 
-    def grow(trainable: Any) -> Headed:
-        body = {} if frozen_body else trainable
+    def grow(trainable: Any) -> Any:
+        if not head:
+            return trainable
+        body = {} if head == "alone" else trainable
         return Headed(body, jnp.zeros(width, jnp.float32), jnp.zeros((), jnp.float32))
 
     return grow

@@ -13,7 +13,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.composition import Run, train
-from emergent_alignment.applications.runs import read_run
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
@@ -31,7 +30,6 @@ from emergent_alignment.self_align.reinforcement.rollouts import (
     read_rollout,
     write_rollout,
 )
-from emergent_alignment.training.heads import with_head
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import HYBRID, Objective
@@ -78,24 +76,9 @@ def optimise_policy(
         hashlib.sha256(text.encode()).hexdigest()[:16],
         lambda run: _inputs(run, workdir, wanted),
         objective=_objective(config),
-        grow=_grow(config, setup),
+        head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         name=config.self_align.reinforcement.algorithm,
     )
-
-
-def optimised(config: ConfigDict, setup: Setup, workdir: Path) -> Setup:
-    """`setup`'s model as optimise_policy has left it, adapters beside it, without a head."""
-    grow, critic = _grow(config, setup), config.self_align.reinforcement.algorithm == "ppo"
-    found = read_run(
-        workdir, base=setup, grow=grow, policy=lambda found: found.body if critic else found
-    )
-    return replace(setup, model=found.trained.model)
-
-
-def _grow(config: ConfigDict, setup: Setup):
-    if config.self_align.reinforcement.algorithm == "ppo":
-        return with_head(setup.model.config.hidden_size)
-    return lambda trainable: trainable
 
 
 def _objective(config: ConfigDict) -> Objective:

@@ -32,7 +32,7 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     with_guidelines,
 )
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
-from emergent_alignment.training.heads import Headed, body_params, head_values, with_head
+from emergent_alignment.training.heads import Headed, body_params, head_values
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings, branch_hidden
 
@@ -177,7 +177,7 @@ def train_reward_model(
         preferences_digest(pairs),
         lambda run: _inputs(run, rows),
         objective=REWARD,
-        grow=with_head(setup.model.config.hidden_size, frozen_body=frozen_body),
+        head="alone" if frozen_body else "beside",
         name="reward model",
     )
     model = RewardModel(setup, step_settings(changed, setup), state.trainable)
