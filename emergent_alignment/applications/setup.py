@@ -392,7 +392,7 @@ def examples_digest(examples: list[Example]) -> str:
     """16 hex digits that say which examples these are, in which order."""
     rows = [dict(vars(example)) for example in examples]
     for row in rows:
-        if row["ended"]:  # as digests were before there was this field
+        if row.get("ended"):  # as digests were before there was this field
             del row["ended"]
     text = json.dumps(rows, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
