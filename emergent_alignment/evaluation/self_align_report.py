@@ -141,9 +141,8 @@ def _shown(row: dict) -> dict:
     """An example as its heading, its tag (what became of it) and its other fields as text."""
     fields = dict(row)
     judged = [fields.pop(key) for key in ("outcome", "dropped_by") if key in fields]
-    heading = next(
-        (str(fields.pop(key)) for key in ("instruction", "prompt", "text") if fields.get(key)), ""
-    )
+    key = next((key for key in ("instruction", "prompt", "text") if fields.get(key)), None)
+    heading = _text(fields.pop(key)) if key else ""
     texts = [(name.replace("_", " "), _text(value)) for name, value in fields.items()]
     return {
         "heading": heading,
@@ -157,4 +156,9 @@ def _text(value: object) -> str:
         return value
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ", ".join(value)
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        turns = [(part.get("role"), part.get("content")) for part in value]
+        if turns and all(isinstance(word, str) for turn in turns for word in turn):
+            texts = [content for _, content in turns]
+            return texts[0] if len(texts) == 1 else "\n\n".join(f"{r}: {c}" for r, c in turns)
     return "" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)

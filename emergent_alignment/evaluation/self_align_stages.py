@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.report_results import (
+    as_interval,
     as_list,
     as_object,
     is_number,
@@ -112,14 +113,25 @@ def other_counts(counts: dict) -> list[tuple[str, str]]:
             continue
         label = key.replace("_", " ")
         if is_number(value):
-            found.append((label, f"{value:,}" if isinstance(value, int) else f"{value:.4g}"))
+            found.append((label, _figure(value)))
         elif isinstance(value, str):
             found.append((label, value))
-        elif isinstance(value, dict) and "made" not in value and value:
-            numbers = [f"{name} {n:,}" for name, n in value.items() if is_number(n)]
-            if numbers:
-                found.append((label, ", ".join(numbers)))
+        elif isinstance(value, dict) and "made" not in value:
+            texts = [(name, _figure(inner)) for name, inner in value.items()]
+            shown = [f"{name} {text}" for name, text in texts if text]
+            if shown:
+                found.append((label, ", ".join(shown)))
     return found
+
+
+def _figure(value: object) -> str:
+    """A number, or an interval, as text; of anything else nothing."""
+    interval = as_interval(value) if isinstance(value, dict) else None
+    if interval is not None:
+        return f"{interval.text()} of {interval.n:,}"
+    if not is_number(value):
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _read_stage(workdir: Path, number: int) -> StagePage:

@@ -91,6 +91,17 @@ def test_a_funnel_that_does_not_name_its_parts_is_left_out():
     assert found[0].texts()[1:3] == [("kept", "30", "75.0%"), ("dropped: similar", "7", "17.5%")]
 
 
+def test_intervals_and_conversations_are_shown_as_text(workdir):
+    turns = [{"role": "user", "content": "Hello?"}, {"role": "user", "content": "Anyone?"}]
+    accuracy = {"value": 0.625, "low": 0.5, "high": 0.75, "n": 40}
+    counts = {"made": 1, "kept": 1, "dropped": {}, "reward_model": {"accuracy": accuracy}}
+    shutil.rmtree(stage_folder(workdir, 4).path)
+    finished(workdir, 4, counts, rows=[{"prompt": turns, "chosen": "Yes."}])
+    page = write_self_align_report(workdir)[0].read_text("utf-8")
+    assert "accuracy 0.62 [0.50, 0.75] of 40" in page
+    assert "user: Hello?\n\nuser: Anyone?" in page
+
+
 def test_half_finished_folders_have_a_page_that_says_so(workdir):
     (stage_folder(workdir, 3).path / "manifest.json").unlink()
     shutil.rmtree(stage_folder(workdir, 4).path)
