@@ -43,6 +43,8 @@ setup(
             "evaluation/coding/*.jsonl",
             "evaluation/misalignment/*.yaml",
             "self_align/answers/*.yaml",
+            "self_align/reinforcement/*.txt",
+            "self_align/reinforcement/*.yaml",
             "self_align/instructions/*.jsonl",
         ]
     },
