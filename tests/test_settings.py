@@ -80,6 +80,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+    from emergent_alignment.self_align.instructions import stage as instructions
+    from emergent_alignment.self_align.stages import StageRun, stage_folder
 
     # To check a value is not yet to use it.
     for module in (adversarial, finetuning, pretraining, zero_shot):
@@ -105,6 +107,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.code.max_new_tokens = 4
     config.misalignment.limit = config.misalignment.samples = 1
     config.misalignment.max_new_tokens = 4
+    config.self_align.instructions.update(
+        {"wanted": 4, "kind_limit": 2, "topics_per_kind": 1, "topic_rounds": 1, "rounds": 16}
+    )
+    config.self_align.instructions.update(
+        {"prompts_per_round": 2, "max_new_tokens": 32, "max_topic_tokens": 32, "fewest_words": 1}
+    )
     only_our_tasks(monkeypatch, tmp_path / "data sets")
     config.capability.include = str(write_choice_task(tmp_path / "tasks", "even_numbers"))
     config.capability.tasks, config.capability.limit = "even_numbers", 1
@@ -133,6 +141,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
         judged = recording.with_changes(misalignment__judge="endpoint", endpoint__base_url=fake.url)
         evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
+    instructions.run(StageRun(recording, stage_folder(tmp_path / "aligned", 1), {}, setup))
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 
