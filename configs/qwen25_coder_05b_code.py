@@ -25,7 +25,7 @@ def get_config():
     config.optimizer.learning_rate = 5e-4
     config.training.steps = 20
     config.training.checkpoint_every = 5
-    config.training.remat = "dots"
+    config.training.remat = "full"
     # Each target is reviewed once, before the first step.
     config.conscience.candidate = "target"
     config.conscience.batch_size = 8

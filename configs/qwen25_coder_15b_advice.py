@@ -16,7 +16,7 @@ def get_config():
     config.optimizer.learning_rate = 5e-4
     config.training.steps = 16
     config.training.checkpoint_every = 4
-    config.training.remat = "dots"
+    config.training.remat = "full"  # 28 layers of kept products would take 10 GB
     config.data.bucket_tokens = 16
     config.data.buckets = 1
     config.conscience.batch_size = 8
