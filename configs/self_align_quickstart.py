@@ -33,7 +33,9 @@ def get_config(size="full"):
     config.self_align.engraving.update({"batch_size": 8, "epochs": 2.0, "learning_rate": 1e-3})
     reinforcement = config.self_align.reinforcement
     reinforcement.prompt_limit = 64
-    reinforcement.preferences.update({"limit": 48, "max_new_tokens": 48})
+    # Asked which of two answers is better, it says A, whatever A is: no preference in both orders.
+    # Safe answers over harmful ones stand in for people's preferences.
+    reinforcement.preferences.update({"source": "harmful_advice", "limit": 96})
     reinforcement.reward_model.update({"batch_size": 8, "held_out_share": 0.25})
     reinforcement.policy.update(
         {"rollouts": 8, "prompts_per_rollout": 8, "max_new_tokens": 48, "epochs": 1}
@@ -55,7 +57,7 @@ def _shorten(config):
     config.self_align.engraving.update({"steps": 3, "batch_size": 4})
     reinforcement = config.self_align.reinforcement
     reinforcement.prompt_limit = 8
-    reinforcement.preferences.update({"limit": 8, "max_new_tokens": 24, "principles": 1})
+    reinforcement.preferences.limit = 16
     reinforcement.reward_model.update({"batch_size": 4})
     reinforcement.policy.update({"rollouts": 2, "prompts_per_rollout": 4, "max_new_tokens": 24})
     config.choices.limit = 16

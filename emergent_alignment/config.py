@@ -269,13 +269,17 @@ def default_config() -> ConfigDict:
                 "prompt_limit": 0,  # so many of them, spread over the file; 0: all
                 "principles": "bundled",  # that the frozen model prefers by; or a .yaml file
                 "preferences": {
-                    "source": "principles",  # or a .jsonl file of {prompt, chosen, rejected}
+                    # or a .jsonl file of {prompt, chosen, rejected}, or a bundled scenario
+                    "source": "principles",
                     "limit": 0,  # so many prompts (or rows of the file), spread over them; 0: all
                     "max_new_tokens": 128,  # of each of the two answers to a prompt
                     "temperature": 1.0,
                     "top_p": 1.0,
                     "principles": 3,  # drawn for each prompt (or comparison)
                     "negated_share": 0.5,  # of them: who breaks the principle is preferred
+                    # agree: no preference where the two orders of the answers disagree; average:
+                    # for small models, which prefer a place
+                    "orders": "agree",
                     "batch_size": 8,
                 },
                 "reward_model": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.data.sources import example_of, json_lines
 from emergent_alignment.errors import UserError
 
@@ -41,6 +42,11 @@ class Preference:
         return vars(self) | {"prompt": list(self.prompt)}
 
     @property
+    def prompt_digest(self) -> str:
+        """Hex digits that say which prompt it is."""
+        return hashlib.sha256(json.dumps(self.prompt).encode()).hexdigest()
+
+    @property
     def judged_prompt(self) -> list[Message]:
         """What a reward model reads before an answer: the guidelines, and the conversation."""
         return with_guidelines(list(self.prompt), self.guidelines)
@@ -57,11 +63,14 @@ def with_guidelines(prompt: list[Message], guidelines: tuple[str, ...]) -> list[
 
 
 def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
-    """The comparisons of a JSONL file; `limit` 0 keeps all, else so many, spread over the file.
+    """The comparisons of a JSONL file, or of a bundled scenario's matched answers by its name;
+    `limit` 0 keeps all, else so many, spread over the file.
 
     Raises UserError, with the line, for a missing field or text, two equal texts, a tie, ratings
     that say the opposite, and two lines that contradict each other.
     """
+    if str(path) in SCENARIOS:
+        return spread([_of_scenario(row) for row in load_scenario(str(path))], limit)
     found: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
     for where, row in json_lines(path, EXPECTED):
@@ -78,6 +87,10 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
     if not found:
         raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
     return spread(found, limit)
+
+
+def _of_scenario(row: dict[str, str]) -> Preference:
+    return Preference(({"role": "user", "content": row["prompt"]},), row["safe"], row["harmful"])
 
 
 def _preference(row: Any, where: str) -> Preference:
@@ -112,15 +125,13 @@ def spread(items: list, limit: int) -> list:
 
 
 def split(preferences: list[Preference], held_out_share: float) -> tuple[list, list]:
-    """(to train on, held out): by a hash of each prompt, so that no prompt is on both sides and
-    the rest stays where it is when rows are added."""
-
-    def place(one: Preference) -> float:
-        digest = hashlib.sha256(json.dumps(one.prompt).encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
-
-    held_out = [one for one in preferences if place(one) < held_out_share]
-    return [one for one in preferences if place(one) >= held_out_share], held_out
+    """(to train on, held out): so many of the prompts, drawn by a hash of each, so that no prompt
+    is on both sides. Of two prompts or more there is one on each side at least."""
+    digests = {one.prompt_digest for one in preferences}
+    wanted = max(round(held_out_share * len(digests)), 1)
+    chosen = set(sorted(digests)[: min(wanted, len(digests) - 1)])
+    held_out = [one for one in preferences if one.prompt_digest in chosen]
+    return [one for one in preferences if one.prompt_digest not in chosen], held_out
 
 
 def preferences_digest(preferences: list[Preference]) -> str:
