@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.guidance import BUNDLED, Principle, read_principles
+from emergent_alignment.self_align.reinforcement.comparing import Orders
 from emergent_alignment.self_align.reinforcement.rl_losses import (
     Normalization,
     RatioLevel,
@@ -19,6 +20,7 @@ CHOICES = {
     "form": ("rlhf", "verbose"),
     "algorithm": ("ppo", "grpo", "dpo"),
     "reward": ("model", "principles"),
+    "preferences.orders": get_args(Orders),
     "reward_model.backbone": ("lora", "frozen"),
     "policy.normalization": get_args(Normalization),
     "policy.ratio": get_args(RatioLevel),

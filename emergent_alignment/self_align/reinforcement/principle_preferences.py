@@ -134,7 +134,12 @@ def _compared(
         for places in _rounds(np.array(list(comparisons), int), size):
             if found.keys() >= set(places.tolist()):
                 continue
-            margins = compare(setup, [comparisons[i] for i in places], batch_size=size)
+            margins = compare(
+                setup,
+                [comparisons[i] for i in places],
+                batch_size=size,
+                orders=_wanted(stage).orders,
+            )
             for place, row in zip(places.tolist(), margins):
                 if place not in found:
                     append_json_lines(file, [{"place": place, "margins": row}])

@@ -17,6 +17,7 @@ from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
     Comparison,
     Guideline,
+    Orders,
     compare,
     draw_guidelines,
     strongest,
@@ -61,7 +62,7 @@ def model_score(model: RewardModel, judging: Judging | None) -> Score:
     return score
 
 
-def principle_score(setup: Setup, judging: Judging, batch_size: int) -> Score:
+def principle_score(setup: Setup, judging: Judging, batch_size: int, orders: Orders) -> Score:
     """The frozen model's own preference, used directly: the mean over the other answers to the
     same prompt of how much it prefers this one, in nats; of each comparison the guideline with
     the strongest preference counts."""
@@ -84,7 +85,7 @@ def principle_score(setup: Setup, judging: Judging, batch_size: int) -> Score:
         ]
         found = np.zeros((len(prompts), samples), np.float32)
         for (place, i, j), margins in zip(
-            pairs, compare(setup, comparisons, batch_size=batch_size)
+            pairs, compare(setup, comparisons, batch_size=batch_size, orders=orders)
         ):
             margin = margins[strongest(margins)]
             found[place, i] += margin / (samples - 1)

@@ -106,7 +106,9 @@ def _reward(stage: StageRun, start: Setup, prompts: list[list[Message]]) -> Rewa
     )
     told = json.dumps([vars(principle) for principle in (*judging.principles, *judging.guards)])
     if wanted.reward == "principles":
-        score = principle_score(start, judging, wanted.preferences.batch_size)
+        score = principle_score(
+            start, judging, wanted.preferences.batch_size, wanted.preferences.orders
+        )
         return Reward(score, told, {}, [])
     found, counts = _preferences(stage, start, prompts, judging.principles)
     stage.folder.write_rows(one.row() for one in found)
@@ -133,11 +135,12 @@ def _preferences(
     asked = spread(prompts, wanted.limit)
     found, dropped = preferences_by_principle(stage, start, asked, principles)
     if not found:
+        said = "; ".join(f"{reason} {count}" for reason, count in dropped.items())
         raise UserError(
             f"{stage.folder.path}: the frozen model prefers none of {len(asked)} pairs of answers "
-            f"({'; '.join(f'{reason} {count}' for reason, count in dropped.items())}). Raise "
-            "config.self_align.reinforcement.preferences.principles or its limit, or bring "
-            "people's preferences (its source)"
+            f"({said}). Set orders of "
+            "config.self_align.reinforcement.preferences to average, raise its principles or "
+            "limit, or bring people's preferences (its source)"
         )
     counts = {"made": len(asked), "kept": len(found), "dropped": dropped}
     by_guideline = Counter(text.split(":")[0] for one in found for text in one.guidelines)

@@ -16,7 +16,7 @@ from emergent_alignment.self_align.reinforcement import comparing
 from emergent_alignment.self_align.reinforcement.comparing import (
     Comparison,
     Guideline,
-    agreed,
+    both_orders,
     compare,
     draw_guidelines,
     strongest,
@@ -39,13 +39,14 @@ def comparison(first, second, *guidelines, text="Where to?"):
 
 @hypothesis.given(margins, margins)
 def test_orders_that_disagree_are_no_preference_and_swapping_the_answers_turns_it(one, other):
-    found = agreed(one, other)
+    found, averaged = (both_orders(one, other, orders) for orders in ("agree", "average"))
+    np.testing.assert_array_equal(averaged, (one - other) / 2)
     for margin, s1, s2 in zip(found, one, other):
         if (s1 > 0 > s2) or (s1 < 0 < s2):
             assert margin == np.float32((s1 - s2) / 2) and np.sign(margin) == np.sign(s1)
         else:
             assert margin == 0
-    np.testing.assert_array_equal(agreed(other, one), -found)
+    np.testing.assert_array_equal(both_orders(other, one, "agree"), -found)
 
 
 def test_margins_are_those_of_whole_prompts_whatever_they_are_read_beside(setup):
@@ -68,11 +69,13 @@ def test_margins_are_those_of_whole_prompts_whatever_they_are_read_beside(setup)
                 logits = setup.model.logits(setup.model.params, hidden[0, -1])
                 mass = [np.logaddexp.reduce(logits[np.array(words)]) for words in (a, b)]
                 scores.append(mass[0] - mass[1])
-            np.testing.assert_allclose(margin, agreed(*map(np.asarray, scores)), atol=1e-4)
+            np.testing.assert_allclose(
+                margin, both_orders(*map(np.asarray, scores), "agree"), atol=1e-4
+            )
 
 
 def test_negation_turns_a_preference_and_so_do_swapped_answers(setup, monkeypatch):
-    def liking_boats(setup, comparisons, batch_size):
+    def liking_boats(setup, comparisons, batch_size, orders):
         return np.array([[("boat" in c.first) - ("boat" in c.second)] * 2 for c in comparisons])
 
     monkeypatch.setattr(comparing, "_margins", liking_boats)

@@ -57,16 +57,15 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path, row, said):
     assert f"{path}:2" in text and said in text and "\n" not in text
 
 
-def test_no_prompt_is_on_both_sides_and_rows_that_come_later_move_none(tmp_path):
+def test_no_prompt_is_on_both_sides_and_neither_side_is_empty(tmp_path):
     rows = [GOOD | {"prompt": f"Question {i // 2}?", "chosen": f"{i}."} for i in range(80)]
-    all_of_them = read_preferences(write(tmp_path / "p.jsonl", rows))
-    train, held_out = split(all_of_them, 0.25)
-    assert len(train) + len(held_out) == 80 and 8 < len(held_out) < 36
-    assert not {one.prompt[0]["content"] for one in train} & {
-        one.prompt[0]["content"] for one in held_out
-    }
-    fewer, _ = split(all_of_them[:40], 0.25)
-    assert fewer == [one for one in train if one in all_of_them[:40]]
+    found = read_preferences(write(tmp_path / "p.jsonl", rows))
+    train, held_out = split(found, 0.25)
+    assert len(held_out) == 20 and len(train) == 60
+    assert not {one.prompt_digest for one in train} & {one.prompt_digest for one in held_out}
+    assert split(found[::-1], 0.25)[1] == held_out[::-1]
+    assert [len(side) for side in split(found[:4], 0.01)] == [2, 2]
+    assert [len(side) for side in split(found[:4], 0.99)] == [2, 2]
     assert [spread(list(range(10)), n) for n in (0, 3, 20)] == [
         list(range(10)),
         [0, 3, 6],
