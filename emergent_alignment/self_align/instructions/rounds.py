@@ -104,7 +104,8 @@ def write_instructions(
     draws = round_draws(started.config.seed, number, INSTRUCTIONS)
     written = [row for found in rounds for row in found.kept]
     own, of_topics = _numbers_of_lists(missing(pool), settings.prompts_per_round)
-    planned = [_next_examples(started, written, draws) for _ in range(own)]
+    texts = [row.instruction for row in written if row.source == SELF_INSTRUCT]
+    planned = [_next_examples(started, texts, draws) for _ in range(own)]
     planned += _next_questions(started, written, missing(pool), of_topics, draws)
     asked = [begun for begun, _ in planned]
     most = settings.prompts_per_round
@@ -134,12 +135,9 @@ def _numbers_of_lists(lacking: dict[str, int], most: int) -> tuple[int, int]:
 Planned = tuple[Begun, tuple[str, str, str]]
 
 
-def _next_examples(
-    started: Started, written: Sequence[Instruction], draws: np.random.Generator
-) -> Planned:
+def _next_examples(started: Started, own: Sequence[str], draws: np.random.Generator) -> Planned:
     """Seeds, with some of the model's own instructions among them."""
     settings = started.config.self_align.instructions
-    own = [row.instruction for row in written if row.source == SELF_INSTRUCT]
     num_own = min(settings.own_examples, len(own))
     shown = _some(own, num_own, draws)
     seeds = [seed.instruction for seed in started.seeds]
@@ -170,7 +168,7 @@ def _next_questions(
 
 
 def _some(texts: Sequence[str], number: int, draws: np.random.Generator) -> list[str]:
-    return [texts[place] for place in draws.permutation(len(texts))[:number]]
+    return [texts[place] for place in draws.choice(len(texts), number, replace=False)]
 
 
 def _sorted_out(candidates: Sequence[tuple[Instruction, bool]], pool: Pool) -> InstructionRound:
