@@ -26,7 +26,7 @@ def get_config(size="full"):
     config.self_align.instructions.update(
         {"topics_per_kind": 3, "topic_rounds": 2, "max_new_tokens": 128, "max_topic_tokens": 48}
     )
-    config.self_align.answers.update({"limit": 128, "max_new_tokens": 160})
+    config.self_align.answers.update({"limit": 128, "max_new_tokens": 160, "temperature": 0.5})
     # Its answers are long-winded: one that ran into the limit is still worth learning, and is
     # learnt without an end token.
     config.self_align.answers.require_end = False
