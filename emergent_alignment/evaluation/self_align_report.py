@@ -34,6 +34,8 @@ NUM_ROWS = 30
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 # Metrics that say how fast a run was, not what it learned.
 _NOT_LEARNING = re.compile(r"step|epoch|seconds|per_second|bytes|tokens|num_|padding|compil|mfu")
+# Shown also where they never moved.
+_ALWAYS = re.compile(r"^kl|clip_share|entropy|reward|value|variance|ended|length")
 _TITLES = {"kl": "KL from the frozen copy", "lr": "learning rate", "task_loss": "task loss"}
 
 
@@ -121,14 +123,15 @@ def _funnel_figure(stage: StagePage, funnel) -> Markup:
 
 
 def _curves(stage: StagePage) -> list[tuple[str, Markup]]:
-    """A figure for each metric of the stage's training that moved."""
+    """A figure for each metric of the stage's training that moved, and those of reinforcement."""
     names = dict.fromkeys(name for row in stage.metrics for name in row)
     found = []
     for name in names:
         if _NOT_LEARNING.search(name):
             continue
         points = [(row["step"], row[name]) for row in stage.metrics if is_number(row.get(name))]
-        if len({value for _, value in points}) < 2:
+        moved = len({value for _, value in points}) > 1
+        if not points or not (moved or _ALWAYS.search(name)):
             continue
         steps, values = (np.asarray(part, np.float64) for part in zip(*points))
         title = _TITLES.get(name, name.replace("_", " ").replace("/", ": "))

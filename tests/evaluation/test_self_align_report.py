@@ -50,7 +50,10 @@ def workdir(tmp_path):
         run = stage_folder(tmp_path, number).run
         run.mkdir()
         metric = "task_loss" if number == 3 else "explained_variance"
-        rows = [{"step": i, metric: 3 / (i + 1), "seconds_share/step": i} for i in range(4)]
+        rows = [
+            {"step": i, metric: 3 / (i + 1), "clip_share": 0, "seconds_share/step": i}
+            for i in range(4)
+        ]
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for arm, shift in (("base", 0.0), ("engraving", 1.2), ("reinforcement", 2.7)):
         path = tmp_path / "evaluation" / arm / "choices" / "result.json"
@@ -66,8 +69,9 @@ def test_the_page_shows_every_stage_and_escapes_it(workdir):
     assert (
         HOSTILE not in page and page.count("&lt;script&gt;alert(1)") >= 2 and "603729" not in page
     )
-    for text in ("dropped: similar", "Of these: topics", "dropped: form", "30 of 90 rows",
+    for text in ("dropped: similar", "What was kept: topics", "dropped: form", "30 of 90 rows",
                  ">echo</span>", "candor", "stage 3 task loss", "stage 4 explained variance",
+                 "stage 4 clip share",
                  "Done, in 1.5 minutes"):  # fmt: skip
         assert text in page, text
     assert "seconds share" not in page and "Left out" not in page and "Not begun" not in page
