@@ -27,7 +27,7 @@ from emergent_alignment.self_align.reinforcement.preferences import (
 from emergent_alignment.self_align.reinforcement.principle_preferences import (
     preferences_by_principle,
 )
-from emergent_alignment.self_align.reinforcement.reward_model import train_reward_model
+from emergent_alignment.self_align.reinforcement.reward_training import train_reward_model
 from emergent_alignment.self_align.reinforcement.rewards import (
     Judging,
     Score,

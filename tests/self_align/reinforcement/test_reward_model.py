@@ -10,7 +10,7 @@ from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.reinforcement.preferences import Preference, split
-from emergent_alignment.self_align.reinforcement.reward_model import (
+from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,
     train_reward_model,
 )

@@ -1,0 +1,130 @@
+"""A reward head on a frozen backbone: every answer is read once, and the head is trained on the
+hidden states at the answers' ends, epoch after epoch, in no time."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from emergent_alignment.applications.composition import Run
+from emergent_alignment.data.batches import (
+    branch_columns,
+    computed_layouts,
+    padding_share,
+    row_lengths,
+    rows_of_step,
+)
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.training.heads import Headed, head_values
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.step import Objective, StepSettings
+
+PART = 128  # pairs of a file: what a kill loses at most
+
+
+@dataclass(frozen=True)
+class FeaturePairs:
+    """Standardised hidden states at the ends of both answers, float32[batch, width] each."""
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+
+
+jax.tree_util.register_dataclass(FeaturePairs)
+
+
+@row_lengths.register
+def _(batch: FeaturePairs):
+    return np.ones((len(batch.chosen), 2), np.int32)
+
+
+@padding_share.register
+def _(batch: FeaturePairs, lengths=None):
+    return 0.0
+
+
+@branch_columns.register
+def _(batch: FeaturePairs):
+    return {}
+
+
+@computed_layouts.register
+def _(batch: FeaturePairs, rows: int):
+    return []
+
+
+def _loss(
+    settings: StepSettings, trainable: Headed, frozen: dict, batch: FeaturePairs, totals: dict
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    chosen, rejected = head_values(trainable, batch.chosen), head_values(trainable, batch.rejected)
+    loss = bradley_terry_loss(chosen, rejected).sum() / totals["pairs"]
+    accuracy = (chosen > rejected).astype(jnp.float32).sum() / totals["pairs"]
+    metrics = {"task_loss": loss, "reward_accuracy": accuracy}
+    return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
+
+
+FEATURES = Objective(_loss, lambda batch: {"pairs": jnp.float32(batch.chosen.shape[0])})
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """The features of all pairs to train on, [pairs, 2, width], with their mean and deviation."""
+
+    features: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def folded(self, head: Headed) -> Headed:
+        """The head for hidden states as they are: w · (x − mean) / deviation + b."""
+        weight = head.weight / self.deviation
+        return Headed({}, weight, head.bias - weight @ self.mean)
+
+
+def standardised(features: Float[np.ndarray, "pairs 2 width"]) -> Standardised:
+    """Features of mean 0 and deviation 1 over all answers: some channels of hidden states are
+    hundreds of times larger than others."""
+    flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    mean, deviation = flat.mean(0), flat.std(0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return Standardised(
+        ((features - mean) / deviation).astype(np.float32),
+        mean.astype(np.float32),
+        deviation.astype(np.float32),
+    )
+
+
+def feature_inputs(run: Run, found: Standardised) -> MakeInput:
+    """Pairs in an order that (seed, step) decide."""
+    size = run.config.training.batch_size
+
+    def make_input(step: int, trainable: Headed) -> StepInput:
+        rows = rows_of_step(len(found.features), size, run.config.seed, step)
+        shown = found.features[rows[own_rows(size)]]
+        return StepInput(FeaturePairs(shown[:, 0], shown[:, 1]), [], {})
+
+    return make_input
+
+
+def kept_features(folder: Path, digest: str, num_pairs: int, read) -> np.ndarray:
+    """float32[pairs, 2, width]: what `read(start, stop)` gives of the pairs, part by part, of which
+    each is kept in a file of `folder` as it is made; `digest` says which pairs they are."""
+    parts = []
+    with progress("reading answers") as meter:
+        for start in range(0, num_pairs, PART):
+            stop = min(start + PART, num_pairs)
+            path = folder / digest / f"{start:07d}.npy"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(f".partial-{jax.process_index()}")
+                with partial.open("wb") as file:
+                    np.save(file, read(start, stop), allow_pickle=False)
+                os.replace(partial, path)
+            parts.append(np.load(path, allow_pickle=False))
+            meter(stop, num_pairs)
+    return np.concatenate(parts)

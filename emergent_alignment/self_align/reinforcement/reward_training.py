@@ -1,0 +1,209 @@
+"""Training a reward model on preferences: with adapters by the Bradley–Terry loss on whole rows, or
+its head alone on what a frozen backbone has read; and measuring it on held-out pairs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.composition import Run, step_settings, train
+from emergent_alignment.applications.kept import write_json
+from emergent_alignment.applications.setup import Setup
+from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.data.buckets import Schedule, choose_buckets
+from emergent_alignment.errors import UserError
+from emergent_alignment.intervals import Interval, share_interval
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.progress import progress
+from emergent_alignment.self_align.reinforcement.frozen_features import (
+    FEATURES,
+    feature_inputs,
+    kept_features,
+    standardised,
+)
+from emergent_alignment.self_align.reinforcement.preferences import (
+    Preference,
+    TokenPair,
+    preferences_digest,
+    token_pair,
+)
+from emergent_alignment.self_align.reinforcement.reward_model import (
+    ROLES,
+    RewardModel,
+    branch_scores,
+    ends_of,
+)
+from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.training.heads import Headed
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.step import Objective, StepSettings
+
+RESULT = "reward_model.json"
+
+
+def preference_objective(
+    settings: StepSettings, trainable: Headed, frozen: dict, batch: Batch, totals: dict
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The mean Bradley–Terry loss of the pairs, and how many of them are told apart."""
+    scores = branch_scores(settings, trainable, frozen, batch)
+    chosen, rejected = scores[:, batch.roles.chosen], scores[:, batch.roles.rejected]
+
+    def over_pairs(values):
+        return jnp.where(batch.pair_mask, values, 0.0).sum() / totals["pairs"]
+
+    loss = over_pairs(bradley_terry_loss(chosen, rejected))
+    metrics = {
+        "task_loss": loss,
+        "reward_accuracy": over_pairs((chosen > rejected).astype(jnp.float32)),
+        "reward_margin": over_pairs(chosen - rejected),
+        "reward_chosen": over_pairs(chosen),
+    }
+    return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
+
+
+def _totals(batch: Batch) -> dict[str, Float[Array, ""]]:
+    return {"pairs": jnp.maximum(batch.pair_mask.sum().astype(jnp.float32), 1.0)}
+
+
+REWARD = Objective(preference_objective, _totals)
+
+
+def reward_config(config: ConfigDict, num_pairs: int) -> ConfigDict:
+    """The config of the reward model's run: the main one, with what reinforcement.reward_model
+    says."""
+    wanted = config.self_align.reinforcement.reward_model
+    changed = ConfigDict(config.to_dict())
+    changed.conscience.enabled = False
+    size = min(wanted.batch_size, num_pairs)
+    steps = max(round(wanted.epochs * num_pairs / size), 1)
+    changed.training.update({"batch_size": size, "steps": steps, "accumulation": 1})
+    changed.optimizer.update({"learning_rate": wanted.learning_rate})
+    changed.lock()
+    return changed
+
+
+def train_reward_model(
+    config: ConfigDict, setup: Setup, folder: Path, pairs: list[Preference], held_out: list
+) -> tuple[RewardModel, dict]:
+    """Train on `pairs` in a work directory `folder`, going on where a kill left it; measure on
+    those `held_out`. Returns the model and what was measured, which lies beside the folder's
+    checkpoints. Raises UserError where there are no pairs on one of the sides."""
+    if not pairs or not held_out:
+        raise UserError(
+            f"config.self_align.reinforcement.preferences: {len(pairs)} pairs to train on and "
+            f"{len(held_out)} held out are too few; ask for more, or change "
+            "reward_model.held_out_share"
+        )
+    wanted = config.self_align.reinforcement.reward_model
+    changed = reward_config(config, len(pairs))
+    setup = replace(setup, config=changed)
+    limits = changed.data.max_prompt_tokens, changed.data.max_response_tokens
+    rows = [token_pair(one, setup.chat, *limits) for one in pairs]
+    digest = preferences_digest(pairs)
+    train_it = _train_head if wanted.backbone == "frozen" else _train_whole
+    trainable = train_it(changed, setup, folder, rows, digest)
+    model = RewardModel(setup, step_settings(changed, setup), trainable)
+    measured = _measured(model, [token_pair(one, setup.chat, *limits) for one in held_out], folder)
+    model = replace(model, mean=measured["mean"], deviation=measured["deviation"])
+    return model, measured | {"pairs": len(pairs)}
+
+
+def _train_whole(
+    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+) -> Headed:
+    return train(
+        config,
+        folder,
+        setup,
+        digest,
+        lambda run: _inputs(run, rows),
+        objective=REWARD,
+        head="beside",
+        name="reward model",
+    ).trainable
+
+
+def _train_head(
+    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+) -> Headed:
+    settings = step_settings(config, setup)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        shown = [(row.prompt, [row.chosen, row.rejected]) for row in rows[start:stop]]
+        return ends_of(setup, settings, shown)
+
+    features = kept_features(folder.with_name(f"{folder.name}_features"), digest, len(rows), read)
+    found = standardised(features)
+    state = train(
+        config,
+        folder,
+        setup,
+        digest,
+        lambda run: feature_inputs(run, found),
+        objective=FEATURES,
+        head="alone",
+        name="reward head",
+    )
+    return found.folded(state.trainable)
+
+
+def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
+    size = run.config.training.batch_size
+    buckets = choose_buckets(
+        np.array([len(row.prompt) for row in rows]),
+        np.array([[len(row.chosen), len(row.rejected)] for row in rows]),
+        max_buckets=run.config.data.buckets,
+        min_rows=size,
+    )
+    schedule = Schedule(buckets, size, run.config.seed)
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        places, (prompt_width, branch_width) = schedule.rows_of_step(step)
+        shown = [rows[place] for place in places[own_rows(len(places))]]
+        batch = make_batch(
+            [row.prompt for row in shown],
+            [[]] * len(shown),
+            [Pair(row.chosen, row.rejected, (0.0, 0.0)) for row in shown],
+            prompt_width=prompt_width,
+            branch_width=branch_width,
+            roles=ROLES,
+            with_reference=True,
+        )
+        return StepInput(batch, [], {})
+
+    return make_input
+
+
+def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
+    """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
+    path = folder / RESULT
+    if path.exists():
+        return json.loads(path.read_text("utf-8"))
+    scores = []
+    with progress("measuring the reward model") as meter:
+        for start in range(0, len(rows), 64):
+            part = rows[start : start + 64]
+            scores.append(model.raw([(row.prompt, [row.chosen, row.rejected]) for row in part]))
+            meter(start + len(part), len(rows))
+    chosen, rejected = np.concatenate(scores).T
+    deviation = float(np.std(np.concatenate(scores), dtype=np.float64))
+    found = {
+        "accuracy": told_apart_share(chosen, rejected).to_json(),
+        "mean": float(np.mean(np.concatenate(scores), dtype=np.float64)),
+        "deviation": deviation if deviation > 0 else 1.0,
+        "held_out": len(rows),
+    }
+    write_json(path, found)
+    return found
+
+
+def told_apart_share(chosen: np.ndarray, rejected: np.ndarray) -> Interval:
+    """The share of pairs whose chosen answer scores higher, ties half, with Wilson's interval."""
+    wins = float((chosen > rejected).sum() + (chosen == rejected).sum() / 2)
+    return share_interval(wins, len(chosen))
