@@ -311,7 +311,7 @@ def default_config() -> ConfigDict:
                     "entropy_weight": 0.0,  # of a bonus for entropy
                 },
                 "shaping": {  # what is added to the reward's score
-                    "score_clip": 5.0,  # the score's own size, in standard deviations
+                    "score_clip": 3.0,  # its distance from the rollout's mean, in deviations
                     "truncation_penalty": 1.0,  # off an answer that ran into the limit
                     "repetition_penalty": 1.0,  # times its share of repeated four-word sequences
                     "length_bonus": 0.0,  # times its share of max_new_tokens; may be negative

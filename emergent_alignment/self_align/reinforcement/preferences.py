@@ -142,8 +142,8 @@ def preferences_digest(preferences: list[Preference]) -> str:
 
 @dataclass(frozen=True)
 class TokenPair:
-    """A comparison as tokens: what stands before the answers, and both, end tokens included
-    where they ended."""
+    """A comparison as tokens: what stands before the answers, and both, as a reward model reads
+    them."""
 
     prompt: list[int]
     chosen: list[int]
@@ -153,7 +153,14 @@ class TokenPair:
 def token_pair(one: Preference, chat: Chat, max_prompt: int, max_response: int) -> TokenPair:
     """Render and cut: prompts keep their end, answers their start."""
     chosen, rejected = (
-        chat.response_tokens(text, ended=ended)[:max_response]
-        for text, ended in zip((one.chosen, one.rejected), one.ended)
+        read_to_the_end(chat.response_tokens(text, ended=False), chat, max_response)
+        for text in (one.chosen, one.rejected)
     )
     return TokenPair(chat.prompt_tokens(one.judged_prompt)[-max_prompt:], chosen, rejected)
+
+
+def read_to_the_end(tokens: list[int], chat: Chat, max_response: int) -> list[int]:
+    """An answer with an end token, also where it was cut: the score is read off that token, which
+    is like no other, and whether an answer ended is for `Shaping` to reward."""
+    kept = [token for token in tokens if token not in chat.end_tokens]
+    return [*kept[: max_response - 1], chat.end_token]

@@ -15,6 +15,7 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 from emergent_alignment.self_align.reinforcement.preferences import (
+    read_to_the_end,
     with_guidelines,
 )
 from emergent_alignment.training.heads import Headed, body_params, head_values
@@ -68,7 +69,9 @@ class RewardModel:
             chat.prompt_tokens(with_guidelines(prompt, told))[-config.data.max_prompt_tokens :]
             for prompt, told in zip(prompts, guidelines)
         ]
-        raw = self.raw([(row, [answer.tokens]) for row, answer in zip(rows, answers)])
+        longest = config.data.max_response_tokens
+        read = [read_to_the_end(answer.tokens, chat, longest) for answer in answers]
+        raw = self.raw([(row, [tokens]) for row, tokens in zip(rows, read)])
         return (raw[:, 0] - self.mean) / self.deviation
 
     def raw(self, rows: Rows, size: int = 16) -> np.ndarray:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.self_align.answers.filters import repeated_share
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
@@ -108,17 +109,19 @@ class Shaping:
     def parts(
         self, scores: Float[np.ndarray, "prompts samples"], answers: list[list[Answer]]
     ) -> dict[str, Float[np.ndarray, "prompts samples"]]:
-        """The parts of each answer's reward, which is their sum: the score, not larger than
-        score_clip (a far-off score is more often the reward model's mistake than the policy's
-        merit); less truncation_penalty where the answer did not end (SALMON likewise); less
-        repetition_penalty · its share of repeated four-word sequences; plus length_bonus · its
-        share of the most tokens (SALMON, section 3.4)."""
+        """The parts of each answer's reward, which is their sum: the score, no further from the
+        rollout's mean than score_clip of the rollout's deviations (one far off is more often the
+        reward model's mistake than the policy's merit); less truncation_penalty where the answer
+        did not end (SALMON likewise); less repetition_penalty · its share of repeated four-word
+        sequences; plus length_bonus · its share of the most tokens (SALMON, section 3.4)."""
+        everywhere = gather(np.asarray(scores, np.float32))
+        mean, reach = everywhere.mean(), self.score_clip * everywhere.std()
 
         def each(of_answer) -> np.ndarray:
             return np.array([[of_answer(a) for a in group] for group in answers], np.float32)
 
         return {
-            "score": np.clip(scores, -self.score_clip, self.score_clip),
+            "score": np.clip(scores, mean - reach, mean + reach),
             "truncation": -self.truncation_penalty * each(lambda a: not a.ended),
             "repetition": -self.repetition_penalty * each(lambda a: repeated_share(a.text)),
             "length": self.length_bonus * each(lambda a: len(a.tokens) / self.longest),
