@@ -20,7 +20,7 @@ from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
-from emergent_alignment.data.batches import common_beginning
+from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.sampler import sampler_settings
@@ -53,8 +53,8 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
     chat = read_chat(model.tokenizer)
     rows = load_scenario("harmful_advice")[: args.prompts]
     guidance = read_guidance(default_config())
-    prompts = prompt_rows(chat, guidance, [row["prompt"] for row in rows])
-    beginning = common_beginning(prompts)
+    prompts = list(prompt_rows(chat, guidance, [row["prompt"] for row in rows]))
+    beginning, rests = split_beginning(prompts)
     settings = sampler_settings(chat.end_tokens, args.limit, temperature=0.7, top_p=0.95)
 
     def answers(rows: list[list[int]], before=None) -> list[list[int]]:
@@ -67,7 +67,7 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
 
     def shared() -> list[list[int]]:
         before = read_beginning(model, model.params, beginning)
-        return answers([prompt[len(beginning) :] for prompt in prompts], before)
+        return answers(rests, before)
 
     sizes = {"prompt_tokens": max(map(len, prompts)), "shared_tokens": len(beginning)}
     return {"whole": lambda: answers(prompts), "shared": shared}, sizes

@@ -3,7 +3,7 @@
 Masks come from lengths, never from comparing ids with a pad id.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -119,6 +119,20 @@ def common_beginning(rows: Sequence[list[int]]) -> list[int]:
     size = min(map(len, rows)) - 1
     parting = (i for i in range(size) if first[i] != last[i])
     return first[: next(parting, size)]
+
+
+def split_beginning(rows: Iterable[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """`common_beginning`, and the rest of each row; no whole row but the first is ever held."""
+    beginning, rests = None, []
+    for row in rows:
+        beginning = row[:-1] if beginning is None else beginning
+        shared = len(beginning)
+        if row[:shared] != beginning or len(row) == shared:
+            shared = len(common_beginning([row, [*beginning, 0]]))
+            rests = [beginning[shared:] + rest for rest in rests]
+            beginning = beginning[:shared]
+        rests.append(row[shared:])
+    return beginning or [], rests
 
 
 def make_batch(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_chat_model import tiny_chat_config, tiny_chat_tokenizer
 
-from emergent_alignment.data.batches import common_beginning
+from emergent_alignment.data.batches import common_beginning, split_beginning
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation import text
 from emergent_alignment.generation.sampler import sampler_settings
@@ -91,3 +91,4 @@ def test_the_common_beginning_leaves_something_of_each_row():
         sizes = range(min(map(len, rows)))
         longest = max(size for size in sizes if all(row[:size] == rows[0][:size] for row in rows))
         assert common_beginning(rows) == rows[0][:longest]
+        assert split_beginning(iter(rows)) == (rows[0][:longest], [row[longest:] for row in rows])

@@ -6,7 +6,7 @@ is its own.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from emergent_alignment.data.chat import Chat, Message
@@ -36,14 +36,12 @@ class Written:
     kept: bool
 
 
-def prompt_rows(chat: Chat, guidance: Guidance, instructions: Sequence[str]) -> list[list[int]]:
+def prompt_rows(chat: Chat, guidance: Guidance, instructions: Iterable[str]) -> Iterator[list[int]]:
     """Token ids of every instruction's whole prompt, up to where the model goes on."""
     beginning = opening(chat, guidance)
-    rows = []
     for instruction in instructions:
         turn = {"role": "user", "content": chat.without_control(instruction)}
-        rows.append(chat.encode(chat.prompt_text([*beginning, turn]) + chat.lead + THOUGHTS))
-    return rows
+        yield chat.encode(chat.prompt_text([*beginning, turn]) + chat.lead + THOUGHTS)
 
 
 def opening(chat: Chat, guidance: Guidance) -> list[Message]:

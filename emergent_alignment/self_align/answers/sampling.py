@@ -6,14 +6,15 @@ together whatever was there before, so that a stage that goes on makes the same 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
 from emergent_alignment.conscience.journal import append_json_lines
-from emergent_alignment.data.batches import common_beginning
+from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
+from emergent_alignment.generation.reading import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import read_beginning, sample_answers
 from emergent_alignment.progress import progress
@@ -24,38 +25,33 @@ ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 PURPOSE = 202  # of randomness: everything random is fold_in(seed, purpose)
 
 
-def sampled_answers(stage: StageRun, prompts: Sequence[list[int]]) -> list[dict]:
+def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]:
     """{"place", "text", "ended", "tokens"} for every prompt; those that answers.jsonl has are
-    read, the others sampled and appended as they come."""
+    read, the others sampled and appended as they come.
+
+    Raises UserError where a prompt and its answer are longer than the model's positions.
+    """
     settings, kept = stage.config.self_align.answers, stage.folder.kept
-    _claim(stage, prompts)
+    beginning, rests = split_beginning(prompts)
+    _check_lengths(stage, len(beginning), rests)
+    _claim(stage, beginning, rests)
     found = {record["place"]: record for record in kept.records(PART)}
-    rounds = [places for places in _rounds(prompts, settings) if not found.keys() >= {*places}]
+    rounds = [places for places in _rounds(rests, settings) if not found.keys() >= {*places}]
     with progress("answering under principles") as meter, kept.appending(PART) as file:
-        meter(len(found), len(prompts))
-        before, rests = _beginning(stage, prompts) if rounds else (None, prompts)
+        meter(len(found), len(rests))
+        before = _read(stage, beginning) if rounds and beginning else None
         for places in rounds:
             for record in _sampled(stage, before, rests, places):
                 if record["place"] not in found:
                     append_json_lines(file, [record])
                     found[record["place"]] = record
-                meter(len(found), len(prompts))
-    return [found[place] for place in range(len(prompts))]
+                meter(len(found), len(rests))
+    return [found[place] for place in range(len(rests))]
 
 
-def check_lengths(stage: StageRun, prompts: Sequence[list[int]]) -> None:
-    """Raise UserError where a prompt and its answer are longer than the model's positions."""
-    most = stage.setup.model.config.max_positions
-    longest = max(map(len, prompts)) + stage.config.self_align.answers.max_new_tokens
-    if most and longest > most:
-        raise UserError(
-            f"config.self_align.answers: the longest prompt and answer take {longest} tokens, and "
-            f"{stage.setup.model.source} was made for {most}; shorten principles or examples, or "
-            "lower max_new_tokens"
-        )
-
-
-def _sampled(stage: StageRun, before, rests, places: list[int]):
+def _sampled(
+    stage: StageRun, before: Prompts | None, rests: list[list[int]], places: list[int]
+) -> Iterator[dict]:
     settings, setup = stage.config.self_align.answers, stage.setup
     sampler = sampler_settings(
         setup.chat.end_tokens,
@@ -83,26 +79,36 @@ def _sampled(stage: StageRun, before, rests, places: list[int]):
         }
 
 
-def _beginning(stage: StageRun, prompts):
-    """What all prompts begin with, read; and the rest of each."""
-    tokens = common_beginning(prompts)
-    if not tokens:
-        return None, prompts
+def _read(stage: StageRun, beginning: list[int]) -> Prompts:
     model, step = stage.setup.model, stage.config.data.bucket_tokens
-    before = read_beginning(model, model.policy, tokens, width_step=step)
-    return before, [prompt[len(tokens) :] for prompt in prompts]
+    return read_beginning(model, model.policy, beginning, width_step=step)
 
 
-def _rounds(prompts, settings) -> list[list[int]]:
+def _check_lengths(stage: StageRun, beginning: int, rests: list[list[int]]) -> None:
+    most = stage.setup.model.config.max_positions
+    limit = stage.config.self_align.answers.max_new_tokens
+    longest = beginning + max(map(len, rests), default=0) + limit
+    if most and longest > most:
+        raise UserError(
+            f"config.self_align.answers: the longest prompt and answer take {longest} tokens, and "
+            f"{stage.setup.model.source} was made for {most}; shorten principles or examples, or "
+            "lower max_new_tokens"
+        )
+
+
+def _rounds(rests, settings) -> list[list[int]]:
     """Places in rounds, rows of like length together."""
-    order = sorted(range(len(prompts)), key=lambda place: (len(prompts[place]), place))
+    order = sorted(range(len(rests)), key=lambda place: (len(rests[place]), place))
     size = ROUND_BATCHES * settings.batch_size
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _claim(stage: StageRun, prompts) -> None:
+def _claim(stage: StageRun, beginning: list[int], rests: list[list[int]]) -> None:
     """The stage's own claim knows settings and model, but not what stands in the user's files."""
-    identity = {"prompts": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16]}
+    digest = hashlib.sha256()
+    for tokens in (beginning, *rests):
+        digest.update(json.dumps(tokens).encode())
+    identity = {"prompts": digest.hexdigest()[:16]}
     if stage.folder.kept.is_others(PART, identity):
         raise UserError(
             f"{stage.folder.kept.lines(PART)}: answers to other principles, examples or "

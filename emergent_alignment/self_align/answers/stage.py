@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.pairs import OUTCOMES
-from emergent_alignment.data.batches import common_beginning
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.filters import (
     RULES,
@@ -22,7 +21,7 @@ from emergent_alignment.self_align.answers.prompt import (
     read_written,
 )
 from emergent_alignment.self_align.answers.review import Candidate, check_review, reviewed_answers
-from emergent_alignment.self_align.answers.sampling import check_lengths, sampled_answers
+from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.stages import StageResult, StageRun
 
 INSTRUCTIONS = 1  # the stage whose rows are answered
@@ -51,13 +50,11 @@ def run(stage: StageRun) -> StageResult:
     """Answer every instruction under the principles, and keep what passes the filters."""
     guidance = read_guidance(stage.config)
     rows = _spread(stage.inputs[INSTRUCTIONS].rows(), stage.config.self_align.answers.limit)
-    prompts = prompt_rows(stage.setup.chat, guidance, [row["instruction"] for row in rows])
-    check_lengths(stage, prompts)
+    prompts = prompt_rows(stage.setup.chat, guidance, (row["instruction"] for row in rows))
     records = sampled_answers(stage, prompts)
     rules = answer_filter(_filter_settings(stage.config), guidance)
     judged = [_judged(rules, row, record) for row, record in zip(rows, records)]
-    counts = {"made": len(rows), "prompt_tokens_read_once": len(common_beginning(prompts))}
-    counts["answer_tokens"] = sum(record["tokens"] for record in records)
+    counts = {"made": len(rows), "answer_tokens": sum(record["tokens"] for record in records)}
     if stage.config.self_align.answers.review:
         judged, counts["review"] = _after_review(stage, rules, judged)
     return _finished(stage, guidance, judged, counts)
