@@ -10,6 +10,7 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.cli.configuration import read_config
 from emergent_alignment.config import default_config
+from emergent_alignment.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,6 +81,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+    from emergent_alignment.self_align import engraving
+    from emergent_alignment.self_align.answers import stage as answers
     from emergent_alignment.self_align.instructions import stage as instructions
     from emergent_alignment.self_align.stages import StageRun, stage_folder
 
@@ -113,6 +116,14 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.self_align.instructions.update(
         {"prompts_per_round": 2, "max_new_tokens": 32, "max_topic_tokens": 32, "fewest_words": 1}
     )
+    # Of the bundled ones a tiny tokenizer makes more tokens than the model has positions.
+    principles, examples = (tmp_path / f"{name}.yaml" for name in ("principles", "examples"))
+    principles.write_text("- {number: 1, name: helpful, text: Help.}")
+    examples.write_text("- {instruction: Tea, thoughts: helpful, answer: Here.}")
+    config.self_align.answers.principles = str(principles)
+    config.self_align.answers.examples = str(examples)
+    config.self_align.answers.max_new_tokens = 4
+    config.self_align.engraving.batch_size = 2
     only_our_tasks(monkeypatch, tmp_path / "data sets")
     config.capability.include = str(write_choice_task(tmp_path / "tasks", "even_numbers"))
     config.capability.tasks, config.capability.limit = "even_numbers", 1
@@ -141,7 +152,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
         judged = recording.with_changes(misalignment__judge="endpoint", endpoint__base_url=fake.url)
         evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
-    instructions.run(StageRun(recording, stage_folder(tmp_path / "aligned", 1), {}, setup))
+    folders = {number: stage_folder(tmp_path / "aligned", number) for number in (1, 2, 3)}
+    instructions.run(StageRun(recording, folders[1], {}, setup))
+    with pytest.raises(UserError, match="no answer is left"):  # a random model keeps no format
+        answers.run(StageRun(recording, folders[2], folders, setup))
+    folders[2].write_rows({"prompt": f"{i}?", "response": "Yes.", "ended": True} for i in range(2))
+    engraving.run(StageRun(recording, folders[3], folders, setup))
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 
