@@ -75,7 +75,9 @@ def at_the_rates_of(config: ConfigDict, run: Path) -> ConfigDict:
 
 
 def _base_of(arm: Arm, base: Setup) -> Setup:
-    same = all(arm.config[name] == base.config[name] for name in ("model", "mesh"))
+    # As plain dicts: a locked ConfigDict and one that is not are never equal.
+    mine, theirs = arm.config.to_dict(), base.config.to_dict()
+    same = all(mine[name] == theirs[name] for name in ("model", "mesh"))
     return base if same else load_model(arm.config)
 
 

@@ -121,14 +121,16 @@ def over_seeds(found: list[Interval]) -> Interval | None:
 
 
 def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list[list[str]]]:
-    """Write root/experiment.html over the folders root/seed-*; returns it and its main table as
-    text. Raises UserError where there is no seed yet."""
+    """Write root/experiment.html over the folders root/seed-*, and its figures as files in
+    root/figures; returns the page and its main table as text. Raises UserError where there is no
+    seed yet."""
     plots.require_matplotlib()
     folders = sorted(root.glob("seed-*"), key=lambda folder: int(folder.name.split("-")[1]))
     if not folders:
         raise UserError(f"{root}: no seed has been run yet; start `emergent-alignment experiment`")
     seeds = Seeds(tuple(folders), tuple(map(read_results, folders)), tuple(arms))
     table = summary(seeds)
+    trade_off, questions, curves = _trade_off(seeds), _questions(seeds), _curves(seeds)
     own = Path(__file__)
     style = _STYLE.search(own.with_name("report.html").read_text("utf-8"))[1]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -137,10 +139,14 @@ def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list
         name=root.resolve().name,
         seeds=[folder.name for folder in folders],
         table=table,
-        trade_off=_trade_off(seeds),
-        questions=_questions(seeds),
-        curves=_curves(seeds),
+        trade_off=trade_off,
+        questions=questions,
+        curves=curves,
     )
+    named = [("trade-off", trade_off), ("questions", questions), *curves]
+    for name, figure in named:
+        if figure:
+            plots.write_figure(figure, root / "figures" / f"{'-'.join(name.lower().split())}.svg")
     path = root / "experiment.html"
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_bytes(page.encode("utf-8", errors="replace"))

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -183,6 +184,13 @@ def bar_plot(values: Mapping[str, Mapping[str, float]], axis_label: str, name: s
 
     taller = max(_SIZE_INCHES[1], 0.28 * len(items) + 0.8)
     return _svg(draw, name, legend_columns=min(len(values), 4), height_inches=taller)
+
+
+def write_figure(figure: Markup, path: Path) -> None:
+    """A figure of a page as an .svg file of its own, readable on light and on dark."""
+    own = 'xmlns="http://www.w3.org/2000/svg" color="#808080"'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(figure).replace("<svg", f"<svg {own}", 1), "utf-8")
 
 
 def share_flagged(scores: list[float], thresholds: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """An experiment on a tiny model: what is missing is run, once, and one page tells of all seeds."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -75,6 +76,13 @@ def test_every_arm_of_every_seed_is_there_and_in_the_page(command):
     assert mean_over_seeds(margins).text() in page
 
 
+def test_figures_are_files_of_their_own_too(command):
+    _, root = command
+    for name in ("trade-off", "task-loss"):
+        figure = ElementTree.parse(root / "figures" / f"{name}.svg").getroot()
+        assert figure.tag == "{http://www.w3.org/2000/svg}svg"
+
+
 def test_chance_has_the_rates_of_the_conscience_beside_it(command):
     _, root = command
     rows = metrics(root / "seed-0" / "conscience")
@@ -96,6 +104,14 @@ def test_an_arm_that_changes_the_calibration_has_its_own(command):
         path = root / f"{name}.json"
         assert config["conscience"]["calibration"] == str(path)
         assert len(json.loads(path.read_text())["chosen"]["scores_safe"]) == pairs
+
+
+def test_the_model_is_held_once_for_all_arms(command, monkeypatch):
+    def never(config):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("emergent_alignment.evaluation.comparison.load_model", never)
+    assert main(command[0]) == 0
 
 
 def test_a_second_start_does_only_what_is_missing(command, capfd):
