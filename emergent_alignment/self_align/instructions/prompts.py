@@ -2,6 +2,7 @@
 text, and small ones that follow few instructions, then write the next entry.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,12 @@ def ask_questions(kind: HardKind, topic: str) -> Begun:
         *_user(RED_TEAM_AGAIN.format(topic=topic)),
     )
     return Begun(messages, ())
+
+
+def prompt_sentences() -> list[str]:
+    """What the prompts themselves say: models repeat it as if it were an entry of the list."""
+    prompts = (SELF_INSTRUCT, TOPICS, RED_TEAM, RED_TEAM_AGAIN)
+    return [sentence for prompt in prompts for sentence in re.split(r"(?<=[.:]) ", prompt)]
 
 
 def _listed(entries: Sequence[str], chat: Chat) -> str:

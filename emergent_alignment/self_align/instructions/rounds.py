@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.self_align.instructions.prompts import (
     Begun,
     ask_questions,
+    prompt_sentences,
     self_instruct,
 )
 from emergent_alignment.self_align.instructions.rules import Dropped, Pool, TextRules
@@ -69,7 +70,7 @@ class Started:
         settings = self.config.self_align.instructions
         rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
         pool = Pool(rules, settings.similarity, self.quotas())
-        for text in self.given():
+        for text in self.given() + prompt_sentences():
             pool.keep(text, None)
         for found in rounds:
             for row in found.kept:

@@ -24,6 +24,9 @@ from emergent_alignment.self_align.instructions import stage as stage_one
 from emergent_alignment.self_align.instructions import writing
 from emergent_alignment.self_align.instructions.prompts import self_instruct
 from emergent_alignment.self_align.instructions.reading import Entry, read_list
+from emergent_alignment.self_align.instructions.rounds import Started
+from emergent_alignment.self_align.instructions.sources import load_kinds, load_seeds
+from emergent_alignment.self_align.instructions.topics import known_topics
 from emergent_alignment.self_align.stages import StageRun, stage_folder
 
 SMALL = {
@@ -228,6 +231,16 @@ def test_a_real_model_writes_its_instructions(tmp_path):
     folder = stage_folder(tmp_path, 1)
     result = stage_one.run(StageRun(config, folder, {}, load_model(config)))
     assert result.counts["kept"] == sum(row["source"] != "seed" for row in folder.rows()) > 1
+
+
+@pytest.mark.parametrize(
+    "echo", ["Write the tasks only.", "Write more questions of the same kind."]
+)
+def test_what_the_prompt_says_is_no_instruction(echo):
+    config = default_config()
+    kinds = load_kinds("bundled")
+    pool = Started(config, load_seeds("bundled"), kinds, known_topics(kinds, [])).pool([])
+    assert pool.fault(echo, "self_instruct").rule in ("similar", "duplicate")
 
 
 def test_a_base_model_continues_a_list_under_the_plain_template():
