@@ -74,6 +74,7 @@ def train(
     *,
     objective: Objective = HYBRID,
     head: Head = "",
+    base_run: Path | None = None,
     notes: tuple[str, ...] = (),
     name: str = "training",
     profiled: range = range(0),
@@ -82,6 +83,7 @@ def train(
 
     `data` are the digits that say which rows are trained on, `inputs` gives the function that
     feeds a step, which minimises the `objective`, perhaps with a `head` (training/heads.py);
+    `base_run` is the run whose trained model is the frozen one here, where it is not the config's;
     `notes` are said on stderr by the first host
     once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
     and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
@@ -95,7 +97,7 @@ def train(
         identity = RunIdentity(fingerprint(setup.model.params), data)
         with together():
             if is_first():
-                claim(workdir, config, identity, head)
+                claim(workdir, config, identity, head, base_run)
                 for note in notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")

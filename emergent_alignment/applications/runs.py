@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -40,7 +40,13 @@ class TrainedRun:
     steps: int
 
 
-def claim(workdir: Path, config: ConfigDict, identity: RunIdentity, head: Head = "") -> None:
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    identity: RunIdentity,
+    head: Head = "",
+    base_run: Path | None = None,
+) -> None:
     """Make `workdir` this run's, or find that it already is. Raises UserError where it is
     another run's (the fields that differ are named) or holds something else. A run may go on
     on another mesh."""
@@ -53,6 +59,8 @@ def claim(workdir: Path, config: ConfigDict, identity: RunIdentity, head: Head =
     mine = json.loads(json.dumps(config.to_dict()))
     workdir.mkdir(parents=True, exist_ok=True)
     record = {"version": __version__, **vars(identity), "head": head, "config": mine}
+    if base_run is not None:
+        record["base_run"] = os.path.relpath(base_run, workdir)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(partial, path)
@@ -103,7 +111,7 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     if (workdir / START).is_dir():
         config.model.path = str(workdir / START)
     config.mesh.update(fitting_sizes(config.mesh, jax.device_count()))
-    base = base or load_model(config)
+    base = base or _base_of(workdir, record, config)
     identity = RunIdentity(fingerprint(base.model.params), record["data"])
     if identity.frozen != record["frozen"]:
         raise UserError(
@@ -127,6 +135,15 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     checkpoints.close()
     model = with_adapters(base.model, lora, state.trainable.body if head else state.trainable)
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
+
+
+def _base_of(workdir: Path, record: dict, config: ConfigDict) -> Setup:
+    """The model that a run has started from: the config's, or what another run has trained, with
+    its adapters merged into the weights."""
+    if "base_run" not in record:
+        return load_model(config)
+    found = read_run((workdir / record["base_run"]).resolve())
+    return replace(found.base, config=config, model=found.trained.model.merged())
 
 
 def identity_of(setup: Setup) -> RunIdentity:

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.composition import Run, train
-from emergent_alignment.applications.setup import Setup
+from emergent_alignment.applications.setup import Setup, check_rows
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
 from emergent_alignment.self_align.reinforcement.policy_losses import (
@@ -60,12 +60,15 @@ def optimise_policy(
     score: Score,
     *,
     identity: str = "",
+    base_run: Path | None = None,
 ) -> TrainState:
     """Optimise `setup`'s model for a score, by the algorithm that the config names, in a work
-    directory that a killed run goes on in. `identity` are digits of what the score depends on.
+    directory that a killed run goes on in. `identity` are digits of what the score depends on;
+    `base_run` the run that has trained `setup`'s model, where there is one.
 
     Returns the last state; PPO's trainable parameters are `Headed`."""
     changed = policy_config(config)
+    check_rows(changed, setup.mesh)
     setup = replace(setup, config=changed)
     wanted = rollout_settings(config, setup, prompts, score)
     text = json.dumps([list(prompts), identity])
@@ -77,6 +80,7 @@ def optimise_policy(
         lambda run: _inputs(run, workdir, wanted),
         objective=_objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
+        base_run=base_run,
         name=config.self_align.reinforcement.algorithm,
     )
 

@@ -70,7 +70,13 @@ def run(stage: StageRun) -> StageResult:
         return clone_verbosity(stage, start, prompts)
     reward = _reward(stage, start, prompts)
     optimise_policy(
-        stage.config, start, stage.folder.run, prompts, reward.score, identity=reward.identity
+        stage.config,
+        start,
+        stage.folder.run,
+        prompts,
+        reward.score,
+        identity=reward.identity,
+        base_run=stage.inputs[ENGRAVING].run,
     )
     counts = reward.counts | {"prompts": len(prompts)} | _followed(stage.folder.run)
     return StageResult(counts, reward.examples + _answers(stage.folder.run))
