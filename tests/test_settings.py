@@ -84,6 +84,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.self_align import engraving
     from emergent_alignment.self_align.answers import stage as answers
     from emergent_alignment.self_align.instructions import stage as instructions
+    from emergent_alignment.self_align.reinforcement import stage as reinforcement
     from emergent_alignment.self_align.stages import StageRun, stage_folder
 
     # To check a value is not yet to use it.
@@ -124,6 +125,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.self_align.answers.examples = str(examples)
     config.self_align.answers.max_new_tokens = 4
     config.self_align.engraving.batch_size = 2
+    reinforced = config.self_align.reinforcement
+    reinforced.preferences.update({"max_new_tokens": 4, "orders": "average", "batch_size": 2})
+    reinforced.reward_model.batch_size = 1
+    reinforced.policy.update({"rollouts": 1, "prompts_per_rollout": 2, "epochs": 1})
+    reinforced.policy.update({"minibatches": 1, "max_new_tokens": 4})
+    reinforced.verbose.max_new_tokens = 4
     only_our_tasks(monkeypatch, tmp_path / "data sets")
     config.capability.include = str(write_choice_task(tmp_path / "tasks", "even_numbers"))
     config.capability.tasks, config.capability.limit = "even_numbers", 1
@@ -158,6 +165,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
         answers.run(StageRun(recording, folders[2], folders, setup))
     folders[2].write_rows({"prompt": f"{i}?", "response": "Yes.", "ended": True} for i in range(2))
     engraving.run(StageRun(recording, folders[3], folders, setup))
+    folders[1].write_rows({"instruction": f"Say {i}"} for i in range(2))
+    reinforcement.run(StageRun(recording, stage_folder(tmp_path / "aligned", 4), folders, setup))
+    cloned = Recording(ml_collections.ConfigDict(config.to_dict()), read)
+    cloned._config.self_align.reinforcement.form = "verbose"
+    with pytest.raises(UserError, match="no thorough answer is left"):
+        reinforcement.run(StageRun(cloned, stage_folder(tmp_path / "cloned", 4), folders, setup))
     unread = set(leaves(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 
