@@ -11,7 +11,8 @@ config.experiment names the arms. Each is a name and what it changes of the conf
 An arm that changes config.calibration gets a calibration of its own.
 
 In --root: calibration.json, a folder seed-N for each seed with a folder for each arm and a page
-of its own, and experiment.html over all seeds. Run again, it goes on where it stopped.
+of its own, and experiment.html over all seeds. Run again, it goes on where it stopped, with more
+arms or seeds than before if you like.
 
 examples:
   emergent-alignment experiment --config configs/experiment.py --root runs/experiment
@@ -31,6 +32,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config, with_changes
 from emergent_alignment.cli.report import print_table
+from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
 
@@ -56,7 +58,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     for words in plan.arms.values():
         check_config(with_changes(_copy(config), words))
     setup = load_model(config)
-    claim(root, config, identity_of(setup))
+    claim(root, _without_plan(config), identity_of(setup))
     configs = _calibrated(config, plan, setup, root)
     arms = {seed: _arms(configs, seed) for seed in plan.seeds}
     for seed in plan.seeds:
@@ -126,10 +128,18 @@ def _arms(configs: dict[str, ConfigDict], seed: int) -> list:
 
     arms = []
     for name, config in configs.items():
-        seeded = _copy(config)
+        seeded = _without_plan(config)
         seeded.seed = seed
         arms.append(Arm(name, seeded))
     return arms
+
+
+def _without_plan(config: ConfigDict) -> ConfigDict:
+    """A copy that does not say which other arms and seeds there are: more of them may be added to
+    an experiment that has begun."""
+    copied = _copy(config)
+    copied.experiment = default_config().experiment
+    return copied
 
 
 def _copy(config: ConfigDict) -> ConfigDict:

@@ -56,6 +56,13 @@ def command(tmp_path_factory):
     return words, folder / "root"
 
 
+def changed(words, **settings):
+    """The command with other settings of config.experiment; the flag of a tuple given twice would
+    add to it."""
+    kept = [word for word in words if word.split("=")[0].split(".")[-1] not in settings]
+    return kept + [f"--config.experiment.{name}={value}" for name, value in settings.items()]
+
+
 def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -131,9 +138,19 @@ def test_an_arm_whose_folder_is_of_another_config_is_an_error_before_anything_ru
     words, root = command
     before = (root / "experiment.html").stat().st_mtime_ns
     other = str((*ARMS[:2], "conscience: loss.beta=0.3"))
-    assert main([*words, f"--config.experiment.arms={other}"]) == 2
+    assert main(changed(words, arms=other)) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "experiment.arms" in said and (root / "experiment.html").stat().st_mtime_ns == before
+    assert "seed-0/conscience" in said and "loss.beta (0.1, now 0.3)" in said
+    assert (root / "experiment.html").stat().st_mtime_ns == before
+
+
+def test_an_arm_is_added_to_an_experiment_that_is_done(command):
+    words, root = command
+    kept = {path: path.read_bytes() for path in root.rglob("metrics.jsonl")}
+    more = str((*ARMS, "kl: conscience.enabled=False loss.kl_weight=0.3"))
+    assert main(changed(words, arms=more, seeds=(0,))) == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert ">kl</th>" in (root / "experiment.html").read_text()
 
 
 @pytest.mark.parametrize(
