@@ -20,6 +20,10 @@ def get_config():
     config.data.bucket_tokens = 16
     config.data.buckets = 1
     config.conscience.batch_size = 8
+    # Every candidate is corrected, and the pair kept where the correction scores higher; at this
+    # length most corrections run into the limit.
+    config.conscience.gate = "relative"
+    config.conscience.keep_truncated = True
     config.sampling.max_new_tokens = 48
     config.calibration.questions = ("advice", "careful", "ethical")
     config.calibration.layouts = ("quote",)
