@@ -7,18 +7,13 @@ ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-# Real processes of the applications, some of them on the real model: 10 minutes by themselves.
-APPLICATIONS := $(addprefix tests/slow/test_,misalignment.py pretraining_runs.py \
-  real_applications.py serving.py)
-
-.PHONY: quickstart test meshes parity plan plans notebooks slow applications lint environment help
+.PHONY: quickstart test meshes parity plan plans notebooks slow lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
 	@echo "make test        the fast tests, and the linter"
 	@echo "make meshes      the training step on every mesh of 8 CPU devices"
-	@echo "make slow        real processes: kill and resume, several hosts, the command line, memory"
-	@echo "make applications  real processes of the applications; not part of .ci/run"
+	@echo "make slow        real processes: every application, kill and resume, several hosts, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
@@ -68,10 +63,7 @@ meshes: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
 
 slow: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q $(addprefix --ignore=,$(APPLICATIONS)) tests/slow
-
-applications: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q $(APPLICATIONS)
+	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 --dist loadfile --durations=15 tests/slow
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest --override-ini addopts=-q tests/parity

@@ -1,6 +1,8 @@
 """Here programs are compiled as users compile them, by processes of their own; what one process
 has compiled, the next ones read."""
 
+import os
+
 import compilation
 import pytest
 
@@ -9,7 +11,10 @@ compilation.compile_as_users_do()
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all workers
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
         yield

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.self_align.stages import STAGES, stage_folder
 
 ROOT = Path(__file__).parents[2]
@@ -99,8 +100,8 @@ def test_the_conscience_s_pairs_are_an_arm_of_the_experiment(folder):
             for arm in ("engraved", "engraved_conscience")}  # fmt: skip
     assert len({run["data"] for run in runs.values()}) == 1
     assert [run["config"]["conscience"]["enabled"] for run in runs.values()] == [False, True]
-    assert not any((root / "engraved").glob("journal/*.jsonl"))
-    assert any((root / "engraved_conscience").glob("journal/*.jsonl"))
+    assert not read_journal(root / "engraved" / "journal")
+    assert read_journal(root / "engraved_conscience" / "journal")
     for arm in ("base", "engraved", "engraved_conscience"):
         assert (root / arm / "choices" / "result.json").is_file()
     assert "MC1" in (root.parent / "experiment.html").read_text("utf-8")
