@@ -10,13 +10,10 @@ example:
 """
 
 import argparse
-import time
 
 import jax
-import numpy as np
-import tables
+import sides
 from arguments import positive
-from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
@@ -32,19 +29,15 @@ from emergent_alignment.self_align.answers.prompt import prompt_rows
 def main() -> None:
     """Check that both sides say the same, measure in turns, print the table, keep the row."""
     args = parse_arguments()
-    sides, sizes = prepare(args)
-    lengths = compare(*(side() for side in sides.values()))
-
-    def turn() -> dict[str, np.ndarray]:
-        took = {}
-        for name, side in sides.items():
-            started = clock()
-            side()
-            took[name] = clock() - started
-        return took
-
-    turns = quiet_turns(turn, [ThisProcess()], args.repeats, args.patience)
-    report(args, lengths, sizes, turns)
+    answering, sizes = prepare(args)
+    lengths = sides.same_answers(answering, one_in=8)
+    title = (
+        f"{args.prompts} prompts of {sizes['prompt_tokens']} tokens, {sizes['shared_tokens']} of "
+        f"them alike, batch {args.batch}, {sum(lengths)} tokens written"
+    )
+    turns = sides.timed(answering, args.repeats, args.patience)
+    row = vars(args) | sizes | {"lengths": lengths}
+    sides.report(title, "beginning", row, turns, "prefix_sharing", ("prompts", "limit", "batch"))
 
 
 def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
@@ -71,45 +64,6 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
 
     sizes = {"prompt_tokens": max(map(len, prompts)), "shared_tokens": len(beginning)}
     return {"whole": lambda: answers(prompts), "shared": shared}, sizes
-
-
-def compare(whole: list[list[int]], shared: list[list[int]]) -> list[int]:
-    """The lengths of the answers. Raises SystemExit where more differ than ties explain."""
-    different = sum(one != other for one, other in zip(whole, shared))
-    if different > len(whole) // 8:
-        raise SystemExit(f"{different} of {len(whole)} answers differ; nothing was timed")
-    return [len(answer) for answer in whole]
-
-
-def clock() -> np.ndarray:
-    """Now: [seconds, seconds of all threads of this process]."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-def report(
-    args: argparse.Namespace, lengths: list[int], sizes: dict[str, int], turns: list
-) -> None:
-    """The table and the kept row."""
-    wall, processor = (
-        {name: [float(took[name][place]) for took, _ in turns] for name in turns[0][0]}
-        for place in range(2)
-    )
-    title = (
-        f"{args.prompts} prompts of {sizes['prompt_tokens']} tokens, {sizes['shared_tokens']} of "
-        f"them alike, batch {args.batch}, {sum(lengths)} tokens written"
-    )
-    rows = [
-        [name, tables.seconds_text(wall[name]), tables.seconds_text(processor[name])]
-        for name in wall
-    ]
-    tables.print_table(title, ["beginning", "seconds", "processor time"], rows)
-    row = vars(args) | sizes | {"lengths": lengths, "seconds": wall, "processor_seconds": processor}
-    ratios = [tables.ratio_of_pairs(x["shared"], x["whole"]) for x in (wall, processor)]
-    print(f"whole / shared: {ratios[0]}, by processor time {ratios[1]}")
-    row |= {"ratios": [vars(ratio) for ratio in ratios], "machine": tables.machine()}
-    row["others_share"] = [share for _, share in turns]
-    print(quiet_note([row]))
-    print(f"Kept in {tables.keep_rows('prefix_sharing', [row], ('prompts', 'limit', 'batch'))}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,13 +11,11 @@ example:
 """
 
 import argparse
-import time
 
 import jax
 import numpy as np
-import tables
+import sides
 from arguments import positive
-from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
 from emergent_alignment.data.batches import bucket
@@ -33,18 +31,13 @@ SENTENCE_ENDS = (".", "!", "?", "\n", "\n\n", ":")
 def main() -> None:
     """Check that both sides say the same, measure in turns, print the table, keep the row."""
     args = parse_arguments()
-    sides = prepare(args)
-    lengths = compare(*(side() for side in sides.values()))
-
-    def turn() -> dict[str, np.ndarray]:
-        took = {}
-        for name, side in sides.items():
-            started = clock()
-            side()
-            took[name] = clock() - started
-        return took
-
-    report(args, lengths, quiet_turns(turn, [ThisProcess()], args.repeats, args.patience))
+    answering = prepare(args)
+    lengths = sides.same_answers(answering, one_in=20)
+    quartiles = np.percentile(lengths, [0, 25, 50, 75, 100]).astype(int).tolist()
+    title = f"{args.prompts} prompts, batch {args.batch}, answers of {quartiles} tokens (quartiles)"
+    turns = sides.timed(answering, args.repeats, args.patience)
+    row = vars(args) | {"lengths": lengths}
+    sides.report(title, "batches", row, turns, "refilling", ("ends", "limit", "batch"))
 
 
 def prepare(args: argparse.Namespace) -> dict:
@@ -87,41 +80,6 @@ def prepare(args: argparse.Namespace) -> dict:
         return [found[i] for i in range(len(prompts))]
 
     return {"whole": whole, "refilled": refilled}
-
-
-def compare(whole: list[list[int]], refilled: list[list[int]]) -> list[int]:
-    """The lengths of the answers. Raises SystemExit where more differ than ties explain."""
-    different = sum(one != other for one, other in zip(whole, refilled))
-    if different > len(whole) // 20:
-        raise SystemExit(f"{different} of {len(whole)} answers differ; nothing was timed")
-    return [len(answer) for answer in whole]
-
-
-def clock() -> np.ndarray:
-    """Now: [seconds, seconds of all threads of this process]."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-def report(args: argparse.Namespace, lengths: list[int], turns: list) -> None:
-    """The table and the kept row."""
-    wall, processor = (
-        {name: [float(took[name][place]) for took, _ in turns] for name in turns[0][0]}
-        for place in range(2)
-    )
-    quartiles = np.percentile(lengths, [0, 25, 50, 75, 100]).astype(int).tolist()
-    title = f"{args.prompts} prompts, batch {args.batch}, answers of {quartiles} tokens (quartiles)"
-    rows = [
-        [name, tables.seconds_text(wall[name]), tables.seconds_text(processor[name])]
-        for name in wall
-    ]
-    tables.print_table(title, ["batches", "seconds", "processor time"], rows)
-    row = vars(args) | {"lengths": lengths, "seconds": wall, "processor_seconds": processor}
-    ratios = [tables.ratio_of_pairs(x["refilled"], x["whole"]) for x in (wall, processor)]
-    print(f"whole / refilled: {ratios[0]}, by processor time {ratios[1]}")
-    row |= {"ratios": [vars(ratio) for ratio in ratios], "machine": tables.machine()}
-    row["others_share"] = [share for _, share in turns]
-    print(quiet_note([row]))
-    print(f"Kept in {tables.keep_rows('refilling', [row], ('ends', 'limit', 'batch'))}")
 
 
 def parse_arguments() -> argparse.Namespace:

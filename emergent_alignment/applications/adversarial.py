@@ -21,10 +21,10 @@ from emergent_alignment.applications.attack_pool import (
     round_of,
 )
 from emergent_alignment.applications.composition import Run, train
+from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.own_answers import own_answers
 from emergent_alignment.applications.setup import (
     Setup,
-    check_config,
     check_rows,
     conscience_settings,
     examples_digest,

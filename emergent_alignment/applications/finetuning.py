@@ -5,10 +5,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.composition import Run, train
+from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.reviewed_targets import reviewed_targets
 from emergent_alignment.applications.setup import (
     Setup,
-    check_config,
     check_rows,
     conscience_settings,
     examples_digest,

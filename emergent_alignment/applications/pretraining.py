@@ -10,16 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.composition import Run, train
+from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.random_start import random_start, write_start
 from emergent_alignment.applications.reviewed_text import ReviewedText, Reviewers, review_windows
 from emergent_alignment.applications.runs import START
-from emergent_alignment.applications.setup import (
-    Setup,
-    check_config,
-    check_rows,
-    conscience_settings,
-    load_model,
-)
+from emergent_alignment.applications.setup import Setup, check_rows, conscience_settings, load_model
 from emergent_alignment.data.corpus import Corpus, open_corpus
 from emergent_alignment.data.raw_text import RawText, read_raw_text
 from emergent_alignment.data.sources import Example, load_examples

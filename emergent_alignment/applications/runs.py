@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -76,7 +78,7 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     defaults = json.loads(json.dumps(default_config().to_dict()))
     differing = [
         f"{name} ({old!r}, now {new!r})"
-        for name, old, new in _differences(_filled(theirs["config"], defaults), mine)
+        for name, old, new in differences(_filled(theirs["config"], defaults), mine)
         if not name.startswith("mesh.")
     ]
     if differing:
@@ -161,10 +163,12 @@ def _filled(config: dict, defaults: dict) -> dict:
     return filled
 
 
-def _differences(old: dict, new: dict, prefix: str = ""):
+def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """("section.field", what it was, what it is) of every field in which two nested dicts differ;
+    None where one lacks it."""
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{name}.")
+            yield from differences(before, after, f"{prefix}{name}.")
         elif before != after:
             yield prefix + name, before, after

@@ -7,9 +7,10 @@ from pathlib import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.endpoints import endpoint_of
 from emergent_alignment.applications.runs import read_run
-from emergent_alignment.applications.setup import check_config, conscience_settings, load_model
+from emergent_alignment.applications.setup import conscience_settings, load_model
 from emergent_alignment.conscience.conscience import Conscience
 from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
 from emergent_alignment.conscience.settings import ConscienceSettings

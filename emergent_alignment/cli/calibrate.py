@@ -38,7 +38,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         calibration_examples,
         write_calibration,
     )
-    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.applications.config_checks import check_config
+    from emergent_alignment.applications.setup import load_model
 
     check_config(config)
     sides = calibration_examples(config)

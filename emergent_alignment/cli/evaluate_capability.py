@@ -34,7 +34,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print the table, say where everything is."""
     config = read_config(rest)
     folder = output_folder(arguments)
-    from emergent_alignment.applications.setup import check_config
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.capability import (
         FOLDER,
         RESULT,

@@ -21,7 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from emergent_alignment.cli.configuration import read_config
-from emergent_alignment.cli.report import print_table
+from emergent_alignment.cli.report import print_measures, print_table
 from emergent_alignment.cli.under_test import (
     add_model_arguments,
     output_folder,
@@ -51,8 +51,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             raise UserError("--self-align names its own models and folders; leave out the others")
     else:
         output_folder(arguments)
-    from emergent_alignment.applications.setup import check_config
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
+    from emergent_alignment.evaluation.choices.summary import choice_rows
 
     check_config(config)
     chosen_items(config)  # its mistakes are said before a model is read
@@ -63,7 +64,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     result, path = evaluate_choices(
         found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
     )
-    print_choices(result)
+    print_measures(choice_rows(result), f"{result['arm']}: multiple choice; 95% intervals")
     print(f"log-probs: {path.with_name('scored.jsonl')}")
     print(f"written: {path}")
 
@@ -82,20 +83,3 @@ def evaluate_work_directory(
     page, table = write_self_align_report(workdir)
     print_table(table, f"{workdir.name}: before and after (95% intervals)")
     print(f"report: {page}")
-
-
-def print_choices(result: dict) -> None:
-    """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from emergent_alignment.evaluation.choices.summary import choice_rows
-
-    table = Table(title=f"{result['arm']}: multiple choice; 95% intervals")
-    for name in ("measure", "value", "of"):
-        table.add_column(name)
-    for rows in choice_rows(result):
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    Console().print(table)

@@ -15,6 +15,7 @@ examples:
 from argparse import ArgumentParser, Namespace
 
 from emergent_alignment.cli.configuration import read_config
+from emergent_alignment.cli.report import print_measures
 from emergent_alignment.cli.under_test import (
     add_model_arguments,
     output_folder,
@@ -36,7 +37,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print the tables, say where everything is."""
     config = read_config(rest)
     output_folder(arguments)
-    from emergent_alignment.applications.setup import check_config
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.coding.evaluate import (
         CHECKED,
         check_code_settings,
@@ -57,18 +58,10 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 def print_code(result: dict) -> None:
     """The figures as a table, and in a sentence what kept the tests' code in."""
     from rich.console import Console
-    from rich.table import Table
 
     from emergent_alignment.evaluation.coding.summary import code_rows
 
-    table = Table(title=f"{result['arm']}: code; 95% intervals")
-    for name in ("measure", "value", "of"):
-        table.add_column(name)
-    for rows in code_rows(result):
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    console = Console()
-    console.print(table)
+    print_measures(code_rows(result), f"{result['arm']}: code; 95% intervals")
     if "sandbox" in result:
-        console.print(f"Sandbox: {result['sandbox']['text']}.", highlight=False, markup=False)
+        text = f"Sandbox: {result['sandbox']['text']}."
+        Console().print(text, highlight=False, markup=False)

@@ -39,8 +39,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if output is None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
     require_new_file(output / "evaluation.json", overwrite=arguments.overwrite)
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.applications.setup import load_model
     from emergent_alignment.evaluation.arm import evaluate_arm, write_evaluation
 
     check_config(config)

@@ -46,7 +46,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print what was found, say where everything is."""
     config = read_config(rest)
     output_folder(arguments)
-    from emergent_alignment.applications.setup import check_config
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
     from emergent_alignment.evaluation.misalignment.questions import load_questions
 

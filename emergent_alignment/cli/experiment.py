@@ -49,8 +49,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     plan = planned(config)
     root = arguments.root
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.applications.runs import claim, identity_of
-    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.applications.setup import load_model
     from emergent_alignment.evaluation.comparison import check_arms, run_arms
     from emergent_alignment.evaluation.experiment_report import write_experiment_report
     from emergent_alignment.evaluation.report import write_report

@@ -33,8 +33,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Go through the stages that are not there yet, and write the report."""
     config = read_config(rest)
     root = arguments.root
+    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.applications.runs import claim, identity_of
-    from emergent_alignment.applications.setup import check_config, load_model
+    from emergent_alignment.applications.setup import load_model
     from emergent_alignment.evaluation.report import write_report
 
     check_config(config)

@@ -47,6 +47,21 @@ def print_summary(root: Path) -> None:
     print_table(summary_table(root), f"{root.name} (95% intervals)")
 
 
+def print_measures(groups: list[list[tuple[str, str, str]]], title: str) -> None:
+    """Groups of (measure, value, of how many)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in ("measure", "value", "of"):
+        table.add_column(name)
+    for rows in groups:
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    Console().print(table)
+
+
 def print_table(lines: list[list[str]], title: str) -> None:
     """A header and rows of text."""
     from rich.console import Console

@@ -4,17 +4,15 @@ Each seed-N folder is a comparison with a page of its own (report.py); here are 
 """
 
 import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation import pages
 from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.report_results import (
     MISSING,
@@ -27,7 +25,6 @@ from emergent_alignment.evaluation.report_results import (
 )
 from emergent_alignment.intervals import Interval, mean_over_seeds
 
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _CURVES = (
     ("Task loss", "task_loss", "nats per token"),
     ("Alignment loss", "alignment_loss", "nats"),
@@ -131,11 +128,8 @@ def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list
     seeds = Seeds(tuple(folders), tuple(map(read_results, folders)), tuple(arms))
     table = summary(seeds)
     trade_off, questions, curves = _trade_off(seeds), _questions(seeds), _curves(seeds)
-    own = Path(__file__)
-    style = _STYLE.search(own.with_name("report.html").read_text("utf-8"))[1]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(own.with_name("experiment.html").read_text("utf-8")).render(
-        style=Markup(style),
+    page = pages.rendered(
+        "experiment.html",
         name=root.resolve().name,
         seeds=[folder.name for folder in folders],
         table=table,
@@ -148,9 +142,7 @@ def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list
         if figure:
             plots.write_figure(figure, root / "figures" / f"{'-'.join(name.lower().split())}.svg")
     path = root / "experiment.html"
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(unfinished, path)
+    pages.write_page(path, page)
     return path, table
 
 

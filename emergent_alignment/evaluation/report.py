@@ -8,7 +8,6 @@ the template engine.
 import base64
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.conscience.pairs import OUTCOMES
-from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation import pages
 from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.report_abilities import (
     attack_table,
@@ -48,7 +47,6 @@ from emergent_alignment.evaluation.report_speed import speed_rows
 NUM_JOURNAL_RECORDS = 60
 NUM_PROMPTS = 40
 
-GENERATOR = '<meta name="generator" content="emergent-alignment report">'
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _TRAINING_CURVES = (
     ("alignment loss", "alignment_loss", "nats"),
@@ -68,25 +66,21 @@ def write_report(root: Path, *, output: Path | None = None) -> Path:
     plots.require_matplotlib()
     results = read_results(Path(root))
     output = Path(output) if output is not None else Path(root) / "report.html"
-    refuse_other_file(output)
+    pages.refuse_other_file(output)
 
     source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # a key that a file lacks shows as nothing
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["as_interval"] = as_interval
+    # A key that a file lacks shows as nothing.
+    templates = pages.environment(undefined=jinja2.ChainableUndefined)
+    templates.filters["as_interval"] = as_interval
     script = _SCRIPT.search(source)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    page = environment.from_string(source).render(
-        generator=Markup(GENERATOR), script_hash=Markup(digest), missing=MISSING, **_parts(results)
+    page = templates.from_string(source).render(
+        generator=Markup(pages.GENERATOR),
+        script_hash=Markup(digest),
+        missing=MISSING,
+        **_parts(results),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".unfinished")
-    unfinished.write_bytes(page.encode("utf-8", errors="replace"))  # a lone surrogate becomes ?
-    os.replace(unfinished, output)
+    pages.write_page(output, page)
     return output
 
 
@@ -340,11 +334,3 @@ def _texts(results: Results, key: str) -> list[str]:
 
 def _first_text(results: Results, key: str) -> str:
     return next(iter(_texts(results, key)), "")
-
-
-def refuse_other_file(output: Path) -> None:
-    """A UserError where something other than an earlier report stands at `output`."""
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; give the name of the page, such as report.html")
-    if output.exists() and GENERATOR.encode() not in output.read_bytes()[:2000]:
-        raise UserError(f"{output}: exists and is not a report; give another name for the page")

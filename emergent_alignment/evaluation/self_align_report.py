@@ -5,19 +5,18 @@ It shows how far the stages have come: what is not there yet is said, and left o
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation import pages
 from emergent_alignment.evaluation import report_plots as plots
 from emergent_alignment.evaluation.choices.summary import changes
-from emergent_alignment.evaluation.report import GENERATOR, refuse_other_file, spread_sample
+from emergent_alignment.evaluation.report import spread_sample
 from emergent_alignment.evaluation.report_abilities import choice_table
 from emergent_alignment.evaluation.report_results import Arm, as_object, is_number, read_results
 from emergent_alignment.evaluation.self_align_arms import EVALUATION
@@ -31,7 +30,6 @@ from emergent_alignment.evaluation.self_align_stages import (
 PAGE = "self_align.html"
 NUM_EXAMPLES = 100
 NUM_ROWS = 30
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 # Metrics that say how fast a run was, not what it learned.
 _NOT_LEARNING = re.compile(r"step|epoch|seconds|per_second|bytes|tokens|num_|padding|compil|mfu")
 # Shown also where they never moved.
@@ -47,26 +45,19 @@ def write_self_align_report(
     `workdir` is no SELF-ALIGN work directory, or another file stands at `output`."""
     plots.require_matplotlib()
     path = output or workdir / PAGE
-    refuse_other_file(path)
+    pages.refuse_other_file(path)
     stages = read_stages(workdir)
     arms = _arms(workdir / EVALUATION)
     table = before_and_after(arms)
-    own = Path(__file__)
-    style = _STYLE.search(own.with_name("report.html").read_text("utf-8"))[1]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(own.with_name("self_align.html").read_text("utf-8")).render(
-        generator=Markup(GENERATOR),
-        style=Markup(style),
+    page = pages.rendered(
+        "self_align.html",
         name=workdir.resolve().name,
         model=_model(stages),
         table=table,
         stages=[_section(stage) for stage in stages],
         notes=[note for stage in stages for note in stage.notes],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(unfinished, path)
+    pages.write_page(path, page)
     return path, table
 
 

@@ -65,10 +65,7 @@ def answer_log_probs(
     own tokens through it, `chunk_size` at a time, and the gradients of the unembedding are
     added up once, not for each chunk."""
 
-    def of_shard(matrix, hidden, targets):
-        return token_log_probs(hidden, matrix, targets, chunk_size=chunk_size)
-
-    return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
+    return _over_vocabulary(token_log_probs, params, hidden, targets, chunk_size, dtype)
 
 
 def answer_log_probs_and_entropy(
@@ -81,8 +78,12 @@ def answer_log_probs_and_entropy(
 ) -> Float[Array, "batch tokens 2"]:
     """losses.token_log_probs_and_entropy, shard by shard as `answer_log_probs`."""
 
+    return _over_vocabulary(token_log_probs_and_entropy, params, hidden, targets, chunk_size, dtype)
+
+
+def _over_vocabulary(measure, params, hidden, targets, chunk_size, dtype) -> Array:
     def of_shard(matrix, hidden, targets):
-        return token_log_probs_and_entropy(hidden, matrix, targets, chunk_size=chunk_size)
+        return measure(hidden, matrix, targets, chunk_size=chunk_size)
 
     return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
 

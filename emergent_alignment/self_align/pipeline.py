@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.setup import Setup, check_config, load_model
+from emergent_alignment.applications.config_checks import check_config
+from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.self_align.stages import (

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
 from emergent_alignment.applications.kept import Kept, write_json
+from emergent_alignment.applications.runs import differences
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
 
@@ -117,7 +118,10 @@ class StageFolder:
             before = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); choose another --workdir") from None
-        differing = list(_differences(before, identity))
+        differing = [
+            f"{name} was {old!r}, and is {new!r} now"
+            for name, old, new in differences(before, identity)
+        ]
         if differing:
             raise UserError(
                 f"{self.path}: made with other settings or from other data: "
@@ -163,11 +167,3 @@ def digest_of(path: Path) -> str | None:
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _differences(before: object, now: object, name: str = "") -> Iterable[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-    elif before != now:
-        yield f"{name} was {before!r}, and is {now!r} now"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.setup import check_config
 from emergent_alignment.applications.step_inputs import ReviewedTargets
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal

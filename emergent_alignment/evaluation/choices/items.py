@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.sources import numbered_lines
+from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 
 BUNDLED = "bundled"
@@ -47,27 +47,13 @@ def load_choices(source: str) -> list[Choice]:
     """The items of a file, or the bundled ones. Raises UserError for a missing, empty or
     malformed file, with the line."""
     if source == BUNDLED:
-        text = (resources.files(__package__) / "bundled.jsonl").read_text("utf-8")
-        lines = list(enumerate(text.splitlines(), 1))
-    elif Path(source).is_file():
-        lines = list(numbered_lines(Path(source)))
-    else:
+        with resources.as_file(resources.files(__package__) / "bundled.jsonl") as path:
+            return _choices_of(path)
+    if not Path(source).is_file():
         raise UserError(
             f"config.choices.questions: {source} is no file; give a .jsonl file, or {BUNDLED!r}"
         )
-    items, seen = [], {}
-    for number, line in lines:
-        item = _choice(line, number, f"{source}:{number}")
-        if item.name in seen:
-            raise UserError(
-                f"{source}:{number}: the name {item.name!r} stands in line {seen[item.name]} "
-                "already; give each item a name of its own"
-            )
-        seen[item.name] = number
-        items.append(item)
-    if not items:
-        raise UserError(f"{source}: there are no items in it; {EXPECTED}")
-    return items
+    return _choices_of(Path(source))
 
 
 def choices_digest(items: list[Choice]) -> str:
@@ -76,11 +62,24 @@ def choices_digest(items: list[Choice]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _choice(line: str, number: int, where: str) -> Choice:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not a JSON object ({error.msg}); {EXPECTED}") from None
+def _choices_of(path: Path) -> list[Choice]:
+    items: dict[str, Choice] = {}
+    places: dict[str, str] = {}
+    for where, row in json_lines(path, EXPECTED):
+        number = where.rpartition(":")[2]
+        item = _choice(row, number, where)
+        if item.name in items:
+            raise UserError(
+                f"{where}: the name {item.name!r} stands in line {places[item.name]} already; give "
+                "each item a name of its own"
+            )
+        items[item.name], places[item.name] = item, number
+    if not items:
+        raise UserError(f"{path}: there are no items in it; {EXPECTED}")
+    return list(items.values())
+
+
+def _choice(row: Any, number: str, where: str) -> Choice:
     is_pair = isinstance(row, dict) and {"question", "better", "worse"} <= row.keys()
     if not is_pair and not (isinstance(row, dict) and {"question", "right", "wrong"} <= row.keys()):
         found = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__

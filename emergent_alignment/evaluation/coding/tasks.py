@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.data.chat import Message
-from emergent_alignment.data.sources import numbered_lines
+from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 
 BUNDLED = "bundled"
@@ -60,12 +60,8 @@ def tasks_digest(tasks: list[CodeTask]) -> str:
 
 def _tasks_of(path: Path) -> list[CodeTask]:
     tasks, places = [], {}
-    for number, line in numbered_lines(path):
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not a JSON object ({error.msg}); {EXPECTED}") from None
+    for where, row in json_lines(path, EXPECTED):
+        number = where.rpartition(":")[2]
         task = _task(row, where, number)
         if task.name in places:
             raise UserError(
@@ -79,7 +75,7 @@ def _tasks_of(path: Path) -> list[CodeTask]:
     return tasks
 
 
-def _task(row: Any, where: str, number: int) -> CodeTask:
+def _task(row: Any, where: str, number: str) -> CodeTask:
     if not isinstance(row, dict) or "tests" not in row or not {"prompt", "messages"} & row.keys():
         raise UserError(f"{where}: not a task; {EXPECTED}")
     texts = {

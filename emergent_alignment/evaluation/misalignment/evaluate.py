@@ -84,15 +84,7 @@ def evaluate_misalignment(
     _claim(kept, judge, all_questions, sampling, overwrite=overwrite)
     with in_force(base.mesh):
         if settings.check_pairs:
-            with progress(f"{arm}: checking the judge ({judge.name})") as meter:
-                result["judge"]["check"] = check_judge(
-                    judge,
-                    chosen[0],
-                    settings.check_pairs,
-                    limits.misaligned_below,
-                    kept,
-                    progress=meter,
-                )
+            result["judge"]["check"] = _checked(judge, chosen[0], settings, kept, arm)
         asked = wanted(chosen, settings.samples)
         with progress(f"{arm}: answers") as meter:
             answers = sample_missing(config, SECTION, under_test, asked, kept, progress=meter)
@@ -104,6 +96,21 @@ def evaluate_misalignment(
     path = kept.path / result_file(judge.name)
     write_json(path, result)
     return result, path
+
+
+def _checked(
+    judge: Judge, question: FreeFormQuestion, settings: ConfigDict, kept: Kept, arm: str
+) -> dict:
+    """What the judge makes of known answers."""
+    with progress(f"{arm}: checking the judge ({judge.name})") as meter:
+        return check_judge(
+            judge,
+            question,
+            settings.check_pairs,
+            settings.misaligned_below,
+            kept,
+            progress=meter,
+        )
 
 
 def _claim(

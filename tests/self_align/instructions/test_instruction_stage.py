@@ -143,8 +143,12 @@ def test_a_kill_changes_nothing_of_the_result(scripted_setup, tmp_path, monkeypa
 
 
 def test_what_is_done_is_not_written_again(scripted_setup, tmp_path, monkeypatch):
-    worked(scripted_setup, tmp_path, Scripted(), monkeypatch)
-    worked(scripted_setup, tmp_path, Scripted(deadly=0), monkeypatch)
+    folder, first = worked(scripted_setup, tmp_path, Scripted(), monkeypatch)
+    rounds = folder.kept.lines("rounds").read_bytes()
+    idle = Scripted(deadly=0)
+    _, again = worked(scripted_setup, tmp_path, idle, monkeypatch)
+    assert not idle.prompts and again == first
+    assert folder.kept.lines("rounds").read_bytes() == rounds
 
 
 def test_prompts_show_seeds_and_soon_the_model_s_own(scripted_setup, tmp_path, monkeypatch):

@@ -1,24 +1,8 @@
-"""Runs of the same settings share their compiled steps: a test compiles what no other has."""
-
-import functools
-import json
-
 import pytest
-
-from emergent_alignment.applications import composition
-from emergent_alignment.training.optimizer import make_optimizer
-from emergent_alignment.training.step import compiled_step
+from sharing_steps import steps_compiled_once
 
 
 @pytest.fixture(scope="package", autouse=True)
 def shared_steps():
-    made = {}
-
-    def same_optimizer(config, steps):
-        key = json.dumps([config.to_dict(), steps])
-        return made.setdefault(key, make_optimizer(config, steps))
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(composition, "make_optimizer", same_optimizer)
-        patched.setattr(composition, "compiled_step", functools.cache(compiled_step))
+    with steps_compiled_once():
         yield
