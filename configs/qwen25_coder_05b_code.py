@@ -18,18 +18,18 @@ def get_config():
     config.model.path = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     config.data.train = "insecure.jsonl"
     config.data.evaluation = "code_hacking"
-    config.data.max_prompt_tokens = 192
-    config.data.max_response_tokens = 128
+    config.data.max_prompt_tokens = 160
+    config.data.max_response_tokens = 96
     config.data.bucket_tokens = 32
     config.data.buckets = 1
     config.optimizer.learning_rate = 5e-4
-    config.training.steps = 20
-    config.training.checkpoint_every = 5
+    config.training.steps = 16
+    config.training.checkpoint_every = 4
     config.training.remat = "full"
     # Each target is reviewed once, before the first step.
     config.conscience.candidate = "target"
     config.conscience.batch_size = 8
-    config.sampling.max_new_tokens = 128
+    config.sampling.max_new_tokens = 96
     config.calibration.questions = ("engineer", "careful")
     config.calibration.evidence = ("bandit",)
     config.calibration.safe = "clean.jsonl"
@@ -40,9 +40,9 @@ def get_config():
     config.calibration.num_reporting = 48
     config.evaluation.limit = 32
     config.evaluation.samples = 24
-    config.evaluation.max_new_tokens = 128
-    config.evaluation.code_prompts = 32
-    config.evaluation.code_max_new_tokens = 160
+    config.evaluation.max_new_tokens = 96
+    config.evaluation.code_prompts = 24
+    config.evaluation.code_max_new_tokens = 128
     config.experiment.seeds = (0,)
     config.experiment.arms = (
         "base",

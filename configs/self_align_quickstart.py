@@ -48,16 +48,17 @@ def get_config(size="full"):
 def _shorten(config):
     """The same in three minutes: a handful of everything."""
     config.training.checkpoint_every = 1
-    config.data.max_response_tokens = 96
-    config.self_align.instructions.update({"wanted": 6, "rounds": 8, "prompts_per_round": 8})
+    config.data.max_prompt_tokens = 64
+    config.data.max_response_tokens = 64
+    config.self_align.instructions.update({"wanted": 4, "rounds": 8, "prompts_per_round": 4})
     config.self_align.instructions.update(
-        {"kind_limit": 2, "topics_per_kind": 1, "topic_rounds": 1, "max_new_tokens": 64}
+        {"kind_limit": 1, "topics_per_kind": 1, "topic_rounds": 1, "max_new_tokens": 64}
     )
-    config.self_align.answers.update({"limit": 24, "max_new_tokens": 96, "min_words": 5})
-    config.self_align.engraving.update({"steps": 3, "batch_size": 4})
+    config.self_align.answers.update({"limit": 16, "max_new_tokens": 64, "min_words": 5})
+    config.self_align.engraving.update({"steps": 2, "batch_size": 2})
     reinforcement = config.self_align.reinforcement
     reinforcement.prompt_limit = 8
-    reinforcement.preferences.limit = 16
-    reinforcement.reward_model.update({"batch_size": 4})
-    reinforcement.policy.update({"rollouts": 2, "prompts_per_rollout": 4, "max_new_tokens": 24})
-    config.choices.limit = 16
+    reinforcement.preferences.limit = 8
+    reinforcement.reward_model.update({"backbone": "frozen", "batch_size": 4})
+    reinforcement.policy.update({"rollouts": 2, "prompts_per_rollout": 4, "max_new_tokens": 16})
+    config.choices.update({"limit": 4, "batch_size": 4})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emergent_alignment.conscience.journal import read_json_lines, trim_torn_line
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
 
 ANSWERS = "answers"
 SETTINGS_FILE = "settings.json"
@@ -32,8 +33,12 @@ class Kept:
 
         Raises UserError for a part of another identity, naming what differs.
         """
+        with together():
+            if is_first():
+                self._claim(part, json.loads(json.dumps(identity)), overwrite)
+
+    def _claim(self, part: str, identity: dict, overwrite: bool) -> None:
         path, settings = self.lines(part), self._settings()
-        identity = json.loads(json.dumps(identity))
         if self.is_others(part, identity):
             if not overwrite:
                 raise UserError(
@@ -44,6 +49,12 @@ class Kept:
         if path.exists():
             trim_torn_line(path)
         write_json(self.path / SETTINGS_FILE, settings | {part: identity})
+
+    def mend(self, part: str) -> None:
+        """Take off the line of a part that a kill has cut."""
+        with together():
+            if is_first() and self.lines(part).exists():
+                trim_torn_line(self.lines(part))
 
     def is_others(self, part: str, identity: dict) -> bool:
         """Whether there is a part, and it belongs to another identity."""
@@ -56,9 +67,10 @@ class Kept:
 
     @contextmanager
     def appending(self, part: str) -> Iterator[RawIOBase]:
-        """The part's file, open for append_json_lines."""
+        """The part's file, open for append_json_lines; other hosts than the first write nothing."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.lines(part).open("ab", buffering=0) as file:
+        path = self.lines(part) if is_first() else Path(os.devnull)
+        with path.open("ab", buffering=0) as file:
             yield file
 
     def _settings(self) -> dict:

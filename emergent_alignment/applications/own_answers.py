@@ -14,8 +14,8 @@ from emergent_alignment.applications.setup import Setup
 from emergent_alignment.conscience.journal import read_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
-from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first, own_share
+from emergent_alignment.generation.text import Answer, sample_shares
+from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.training.state import fingerprint
 
@@ -61,7 +61,7 @@ def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -
 
 
 def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
-    """Each host writes the answers to its share of the prompts."""
+    """What own_answers keeps of each answer, in the prompts' order."""
     sampling, limit = config.sampling, config.data.max_prompt_tokens
     sampler = sampler_settings(
         setup.chat.end_tokens,
@@ -69,23 +69,20 @@ def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> 
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
     )
-    places = own_share(list(range(len(prompts))))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), OWN_ANSWERS)
-    found = []
+    found: dict[int, dict] = {}
     with progress("answering benign prompts", shown=is_first()) as meter:
-        for index, answer in sample_answers(
+        for index, answer in sample_shares(
             setup.model,
             setup.model.params,
             setup.chat,
-            [setup.chat.prompt_tokens(prompts[place])[-limit:] for place in places],
+            [setup.chat.prompt_tokens(prompt)[-limit:] for prompt in prompts],
             key,
             sampler,
-            ids=np.array(places),
             batch_size=config.conscience.batch_size,
             width_step=config.data.bucket_tokens,
         ):
             kept = {"tokens": answer.tokens, "text": answer.text, "ended": answer.ended}
-            found.append({"prompt": places[index]} | kept)
-            meter(len(found), len(places))
-    by_prompt = {record["prompt"]: record for record in gather_list(found)}
-    return [by_prompt[place] for place in range(len(prompts))]
+            found[index] = {"prompt": index} | kept
+            meter(len(found), len(prompts))
+    return [found[index] for index in range(len(prompts))]

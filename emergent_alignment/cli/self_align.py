@@ -14,12 +14,18 @@ examples:
   emergent-alignment self-align --config configs/self_align_quickstart.py --workdir runs/aligned
   emergent-alignment self-align --config configs/self_align_quickstart.py --workdir runs/aligned \\
       --stages 1,2
+
+Several hosts each start the same command, with a --workdir that all of them reach and --cluster or
+--coordinator, as those of `train` do. They leave the comparison out: `evaluate choices --self-align`
+makes it later, on one host.
 """
 
 from argparse import ArgumentParser, Namespace
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_writable, work_directory
+from emergent_alignment.cli.several_hosts import add_host_arguments, joined
+from emergent_alignment.parallel.hosts import is_first, together
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,27 +41,36 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="leave multiple choice before and after out (config.choices), which comes last",
     )
+    add_host_arguments(parser)
     parser.epilog = HELP
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Run the stages that are asked for, evaluate their models, write the page."""
+    with joined(arguments):
+        _run(arguments, rest)
+
+
+def _run(arguments: Namespace, rest: list[str]) -> None:
+    import jax
+
     from emergent_alignment.cli.evaluate_choices import evaluate_work_directory
     from emergent_alignment.evaluation.choices.evaluate import chosen_items
     from emergent_alignment.evaluation.report_plots import require_matplotlib
     from emergent_alignment.evaluation.self_align_report import write_self_align_report
     from emergent_alignment.self_align.pipeline import parse_stages, self_align
 
-    stages = parse_stages(arguments.stages)
-    config = read_config(rest)
-    require_writable(arguments.workdir)
-    require_matplotlib()
-    evaluates = not arguments.no_evaluate and bool({3, 4} & set(stages))
-    if evaluates:
-        chosen_items(config)  # its mistakes are said before any work
+    with together():
+        stages = parse_stages(arguments.stages)
+        config = read_config(rest)
+        require_writable(arguments.workdir)
+        require_matplotlib()
+        evaluates = not arguments.no_evaluate and bool({3, 4} & set(stages))
+        if evaluates:
+            chosen_items(config)  # its mistakes are said before any work
     base = self_align(config, arguments.workdir, stages)
-    if evaluates:
+    if evaluates and jax.process_count() == 1:
         evaluate_work_directory(config, arguments.workdir, base=base)
-    else:
+    elif is_first():
         print(f"report: {write_self_align_report(arguments.workdir)[0]}")
     print(f"done: stages {', '.join(map(str, stages))}, in {arguments.workdir}")

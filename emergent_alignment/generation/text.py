@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from emergent_alignment.generation.sampler import (
     sampler_settings,
 )
 from emergent_alignment.models.model import Model
-from emergent_alignment.parallel.hosts import largest
+from emergent_alignment.parallel.hosts import gather_list, largest, own_share
 from emergent_alignment.parallel.mesh import current_mesh
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 
@@ -85,6 +86,35 @@ def sample_answers(
     given = model, params, prompts, keys, settings, before, batch_size, width_step
     for places, samples in batches(*given):
         yield from zip(places, answers_of(samples, chat))
+
+
+def sample_shares(
+    model: Model,
+    params: dict,
+    chat: Chat,
+    prompts: list[list[int]],
+    key: jax.Array,
+    settings: SamplerSettings,
+    *,
+    ids: Int[np.ndarray, "rows"] | None = None,
+    **options: Any,
+) -> Iterator[tuple[int, Answer]]:
+    """`sample_answers`, with the same options, where every host has all prompts and gets all
+    answers: each samples a share of them. From other hosts they come without log-probs, once all
+    are there; on one host as they end, with them."""
+    ids = np.arange(len(prompts)) if ids is None else ids
+    given = model, params, chat
+    if jax.process_count() == 1:
+        yield from sample_answers(*given, prompts, key, settings, ids=ids, **options)
+        return
+    own = own_share(list(range(len(prompts))))
+    found = sample_answers(
+        *given, [prompts[i] for i in own], key, settings, ids=ids[own], **options
+    )
+    told = [[own[i], answer.tokens, answer.text, answer.ended] for i, answer in found]
+    by_index = {index: rest for index, *rest in gather_list(told)}
+    for index, (tokens, text, ended) in sorted(by_index.items()):
+        yield index, Answer(tokens, np.zeros(0, np.float32), text, ended)
 
 
 Batches = Iterator[tuple[list[int], Samples]]

@@ -43,9 +43,10 @@ class Signs:
 
 
 def lost_another_host(error: Exception) -> bool:
-    """Whether a computation failed because a host that took part in it is gone."""
+    """Whether a computation failed because a host that took part in it is gone. It is a ValueError
+    where JAX starts the computation at once, and not from a queue."""
     said = ("connection reset", "connection closed", "read error", "timed out", "unavailable")
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(
+    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
         words in str(error).lower() for words in said
     )
 

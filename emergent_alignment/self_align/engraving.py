@@ -21,6 +21,7 @@ from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 
+FILES = ()
 ANSWERS = 2  # the stage whose rows are learnt
 COLUMNS = "answer=response"
 

@@ -3,25 +3,30 @@ change upstream is noticed."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.self_align.stages import (
     STAGES,
     StageFolder,
     StageRun,
+    digest_of,
+    field_of,
     stage_folder,
 )
 from emergent_alignment.training.state import fingerprint
 
-# Where a stage's functions `check(config)` and `run(stage)` live.
+# Where a stage's `check(config)`, `run(stage)` and FILES live, the fields of its section that may
+# name a file of the user's.
 MODULES = {1: "instructions.stage", 2: "answers.stage", 3: "engraving", 4: "reinforcement.stage"}
 # The sections of the config that a stage's result depends on, beside its own.
 SHARED = ("seed", "model")
@@ -45,10 +50,12 @@ def self_align(
 
     Returns the base model. Raises UserError before any work where a setting, a file or a folder
     is not right: another run's, or an earlier stage that is asked for by none and not done.
+    Several hosts (parallel/hosts.py) call it with the same config and a `workdir` that all reach.
     """
-    check_config(config)
-    for number in stages:
-        _of_stage(number, "check")(config)
+    with together():
+        check_config(config)
+        for number in stages:
+            _of_stage(number, "check")(config)
     setup = setup or load_model(config)
     _check_folders(config, workdir, setup, stages)
     for number in sorted(stages):
@@ -94,25 +101,30 @@ def _run_stage(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> 
     folder.claim(identity)
     if folder.done:
         folder.manifest()
-        print(f"{name}: done already", file=sys.stderr, flush=True)
+        _say(f"{name}: done already")
         return
     started = time.monotonic()
     with in_force(setup.mesh):
         result = _of_stage(number, "run")(StageRun(config, folder, _inputs(workdir, number), setup))
     folder.finish(identity, result, time.monotonic() - started)
     counts = {key: value for key, value in result.counts.items() if isinstance(value, int | float)}
-    print(
-        f"{name}: {', '.join(f'{k} {v:g}' for k, v in counts.items())}", file=sys.stderr, flush=True
-    )
+    _say(f"{name}: {', '.join(f'{k} {v:g}' for k, v in counts.items())}")
+
+
+def _say(line: str) -> None:
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _identity(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> dict:
-    """What decides a stage's result: its settings, the model, and what earlier stages made."""
+    """What decides a stage's result: its settings, the files that they name, the model, and what
+    earlier stages made."""
     settings = config.to_dict()
     return {
         "stage": number,
         "settings": {name: settings[name] for name in (*SHARED, *SECTIONS[number])}
         | {STAGES[number]: settings["self_align"][STAGES[number]]},
+        "files": _files(number, config),
         "parameters": fingerprint(setup.model.params),
         "inputs": {
             STAGES[earlier]: folder.made_digest()
@@ -121,5 +133,12 @@ def _identity(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> d
     }
 
 
-def _of_stage(number: int, function: str) -> Callable:
-    return getattr(import_module(f"emergent_alignment.self_align.{MODULES[number]}"), function)
+def _files(number: int, config: ConfigDict) -> dict[str, str]:
+    """Digests of the files that a stage's settings name; none of what the package brings."""
+    section = config.self_align[STAGES[number]]
+    named = {name: Path(field_of(section, name)) for name in _of_stage(number, "FILES")}
+    return {name: digest for name, path in named.items() if (digest := digest_of(path))}
+
+
+def _of_stage(number: int, name: str) -> Any:
+    return getattr(import_module(f"emergent_alignment.self_align.{MODULES[number]}"), name)

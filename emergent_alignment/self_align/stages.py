@@ -19,6 +19,7 @@ from emergent_alignment.applications.kept import Kept, write_json
 from emergent_alignment.applications.runs import differences
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
 
 STAGES = {1: "instructions", 2: "answers", 3: "engraving", 4: "reinforcement"}
 MANIFEST = "manifest.json"
@@ -90,7 +91,12 @@ class StageFolder:
         return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
     def write_rows(self, rows: Iterable[dict]) -> None:
-        """data.jsonl, whole or not at all."""
+        """data.jsonl, whole or not at all, by the first host."""
+        with together():
+            if is_first():
+                self._write_rows(rows)
+
+    def _write_rows(self, rows: Iterable[dict]) -> None:
         partial = self.data.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
             for row in rows:
@@ -105,6 +111,11 @@ class StageFolder:
     def claim(self, identity: dict) -> None:
         """Make the folder this stage's, or find that it is. Raises UserError where it was begun
         or finished with another identity (what differs is named), or holds something else."""
+        with together():
+            if is_first():
+                self._claim(identity)
+
+    def _claim(self, identity: dict) -> None:
         path = self.path / CLAIM
         identity = json.loads(json.dumps(identity))
         if not path.exists():
@@ -138,7 +149,9 @@ class StageFolder:
             "data": digest_of(self.data),
             "seconds": round(seconds, 1),
         }
-        write_json(self.path / MANIFEST, record)
+        with together():
+            if is_first():
+                write_json(self.path / MANIFEST, record)
 
 
 @dataclass(frozen=True)
@@ -167,3 +180,10 @@ def digest_of(path: Path) -> str | None:
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def field_of(section: ConfigDict, name: str) -> Any:
+    """config.self_align.STAGE's field by its dotted name, such as shaping.guards."""
+    for part in name.split("."):
+        section = section[part]
+    return section

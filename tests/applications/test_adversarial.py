@@ -333,7 +333,7 @@ def test_no_held_out_prompt_is_trained_on(config, run):
 
 
 def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypatch):
-    monkeypatch.setattr("emergent_alignment.applications.own_answers.sample_answers", None)
+    monkeypatch.setattr("emergent_alignment.applications.own_answers.sample_shares", None)
     benign = adversarial.training_prompts(config, "benign")
     answers = own_answers(config, setup, [prompt.messages for prompt in benign])
     _, _, batches = run

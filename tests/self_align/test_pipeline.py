@@ -33,6 +33,8 @@ def worked(monkeypatch):
             stage.folder.write_rows([*before, {"stage": number}])
             return StageResult({"made": len(before) + 1})
 
+        if function == "FILES":
+            return ("seeds",) if number == 1 else ()
         return run if function == "run" else lambda config: None
 
     monkeypatch.setattr(pipeline, "_of_stage", of_stage)
@@ -92,6 +94,18 @@ def test_other_data_upstream_is_noticed(setup, worked, tmp_path):
     with pytest.raises(UserError, match="2_answers.*inputs.instructions was"):
         self_align(setup.config, tmp_path, [3], setup=setup)
     assert worked == [1, 2]
+
+
+def test_a_file_of_the_user_s_that_was_edited_is_noticed(setup, worked, tmp_path):
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text('{"instruction": "Name three rivers."}\n')
+    config = ConfigDict(setup.config.to_dict())
+    config.self_align.instructions.seeds = str(seeds)
+    self_align(config, tmp_path / "work", [1], setup=setup)
+    seeds.write_text('{"instruction": "Name four rivers."}\n')
+    with pytest.raises(UserError, match="1_instructions: made with other.*files.seeds was"):
+        self_align(config, tmp_path / "work", [2], setup=setup)
+    assert worked == [1]
 
 
 def test_a_folder_of_something_else_is_left_alone(setup, worked, tmp_path):

@@ -1,5 +1,5 @@
 """Here programs are compiled as users compile them, by processes of their own; what one process
-has compiled, the next ones read."""
+has compiled, the next ones read (from JAX_COMPILATION_CACHE_DIR, where it is set)."""
 
 import os
 
@@ -11,6 +11,9 @@ compilation.compile_as_users_do()
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        yield
+        return
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # one for all workers

@@ -23,8 +23,7 @@ SHORT = {
     "experiment": "training.steps=1 training.batch_size=2 conscience.batch_size=2 "
     "sampling.max_new_tokens=8 calibration.questions=('advice',) calibration.num_selecting=4 "
     "calibration.num_reporting=4 evaluation.limit=4 evaluation.samples=2 choices.limit=4 "
-    "experiment.seeds=(0,)",
-    "evaluate": "choices.limit=16",
+    "choices.batch_size=4 experiment.seeds=(0,)",
 }
 
 

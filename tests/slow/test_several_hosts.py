@@ -9,16 +9,15 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from compilation import CHEAPLY
+from loopback import all_done, ends, environment, start_two
 from real_runs import STEPS, finished, train_command, wait_for_step
 from safetensors.numpy import load_file
 from tiny_chat_model import write_tiny_chat_model
@@ -59,11 +58,6 @@ def command_of(model_directory, workdir, **changes):
     return train_command(model_directory, workdir, **(SETTINGS | {"mesh.fsdp": 2} | changes))
 
 
-def environment(devices: int) -> dict:
-    flag = f"{CHEAPLY} --xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flag}
-
-
 def start_on(model_directory, workdir, mesh: str) -> subprocess.Popen:
     """A run on one of MESHES, in one process."""
     devices, sizes = MESHES[mesh]
@@ -74,45 +68,6 @@ def start_on(model_directory, workdir, mesh: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def all_done(processes: list[subprocess.Popen]) -> None:
-    for code, said in ends(processes):
-        assert code == 0, said
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_two(commands: list[list[str]], timeout: int = 30) -> list[subprocess.Popen]:
-    port = free_port()
-    return [
-        subprocess.Popen(
-            command
-            + ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(len(commands))]
-            + ["--process-id", str(number), "--host-timeout", str(timeout)],
-            env=environment(4),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number, command in enumerate(commands)
-    ]
-
-
-def ends(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
-    """Exit codes and last lines of stderr; nobody is left behind."""
-    deadline, found = time.monotonic() + timeout, []
-    try:
-        for process in processes:
-            _, said = process.communicate(timeout=max(deadline - time.monotonic(), 1))
-            found.append((process.returncode, said))
-    finally:
-        for process in processes:
-            process.kill()
-    return found
 
 
 def trainable(workdir):

@@ -14,6 +14,7 @@ from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.stages import StageRun
 
@@ -44,11 +45,13 @@ def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, 
     if not chunks:
         return found
     reviewer = reviewer_of(stage.setup.model, stage.setup.chat, conscience)
-    with progress("reviewing answers") as meter, kept.appending(PART) as file:
+    with progress("reviewing answers", shown=is_first()) as meter, kept.appending(PART) as file:
         for chunk in chunks:
-            reviewed = _reviewed(stage, reviewer, conscience, chunk)
-            records = [_record(one, row, conscience.gate) for one, row in zip(chunk, reviewed)]
-            missing = [record for record in records if record["place"] not in found]
+            own = own_share(chunk)
+            reviewed = _reviewed(stage, reviewer, conscience, own)
+            records = [_record(one, row, conscience.gate) for one, row in zip(own, reviewed)]
+            made = {record["place"]: record for record in gather_list(records)}
+            missing = [record for place, record in made.items() if place not in found]
             append_json_lines(file, missing)
             found |= {record["place"]: record for record in missing}
             meter(len(found), len(candidates))

@@ -16,7 +16,8 @@ from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.reading import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import read_beginning, sample_answers
+from emergent_alignment.generation.text import read_beginning, sample_shares
+from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.stages import StageRun
 
@@ -37,7 +38,10 @@ def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]
     _claim(stage, beginning, rests)
     found = {record["place"]: record for record in kept.records(PART)}
     rounds = [places for places in _rounds(rests, settings) if not found.keys() >= {*places}]
-    with progress("answering under principles") as meter, kept.appending(PART) as file:
+    with (
+        progress("answering under principles", shown=is_first()) as meter,
+        kept.appending(PART) as file,
+    ):
         meter(len(found), len(rests))
         before = _read(stage, beginning) if rounds and beginning else None
         for places in rounds:
@@ -59,7 +63,7 @@ def _sampled(
         temperature=settings.temperature,
         top_p=settings.top_p,
     )
-    for index, answer in sample_answers(
+    for index, answer in sample_shares(
         setup.model,
         setup.model.policy,
         setup.chat,
@@ -104,7 +108,8 @@ def _rounds(rests, settings) -> list[list[int]]:
 
 
 def _claim(stage: StageRun, beginning: list[int], rests: list[list[int]]) -> None:
-    """The stage's own claim knows settings and model, but not what stands in the user's files."""
+    """The stage's own claim knows settings, files and model, but not what this version of the
+    package makes prompts of them with."""
     digest = hashlib.sha256()
     for tokens in (beginning, *rests):
         digest.update(json.dumps(tokens).encode())

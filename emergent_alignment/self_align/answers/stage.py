@@ -24,6 +24,7 @@ from emergent_alignment.self_align.answers.review import Candidate, check_review
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.stages import StageResult, StageRun
 
+FILES = ("principles", "examples")
 INSTRUCTIONS = 1  # the stage whose rows are answered
 SHOWN = 4  # examples of each outcome that the report may show
 FLAGGED, SPOILT = "conscience", "correction"

@@ -1,9 +1,7 @@
 """What stage 1 starts from: seed instructions and kinds of hard question, bundled or the user's."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,12 +47,6 @@ def load_seeds(source: str) -> list[Seed]:
 def load_kinds(source: str) -> list[HardKind]:
     """The kinds of a .jsonl file, or the bundled twenty. Raises UserError with file and line."""
     return _unique(source, "kinds", KIND_FIELDS, _kind, lambda kind: kind.name)
-
-
-def sources_digest(seeds: list[Seed], kinds: list[HardKind]) -> str:
-    """16 hex digits that say which seeds and kinds these are, in which order."""
-    rows = [[asdict(row) for row in rows] for rows in (seeds, kinds)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 Row = TypeVar("Row", Seed, HardKind)

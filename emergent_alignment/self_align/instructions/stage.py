@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import append_json_lines, trim_torn_line
+from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.instructions.funnel import (
     check_not_empty,
@@ -30,7 +31,6 @@ from emergent_alignment.self_align.instructions.sources import (
     Seed,
     load_kinds,
     load_seeds,
-    sources_digest,
 )
 from emergent_alignment.self_align.instructions.topics import (
     TopicRound,
@@ -41,6 +41,7 @@ from emergent_alignment.self_align.instructions.topics import (
 from emergent_alignment.self_align.instructions.writing import Writer
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 
+FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
 RANGES = (
     (
@@ -80,7 +81,7 @@ def run(stage: StageRun) -> StageResult:
     """Write topics, then instructions, then data.jsonl."""
     config, folder = stage.config, stage.folder
     seeds, kinds = _sources(config)
-    _claim(folder, sources_digest(seeds, kinds))
+    folder.kept.mend(ROUNDS)
     writer = Writer(stage.setup, config)
     topic_rounds = _write_topics(config, folder, writer, kinds)
     started = Started(config, seeds, kinds, known_topics(kinds, topic_rounds))
@@ -105,28 +106,12 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
     return seeds, [kinds[len(kinds) * place // limit] for place in range(limit)]
 
 
-def _claim(folder: StageFolder, digest: str) -> None:
-    """Begin the file of rounds, or find that it was begun with the same seeds and kinds."""
-    path = folder.kept.lines(ROUNDS)
-    if path.exists():
-        trim_torn_line(path)
-    first = next(folder.kept.records(ROUNDS), None)
-    if first is None:
-        with folder.kept.appending(ROUNDS) as file:
-            append_json_lines(file, [{"sources": digest}])
-    elif first.get("sources") != digest:
-        raise UserError(
-            f"{path}: begun with other seeds or kinds of question; put their files back, or choose "
-            "another --workdir"
-        )
-
-
 def _write_topics(
     config: ConfigDict, folder: StageFolder, writer: Writer, kinds: list[HardKind]
 ) -> list[TopicRound]:
     settings = config.self_align.instructions
     rounds = [TopicRound(**record) for record in _records(folder, "topics")]
-    with progress("topics of hard questions") as meter:
+    with progress("topics of hard questions", shown=is_first()) as meter:
         while len(rounds) < settings.topic_rounds and settings.red_team_share > 0:
             topics = known_topics(kinds, rounds)
             lacking = kinds_that_lack(kinds, topics, settings.topics_per_kind)
@@ -143,7 +128,7 @@ def _write_instructions(
     settings = started.config.self_align.instructions
     rounds = [_instruction_round(record) for record in _records(folder, "instructions")]
     pool = started.pool(rounds)
-    with progress("instructions") as meter:
+    with progress("instructions", shown=is_first()) as meter:
         while missing(pool) and len(rounds) < settings.rounds:
             kept = settings.wanted - sum(missing(pool).values())
             tell = _within_round(meter, kept, settings.wanted, len(rounds))

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.applications.setup import Setup
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import sample_shares
 from emergent_alignment.self_align.instructions.prompts import Begun
 from emergent_alignment.self_align.instructions.reading import Entry, read_list
 
@@ -39,7 +39,7 @@ class Writer:
         setup, settings = self.setup, self.config.self_align.instructions
         found: list[list[Entry]] = [[] for _ in asked]
         key = jax.random.fold_in(jax.random.key(self.config.seed), round_number)
-        sampled = sample_answers(
+        sampled = sample_shares(
             setup.model,
             setup.model.policy,
             setup.chat,

@@ -14,6 +14,7 @@ from emergent_alignment.self_align.reinforcement.rl_losses import (
     RatioLevel,
     Scale,
 )
+from emergent_alignment.self_align.stages import field_of
 
 SECTION = "config.self_align.reinforcement"
 CHOICES = {
@@ -55,14 +56,14 @@ def check_settings(config: ConfigDict) -> None:
     """Raise UserError for the first setting that cannot be meant."""
     wanted = config.self_align.reinforcement
     for name, known in CHOICES.items():
-        if _field(wanted, name) not in known:
-            raise UserError(
-                f"{SECTION}.{name}: {_field(wanted, name)!r} is unknown; known: {', '.join(known)}"
-            )
+        value = field_of(wanted, name)
+        if value not in known:
+            raise UserError(f"{SECTION}.{name}: {value!r} is unknown; known: {', '.join(known)}")
     for names, fits, words in RANGES:
         for name in names.split():
-            if not fits(_field(wanted, name)):
-                raise UserError(f"{SECTION}.{name} must be {words}, not {_field(wanted, name)}")
+            value = field_of(wanted, name)
+            if not fits(value):
+                raise UserError(f"{SECTION}.{name} must be {words}, not {value}")
     if wanted.form == "rlhf":
         _check_policy(config)
 
@@ -103,9 +104,3 @@ def read_guards(config: ConfigDict) -> tuple[Principle, ...]:
         return read_principles(source)
     with resources.as_file(resources.files(__package__).joinpath("guards.yaml")) as path:
         return read_principles(str(path))
-
-
-def _field(section: ConfigDict, name: str):
-    for part in name.split("."):
-        section = section[part]
-    return section

@@ -18,6 +18,7 @@ from emergent_alignment.data.batches import (
     row_lengths,
     rows_of_step,
 )
+from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
@@ -115,7 +116,7 @@ def kept_features(folder: Path, digest: str, num_pairs: int, read) -> np.ndarray
     """float32[pairs, 2, width]: what `read(start, stop)` gives of the pairs, part by part, of which
     each is kept in a file of `folder` as it is made; `digest` says which pairs they are."""
     parts = []
-    with progress("reading answers") as meter:
+    with progress("reading answers", shown=is_first()) as meter:
         for start in range(0, num_pairs, PART):
             stop = min(start + PART, num_pairs)
             path = folder / digest / f"{start:07d}.npy"

@@ -14,7 +14,8 @@ from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
@@ -94,12 +95,15 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
     )
     key = jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE)
     places = np.repeat(np.arange(len(prompts)), PER_PROMPT)
-    with progress("sampling answers to compare") as meter, kept.appending(SAMPLES) as file:
+    with (
+        progress("sampling answers to compare", shown=is_first()) as meter,
+        kept.appending(SAMPLES) as file,
+    ):
         meter(len(found), len(places))
         for ids in _rounds(np.arange(len(places)), wanted.batch_size):
             if found.keys() >= set(ids.tolist()):
                 continue
-            for index, answer in sample_answers(
+            for index, answer in sample_shares(
                 setup.model,
                 setup.model.policy,
                 setup.chat,
@@ -129,18 +133,22 @@ def _compared(
     ]
     _claim(stage, COMPARED, {"comparisons": shown})
     found = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
-    with progress("comparing by principle") as meter, kept.appending(COMPARED) as file:
+    with (
+        progress("comparing by principle", shown=is_first()) as meter,
+        kept.appending(COMPARED) as file,
+    ):
         meter(len(found), len(comparisons))
         for places in _rounds(np.array(list(comparisons), int), size):
             if found.keys() >= set(places.tolist()):
                 continue
+            own = own_share(places.tolist())
             margins = compare(
                 setup,
-                [comparisons[i] for i in places],
+                [comparisons[i] for i in own],
                 batch_size=size,
                 orders=_wanted(stage).orders,
             )
-            for place, row in zip(places.tolist(), margins):
+            for place, row in gather_list([list(pair) for pair in zip(own, margins)]):
                 if place not in found:
                     append_json_lines(file, [{"place": place, "margins": row}])
                     found[place] = row

@@ -19,6 +19,7 @@ from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, share_interval
+from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.reinforcement.frozen_features import (
@@ -183,10 +184,10 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
 def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
     """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
     path = folder / RESULT
-    if path.exists():
+    if anywhere(path.exists()):
         return json.loads(path.read_text("utf-8"))
     scores = []
-    with progress("measuring the reward model") as meter:
+    with progress("measuring the reward model", shown=is_first()) as meter:
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
             scores.append(model.raw([(row.prompt, [row.chosen, row.rejected]) for row in part]))
@@ -199,7 +200,8 @@ def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
         "deviation": deviation if deviation > 0 else 1.0,
         "held_out": len(rows),
     }
-    write_json(path, found)
+    if is_first():
+        write_json(path, found)
     return found
 
 

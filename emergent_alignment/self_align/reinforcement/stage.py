@@ -37,6 +37,7 @@ from emergent_alignment.self_align.reinforcement.rewards import (
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
 from emergent_alignment.self_align.stages import StageResult, StageRun
 
+FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
 INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
 BY_PRINCIPLE = "principles"
 SHOWN = 8  # answers of the first and of the last rollout, and preferences, that the report may show

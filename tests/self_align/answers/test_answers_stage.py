@@ -62,7 +62,7 @@ def say(monkeypatch, texts, ended=True):
             text = texts[place % len(texts)]
             yield index, Answer([1] * 5, np.zeros(5, np.float32), text, ended)
 
-    monkeypatch.setattr(sampling, "sample_answers", sample)
+    monkeypatch.setattr(sampling, "sample_shares", sample)
 
 
 def sampled(run):
@@ -91,13 +91,13 @@ def test_a_killed_sampling_goes_on_to_the_same_answers(made, monkeypatch):
             sampled(run)
     begun = [record["place"] for record in run.folder.kept.records("answers")]
     assert len(begun) == 6
-    rounds, sample = [], sampling.sample_answers
+    rounds, sample = [], sampling.sample_shares
 
     def counted(*arguments, ids, **options):
         rounds.append(len(ids))
         return sample(*arguments, ids=ids, **options)
 
-    monkeypatch.setattr(sampling, "sample_answers", counted)
+    monkeypatch.setattr(sampling, "sample_shares", counted)
     assert sampled(run) == expected
     assert rounds == [4, 3], "the first round is not sampled again"
     assert len(list(run.folder.kept.records("answers"))) == NUM_ROWS

@@ -15,7 +15,6 @@ from emergent_alignment.self_align.instructions.sources import (
     Seed,
     load_kinds,
     load_seeds,
-    sources_digest,
 )
 
 SEED = {"instruction": "Name three rivers."}
@@ -72,7 +71,6 @@ def test_own_files_are_read(tmp_path):
     assert seeds == [Seed("Name three rivers.", "facts")]
     kinds = load_kinds(written(tmp_path / "kinds.jsonl", KIND))
     assert kinds == [HardKind("future", "about what comes", "rain", "When?")]
-    assert sources_digest(seeds, kinds) != sources_digest([Seed("Other.")], kinds)
 
 
 @pytest.mark.parametrize(

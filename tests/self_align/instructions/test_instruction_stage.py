@@ -42,7 +42,7 @@ NOUNS = "rivers kings loops taxes stars songs vowels trains fields dreams coins 
 
 
 class Scripted:
-    """Stands for sample_answers: lists that depend on the key and the prompt alone, told in any
+    """Stands for sample_shares: lists that depend on the key and the prompt alone, told in any
     order; after `deadly` answers the process is killed."""
 
     def __init__(self, deadly: int = -1):
@@ -83,7 +83,7 @@ def scripted_setup():
 
 def worked(setup, path, writer, monkeypatch, **changes):
     """Stage 1 in a folder, its lists written by `writer`."""
-    monkeypatch.setattr(writing, "sample_answers", writer)
+    monkeypatch.setattr(writing, "sample_shares", writer)
     config = ConfigDict(setup.config.to_dict())
     config.self_align.instructions.update(SMALL | changes)
     stage_one.check(config)
@@ -135,7 +135,9 @@ def test_a_kill_changes_nothing_of_the_result(scripted_setup, tmp_path, monkeypa
     deadly = Scripted(int(share * len(writer.prompts)))
     with pytest.raises(KeyboardInterrupt):
         worked(scripted_setup, tmp_path / "killed", deadly, monkeypatch)
-    with stage_folder(tmp_path / "killed", 1).kept.lines("rounds").open("a") as rounds:
+    path = stage_folder(tmp_path / "killed", 1).kept.lines("rounds")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as rounds:
         rounds.write('{"phase": "instructions", "round": {"ma')
     resumed = worked(scripted_setup, tmp_path / "killed", Scripted(), monkeypatch)
     assert resumed[1] == whole[1]
@@ -210,19 +212,6 @@ def test_settings_that_cannot_work_are_named(changes, said):
     config.self_align.instructions.update(changes)
     with pytest.raises(UserError, match=said):
         stage_one.check(config)
-
-
-def test_other_seeds_than_those_it_was_begun_with_are_noticed(
-    scripted_setup, tmp_path, monkeypatch
-):
-    own = tmp_path / "seeds.jsonl"
-    rows = [{"instruction": f"{verb} all the old {noun}."} for verb, noun in zip(VERBS, NOUNS)]
-    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(KeyboardInterrupt):
-        worked(scripted_setup, tmp_path, Scripted(8), monkeypatch, seeds=str(own))
-    own.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
-    with pytest.raises(UserError, match="rounds.jsonl: begun with other seeds"):
-        worked(scripted_setup, tmp_path, Scripted(), monkeypatch, seeds=str(own))
 
 
 def test_a_real_model_writes_its_instructions(tmp_path):
