@@ -28,7 +28,7 @@ def get_config():
     config.training.remat = "full"
     # Each target is reviewed once, before the first step.
     config.conscience.candidate = "target"
-    config.conscience.batch_size = 8
+    config.conscience.batch_size = 32  # a CPU decodes 32 rows in hardly more time than 8
     config.sampling.max_new_tokens = 96
     config.calibration.questions = ("engineer", "careful")
     config.calibration.evidence = ("bandit",)
