@@ -16,8 +16,8 @@ examples:
       --stages 1,2
 
 Several hosts each start the same command, with a --workdir that all of them reach and --cluster or
---coordinator, as those of `train` do. They leave the comparison out: `evaluate choices --self-align`
-makes it later, on one host.
+--coordinator, as those of `train` do. They leave the comparison out:
+`evaluate choices --self-align` makes it later, on one host.
 """
 
 from argparse import ArgumentParser, Namespace
