@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 def start_two(
-    commands: list[list[str]], timeout: int = 30, devices: int = 4
+    commands: list[list[str]], timeout: int = 60, devices: int = 4
 ) -> list[subprocess.Popen]:
     port = free_port()
     return [
@@ -36,7 +36,7 @@ def start_two(
     ]
 
 
-def ends(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
+def ends(processes: list[subprocess.Popen], timeout: float = 480) -> list[tuple[int, str]]:
     """Exit codes and last lines of stderr; nobody is left behind."""
     deadline, found = time.monotonic() + timeout, []
     try:
