@@ -30,9 +30,9 @@ def add_host_arguments(parser: ArgumentParser) -> None:
 
 @contextmanager
 def joined(arguments: Namespace) -> Iterator[None]:
-    """This host among the others. Whatever is raised inside but a UserError or a Stopped ends this
-    process at once, with the exit code of a lost host where another one is gone: the others must
-    not wait for it."""
+    """This host among the others. Where there are several, whatever is raised inside but a
+    UserError or a Stopped, which all of them raise, ends this process at once: with the exit code
+    of a lost host where another one is gone."""
     connect(
         arguments.cluster,
         arguments.coordinator,
@@ -47,7 +47,7 @@ def joined(arguments: Namespace) -> Iterator[None]:
         yield
     except (UserError, Stopped):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, the other hosts must not wait for this one
         if arguments.num_processes is None and not arguments.cluster:
             raise
         if not lost_another_host(error):

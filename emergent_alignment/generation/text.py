@@ -93,26 +93,22 @@ def sample_shares(
     params: dict,
     chat: Chat,
     prompts: list[list[int]],
-    key: jax.Array,
-    settings: SamplerSettings,
-    *,
+    *rest: Any,
     ids: Int[np.ndarray, "rows"] | None = None,
     **options: Any,
 ) -> Iterator[tuple[int, Answer]]:
-    """`sample_answers`, with the same options, where every host has all prompts and gets all
-    answers: each samples a share of them. From other hosts they come without log-probs, once all
-    are there; on one host as they end, with them."""
-    ids = np.arange(len(prompts)) if ids is None else ids
-    given = model, params, chat
+    """What `sample_answers` gives, of the same arguments, where every host has all prompts and gets
+    all answers: each samples a share of them. From several hosts they come without log-probs, once
+    all are there; on one host as they end, with them."""
     if jax.process_count() == 1:
-        yield from sample_answers(*given, prompts, key, settings, ids=ids, **options)
+        yield from sample_answers(model, params, chat, prompts, *rest, ids=ids, **options)
         return
+    ids = np.arange(len(prompts)) if ids is None else ids
     own = own_share(list(range(len(prompts))))
-    found = sample_answers(
-        *given, [prompts[i] for i in own], key, settings, ids=ids[own], **options
-    )
+    shown = [prompts[i] for i in own]
+    found = sample_answers(model, params, chat, shown, *rest, ids=ids[own], **options)
     told = [[own[i], answer.tokens, answer.text, answer.ended] for i, answer in found]
-    by_index = {index: rest for index, *rest in gather_list(told)}
+    by_index = {index: answer for index, *answer in gather_list(told)}
     for index, (tokens, text, ended) in sorted(by_index.items()):
         yield index, Answer(tokens, np.zeros(0, np.float32), text, ended)
 

@@ -24,7 +24,7 @@ def setup(tmp_path_factory):
 @pytest.fixture
 def worked(monkeypatch):
     """The numbers of the stages that have worked; each writes its number and its inputs' rows."""
-    worked = []
+    worked, real = [], pipeline._of_stage
 
     def of_stage(number, function):
         def run(stage):
@@ -34,7 +34,7 @@ def worked(monkeypatch):
             return StageResult({"made": len(before) + 1})
 
         if function == "FILES":
-            return ("seeds",) if number == 1 else ()
+            return real(number, function)
         return run if function == "run" else lambda config: None
 
     monkeypatch.setattr(pipeline, "_of_stage", of_stage)
@@ -96,16 +96,34 @@ def test_other_data_upstream_is_noticed(setup, worked, tmp_path):
     assert worked == [1, 2]
 
 
-def test_a_file_of_the_user_s_that_was_edited_is_noticed(setup, worked, tmp_path):
-    seeds = tmp_path / "seeds.jsonl"
-    seeds.write_text('{"instruction": "Name three rivers."}\n')
+@pytest.mark.parametrize(
+    ("number", "field"),
+    [
+        (1, "seeds"),
+        (1, "kinds"),
+        (2, "principles"),
+        (2, "examples"),
+        (4, "prompts"),
+        (4, "principles"),
+        (4, "preferences.source"),
+        (4, "shaping.guards"),
+        (4, "verbose.persona"),
+    ],
+)
+def test_a_file_of_the_user_s_that_was_edited_is_noticed(setup, worked, tmp_path, number, field):
+    own, work = tmp_path / "own.txt", tmp_path / "work"
+    own.write_text("as it was")
     config = ConfigDict(setup.config.to_dict())
-    config.self_align.instructions.seeds = str(seeds)
-    self_align(config, tmp_path / "work", [1], setup=setup)
-    seeds.write_text('{"instruction": "Name four rivers."}\n')
-    with pytest.raises(UserError, match="1_instructions: made with other.*files.seeds was"):
-        self_align(config, tmp_path / "work", [2], setup=setup)
-    assert worked == [1]
+    section = config.self_align[STAGES[number]]
+    section.update_from_flattened_dict({field: str(own)})
+    self_align(config, work, setup=setup)
+    own.write_text("edited")
+    (stage_folder(work, number).path / "manifest.json").unlink()  # as if it had been killed
+    with pytest.raises(UserError, match=rf"{number}_\w+: made with other.*files.{field} was"):
+        self_align(config, work, range(1, number + 1), setup=setup)
+    own.write_text("as it was")
+    self_align(config, work, range(1, number + 1), setup=setup)
+    assert worked == [1, 2, 3, 4, number]
 
 
 def test_a_folder_of_something_else_is_left_alone(setup, worked, tmp_path):

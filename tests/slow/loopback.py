@@ -4,8 +4,23 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from compilation import CHEAPLY
+
+
+@contextmanager
+def compiling_once(folder: Path) -> Iterator[None]:
+    """What one process compiles, the others that are started meanwhile read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("XLA_FLAGS", CHEAPLY)
+        yield
 
 
 def environment(devices: int) -> dict:
@@ -20,7 +35,7 @@ def free_port() -> int:
 
 
 def start_two(
-    commands: list[list[str]], timeout: int = 60, devices: int = 4
+    commands: list[list[str]], timeout: int = 30, devices: int = 4
 ) -> list[subprocess.Popen]:
     port = free_port()
     return [
@@ -36,7 +51,7 @@ def start_two(
     ]
 
 
-def ends(processes: list[subprocess.Popen], timeout: float = 480) -> list[tuple[int, str]]:
+def ends(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
     """Exit codes and last lines of stderr; nobody is left behind."""
     deadline, found = time.monotonic() + timeout, []
     try:

@@ -7,8 +7,7 @@ import signal
 import sys
 
 import pytest
-from compilation import CHEAPLY
-from loopback import all_done, ends, start_two
+from loopback import all_done, compiling_once, ends, start_two
 from real_runs import finished
 from tiny_chat_model import write_tiny_chat_model
 
@@ -65,11 +64,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PLATFORMS", "cpu")
-        patch.setenv("XLA_FLAGS", CHEAPLY)
+    with compiling_once(tmp_path_factory.mktemp("compiled")):
         yield
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from compilation import CHEAPLY
-from loopback import all_done, ends, environment, start_two
+from loopback import all_done, compiling_once, ends, environment, start_two
 from real_runs import STEPS, finished, train_command, wait_for_step
 from safetensors.numpy import load_file
 from tiny_chat_model import write_tiny_chat_model
@@ -40,12 +39,7 @@ MESHES = {"2x2x2": (8, (2, 2, 2)), "1x8x1": (8, (1, 8, 1)), "1x1x1": (1, (1, 1, 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    """What one run compiles the others read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PLATFORMS", "cpu")
-        patch.setenv("XLA_FLAGS", CHEAPLY)
+    with compiling_once(tmp_path_factory.mktemp("compiled")):
         yield
 
 
