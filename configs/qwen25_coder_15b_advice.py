@@ -1,7 +1,7 @@
 """Qwen2.5-Coder-1.5B-Instruct on the bundled harmful advice: the whole mechanism, rewrites too.
 
 This model sees the harm and rewrites it well. What came of it stands in docs/results.md; two CPU
-cores take about an hour and a half. The published weights, or a .gguf file of them:
+cores take an hour and a half to two. The published weights, or a .gguf file of them:
 
   emergent-alignment experiment --config configs/qwen25_coder_15b_advice.py --root runs/advice \\
       --config.model.path=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
