@@ -24,6 +24,7 @@ SHORT = {
     "sampling.max_new_tokens=8 calibration.questions=('advice',) calibration.num_selecting=4 "
     "calibration.num_reporting=4 evaluation.limit=4 evaluation.samples=2 choices.limit=4 "
     "choices.batch_size=4 experiment.seeds=(0,)",
+    "evaluate": "choices.limit=4 choices.batch_size=4",
 }
 
 
