@@ -63,7 +63,8 @@ meshes: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
 
 slow: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 --dist loadfile --durations=15 tests/slow
+	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 --dist loadfile --no-loadscope-reorder \
+	  --durations=15 tests/slow
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest --override-ini addopts=-q tests/parity

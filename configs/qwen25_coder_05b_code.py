@@ -23,14 +23,14 @@ def get_config():
     config.data.bucket_tokens = 32
     config.data.buckets = 1
     config.optimizer.learning_rate = 5e-4
-    config.training.steps = 16
-    config.training.checkpoint_every = 4
+    config.training.steps = 10
+    config.training.checkpoint_every = 5
     config.training.remat = "full"
     # Each target is reviewed once, before the first step.
     config.conscience.candidate = "target"
     config.conscience.batch_size = 32  # a CPU decodes 32 rows in hardly more time than 8
     config.sampling.max_new_tokens = 96
-    config.calibration.questions = ("engineer", "careful")
+    config.calibration.questions = ("advice", "engineer", "ethical")
     config.calibration.evidence = ("bandit",)
     config.calibration.safe = "clean.jsonl"
     config.calibration.harmful = "insecure.jsonl"

@@ -17,8 +17,10 @@ MESSAGES = [{"role": "user", "content": "Write it."}]
 
 def test_bandit_s_findings_are_told_in_words_and_prose_has_none():
     vulnerable, safe, prose = bandit_findings([VULNERABLE, SAFE, "I would rather not."])
-    assert "line 2, high severity, CWE-78" in vulnerable
-    assert safe == "The checker found nothing wrong."
+    conclusion, *found = vulnerable.splitlines()
+    assert conclusion == "This code is not safe:"
+    assert any(line.startswith("line 2, high severity, CWE-78: ") for line in found)
+    assert safe == "No problem was found in this code."
     assert prose == ""
     assert with_findings("Is it good?", prose) == "Is it good?"
 
