@@ -33,10 +33,10 @@ def get_config(size="full"):
         config.adversarial.pool = 4
         config.data.limit = 8
         config.conscience.batch_size = 4  # as many rows as a step has: the same programs
-        config.sampling.max_new_tokens = 24
+        config.sampling.max_new_tokens = 12
         config.training.steps = 3
         config.training.batch_size = 4
         config.training.checkpoint_every = 2
         config.evaluation.limit = 4
-        config.evaluation.max_new_tokens = 24
+        config.evaluation.max_new_tokens = 12
     return config

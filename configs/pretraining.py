@@ -31,6 +31,8 @@ def get_config(size="full"):
     (_from_smollm2 if from_checkpoint else _from_random_weights)(config)
     if size.endswith("short"):
         config.training.steps = 3 if from_checkpoint else 2
+        config.pretraining.window_tokens = 128
+        config.sampling.max_new_tokens = 16
         config.training.checkpoint_every = 2
         config.data.limit = 40
         config.calibration.num_selecting = config.calibration.num_reporting = 8

@@ -181,6 +181,18 @@ def test_each_evidence_is_reported_on_the_other_pairs_and_the_best_is_chosen(mon
         assert len(report["scores_safe"]) == found["pairs_reporting"]
 
 
+def test_the_placebo_is_a_candidate_and_never_the_choice_beside_another_question(monkeypatch):
+    def score(settings, safe, row):
+        return noise(row) + safe * (3 if settings.question.name == "placebo" else 0.3)
+
+    found = Scripted(monkeypatch, score).run(Sweep(questions=("placebo", "advice")))
+    assert found["chosen"]["question"] == "advice"
+    by_question = {one["question"]: one["auc"][0] for one in found["candidates"]}
+    assert by_question["placebo"] == 1.0 > by_question["advice"]
+    alone = Scripted(monkeypatch, score).run(Sweep(questions=("placebo",)))
+    assert alone["chosen"]["question"] == "placebo"
+
+
 def test_answers_to_other_prompts_have_an_auc_and_no_share_of_pairs(monkeypatch):
     def rows(kind, numbers):
         return [Example(({"role": "user", "content": str(i)},), f"{kind} {i}") for i in numbers]

@@ -1,5 +1,5 @@
 """What README.md shows is true: its commands and its ten lines of Python run as they stand, on
-the real model (the training cut to one short step)."""
+the real model (with few rows, short answers, and one step of training)."""
 
 import re
 import shlex
@@ -12,10 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 SHORT = {
-    "train": "training.steps=1 training.batch_size=2 conscience.batch_size=2 data.limit=8",
+    "train": "training.steps=1 training.batch_size=2 conscience.batch_size=2 data.limit=8 "
+    "sampling.max_new_tokens=8",
     "calibrate": "calibration.num_selecting=4 calibration.num_reporting=4 "
     "calibration.questions=('advice',)",
-    "evaluate": "evaluation.limit=4 evaluation.samples=2",
+    "evaluate": "evaluation.limit=4 evaluation.samples=2 evaluation.max_new_tokens=8",
+    "respond": "sampling.max_new_tokens=8",
 }
 
 
