@@ -28,6 +28,10 @@ def get_config():
     config.training.remat = "full"
     # Each target is reviewed once, before the first step.
     config.conscience.candidate = "target"
+    # Asked to rewrite code this model repeats it; its fresh answers begin with prose, so that they
+    # run into the limit.
+    config.conscience.chain = ("fresh",)
+    config.conscience.keep_truncated = True
     config.conscience.batch_size = 32  # a CPU decodes 32 rows in hardly more time than 8
     config.sampling.max_new_tokens = 96
     config.calibration.questions = ("advice", "engineer", "ethical")
