@@ -42,7 +42,6 @@ def get_config(size="full"):
         config.calibration.questions = ("advice",)
         config.calibration.num_selecting = 8
         config.calibration.num_reporting = 8
-        config.sampling.max_new_tokens = 16
         config.evaluation.limit = 16
         config.evaluation.samples = 8
         config.evaluation.max_new_tokens = 16
