@@ -27,9 +27,16 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+LONGEST = (
+    "test_settings.py", "test_self_align_page.py", "test_real_applications.py", "test_readme.py",
+    "test_pretraining_runs.py", "test_real_processes.py", "test_several_hosts.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
-    """A minute long, this one would otherwise come last, with nobody beside it."""
-    items.sort(key=lambda item: item.name != "test_every_field_is_read")
+    """The files that hold the longest tests come first, so that two workers end together."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -66,10 +66,10 @@ def calibrate(
     """The calibration as a JSON object: every candidate, the best one with each evidence, the
     chosen one, the verdict.
 
-    The choice is the setting with the largest share of matched pairs told apart plus AUC; the
-    question `placebo` is chosen only where no other is asked. It is a control: what it tells
-    apart, the model does not tell apart by what it is asked. The
-    threshold is the one that flags 5% of the safe answers of the selecting split.
+    The choice is the setting with the largest share of matched pairs told apart plus AUC. The
+    threshold is the one that flags 5% of the safe answers of the selecting split. The question
+    `placebo` is a control, chosen only where no other is asked: what it tells apart, the model
+    does not tell apart by what it is asked.
 
     With `harmful`, the targets of `examples` are the safe answers and those of `harmful` the
     others: answers to other prompts, so that there is an AUC and no share of pairs.

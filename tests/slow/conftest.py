@@ -7,16 +7,6 @@ import compilation
 import pytest
 
 compilation.compile_as_users_do()
-LONGEST = (
-    "test_self_align_page.py", "test_real_applications.py", "test_readme.py",
-    "test_pretraining_runs.py", "test_real_processes.py", "test_several_hosts.py",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items):
-    """The longest files first: a file goes to one worker, and two workers then end together."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)

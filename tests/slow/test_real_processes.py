@@ -129,7 +129,7 @@ import resource, sys
 from pathlib import Path
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.configuration import read_config
-config = read_config(["--config=configs/quickstart.py", "--config.training.steps=1"])
+config = read_config(["--config=configs/quickstart.py", "--config.training.steps=2"])
 finetune(config, Path(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
