@@ -1,5 +1,6 @@
 """A scalar head on hidden states, trained beside the policy or by itself: rewards and values."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,7 @@ class Headed:
 jax.tree_util.register_dataclass(Headed)
 
 
+@functools.cache
 def grower(head: Head, width: int) -> Callable[[Any], Any]:
     """What makes fresh trainable parameters those of a run with such a head; the head starts at
     zero, so that every value is 0."""

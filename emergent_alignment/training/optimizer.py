@@ -1,6 +1,8 @@
 """The optimizer: AdamW, or Adafactor's factored second moment, with a warm-up and a schedule,
 behind gradient clipping; the moments are held in a dtype of choice."""
 
+import functools
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -38,8 +40,15 @@ def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
                b2 and epsilon are adamw's), and clips each array's update to a root mean square
                of 1. Learning rate and weight decay mean what they mean with adamw.
 
-    Raises ValueError for another `settings.kind`.
+    The same settings give the same object, so that runs of one process share what was compiled
+    with it. Raises ValueError for another `settings.kind`.
     """
+    return _made(tuple(sorted(dict(settings).items())), num_steps)
+
+
+@functools.lru_cache(maxsize=16)
+def _made(items: tuple, num_steps: int) -> optax.GradientTransformation:
+    settings = SimpleNamespace(**dict(items))
     kinds = {
         "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
         "adafactor": optax.scale_by_factored_rms,

@@ -1,5 +1,6 @@
 """What training changes: trainable parameters and the optimizer's state, one pytree."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,31 +26,38 @@ jax.tree_util.register_dataclass(TrainState)
 Grow = Callable[[Any], Any]
 
 
+def _as_it_is(trainable: Any) -> Any:
+    return trainable
+
+
 def initial_state(
     params: dict,
     lora: LoraConfig | None,
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh | None = None,
-    grow: Grow = lambda trainable: trainable,
+    grow: Grow = _as_it_is,
 ) -> TrainState:
     """Fresh adapters beside the base, or a copy of all parameters (the frozen copy stays), what
     `grow` makes of them (it may add a head, see heads.py), and fresh moments; on a mesh all of
     it lies as the parameters do."""
 
-    def fresh(params: dict) -> TrainState:
-        if lora is not None:
-            trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
-        else:
-            trainable = jax.tree.map(jnp.copy, params)
-        trainable = grow(trainable)
-        return TrainState(trainable, optimizer.init(trainable))
-
+    fresh = functools.partial(_fresh, lora, optimizer, grow)
     if mesh is None:
-        return jax.jit(fresh)(params)
-    state = jax.eval_shape(fresh, params)
+        return fresh(params, seed)
+    state = jax.eval_shape(fresh, params, seed)
     placed = shardings_of(mesh, state, like=state.trainable)
-    return jax.jit(fresh, out_shardings=placed)(params)
+    return jax.jit(fresh, out_shardings=placed)(params, seed)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _fresh(lora, optimizer, grow, params: dict, seed: int) -> TrainState:
+    if lora is not None:
+        trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
+    else:
+        trainable = jax.tree.map(jnp.copy, params)
+    trainable = grow(trainable)
+    return TrainState(trainable, optimizer.init(trainable))
 
 
 def policy_params(trainable: Any, frozen: dict, lora: LoraConfig | None) -> dict:

@@ -276,15 +276,22 @@ def compiled_step(
     placed: tuple[TrainState, dict] | None = None,
     objective: Objective = HYBRID,
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
-    """`train_step` jitted; the state is donated, the frozen parameters never are.
+    """`train_step` jitted; the state is donated, the frozen parameters never are. The same
+    arguments give the same function: what is compiled for a run serves the next in its process.
 
     On a mesh `placed` holds the shardings of (state, frozen), see `step_shardings`; batches are
     cut by rows, and the step is called where that mesh is in force.
     """
+    return _compiled(settings, optimizer, objective, *_flat(placed))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(settings, optimizer, objective, places, structure):
     step = functools.partial(train_step, settings, optimizer, objective=objective)
-    if placed is None:
+    if not places:
         return jax.jit(step, donate_argnums=0)
-    mesh = jax.tree.leaves(placed)[0].mesh
+    placed = jax.tree.unflatten(structure, places)
+    mesh = places[0].mesh
     rows, everywhere = sharding(mesh, ("batch",)), sharding(mesh, ())
     return jax.jit(
         step,
@@ -292,6 +299,11 @@ def compiled_step(
         out_shardings=(placed[0], everywhere),
         donate_argnums=0,
     )
+
+
+def _flat(tree: Any) -> tuple[tuple, Any]:
+    leaves, structure = jax.tree.flatten(tree)
+    return tuple(leaves), structure
 
 
 def step_shardings(

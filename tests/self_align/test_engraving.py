@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
-from sharing_steps import steps_compiled_once
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications import step_inputs
@@ -27,12 +26,6 @@ ROWS = [
     }
     for i in range(9)
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_steps():
-    with steps_compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ SHORT = {
     "train": "training.steps=1 training.batch_size=2 conscience.batch_size=2 data.limit=8 "
     "sampling.max_new_tokens=8",
     "calibrate": "calibration.num_selecting=4 calibration.num_reporting=4 "
-    "calibration.questions=('advice',)",
+    "calibration.questions=('advice',) calibration.layouts=('quote',)",
     "evaluate": "evaluation.limit=4 evaluation.samples=2 evaluation.max_new_tokens=8",
     "respond": "sampling.max_new_tokens=8",
 }

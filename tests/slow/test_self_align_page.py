@@ -22,10 +22,12 @@ PAGE = (ROOT / "docs" / "self_align.md").read_text("utf-8")
 SHORT = {
     "experiment": "training.steps=1 training.batch_size=2 conscience.batch_size=2 "
     "data.max_prompt_tokens=64 data.max_response_tokens=64 sampling.max_new_tokens=8 "
-    "calibration.questions=('advice',) calibration.num_selecting=4 "
+    "calibration.questions=('advice',) calibration.layouts=('quote',) "
+    "calibration.polarities=('positive',) calibration.num_selecting=4 "
     "calibration.num_reporting=4 evaluation.limit=4 evaluation.samples=2 "
     "evaluation.max_new_tokens=8 choices.limit=4 choices.batch_size=4 experiment.seeds=(0,)",
     "evaluate": "choices.limit=4 choices.batch_size=4",
+    "respond": "sampling.max_new_tokens=8",
 }
 
 

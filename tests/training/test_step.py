@@ -14,8 +14,10 @@ from compilation import USERS_FUSIONS
 from random_batches import assert_trees_close, random_batch
 from walk_jaxpr import array_shapes, rows_through
 
+from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
+from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import (
     StepSettings,
@@ -114,6 +116,19 @@ def test_target_that_is_also_another_branch_is_computed_once_with_the_same_loss(
     )
     ours = loss_and_gradients(settings, adapters, frozen, two)
     assert_trees_close(ours, loss_and_gradients(settings, adapters, frozen, three), 1e-5)
+
+
+def test_runs_of_the_same_settings_share_their_compiled_step_and_others_do_not(settings):
+    """So the seeds of an experiment compile once."""
+
+    def step(**changes):
+        section = default_config().optimizer
+        section.update(changes)
+        return compiled_step(dataclasses.replace(settings), make_optimizer(section, 7))
+
+    assert step() is step()
+    assert step() is not step(learning_rate=0.5)
+    assert step() is not compiled_step(settings, make_optimizer(default_config().optimizer, 8))
 
 
 def traced(function, *inputs):
