@@ -25,16 +25,18 @@ def get_config():
     config.self_align.answers.update(
         {"limit": 256, "max_new_tokens": 160, "temperature": 0.5, "batch_size": 32}
     )
-    config.self_align.engraving.update({"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-4})
+    config.self_align.engraving.update({"batch_size": 8, "epochs": 1.0, "learning_rate": 5e-4})
     reinforcement = config.self_align.reinforcement
-    reinforcement.prompt_limit = 128
+    reinforcement.prompt_limit = 64
     # A small model prefers a place: the mean of both orders is what it thinks of the answers.
     reinforcement.preferences.update(
-        {"limit": 96, "max_new_tokens": 64, "orders": "average", "batch_size": 32}
+        {"limit": 64, "max_new_tokens": 48, "orders": "average", "principles": 2, "batch_size": 32}
     )
-    reinforcement.reward_model.update({"batch_size": 8, "epochs": 2.0, "held_out_share": 0.25})
+    reinforcement.reward_model.update(
+        {"backbone": "frozen", "epochs": 10.0, "learning_rate": 1e-3, "held_out_share": 0.25}
+    )
     # So few steps need a larger rate than the published one to move anything.
     reinforcement.policy.update(
-        {"rollouts": 8, "prompts_per_rollout": 16, "max_new_tokens": 64, "learning_rate": 2e-4}
+        {"rollouts": 8, "prompts_per_rollout": 8, "max_new_tokens": 48, "learning_rate": 2e-4}
     )
     return config

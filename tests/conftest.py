@@ -28,8 +28,9 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 LONGEST = (
-    "test_settings.py", "test_self_align_page.py", "test_real_applications.py", "test_readme.py",
-    "test_pretraining_runs.py", "test_real_processes.py", "test_several_hosts.py",
+    "test_settings.py", "test_self_align_page.py", "test_several_hosts.py",
+    "test_real_applications.py", "test_pretraining_runs.py", "test_readme.py",
+    "test_self_align_hosts.py", "test_peak_memory.py", "test_real_processes.py",
 )  # fmt: skip
 
 

@@ -24,8 +24,21 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")
 
 
-def apply_answering(arguments: Namespace, config: ConfigDict) -> None:
-    """Put --endpoint into the config. Raises UserError for numbers that cannot be meant."""
+# What these commands take from an argument, and not from the config.
+ARGUMENTS = {
+    "--config.sampling.max_new_tokens": "--max-new-tokens",
+    "--config.sampling.temperature": "--temperature",
+    "--config.seed": "--seed",
+}
+
+
+def apply_answering(arguments: Namespace, config: ConfigDict, rest: list[str]) -> None:
+    """Put --endpoint into the config. Raises UserError for numbers that cannot be meant, and for
+    a flag among `rest` that an argument replaces."""
+    for word in rest:
+        flag = word.partition("=")[0]
+        if flag in ARGUMENTS:
+            raise UserError(f"{flag}: not read here; say {ARGUMENTS[flag]} instead")
     if arguments.max_new_tokens < 1 or arguments.temperature < 0:
         raise UserError("--max-new-tokens must be at least 1, and --temperature 0 or more")
     config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url

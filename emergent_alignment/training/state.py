@@ -50,7 +50,9 @@ def initial_state(
     return jax.jit(fresh, out_shardings=placed)(params, seed)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+# Where a parameter is committed to its device, so is the state, read or not: a step gives it back
+# committed, and would be compiled again for it.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), keep_unused=True)
 def _fresh(lora, optimizer, grow, params: dict, seed: int) -> TrainState:
     if lora is not None:
         trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))

@@ -62,6 +62,21 @@ def test_a_size_of_the_quickstart_that_is_none_is_an_error(fails, tmp_path):
     assert "tiny" in said and "short" in said
 
 
+@pytest.mark.parametrize("command", [["respond", "Hi"], ["chat"]])
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("--config.sampling.max_new_tokens=8", "--max-new-tokens"),
+        ("--config.sampling.temperature=0", "--temperature"),
+        ("--config.seed=3", "--seed"),
+    ],
+)
+def test_a_flag_that_an_argument_replaces_is_refused_not_ignored(fails, command, flag, instead):
+    assert fails(*command, flag).endswith(
+        f"{flag.partition('=')[0]}: not read here; say {instead} instead"
+    )
+
+
 @pytest.mark.parametrize(
     "change",
     """seed=x data.limit=-1 lora.rank=-1 lora.alpha=0 lora.targets=() conscience.chain=()

@@ -1,5 +1,4 @@
-"""`evaluate misalignment` as a real process: killed at any moment it goes on, and it runs on the
-real model."""
+"""`evaluate misalignment` as a real process: killed at any moment it goes on."""
 
 import json
 import signal
@@ -10,8 +9,15 @@ import time
 import pytest
 from real_runs import finished
 from tiny_chat_model import write_tiny_chat_model
+from two_hosts import compiling_once
 
 COMMAND = [sys.executable, "-m", "emergent_alignment", "evaluate", "misalignment"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    with compiling_once(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 def settings(**fields):
@@ -61,16 +67,3 @@ def test_killed_while_sampling_and_while_judging_it_ends_as_undisturbed(tmp_path
         for place, pair in numbers.items():
             assert pair == pytest.approx(expected[1][place], rel=1e-3), place
     assert "AUC" in last.stdout and "written: " in last.stdout
-
-
-def test_the_real_model_is_asked_and_judges_itself(tmp_path):
-    done = finished(
-        [*COMMAND, "--output", str(tmp_path), *settings(limit=1, max_new_tokens=8, check_pairs=1)]
-        + settings(samples=1)
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "misalignment" / "result-frozen.json").read_text())
-    assert result["overall"]["num_answers"] == 3
-    missing = result["not_scored"]["aligned"]
-    assert missing["share"]["n"] == 3
-    assert sum(missing["reasons"].values()) == round(3 * missing["share"]["value"])

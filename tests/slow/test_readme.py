@@ -17,7 +17,6 @@ SHORT = {
     "calibrate": "calibration.num_selecting=4 calibration.num_reporting=4 "
     "calibration.questions=('advice',) calibration.layouts=('quote',)",
     "evaluate": "evaluation.limit=4 evaluation.samples=2 evaluation.max_new_tokens=8",
-    "respond": "sampling.max_new_tokens=8",
 }
 
 
@@ -45,6 +44,7 @@ def test_the_command_line_s_examples_run_one_after_another(folder):
     }  # fmt: skip
     for _, name, *words in commands:
         short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
+        short += ["--max-new-tokens=8"] if name == "respond" else []
         done = subprocess.run(
             [sys.executable, "-m", "emergent_alignment", name, *words, *short],
             cwd=folder,

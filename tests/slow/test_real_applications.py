@@ -1,4 +1,5 @@
-"""The applications beside fine-tuning, from short configs, on the real model, as processes."""
+"""The applications beside fine-tuning and an evaluation, cut short, on the real model, as
+processes."""
 
 import json
 import subprocess
@@ -33,3 +34,19 @@ def test_adversarial_training_is_stopped_and_resumed_and_its_attacks_are_evaluat
     for when in ("before", "after"):
         for rate in ("attack_success", "over_refusal"):
             assert found[when][rate]["n"] == 4 and found[when][rate]["low"] <= 1
+
+
+SHORT = "limit=1 samples=1 max_new_tokens=8 check_pairs=1"
+
+
+def test_it_is_asked_for_its_misalignment_and_judges_itself(tmp_path):
+    done = finished(
+        [*COMMAND, "evaluate", "misalignment", "--output", str(tmp_path)]
+        + [f"--config.misalignment.{setting}" for setting in SHORT.split()]
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "misalignment" / "result-frozen.json").read_text())
+    assert result["overall"]["num_answers"] == 3
+    missing = result["not_scored"]["aligned"]
+    assert missing["share"]["n"] == 3
+    assert sum(missing["reasons"].values()) == round(3 * missing["share"]["value"])

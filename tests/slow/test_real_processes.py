@@ -1,6 +1,5 @@
 """Real processes: a run that is killed, one that is asked to stop, one whose disk is full."""
 
-import json
 import os
 import random
 import signal
@@ -12,12 +11,19 @@ import numpy as np
 import pytest
 from real_runs import finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
+from two_hosts import compiling_once
 
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.training.loop import STOPPED_EXIT_CODE
 
 # So many that no run is over before it hears of a signal.
 STEPS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    with compiling_once(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +126,3 @@ def test_the_command_runs_as_a_module_and_says_what_is_wrong_in_one_line(tmp_pat
     assert missing.stderr.startswith("emergent-alignment: missing.jsonl: no such file")
     assert len(missing.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_peak_memory_of_the_quickstart_s_conscience_step_is_under_five_gigabytes(tmp_path):
-    """The step with the quickstart's own shapes, on the real model, in a process of its own."""
-    script = """
-import resource, sys
-from pathlib import Path
-from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.cli.configuration import read_config
-config = read_config(["--config=configs/quickstart.py", "--config.training.steps=2"])
-finetune(config, Path(sys.argv[1]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    done = finished([sys.executable, "-c", script, str(tmp_path / "run")])
-    assert done.returncode == 0, done.stderr
-    kilobytes = json.loads(done.stdout.split()[-1])
-    assert kilobytes < 5e6, f"{kilobytes / 1e6:.2f} GB"

@@ -27,7 +27,6 @@ SHORT = {
     "calibration.num_reporting=4 evaluation.limit=4 evaluation.samples=2 "
     "evaluation.max_new_tokens=8 choices.limit=4 choices.batch_size=4 experiment.seeds=(0,)",
     "evaluate": "choices.limit=4 choices.batch_size=4",
-    "respond": "sampling.max_new_tokens=8",
 }
 
 
@@ -66,6 +65,7 @@ def folder(tmp_path_factory):
     for _, name, *words in found:
         words = [re.sub(r"quickstart\.py$", "quickstart.py:short", word) for word in words]
         short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
+        short += ["--max-new-tokens=8"] if name == "respond" else []
         command = [sys.executable, "-m", "emergent_alignment", name, *words, *short]
         workdir = folder / "runs" / "aligned"
         before = killed(command, folder, workdir) if name == "self-align" else {}

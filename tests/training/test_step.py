@@ -18,7 +18,7 @@ from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.optimizer import make_optimizer
-from emergent_alignment.training.state import TrainState
+from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import (
     StepSettings,
     batch_loss,
@@ -129,6 +129,22 @@ def test_runs_of_the_same_settings_share_their_compiled_step_and_others_do_not(s
     assert step() is step()
     assert step() is not step(learning_rate=0.5)
     assert step() is not compiled_step(settings, make_optimizer(default_config().optimizer, 8))
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_step_is_compiled_once_whether_or_not_the_parameters_are_bound_to_a_device(
+    settings, frozen, committed
+):
+    """Those of a restored run are; its state must not become so with the first step."""
+    if committed:
+        layers = jax.device_put(frozen["layers"], jax.devices()[0])
+        frozen = frozen | {"layers": layers}
+    optimizer = optax.sgd(0.1)
+    state = initial_state(frozen, settings.lora, optimizer, seed=0)
+    step = compiled_step(settings, optimizer)
+    for _ in range(2):
+        state, _ = step(state, frozen, random_batch())
+    assert step._cache_size() == 1
 
 
 def traced(function, *inputs):

@@ -1,0 +1,23 @@
+"""Memory of a real process, on the real model."""
+
+import json
+import sys
+
+from real_runs import finished
+
+
+def test_peak_memory_of_the_quickstart_s_conscience_step_is_under_five_gigabytes(tmp_path):
+    """The step with the quickstart's own shapes, on the real model, in a process of its own."""
+    script = """
+import resource, sys
+from pathlib import Path
+from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.configuration import read_config
+config = read_config(["--config=configs/quickstart.py", "--config.training.steps=2"])
+finetune(config, Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = finished([sys.executable, "-c", script, str(tmp_path / "run")])
+    assert done.returncode == 0, done.stderr
+    kilobytes = json.loads(done.stdout.split()[-1])
+    assert kilobytes < 5e6, f"{kilobytes / 1e6:.2f} GB"
