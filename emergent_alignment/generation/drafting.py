@@ -90,6 +90,7 @@ class ModelDrafter:
             ids=np.array(ids, np.uint32),
             batch_size=size,
             width_step=self.width_step,
+            answer_step=self.width_step,  # each request has its own limit
         )
         for done, (index, answer) in enumerate(sampled, 1):
             cut = cut_at(answer, settings.stop, self.chat)

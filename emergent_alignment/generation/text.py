@@ -71,10 +71,15 @@ def sample_answers(
     before: Prompts | None = None,
     batch_size: int = 16,
     width_step: int = 32,
+    answer_step: int | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) for every prompt of token ids, as they end. A prompt draws from
     fold_in(key, its id), by default its index, whatever the batch size. Where all prompts begin
     alike, that is read once (`read_beginning`) and given as `before`; `prompts` are the rests.
+
+    Prompts are padded to multiples of `width_step` tokens. Room for an answer is a multiple of
+    `answer_step`, by default of width_step but no more than 32: where all have one limit, more
+    room than it needs is only more to compile.
 
     More prompts than a batch holds take the places of rows that have ended. On a mesh they go
     batch by batch, since all hosts must take the same steps; several hosts give as many prompts
@@ -83,7 +88,9 @@ def sample_answers(
     keys = row_keys(key, np.arange(len(prompts)) if ids is None else ids)
     refills = current_mesh() is None and len(prompts) > batch_size
     batches = _refilled if refills else _whole_batches
-    given = model, params, prompts, keys, settings, before, batch_size, width_step
+    step = min(width_step, 32) if answer_step is None else answer_step
+    width = bucket(int(settings.max_new_tokens), step, 1 << 30)
+    given = model, params, prompts, keys, settings, before, batch_size, width_step, width
     for places, samples in batches(*given):
         yield from zip(places, answers_of(samples, chat))
 
@@ -124,7 +131,9 @@ def read_beginning(
     return prefill(model.config, params, *read, dtype=model.dtype)
 
 
-def _refilled(model, params, prompts, keys, settings, before, batch_size, width_step) -> Batches:
+def _refilled(
+    model, params, prompts, keys, settings, before, batch_size, width_step, width
+) -> Batches:
     def prompt_width(i: int) -> int:
         """Doubling widths: few programs, and rows that run together are alike."""
         return width_step << (-(-len(prompts[i]) // width_step) - 1).bit_length()
@@ -139,7 +148,7 @@ def _refilled(model, params, prompts, keys, settings, before, batch_size, width_
             settings,
             batch_size=batch_size,
             prompt_width=widest,
-            width=_answer_width(settings, width_step),
+            width=width,
             before=before,
             dtype=model.dtype,
         ):
@@ -147,7 +156,7 @@ def _refilled(model, params, prompts, keys, settings, before, batch_size, width_
 
 
 def _whole_batches(
-    model, params, prompts, keys, settings, before, batch_size, width_step
+    model, params, prompts, keys, settings, before, batch_size, width_step, width
 ) -> Batches:
     order = _by_length(prompts)
     size = -(-batch_size // row_multiple()) * row_multiple()
@@ -161,7 +170,7 @@ def _whole_batches(
             params,
             *to_devices((tokens, lengths, keys[np.array(chosen + [0] * (size - len(chosen)))])),
             settings,
-            width=_answer_width(settings, width_step),
+            width=width,
             before=before,
             dtype=model.dtype,
         )
@@ -170,10 +179,6 @@ def _whole_batches(
 
 def _by_length(prompts: list[list[int]]) -> list[int]:
     return sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-
-
-def _answer_width(settings: SamplerSettings, width_step: int) -> int:
-    return bucket(int(settings.max_new_tokens), width_step, 1 << 30)
 
 
 def generate(
