@@ -39,7 +39,7 @@ def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]
     found = {record["place"]: record for record in kept.records(PART)}
     rounds = [places for places in _rounds(rests, settings) if not found.keys() >= {*places}]
     with (
-        progress("answering under principles", shown=is_first()) as meter,
+        progress("answering", shown=is_first()) as meter,
         kept.appending(PART) as file,
     ):
         meter(len(found), len(rests))
