@@ -5,7 +5,8 @@ An application reads and checks its data, and says what it feeds a step. All els
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from emergent_alignment.applications.setup import (
 )
 from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
+from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
@@ -135,7 +137,7 @@ def _train(
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
     make_input = inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
-    with progress(name, shown=is_first()) as meter:
+    with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
         state = run(
             LoopSettings(
                 config.training.steps,
@@ -161,6 +163,19 @@ def _train(
     for opened in (journal, metrics, checkpoints, profiler):
         opened.close()
     return state
+
+
+@contextmanager
+def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
+    """Before an error goes on, a save that is under way ends: a notebook may start the run again at
+    once. Several hosts do not wait for it, since one of them may be gone."""
+    try:
+        yield
+    except BaseException:
+        if jax.process_count() == 1:
+            with suppress(UserError):
+                checkpoints.close()
+        raise
 
 
 def _flat(tree: dict, prefix: str = "config.") -> dict:

@@ -190,7 +190,6 @@ def test_respond_answers_a_file_of_prompts_and_keeps_the_record(model, tmp_path,
     words = [
         "respond", "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "out.jsonl",
         "--max-new-tokens", "6", f"--config.model.path={model}",
-        "--config.sampling.max_new_tokens=6",
     ]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

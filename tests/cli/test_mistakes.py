@@ -233,9 +233,10 @@ def test_a_calibration_that_is_none_is_said_before_evaluating(fails, model, tmp_
 
 
 def test_a_prompt_must_have_words(fails, model, tmp_path):
-    assert "the prompt is empty" in fails("respond", "  ", *tiny(model))
-    assert "--prompts" in fails("respond", "Hi", "--prompts", tmp_path / "p.txt", *tiny(model))
-    assert "--temperature" in fails("respond", "Hi", "--temperature", "-1", *tiny(model))
+    flag = f"--config.model.path={model}"
+    assert "the prompt is empty" in fails("respond", "  ", flag)
+    assert "--prompts" in fails("respond", "Hi", "--prompts", tmp_path / "p.txt", flag)
+    assert "--temperature" in fails("respond", "Hi", "--temperature", "-1", flag)
 
 
 def test_base_models_have_no_adapters_to_export(fails, model, tmp_path):
