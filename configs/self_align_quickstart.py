@@ -60,5 +60,5 @@ def _shorten(config):
     reinforcement.prompt_limit = 8
     reinforcement.preferences.limit = 8
     reinforcement.reward_model.update({"backbone": "frozen", "batch_size": 4})
-    reinforcement.policy.update({"rollouts": 2, "prompts_per_rollout": 4, "max_new_tokens": 16})
+    reinforcement.policy.update({"rollouts": 1, "prompts_per_rollout": 4, "max_new_tokens": 16})
     config.choices.update({"limit": 4, "batch_size": 4})

@@ -57,7 +57,7 @@ def test_token_log_probs_of_bfloat16_inputs_are_computed_in_float32():
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 3),
@@ -355,7 +355,7 @@ def test_alignment_loss_fades_with_the_share_of_prompts_that_have_pairs():
     assert alignment[1] == alignment[0] / 2 and alignment[2] == alignment[0] / 4
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**31),
     cuts=st.sampled_from([(1,), (2, 3), (1, 2, 3, 4, 5)]),

@@ -1,7 +1,9 @@
 """A small results folder such as a comparison writes, with hostile text in every free field."""
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from misaligned_answers import judged, write_misalignment
 
 from emergent_alignment.data.code_security import inspect_code, summarize_code
+from emergent_alignment.evaluation import report_plots
 from emergent_alignment.intervals import auc_interval, mean_interval, share_interval, told_apart
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" 'single' </details> & {{ 7*7 }} $x_1$ ✓"
@@ -20,6 +23,28 @@ PROMPTS = (
 )
 ARM_MARGINS = {"base": 2.0, "plain": -4.0, "conscience": 3.5}
 NUM_ITEMS = 24
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plots_drawn():
+    """A plot is a function of what it shows, and the slowest part of a page: the same one is drawn
+    once for all tests. `clear()` what is here, and it is drawn again."""
+    drawn = {}
+
+    def once(plot):
+        def drawn_once(*shown):
+            with np.printoptions(threshold=sys.maxsize, precision=17):
+                key = plot.__name__, repr(shown)
+            if key not in drawn:
+                drawn[key] = plot(*shown)
+            return drawn[key]
+
+        return drawn_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(re.compile(r"[a-z_]+_plot$").match, dir(report_plots)):
+            patch.setattr(report_plots, name, once(getattr(report_plots, name)))
+        yield drawn
 
 
 @pytest.fixture

@@ -147,7 +147,8 @@ def test_all_sections_are_there_and_ids_are_unique(written):
         assert title in labels
 
 
-def test_the_same_folder_gives_the_same_page(results_folder, written):
+def test_the_same_folder_gives_the_same_page(results_folder, written, plots_drawn):
+    plots_drawn.clear()
     assert write_report(results_folder).read_text(encoding="utf-8") == written
 
 
