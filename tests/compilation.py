@@ -4,10 +4,16 @@ tiny models that run for milliseconds.
 Without LLVM's optimisation, and with XLA's older way to emit fusions, tests/training/test_step.py's
 accumulation takes 11 CPU seconds and not 38. A program's text is then the users' but for what is
 fused into what; a test that reads it compiles with USERS_FUSIONS, which makes it theirs to the
-letter. tests/slow and tests/parity compile as users do (their conftest.py).
+letter. tests/slow and tests/parity compile as users do (their conftest.py), but for tiny models in
+processes of their own.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 CHEAPLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 USERS_FUSIONS = {"xla_cpu_use_fusion_emitters": True}
@@ -22,3 +28,14 @@ def compile_cheaply() -> None:
 def compile_as_users_do() -> None:
     """Likewise; processes that a test starts inherit it."""
     os.environ["XLA_FLAGS"] = _users_flags
+
+
+@contextmanager
+def compiling_once(folder: Path) -> Iterator[None]:
+    """Processes started meanwhile compile cheaply; what one has compiled, the others read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("XLA_FLAGS", CHEAPLY)
+        yield

@@ -282,7 +282,8 @@ def compiled_step(
     On a mesh `placed` holds the shardings of (state, frozen), see `step_shardings`; batches are
     cut by rows, and the step is called where that mesh is in force.
     """
-    return _compiled(settings, optimizer, objective, *_flat(placed))
+    places, structure = jax.tree.flatten(placed)
+    return _compiled(settings, optimizer, objective, tuple(places), structure)
 
 
 @functools.lru_cache(maxsize=16)
@@ -299,11 +300,6 @@ def _compiled(settings, optimizer, objective, places, structure):
         out_shardings=(placed[0], everywhere),
         donate_argnums=0,
     )
-
-
-def _flat(tree: Any) -> tuple[tuple, Any]:
-    leaves, structure = jax.tree.flatten(tree)
-    return tuple(leaves), structure
 
 
 def step_shardings(

@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
+from compilation import compiling_once
 from real_runs import finished
 from tiny_chat_model import write_tiny_chat_model
-from two_hosts import compiling_once
 
 COMMAND = [sys.executable, "-m", "emergent_alignment", "evaluate", "misalignment"]
 

@@ -9,9 +9,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from compilation import compiling_once
 from real_runs import finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
-from two_hosts import compiling_once
 
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.training.loop import STOPPED_EXIT_CODE

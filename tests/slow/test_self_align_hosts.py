@@ -7,9 +7,10 @@ import signal
 import sys
 
 import pytest
+from compilation import compiling_once
 from real_runs import finished
 from tiny_chat_model import write_tiny_chat_model
-from two_hosts import all_done, compiling_once, ends, start_two
+from two_hosts import all_done, ends, start_two
 
 from emergent_alignment.parallel.watch import LOST_HOST_EXIT_CODE
 from emergent_alignment.self_align.stages import STAGES, stage_folder

@@ -16,10 +16,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compilation import compiling_once
 from real_runs import STEPS, finished, train_command, wait_for_step
 from safetensors.numpy import load_file
 from tiny_chat_model import write_tiny_chat_model
-from two_hosts import all_done, compiling_once, ends, environment, start_two
+from two_hosts import all_done, ends, environment, start_two
 
 from emergent_alignment.applications.runs import read_run
 from emergent_alignment.conscience.journal import read_journal

@@ -4,23 +4,8 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import pytest
 from compilation import CHEAPLY
-
-
-@contextmanager
-def compiling_once(folder: Path) -> Iterator[None]:
-    """What one process compiles, the others that are started meanwhile read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PLATFORMS", "cpu")
-        patch.setenv("XLA_FLAGS", CHEAPLY)
-        yield
 
 
 def environment(devices: int) -> dict:
