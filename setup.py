@@ -37,11 +37,12 @@ setup(
     packages=find_packages(include=["emergent_alignment", "emergent_alignment.*"]),
     package_data={
         "emergent_alignment": [
+            "applications/adversarial/*.jsonl",
             "data/scenarios/*.jsonl",
-            "evaluation/*.html",
             "evaluation/choices/*.jsonl",
             "evaluation/coding/*.jsonl",
             "evaluation/misalignment/*.yaml",
+            "reports/*.html",
             "self_align/answers/*.yaml",
             "self_align/reinforcement/*.txt",
             "self_align/reinforcement/*.yaml",
