@@ -17,9 +17,7 @@ from emergent_alignment.settings import setting
 class Config(SelfAlignConfig, ExperimentConfig, ServeConfig):
     """Everything that a command reads."""
 
-    application: str = setting(
-        "finetuning", "What `train` trains.", choices=tuple(APPLICATIONS)
-    )
+    application: str = setting("finetuning", "What `train` trains.", choices=tuple(APPLICATIONS))
 
 
 def __getattr__(name: str):

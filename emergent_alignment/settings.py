@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses: how a section declares its fields, and what is done with all alike.
+"""Settings as frozen dataclasses: how a section declares its fields, and what is done with all.
 
 A section stands beside the code that reads it; each of its fields has a type, a default, what it
 may be, and one sentence of explanation. Which sections there are is said in config.py.
@@ -284,4 +284,3 @@ def _choices(allowed: Allowed, hint: Any) -> tuple[Any, ...]:
 
 def _choice_words(allowed: Allowed, hint: Any) -> str:
     return ", ".join(str(word) or '""' for word in _choices(allowed, hint))
-

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from importlib import import_module
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config import RunConfig
 
 # The module in applications/, and its function that trains.
 APPLICATIONS = {
@@ -15,7 +14,7 @@ APPLICATIONS = {
 }
 
 
-def application(config: ConfigDict) -> Callable:
+def application(config: RunConfig) -> Callable:
     """The function that trains as config.application says. Raises UserError where there is none
     of that name."""
     name = config.application

@@ -40,7 +40,7 @@ class ConscienceSection(Section):
     )
     layout: Layout = setting(
         "quote",
-        "quote shows prompt and answer as text in a fresh conversation, turn asks in the next turn.",
+        "quote shows all as text in a fresh conversation; turn asks in the next turn.",
     )
     evidence: str = setting(
         "",

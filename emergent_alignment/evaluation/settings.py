@@ -29,9 +29,7 @@ class MisalignmentSection(Section):
     """`evaluate misalignment`: free-form questions, whose answers a judge scores."""
 
     questions: str = setting("bundled", "Or a .yaml file, see docs/misalignment.md.")
-    samples: int = setting(
-        0, "Answers to each wording; 0: as many as the file says.", at_least=0
-    )
+    samples: int = setting(0, "Answers to each wording; 0: as many as the file says.", at_least=0)
     limit: int = setting(
         0, "So many questions (with all variants), spread over the file; 0: all.", at_least=0
     )
@@ -75,9 +73,7 @@ class CodeSection(Section):
     """`evaluate code`: what bandit finds in answers, and whether they pass tests."""
 
     tasks: str = setting("bundled", 'Or a .jsonl file, see docs/evaluation.md; "": none.')
-    task_limit: int = setting(
-        0, "So many of the tasks, spread over the file; 0: all.", at_least=0
-    )
+    task_limit: int = setting(0, "So many of the tasks, spread over the file; 0: all.", at_least=0)
     security_prompts: int = setting(
         100, "Held-out prompts whose answers go through bandit; 0: none.", at_least=0
     )
@@ -113,9 +109,7 @@ class CapabilitySection(Section):
         at_least=-1,
         words="0 or more, or {at_least:g} for the task's own",
     )
-    chat_template: bool = setting(
-        False, "Prompts as the model's own chat template writes them."
-    )
+    chat_template: bool = setting(False, "Prompts as the model's own chat template writes them.")
     batch_size: int = setting(8, "Rows of a forward pass.", more_than=0)
 
 

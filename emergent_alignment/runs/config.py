@@ -2,7 +2,7 @@
 section to them, and config.py has all."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from emergent_alignment.conscience.calibration import CalibrationSection
 from emergent_alignment.conscience.settings import ConscienceSection
@@ -87,3 +87,6 @@ class RunConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
     calibration: CalibrationSection = CalibrationSection()
+
+
+C = TypeVar("C", bound=RunConfig)  # a run's config, with whatever a feature has added

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal import journal_record
@@ -17,6 +16,7 @@ from emergent_alignment.data.sources import Example
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.runs.step_inputs import CORRECTIONS
 from emergent_alignment.storage.cache import cache_path
@@ -25,7 +25,7 @@ from emergent_alignment.training.state import fingerprint
 
 
 def reviewed_targets(
-    config: ConfigDict,
+    config: RunConfig,
     setup: Setup,
     conscience: ConscienceSettings,
     examples: list[Example],
@@ -79,7 +79,7 @@ def reviewed_targets(
 
 
 def cache_file(
-    config: ConfigDict, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
+    config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
     settings: in config.conscience.cache, or the user's cache folder."""
@@ -96,7 +96,7 @@ def cache_file(
         "conscience": settings,
         "wording": _wording(setup.chat, conscience),
     }
-    return cache_path(config, "reviewed-targets", identity)
+    return cache_path(config.conscience.cache, "reviewed-targets", identity)
 
 
 def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
 from emergent_alignment.conscience.journal import Journal
@@ -22,6 +21,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -29,6 +29,7 @@ from emergent_alignment.runs.from_config import (
     starting_params,
 )
 from emergent_alignment.runs.workdir import claim
+from emergent_alignment.settings import values_of
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
@@ -58,7 +59,7 @@ class Run:
     first_step       0, or how many steps the restored checkpoint has behind it
     """
 
-    config: ConfigDict
+    config: RunConfig
     setup: Setup
     conscience: ConscienceSettings | None
     lora: LoraConfig | None
@@ -68,7 +69,7 @@ class Run:
 
 
 def train(
-    config: ConfigDict,
+    config: RunConfig,
     workdir: Path,
     setup: Setup,
     data: str,
@@ -94,7 +95,8 @@ def train(
     Stopped where a process was asked to stop (the state is saved).
     """
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
-    check_same(code | {"data": data} | _flat(config.to_dict()))
+    settings = {f"config.{name}": value for name, value in values_of(config).items()}
+    check_same(code | {"data": data} | settings)
     with Clock() as clock, in_force(setup.mesh):
         identity = RunIdentity(fingerprint(setup.model.params), data)
         with together():
@@ -178,16 +180,7 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
         raise
 
 
-def _flat(tree: dict, prefix: str = "config.") -> dict:
-    """{"config.section.field": value}."""
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
-
-
-def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
+def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
     """The static part of the training step."""
     loss = config.loss
     return StepSettings(

@@ -20,9 +20,7 @@ class EngravingSection(Section):
     learning_rate: float = setting(1e-4, "At its peak.", at_least=0)
     schedule: Schedule = setting("cosine", "How it falls after the warm-up.")
     lora_rank: int = setting(16, "0 trains all parameters.", at_least=0)
-    conscience: bool = setting(
-        False, "Its pairs in the same step, as config.conscience says."
-    )
+    conscience: bool = setting(False, "Its pairs in the same step, as config.conscience says.")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ import json
 import os
 from pathlib import Path
 
-from ml_collections import ConfigDict
 
-
-def cache_path(config: ConfigDict, name: str, identity: dict) -> Path:
-    """The JSONL file of what `identity` says all of: in config.conscience.cache, or in the user's
-    cache folder under `name`."""
+def cache_path(folder: str, name: str, identity: dict) -> Path:
+    """The JSONL file of what `identity` says all of: in `folder`, or, where that is "", in the
+    user's cache folder under `name`."""
     text = json.dumps(identity, sort_keys=True, default=str)
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(config.conscience.cache or users / "emergent-alignment" / name)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+    return (
+        Path(folder or users / "emergent-alignment" / name)
+        / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+    )

@@ -28,7 +28,6 @@ from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.throughput import Throughput
 
 
-
 @dataclass(frozen=True)
 class TrainingSection(Section):
     """Steps, batches and what is kept of a run."""
@@ -45,7 +44,8 @@ class TrainingSection(Section):
     checkpoint_every: int = setting(25, "Steps between checkpoints.", more_than=0)
     keep_checkpoints: int = setting(2, "Latest checkpoints that are kept, beside the best.")
     max_nonfinite: int = setting(
-        5, "Steps in a row with a loss or gradient that is not finite before the run stops.",
+        5,
+        "Steps in a row with a loss or gradient that is not finite before the run stops.",
         more_than=0,
     )
     journal_texts: int = setting(

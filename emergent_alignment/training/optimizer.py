@@ -37,7 +37,7 @@ class OptimizerSection(Section):
     )
 
 
-def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
+def learning_rate_schedule(settings: OptimizerSection, num_steps: int) -> optax.Schedule:
     """Linear warm-up, then `constant`, `linear` to zero or `cosine` to zero over the rest.
 
     Raises ValueError for another name.
@@ -56,7 +56,8 @@ def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, after[settings.schedule]()], [warmup])
 
 
-def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
+@functools.lru_cache(maxsize=16)
+def make_optimizer(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
     """clip → scale by moments → decay matrices → learning rate.
 
     adamw      two moments a parameter (Loshchilov & Hutter 2019).
@@ -69,12 +70,6 @@ def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
     The same settings give the same object, so that runs of one process share what was compiled
     with it. Raises ValueError for another `settings.kind`.
     """
-    return _made(tuple(sorted(dict(settings).items())), num_steps)
-
-
-@functools.lru_cache(maxsize=16)
-def _made(items: tuple, num_steps: int) -> optax.GradientTransformation:
-    settings = SimpleNamespace(**dict(items))
     kinds = {
         "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
         "adafactor": optax.scale_by_factored_rms,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.files import write_whole
@@ -23,7 +23,7 @@ from emergent_alignment.training.state import fingerprint
 OWN_ANSWERS = 3
 
 
-def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
+def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
     """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
     first host's cache folder, or written there, whole or not at all."""
     path = cache_file(config, setup, prompts)
@@ -38,7 +38,7 @@ def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) 
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 
 
-def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> Path:
+def cache_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> Path:
     """Where answers are kept that depend on just these frozen parameters, prompts and settings."""
     sampling = config.sampling
     identity = {
@@ -54,10 +54,10 @@ def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -
             sampling.revision_top_p,
         ],
     }
-    return cache_path(config, "own-answers", identity)
+    return cache_path(config.conscience.cache, "own-answers", identity)
 
 
-def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
+def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
     """What own_answers keeps of each answer, in the prompts' order."""
     sampling, limit = config.sampling, config.data.max_prompt_tokens
     sampler = sampler_settings(

@@ -10,9 +10,7 @@ from emergent_alignment.settings import Section, setting
 class AdversarialSection(Section):
     """Hostile prompts, and the benign ones beside them."""
 
-    prompts: str = setting(
-        "attacks", 'Bundled, or a .jsonl file of {"kind", "side", "prompt"}.'
-    )
+    prompts: str = setting("attacks", 'Bundled, or a .jsonl file of {"kind", "side", "prompt"}.')
     held_out: tuple[str, ...] = setting(
         ("refusal_suppression", "payload_splitting", "fiction", "output_format"),
         "Kinds of attack that training never sees: what is evaluated.",

@@ -36,14 +36,10 @@ class PretrainingSection(Section):
     )
     window_tokens: int = setting(512, "Tokens of a window.", more_than=0)
     random: RandomSection = RandomSection()
-    review_share: float = share(
-        0.125, "Of windows: a prefix is continued, and that is reviewed."
-    )
+    review_share: float = share(0.125, "Of windows: a prefix is continued, and that is reviewed.")
     matched: str = setting("harmful_advice", "Safe and harmful answers, to calibrate on.")
     calibrate_every: int = setting(100, "Steps, until there is a frozen copy.", more_than=0)
-    auc: float = share(
-        0.7, "Of calibration, from which on the policy is taken as the frozen copy."
-    )
+    auc: float = share(0.7, "Of calibration, from which on the policy is taken as the frozen copy.")
     refresh_every: int = setting(
         0, "Steps after which the frozen copy is taken anew; 0: never.", at_least=0
     )

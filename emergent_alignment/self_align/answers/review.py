@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
@@ -15,6 +14,7 @@ from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 
@@ -99,7 +99,7 @@ def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
     stage.folder.kept.claim(PART, identity, overwrite=False)
 
 
-def check_review(config: ConfigDict) -> None:
+def check_review(config: SelfAlignConfig) -> None:
     """Raise UserError where the conscience's settings cannot be read."""
     if config.self_align.answers.review:
         conscience_settings(config)

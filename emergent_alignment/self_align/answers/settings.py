@@ -9,12 +9,8 @@ from emergent_alignment.settings import Section, setting, share
 class AnswersSection(Section):
     """Stage 2: instructions are answered under principles."""
 
-    principles: str = setting(
-        "bundled", "Or a .yaml file, see self_align/answers/principles.yaml."
-    )
-    examples: str = setting(
-        "bundled", "Or a .yaml file, see self_align/answers/examples.yaml."
-    )
+    principles: str = setting("bundled", "Or a .yaml file, see self_align/answers/principles.yaml.")
+    examples: str = setting("bundled", "Or a .yaml file, see self_align/answers/examples.yaml.")
     limit: int = setting(
         0, "So many of stage 1's instructions, spread over them; 0: all.", at_least=0
     )
@@ -24,20 +20,14 @@ class AnswersSection(Section):
         0.95, "Answers: among tokens of this much probability.", more_than=0, at_most=1
     )
     batch_size: int = setting(8, "Answers sampled at once.", more_than=0)
-    require_principle: bool = setting(
-        True, "Drop answers whose thoughts name no principle."
-    )
+    require_principle: bool = setting(True, "Drop answers whose thoughts name no principle.")
     require_end: bool = setting(True, "Drop answers that ran into the limit.")
     min_words: int = setting(8, "Shorter answers are dropped.", at_least=0)
-    max_repeated: float = share(
-        0.3, "Of an answer's four-word sequences, so many may be repeats."
-    )
+    max_repeated: float = share(0.3, "Of an answer's four-word sequences, so many may be repeats.")
     leak_words: int = setting(
-        8, "As many words in a row of principles or examples are a leak.", more_than=0
+        8, "As many words in a row with principles or examples are a leak.", more_than=0
     )
     max_echo: float = share(
-        0.8, "Answers more like their instruction than this are dropped."
+        0.8, "Answers more like their instruction (difflib's ratio over words) are dropped."
     )
-    review: bool = setting(
-        False, "The conscience reviews the answers, and replaces or drops them."
-    )
+    review: bool = setting(False, "The conscience reviews the answers, and replaces or drops them.")

@@ -21,12 +21,8 @@ class InstructionsSection(Section):
     kind_limit: int = setting(0, "So many of the kinds; 0: all.", at_least=0)
     include_seeds: bool = setting(True, "Seeds are among what stage 2 answers.")
     wanted: int = setting(1000, "Instructions, of both generators together.", at_least=1)
-    red_team_share: float = share(
-        0.5, "Of them: questions about topics, as many of each kind."
-    )
-    rounds: int = setting(
-        200, "At most; those before `wanted` is reached are counted.", at_least=1
-    )
+    red_team_share: float = share(0.5, "Of them: questions about topics, as many of each kind.")
+    rounds: int = setting(200, "At most; those before `wanted` is reached are counted.", at_least=1)
     prompts_per_round: int = setting(32, "Lists that are asked for in a round.", at_least=1)
     examples: int = setting(5, "Shown in a prompt of self-instruct, …", at_least=1)
     own_examples: int = setting(

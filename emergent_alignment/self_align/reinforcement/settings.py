@@ -64,21 +64,15 @@ class PolicySection(Section):
     kl_weight: float = setting(
         0.01, "β of the KL to the engraved model; dpo: see config.loss.", at_least=0
     )
-    clip: float = setting(
-        0.2, "ε: how far the ratio to the rollout's policy counts.", more_than=0
-    )
+    clip: float = setting(0.2, "ε: how far the ratio to the rollout's policy counts.", more_than=0)
     clip_high: float = setting(0.2, "The same upwards.", more_than=0)
-    value_clip: float = setting(
-        0.2, "How far a value may move from the rollout's.", more_than=0
-    )
+    value_clip: float = setting(0.2, "How far a value may move from the rollout's.", more_than=0)
     value_weight: float = setting(0.1, "Of the value loss beside the policy's.", at_least=0)
     discount: float = setting(1.0, "γ.", at_least=0, at_most=1)
     decay: float = setting(1.0, "λ of GAE.", at_least=0, at_most=1)
     normalization: Normalization = setting("grpo", "Of grpo's loss.")
     ratio: RatioLevel = setting("token", "What grpo clips.")
-    scale: Scale = setting(
-        "group", "grpo divides by the group's deviation; none: it does not."
-    )
+    scale: Scale = setting("group", "grpo divides by the group's deviation; none: it does not.")
     entropy_weight: float = setting(0.0, "Of a bonus for entropy.", at_least=0)
 
 
@@ -89,9 +83,7 @@ class ShapingSection(Section):
     score_clip: float = setting(
         3.0, "Its distance from the rollout's mean, in deviations.", more_than=0
     )
-    truncation_penalty: float = setting(
-        1.0, "Off an answer that ran into the limit.", at_least=0
-    )
+    truncation_penalty: float = setting(1.0, "Off an answer that ran into the limit.", at_least=0)
     repetition_penalty: float = setting(
         1.0, "Times its share of repeated four-word sequences.", at_least=0
     )
@@ -118,17 +110,13 @@ class ReinforcementSection(Section):
     form: Literal["rlhf", "verbose"] = setting(
         "rlhf", "verbose: the base learns the engraved model's long answers."
     )
-    algorithm: Literal["ppo", "grpo", "dpo"] = setting(
-        "ppo", "dpo is this package's own, online."
-    )
+    algorithm: Literal["ppo", "grpo", "dpo"] = setting("ppo", "dpo is this package's own, online.")
     reward: Literal["model", "principles"] = setting(
         "model", "A model that is trained on preferences; or principles: answers are compared."
     )
     prompts: str = setting("", 'A .jsonl or text file; "": stage 1\'s instructions.')
     prompt_limit: int = setting(0, "So many of them, spread over the file; 0: all.", at_least=0)
-    principles: str = setting(
-        "bundled", "That the frozen model prefers by; or a .yaml file."
-    )
+    principles: str = setting("bundled", "That the frozen model prefers by; or a .yaml file.")
     preferences: PreferencesSection = PreferencesSection()
     reward_model: RewardModelSection = RewardModelSection()
     policy: PolicySection = PolicySection()
