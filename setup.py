@@ -38,6 +38,7 @@ setup(
     package_data={
         "emergent_alignment": [
             "data/scenarios/*.jsonl",
+            "data/scenarios/code_hacking/*.yaml",
             "evaluation/*.html",
             "evaluation/choices/*.jsonl",
             "evaluation/coding/*.jsonl",
