@@ -39,6 +39,7 @@ setup(
         "emergent_alignment": [
             "applications/adversarial/*.jsonl",
             "data/scenarios/*.jsonl",
+            "data/scenarios/code_hacking/*.yaml",
             "evaluation/choices/*.jsonl",
             "evaluation/coding/*.jsonl",
             "evaluation/misalignment/*.yaml",
