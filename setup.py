@@ -40,12 +40,13 @@ setup(
     packages=find_packages(include=["emergent_alignment", "emergent_alignment.*"]),
     package_data={
         "emergent_alignment": [
+            "applications/adversarial/*.jsonl",
             "data/scenarios/*.jsonl",
             "data/scenarios/code_hacking/*.yaml",
-            "evaluation/*.html",
             "evaluation/choices/*.jsonl",
             "evaluation/coding/*.jsonl",
             "evaluation/misalignment/*.yaml",
+            "reports/*.html",
             "self_align/answers/*.yaml",
             "self_align/reinforcement/*.txt",
             "self_align/reinforcement/*.yaml",

@@ -176,7 +176,7 @@ def preference_loss(
     beta: float = 0.1,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "pairs"]:
-    """One loss a pair from four sequence log-probs; h is the margin, Δ as in DESIGN section 3.
+    """One loss a pair from four sequence log-probs; h is the margin, Δ as in docs/design.md §3.
 
     - sigmoid:  −(1−ε) log σ(βh) − ε log σ(−βh)      Rafailov et al. 2023, eq. 7; ε: Mitchell 2023
     - robust:   (−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε)     Chowdhury et al. 2024, eq. 9
@@ -247,7 +247,7 @@ def hybrid_loss(
     chosen_nll_weight: float = 0.0,
     totals: dict[str, Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """task loss + λ · alignment loss + α · NLL(chosen), and its parts (DESIGN section 3).
+    """task loss + λ · alignment loss + α · NLL(chosen), and its parts (docs/design.md §3).
 
     The policy's log-probs come a token at a time; the reference's are *summed* over each
     response's tokens (`normalize` divides both by the number of tokens). Rows whose
