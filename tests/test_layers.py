@@ -7,9 +7,9 @@ import emergent_alignment
 
 PACKAGE = Path(emergent_alignment.__file__).parent
 LAYERS = (
-    "__init__ errors progress intervals config losses parallel storage models data generation "
-    "conscience training runs applications planning self_align evaluation experiments reports cli "
-    "__main__"
+    "__init__ errors settings progress intervals losses parallel storage models data generation "
+    "conscience training runs applications planning self_align evaluation experiments reports "
+    "config cli __main__"
 ).split()
 
 
@@ -39,3 +39,12 @@ def test_modules_import_upwards_only():
 
 def test_the_losses_import_no_other_module_of_ours():
     assert not list(imported_layers(PACKAGE / "losses.py"))
+
+
+def test_config_dicts_are_met_in_the_command_line_alone():
+    wrong = [
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.parent.name != "cli" and "ml_collections" in path.read_text("utf-8")
+    ]
+    assert not wrong, wrong
