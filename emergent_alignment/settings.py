@@ -145,7 +145,7 @@ def value_of(section: Section, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), section)
 
 
-def from_dict(kind: type[S], tree: Mapping[str, Any], source: str, remedy: str = "") -> S:
+def from_dict(kind: type[S], tree: Mapping[str, Any], source: str = "", remedy: str = "") -> S:
     """A section from nested dicts; what they lack has its default. An int stands for a float, and
     a list for a tuple.
 
@@ -155,7 +155,7 @@ def from_dict(kind: type[S], tree: Mapping[str, Any], source: str, remedy: str =
     try:
         return _read(kind, tree, "config")
     except UserError as error:
-        raise UserError(f"{source}: {error}{remedy and f'. {remedy}'}") from None
+        raise UserError(f"{source and f'{source}: '}{error}{remedy and f'. {remedy}'}") from None
 
 
 def changed(section: S, changes: Mapping[str, Any]) -> S:

@@ -21,4 +21,4 @@ def as_config_dict(config: Config) -> ConfigDict:
 def typed(config: ConfigDict) -> Config:
     """The settings of a ConfigDict, frozen. Raises UserError for an unknown field (with the
     nearest name) or a value of another type."""
-    return from_dict(Config, config.to_dict(), "config")
+    return from_dict(Config, config.to_dict())
