@@ -24,7 +24,7 @@ from traces import OTHER, origins, part_of, shares, trace
 
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
-from emergent_alignment.generation.reading import prefill
+from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import decode, sampler_settings
 from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig

@@ -133,7 +133,7 @@ def message(chat, place: int, length: int) -> list[dict]:
 
 
 def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
-    """One whole online step, as applications/step_inputs.py composes it; its parts in `seconds`."""
+    """One whole online step, as runs/step_inputs.py composes it; its parts in `seconds`."""
     started = clock()
     model, chat = work["model"], work["chat"]
     key = jax.random.fold_in(jax.random.key(0), turn)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.cli.configuration import read_config
+from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.reinforcement.preferences import read_preferences, split
 from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,

@@ -17,7 +17,7 @@ UNSERVABLE = (
 def default_config() -> ConfigDict:
     """A locked ConfigDict; each field is explained beside its default."""
     config = ConfigDict()
-    config.application = "finetuning"  # see applications/named.py
+    config.application = "finetuning"  # see applications/by_name.py
     config.seed = 0
     config.model = ConfigDict(
         {

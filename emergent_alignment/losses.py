@@ -166,7 +166,7 @@ def preference_margin(
 @dataclass(frozen=True)
 class Gaps:
     """How much likelier the policy finds the answers of a pair than the reference does, in nats:
-    `chosen` Δc, `rejected` Δr (DESIGN section 3), `margin` h = Δc − Δr."""
+    `chosen` Δc, `rejected` Δr (docs/design.md §3), `margin` h = Δc − Δr."""
 
     chosen: Float[Array, "pairs"]
     rejected: Float[Array, "pairs"]
@@ -349,7 +349,7 @@ def hybrid_loss(
     chosen_nll_weight: float = 0.0,
     totals: dict[str, Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """task loss + λ · alignment loss + α · NLL(chosen), and its parts (DESIGN section 3).
+    """task loss + λ · alignment loss + α · NLL(chosen), and its parts (docs/design.md §3).
 
     The policy's log-probs come a token at a time; the reference's are *summed* over each
     response's tokens (`normalize` divides both by the number of tokens). Rows whose

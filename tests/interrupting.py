@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 
-from emergent_alignment.applications import composition
+from emergent_alignment.runs import training_run as composition
 
 
 class Killed(Exception):

@@ -1,4 +1,4 @@
-"""Each module imports only what stands above it in the list of layers (DESIGN section 5)."""
+"""Each module imports only what stands above it in the list of layers (docs/design.md §5)."""
 
 import ast
 from pathlib import Path

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
 from emergent_alignment import losses
-from emergent_alignment.applications.config_checks import CHOICES
+from emergent_alignment.runs.config_checks import CHOICES
 
 KINDS = get_args(losses.PreferenceKind)
 BRANCHES = ("target", "chosen", "rejected")
@@ -260,7 +260,7 @@ def random_batch(seed, rows=6, tokens=7, every_row_has_a_pair=False):
 def numpy_hybrid_loss(
     batch, weight, *, beta, normalize, alignment_weight, chosen_nll_weight, label_smoothing
 ):
-    """The sigmoid hybrid loss, row by row and token by token in float64, from DESIGN section 3."""
+    """The sigmoid hybrid loss, row by row and token by token in float64, from docs/design.md §3."""
     batch = {name: np.asarray(value).astype(np.float64) for name, value in batch.items()}
     rows, tokens = batch["target_mask"].shape
     nll = num_target = chosen_nll = num_chosen = alignment = 0.0
@@ -441,7 +441,7 @@ def test_a_summed_margin_pulls_as_many_times_harder_as_the_response_has_tokens()
         return jax.grad(alignment)(batch["chosen_log_probs"])
 
     np.testing.assert_array_equal(gradient(False), tokens * gradient(True))
-    # … and five times the task loss's pull at T = 100, β = 0.1, λ = 1 (DESIGN section 3).
+    # … and five times the task loss's pull at T = 100, β = 0.1, λ = 1 (docs/design.md §3).
     task = jax.grad(lambda x: losses.task_loss(x, jnp.ones((rows, 100), bool)))(
         jnp.zeros((rows, 100))
     )

@@ -69,18 +69,21 @@ def raw_text_config(config, folder):
 
 
 def test_every_field_is_read(tmp_path, monkeypatch):
-    from emergent_alignment.applications import adversarial, finetuning, pretraining, zero_shot
-    from emergent_alignment.applications.calibrating import calibrate_model, calibration_examples
-    from emergent_alignment.applications.named import application
-    from emergent_alignment.applications.pretraining import pretrain
-    from emergent_alignment.applications.serving.settings import serve_settings
-    from emergent_alignment.applications.setup import conscience_settings, load_model
+    from emergent_alignment.applications import finetuning
+    from emergent_alignment.applications.adversarial import training as adversarial
+    from emergent_alignment.applications.by_name import application
+    from emergent_alignment.applications.pretraining import training as pretraining
+    from emergent_alignment.applications.pretraining.training import pretrain
+    from emergent_alignment.applications.zero_shot import answerer as zero_shot
+    from emergent_alignment.applications.zero_shot.serving.settings import serve_settings
     from emergent_alignment.cli.experiment import planned
-    from emergent_alignment.evaluation.arm import evaluate_arm
     from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
     from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+    from emergent_alignment.experiments.arm_evaluation import evaluate_arm
+    from emergent_alignment.runs.calibrating import calibrate_model, calibration_examples
+    from emergent_alignment.runs.from_config import conscience_settings, load_model
     from emergent_alignment.self_align import engraving
     from emergent_alignment.self_align.answers import stage as answers
     from emergent_alignment.self_align.instructions import stage as instructions

@@ -7,9 +7,9 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.runs import read_run
-from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.config import default_config
+from emergent_alignment.runs.from_config import Setup, load_model
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy
 
 PROMPTS = [[{"role": "user", "content": word}] for word in "abcdefgh"]

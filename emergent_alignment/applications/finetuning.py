@@ -4,10 +4,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.composition import Run, train
-from emergent_alignment.applications.config_checks import check_config
-from emergent_alignment.applications.reviewed_targets import reviewed_targets
-from emergent_alignment.applications.setup import (
+from emergent_alignment.data.batches import Tokenized, tokenize
+from emergent_alignment.data.buckets import Schedule
+from emergent_alignment.data.sources import Example
+from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
     conscience_settings,
@@ -15,7 +18,8 @@ from emergent_alignment.applications.setup import (
     load_model,
     training_examples,
 )
-from emergent_alignment.applications.step_inputs import (
+from emergent_alignment.runs.reviewed_targets import reviewed_targets
+from emergent_alignment.runs.step_inputs import (
     ReviewedTargets,
     plain_inputs,
     policy_inputs,
@@ -23,11 +27,7 @@ from emergent_alignment.applications.step_inputs import (
     schedule_of,
     target_inputs,
 )
-from emergent_alignment.data.batches import Tokenized, tokenize
-from emergent_alignment.data.buckets import Schedule
-from emergent_alignment.data.sources import Example
-from emergent_alignment.errors import UserError
-from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.runs.training_run import Run, train
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
 

@@ -33,13 +33,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Calibrate the model, write what was found, print it."""
     config = read_config(rest)
     require_new_file(arguments.output, overwrite=arguments.overwrite)
-    from emergent_alignment.applications.calibrating import (
+    from emergent_alignment.runs.calibrating import (
         calibrate_model,
         calibration_examples,
         write_calibration,
     )
-    from emergent_alignment.applications.config_checks import check_config
-    from emergent_alignment.applications.setup import load_model
+    from emergent_alignment.runs.config_checks import check_config
+    from emergent_alignment.runs.from_config import load_model
 
     check_config(config)
     sides = calibration_examples(config)

@@ -35,8 +35,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Talk until the user leaves."""
     config = read_config(rest)
     apply_answering(arguments, config, rest)
-    from emergent_alignment.applications.conversations import ConversationJournal
-    from emergent_alignment.applications.zero_shot import zero_shot
+    from emergent_alignment.applications.zero_shot.answerer import zero_shot
+    from emergent_alignment.applications.zero_shot.conversations import ConversationJournal
     from emergent_alignment.parallel.mesh import in_force
 
     talker = zero_shot(config, run=arguments.workdir, max_new_tokens=arguments.max_new_tokens)
@@ -80,7 +80,7 @@ def _lines(console: Console) -> Iterator[str]:
 
 def _turn(console: Console, talker, journal, asked, arguments: Namespace, seed: int) -> str | None:
     """Answer one turn, show each step, keep the record; what is said, None where nothing is."""
-    from emergent_alignment.generation.drafting import DraftSettings
+    from emergent_alignment.conscience.drafting import DraftSettings
 
     def tell(text: str) -> None:
         console.print(printable(text), end="", style="dim", markup=False)

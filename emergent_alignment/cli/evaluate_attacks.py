@@ -35,8 +35,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print the table, say where everything is."""
     config = read_config(rest)
     output_folder(arguments)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.attacks import evaluate_attacks
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     found = read_under_test(arguments, config, SECTIONS)
@@ -57,7 +57,7 @@ def print_attacks(result: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from emergent_alignment.evaluation.attack_rows import attack_rows
+    from emergent_alignment.reports.attack_rows import attack_rows
 
     table = Table(title=f"{result['arm']}: attacks of kinds held out; 95% intervals")
     for name in ("measure", "value"):

@@ -34,13 +34,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print the table, say where everything is."""
     config = read_config(rest)
     folder = output_folder(arguments)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.capability import (
         FOLDER,
         RESULT,
         evaluate_capability,
         load_harness_tasks,
     )
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     require_new_file(folder / FOLDER / RESULT, overwrite=arguments.overwrite)
@@ -59,7 +59,7 @@ def print_capability(result: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from emergent_alignment.evaluation.report_results import as_interval
+    from emergent_alignment.reports.results_folder import as_interval
 
     table = Table(
         title=f"{result['arm']}: lm-evaluation-harness {result['harness']}; 95% intervals"

@@ -51,9 +51,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             raise UserError("--self-align names its own models and folders; leave out the others")
     else:
         output_folder(arguments)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
-    from emergent_alignment.evaluation.choices.summary import choice_rows
+    from emergent_alignment.reports.choices_rows import choice_rows
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     chosen_items(config)  # its mistakes are said before a model is read
@@ -74,9 +74,9 @@ def evaluate_work_directory(
 ) -> None:
     """Evaluate the models of a SELF-ALIGN work directory, write its page, print the table.
     `base` saves reading the base model again."""
-    from emergent_alignment.applications.setup import load_model
-    from emergent_alignment.evaluation.self_align_arms import config_of, evaluate_stages
-    from emergent_alignment.evaluation.self_align_report import write_self_align_report
+    from emergent_alignment.experiments.self_align_arms import config_of, evaluate_stages
+    from emergent_alignment.reports.self_align_page import write_self_align_report
+    from emergent_alignment.runs.from_config import load_model
 
     config = config_of(workdir, config)
     evaluate_stages(config, workdir, base or load_model(config), overwrite=overwrite)

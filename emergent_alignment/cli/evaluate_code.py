@@ -37,12 +37,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print the tables, say where everything is."""
     config = read_config(rest)
     output_folder(arguments)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.coding.evaluate import (
         CHECKED,
         check_code_settings,
         evaluate_code,
     )
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     check_code_settings(config)  # its mistakes are said before a model is read
@@ -59,7 +59,7 @@ def print_code(result: dict) -> None:
     """The figures as a table, and in a sentence what kept the tests' code in."""
     from rich.console import Console
 
-    from emergent_alignment.evaluation.coding.summary import code_rows
+    from emergent_alignment.reports.code_rows import code_rows
 
     print_measures(code_rows(result), f"{result['arm']}: code; 95% intervals")
     if "sandbox" in result:

@@ -35,8 +35,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     asked = read_config(rest)
     path = arguments.workdir / "corpus.json"
     require_new_file(path, overwrite=arguments.overwrite)
-    from emergent_alignment.applications.runs import read_run
     from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
+    from emergent_alignment.runs.workdir import read_run
 
     found = read_run(arguments.workdir)
     config = found.trained.config

@@ -39,10 +39,10 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if output is None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
     require_new_file(output / "evaluation.json", overwrite=arguments.overwrite)
-    from emergent_alignment.applications.config_checks import check_config
-    from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import load_model
-    from emergent_alignment.evaluation.arm import evaluate_arm, write_evaluation
+    from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
+    from emergent_alignment.runs.config_checks import check_config
+    from emergent_alignment.runs.from_config import load_model
+    from emergent_alignment.runs.workdir import read_run
 
     check_config(config)
     if arguments.workdir is None:

@@ -46,9 +46,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Evaluate, print what was found, say where everything is."""
     config = read_config(rest)
     output_folder(arguments)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
     from emergent_alignment.evaluation.misalignment.questions import load_questions
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     load_questions(config.misalignment.questions)  # its mistakes are said before a model is read
@@ -74,7 +74,7 @@ def print_misalignment(result: dict) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from emergent_alignment.evaluation.misalignment.notes import (
+    from emergent_alignment.reports.misalignment_notes import (
         TABLE_HEADER,
         notes_on,
         overall_lines,

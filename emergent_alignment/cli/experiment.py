@@ -49,12 +49,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     plan = planned(config)
     root = arguments.root
-    from emergent_alignment.applications.config_checks import check_config
-    from emergent_alignment.applications.runs import claim, identity_of
-    from emergent_alignment.applications.setup import load_model
-    from emergent_alignment.evaluation.comparison import check_arms, run_arms
-    from emergent_alignment.evaluation.experiment_report import write_experiment_report
-    from emergent_alignment.evaluation.report import write_report
+    from emergent_alignment.experiments.arms import check_arms, run_arms
+    from emergent_alignment.reports.experiment_page import write_experiment_report
+    from emergent_alignment.reports.results_page import write_report
+    from emergent_alignment.runs.config_checks import check_config
+    from emergent_alignment.runs.from_config import load_model
+    from emergent_alignment.runs.workdir import claim, identity_of
 
     for words in plan.arms.values():
         check_config(with_changes(_copy(config), words))
@@ -109,7 +109,7 @@ def planned(config: ConfigDict) -> Plan:
 
 def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, ConfigDict]:
     """Each arm's config, with the calibration that it goes by; what is missing is made."""
-    from emergent_alignment.applications.calibrating import with_calibration
+    from emergent_alignment.runs.calibrating import with_calibration
 
     configs, said = {}, set()
     for name, words in plan.arms.items():
@@ -125,7 +125,7 @@ def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, 
 
 
 def _arms(configs: dict[str, ConfigDict], seed: int) -> list:
-    from emergent_alignment.evaluation.comparison import Arm
+    from emergent_alignment.experiments.arms import Arm
 
     arms = []
     for name, config in configs.items():

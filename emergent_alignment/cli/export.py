@@ -28,11 +28,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Export a run's model, or a base model."""
     if arguments.workdir is not None and rest:
         raise UserError("--run brings its own settings; leave --config away")
-    from emergent_alignment.applications.config_checks import check_config
-    from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import load_model
     from emergent_alignment.models.export import require_unused
     from emergent_alignment.models.model import export
+    from emergent_alignment.runs.config_checks import check_config
+    from emergent_alignment.runs.from_config import load_model
+    from emergent_alignment.runs.workdir import read_run
 
     require_unused(arguments.output)
     if arguments.workdir is None:

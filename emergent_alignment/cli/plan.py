@@ -66,12 +66,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.planning.topologies import prepare, target_of
 
     prepare(arguments.topology)
-    from emergent_alignment.applications.config_checks import check_config
     from emergent_alignment.models.loading import read_config as read_model_config
     from emergent_alignment.planning.plan import make_plan
     from emergent_alignment.planning.report import as_json
     from emergent_alignment.planning.search import search
     from emergent_alignment.progress import progress
+    from emergent_alignment.runs.config_checks import check_config
 
     check_config(config)
     model = read_model_config(config.model.path)

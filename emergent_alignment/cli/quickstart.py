@@ -33,10 +33,10 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Go through the stages that are not there yet, and write the report."""
     config = read_config(rest)
     root = arguments.root
-    from emergent_alignment.applications.config_checks import check_config
-    from emergent_alignment.applications.runs import claim, identity_of
-    from emergent_alignment.applications.setup import load_model
-    from emergent_alignment.evaluation.report import write_report
+    from emergent_alignment.reports.results_page import write_report
+    from emergent_alignment.runs.config_checks import check_config
+    from emergent_alignment.runs.from_config import load_model
+    from emergent_alignment.runs.workdir import claim, identity_of
 
     check_config(config)
     if (root / "run.json").exists():
@@ -53,8 +53,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 
 def _stages(config: ConfigDict, root: Path, setup) -> None:
-    from emergent_alignment.applications.calibrating import with_calibration
-    from emergent_alignment.evaluation.comparison import BASE, Arm, run_arms
+    from emergent_alignment.experiments.arms import BASE, Arm, run_arms
+    from emergent_alignment.runs.calibrating import with_calibration
 
     calibrated, found = with_calibration(config, setup, root / "calibration.json")
     print_calibration(found)

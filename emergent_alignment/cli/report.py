@@ -25,9 +25,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Write the page and print its main table."""
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
-    from emergent_alignment.evaluation.report import write_report
-    from emergent_alignment.evaluation.self_align_report import write_self_align_report
-    from emergent_alignment.evaluation.self_align_stages import is_self_align
+    from emergent_alignment.reports.results_page import write_report
+    from emergent_alignment.reports.self_align_page import write_self_align_report
+    from emergent_alignment.reports.self_align_stages import is_self_align
 
     if is_self_align(arguments.root):
         page, table = write_self_align_report(arguments.root, output=arguments.output)
@@ -42,7 +42,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 def print_summary(root: Path) -> None:
     """The main table: the arms side by side, with their intervals."""
-    from emergent_alignment.evaluation.report import summary_table
+    from emergent_alignment.reports.results_page import summary_table
 
     print_table(summary_table(root), f"{root.name} (95% intervals)")
 

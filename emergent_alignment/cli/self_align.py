@@ -56,8 +56,8 @@ def _run(arguments: Namespace, rest: list[str]) -> None:
 
     from emergent_alignment.cli.evaluate_choices import evaluate_work_directory
     from emergent_alignment.evaluation.choices.evaluate import chosen_items
-    from emergent_alignment.evaluation.report_plots import require_matplotlib
-    from emergent_alignment.evaluation.self_align_report import write_self_align_report
+    from emergent_alignment.reports.plots import require_matplotlib
+    from emergent_alignment.reports.self_align_page import write_self_align_report
     from emergent_alignment.self_align.pipeline import parse_stages, self_align
 
     with together():

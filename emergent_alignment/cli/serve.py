@@ -35,12 +35,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
     from dataclasses import replace
 
-    from emergent_alignment.applications.conversations import ConversationJournal
-    from emergent_alignment.applications.serving.settings import serve_settings
-    from emergent_alignment.applications.zero_shot import zero_shot
+    from emergent_alignment.applications.zero_shot.answerer import zero_shot
+    from emergent_alignment.applications.zero_shot.conversations import ConversationJournal
+    from emergent_alignment.applications.zero_shot.serving.settings import serve_settings
 
     try:
-        from emergent_alignment.applications.serving.server import listen, serve
+        from emergent_alignment.applications.zero_shot.serving.server import listen, serve
     except ModuleNotFoundError as error:
         raise UserError(
             f"serve needs {error.name}: pip install 'emergent-alignment[serve]'"

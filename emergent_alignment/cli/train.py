@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Train to the end, or to where the process is asked to stop."""
     with joined(arguments):
-        from emergent_alignment.applications.named import application
+        from emergent_alignment.applications.by_name import application
         from emergent_alignment.training.profiling import profile_steps
 
         with together():

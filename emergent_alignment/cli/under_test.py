@@ -14,7 +14,7 @@ from emergent_alignment.errors import UserError
 @dataclass(frozen=True)
 class UnderTest:
     """The model of an evaluation: its `config` (with the command line's sections), its `setup`
-    (applications/setup.py), `base`, which holds its frozen copy, its results folder `output`, and
+    (runs/from_config.py), `base`, which holds its frozen copy, its results folder `output`, and
     its name `arm`."""
 
     config: ConfigDict
@@ -50,8 +50,8 @@ def read_under_test(
     arguments: Namespace, config: ConfigDict, sections: tuple[str, ...]
 ) -> UnderTest:
     """Load the run's model, or the config's. Raises UserError where it cannot be read."""
-    from emergent_alignment.applications.runs import read_run
-    from emergent_alignment.applications.setup import load_model
+    from emergent_alignment.runs.from_config import load_model
+    from emergent_alignment.runs.workdir import read_run
 
     output = output_folder(arguments)
     if arguments.workdir is None:

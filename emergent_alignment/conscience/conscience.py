@@ -9,6 +9,14 @@ from typing import Literal
 import jax
 import numpy as np
 
+from emergent_alignment.conscience.drafting import (
+    Draft,
+    Drafter,
+    DraftSettings,
+    EndpointDrafter,
+    ModelDrafter,
+    key_of,
+)
 from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer, derived_seed
 from emergent_alignment.conscience.hearing import hear
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
@@ -18,14 +26,6 @@ from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import Message, read_chat
 from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
-from emergent_alignment.generation.drafting import (
-    Draft,
-    Drafter,
-    DraftSettings,
-    EndpointDrafter,
-    ModelDrafter,
-    key_of,
-)
 from emergent_alignment.generation.endpoint import Endpoint
 from emergent_alignment.generation.text import Answer, given_answer
 from emergent_alignment.models.model import Model

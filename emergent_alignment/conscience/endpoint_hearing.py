@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from emergent_alignment.conscience.drafting import answer_of
+from emergent_alignment.conscience.endpoint_verdict import (
+    APPROVES,
+    DISAPPROVES,
+    score_from_log_probs,
+    score_from_text,
+)
 from emergent_alignment.conscience.evidence import named_evidence, with_findings
 from emergent_alignment.conscience.hearing import Score, Written, hear
 from emergent_alignment.conscience.question import (
@@ -25,14 +32,7 @@ from emergent_alignment.conscience.question import (
 from emergent_alignment.conscience.review import Form
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.conscience.verdict import (
-    APPROVES,
-    DISAPPROVES,
-    score_from_log_probs,
-    score_from_text,
-)
 from emergent_alignment.data.chat import Message
-from emergent_alignment.generation.drafting import answer_of
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from emergent_alignment.conscience.drafting import cut_at
 from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.conscience.review import form_scores, review_case
 from emergent_alignment.conscience.revise import (
@@ -22,7 +23,6 @@ from emergent_alignment.conscience.revise import (
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
-from emergent_alignment.generation.drafting import cut_at
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer, row_keys
 

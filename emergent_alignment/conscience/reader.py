@@ -20,7 +20,7 @@ from emergent_alignment.conscience.question import (
 )
 from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
 from emergent_alignment.data.chat import Chat, Message
-from emergent_alignment.generation.reading import Prompts, answer_log_probs, prefill
+from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
 from emergent_alignment.generation.sampler import SamplerSettings, decode
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block

@@ -1,4 +1,4 @@
-"""Typed batches of fixed shape: a prompt and its branches (DESIGN section 6).
+"""Typed batches of fixed shape: a prompt and its branches (docs/design.md §6).
 
 Masks come from lengths, never from comparing ids with a pad id.
 """

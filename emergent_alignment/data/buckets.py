@@ -1,5 +1,5 @@
 """Buckets: the few (prompt, branch) widths that batches come in, chosen from the data's lengths,
-and which rows each step takes (DESIGN section 6).
+and which rows each step takes (docs/design.md §6).
 
 How rows become arrays is in `batches`.
 """

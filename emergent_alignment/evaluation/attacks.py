@@ -13,19 +13,19 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.kept import ANSWERS, Kept, write_json
-from emergent_alignment.applications.setup import Setup, conscience_settings
+from emergent_alignment.applications.adversarial.prompts import AttackPrompt, load_attacks
+from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.conscience.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.review import reader_of, scores
-from emergent_alignment.data.attacks import AttackPrompt, load_attacks
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
-from emergent_alignment.evaluation.arm import spread
+from emergent_alignment.experiments.arm_evaluation import spread
 from emergent_alignment.intervals import auc_interval, paired_difference, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup, conscience_settings
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
 
 FOLDER = "attacks"
 SIDES = ("hostile", "benign")

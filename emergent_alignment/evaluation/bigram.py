@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emergent_alignment.data.windows import Windows
+from emergent_alignment.applications.pretraining.windows import Windows
 
 STRENGTHS = tuple(float(2**power) for power in range(-4, 15))
 

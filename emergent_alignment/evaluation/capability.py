@@ -12,11 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.kept import write_json
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.storage.growing_folder import write_json
 from emergent_alignment.training.state import fingerprint
 
 FOLDER = "capability"

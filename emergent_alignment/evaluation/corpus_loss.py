@@ -8,17 +8,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.composition import step_settings
-from emergent_alignment.applications.pretraining import corpus_of
-from emergent_alignment.applications.setup import Setup
-from emergent_alignment.data.corpus import Corpus
-from emergent_alignment.data.raw_text import RawText, read_raw_text
-from emergent_alignment.data.windows import Windows, held_out_documents, pack, trained_documents
+from emergent_alignment.applications.pretraining.corpus import Corpus
+from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
+from emergent_alignment.applications.pretraining.loss import window_log_probs
+from emergent_alignment.applications.pretraining.training import corpus_of
+from emergent_alignment.applications.pretraining.windows import (
+    Windows,
+    held_out_documents,
+    pack,
+    trained_documents,
+)
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.bigram import best_bigram_loss, count_bigrams
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
-from emergent_alignment.training.raw_text import window_log_probs
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.runs.training_run import step_settings
 from emergent_alignment.training.step import StepSettings
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from emergent_alignment.data.batches import pad_rows
-from emergent_alignment.generation.reading import Prompts, prefill
+from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.generation.sampler import (
     SamplerSettings,
     Samples,

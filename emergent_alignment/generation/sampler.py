@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from emergent_alignment.generation.reading import Prompts, prefill
+from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.models.cache import Block, append, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import unembedding

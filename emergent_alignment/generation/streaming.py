@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat
-from emergent_alignment.generation.reading import prefill
+from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import SamplerSettings, advance, begin, stages
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.model import Model

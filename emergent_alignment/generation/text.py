@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Key
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
-from emergent_alignment.generation.reading import Prompts, prefill
+from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.generation.refilling import sample_refilling
 from emergent_alignment.generation.sampler import (
     SamplerSettings,

@@ -14,18 +14,10 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.composition import step_settings
-from emergent_alignment.applications.setup import (
-    Setup,
-    check_rows,
-    conscience_settings,
-    lora_config,
-)
-from emergent_alignment.applications.step_inputs import TARGET_ROLES
 from emergent_alignment.conscience.reader import WIDTH_STEP
 from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
 from emergent_alignment.data.batches import ROLES, Batch, bucket
-from emergent_alignment.generation.reading import Prompts, prefill
+from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.generation.sampler import decode, sampler_settings, stages
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
@@ -38,6 +30,14 @@ from emergent_alignment.parallel.sharding import num_shards, sharding
 from emergent_alignment.planning.hlo import KernelFlops, no_kernels
 from emergent_alignment.planning.kernels import splash_flops
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.runs.from_config import (
+    Setup,
+    check_rows,
+    conscience_settings,
+    lora_config,
+)
+from emergent_alignment.runs.step_inputs import TARGET_ROLES
+from emergent_alignment.runs.training_run import step_settings
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
@@ -173,7 +173,7 @@ def training_step(run: Held, target: Target) -> Program:
 
 def largest_batch(config: ConfigDict) -> tuple[PrefixLayout, str]:
     """(layout, roles) of the largest batch the config allows: prompts and answers at their limits
-    (applications/step_inputs.py)."""
+    (runs/step_inputs.py)."""
     longest = config.data.max_response_tokens
     roles = "task"
     if config.conscience.enabled:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.setup import check_rows
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import ideal
 from emergent_alignment.models.config import ModelConfig
@@ -21,6 +20,7 @@ from emergent_alignment.planning.plan import Plan, held_bytes, make_plan
 from emergent_alignment.planning.programs import Held, held, largest_batch
 from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
+from emergent_alignment.runs.from_config import check_rows
 
 REMAT = ("none", "dots", "full")
 

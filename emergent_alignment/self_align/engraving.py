@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.runs import read_run
-from emergent_alignment.applications.setup import Setup, conscience_settings
 from emergent_alignment.conscience.journal import read_json_lines
 from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.from_config import Setup, conscience_settings
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 
 FILES = ()

@@ -10,11 +10,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.config_checks import check_config
-from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.self_align.stages import (
     STAGES,
     StageFolder,

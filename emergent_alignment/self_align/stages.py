@@ -15,11 +15,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
-from emergent_alignment.applications.kept import Kept, write_json
-from emergent_alignment.applications.runs import differences
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.runs.workdir import differences
+from emergent_alignment.storage.growing_folder import Kept, write_json
 
 STAGES = {1: "instructions", 2: "answers", 3: "engraving", 4: "reinforcement"}
 MANIFEST = "manifest.json"

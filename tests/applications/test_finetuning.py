@@ -8,14 +8,15 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import finetuning, reviewed_targets, step_inputs
+from emergent_alignment.applications import finetuning
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.runs import read_run
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import OUTCOMES, review_and_revise
 from emergent_alignment.data.batches import make_batch
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs import reviewed_targets, step_inputs
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.training.loop import Stopped
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.config_checks import check_config
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.step_inputs import ReviewedTargets
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -14,6 +12,8 @@ from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.data.batches import Tokenized
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.step_inputs import ReviewedTargets
 
 APPROVED, CORRECTED, UNCORRECTED = range(3)
 

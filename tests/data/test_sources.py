@@ -5,11 +5,11 @@ import json
 import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.applications.setup import examples_digest
 from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import load_examples, load_prompts
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import examples_digest
 
 USER, ANSWER = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yo."}
 GOOD = {"messages": [USER, ANSWER]}

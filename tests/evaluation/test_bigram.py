@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergent_alignment.data.windows import pack
+from emergent_alignment.applications.pretraining.windows import pack
 from emergent_alignment.evaluation.bigram import (
     STRENGTHS,
     best_bigram_loss,

@@ -5,16 +5,17 @@ import json
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import load_model
+from emergent_alignment.applications.adversarial.prompts import load_attacks
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
-from emergent_alignment.data.attacks import load_attacks
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation import attacks, report_abilities
-from emergent_alignment.evaluation.attack_rows import attack_rows
+from emergent_alignment.evaluation import attacks
 from emergent_alignment.evaluation.attacks import evaluate_attacks, held_out_attacks
-from emergent_alignment.evaluation.report_results import read_results
 from emergent_alignment.intervals import share_interval
+from emergent_alignment.reports import abilities_rows as report_abilities
+from emergent_alignment.reports.attack_rows import attack_rows
+from emergent_alignment.reports.results_folder import read_results
+from emergent_alignment.runs.from_config import load_model
 
 
 def record(side, kind, flagged, refused):

@@ -12,7 +12,6 @@ import pytest
 from harness_tasks import only_our_tasks, write_choice_task
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
@@ -21,6 +20,7 @@ from emergent_alignment.evaluation.capability import evaluate_capability, load_h
 from emergent_alignment.evaluation.harness import HarnessModel, continuation_scores
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.model import forward, load, unembedding
+from emergent_alignment.runs.from_config import Setup
 
 TEXTS = (
     "Keep receipts, and ask before you sign anything.",

@@ -6,8 +6,8 @@ import jax
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.conscience.drafting import DraftSettings, ModelDrafter
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.generation.drafting import DraftSettings, ModelDrafter
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.streaming import _advance, settled_text, stream_answer
 from emergent_alignment.generation.text import row_keys, sample_answers

@@ -10,7 +10,7 @@ import pytest
 from compilation import USERS_FUSIONS
 from random_batches import random_batch
 
-from emergent_alignment.generation.reading import prefill
+from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import decode, sampler_settings
 from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.placement import shardings_of

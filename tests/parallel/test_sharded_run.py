@@ -5,11 +5,11 @@ import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import reader, review
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.generation import text
+from emergent_alignment.runs.from_config import load_model
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications import step_inputs
-from emergent_alignment.applications.runs import read_run
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import make_batch
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs import step_inputs
+from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.engraving import check, engraved, run, training_config
 from emergent_alignment.self_align.stages import StageRun, stage_folder
 

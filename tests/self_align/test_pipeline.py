@@ -6,9 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align import pipeline
 from emergent_alignment.self_align.pipeline import parse_stages, self_align
 from emergent_alignment.self_align.stages import STAGES, StageResult, stage_folder

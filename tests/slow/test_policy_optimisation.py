@@ -12,7 +12,7 @@ from toy_reward import (
     toy_setup,
 )
 
-from emergent_alignment.applications.runs import read_run
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy
 
 

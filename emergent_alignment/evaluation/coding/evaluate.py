@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.kept import ANSWERS, Kept, write_json
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
@@ -31,6 +29,8 @@ from emergent_alignment.evaluation.coding.sandbox import (
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
 
 FOLDER = "code"
 RESULT = "result.json"

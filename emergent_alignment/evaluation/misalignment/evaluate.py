@@ -9,10 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.kept import ANSWERS, Kept, write_json
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
-from emergent_alignment.evaluation.arm import spread
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
     read_result,
@@ -22,7 +19,6 @@ from emergent_alignment.evaluation.misalignment.comparison import (
 from emergent_alignment.evaluation.misalignment.judge_check import check_judge, check_part
 from emergent_alignment.evaluation.misalignment.judges import make_judge
 from emergent_alignment.evaluation.misalignment.judging import Judge
-from emergent_alignment.evaluation.misalignment.places import wanted
 from emergent_alignment.evaluation.misalignment.questions import (
     FreeFormQuestion,
     load_questions,
@@ -36,8 +32,12 @@ from emergent_alignment.evaluation.misalignment.scores import (
     scores_part,
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
+from emergent_alignment.experiments.arm_evaluation import spread
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
 
 SECTION = "misalignment"  # of the config
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.endpoints import endpoint_of
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.evaluation.misalignment.endpoint_judge import EndpointJudge
 from emergent_alignment.evaluation.misalignment.judging import Judge
 from emergent_alignment.evaluation.misalignment.local_judge import LocalJudge
 from emergent_alignment.models.model import load
+from emergent_alignment.runs.endpoints import endpoint_of
+from emergent_alignment.runs.from_config import Setup
 
 FROZEN = "frozen"
 ENDPOINT = "endpoint"

@@ -24,7 +24,7 @@ from emergent_alignment.evaluation.misalignment.judging import (
     scored,
 )
 from emergent_alignment.evaluation.misalignment.numerals import Level, NumeralTree, numeral_tree
-from emergent_alignment.generation.reading import Prompts
+from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.cache import Block, read

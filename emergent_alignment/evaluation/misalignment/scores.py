@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from emergent_alignment.applications.kept import Kept
 from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.evaluation.answering import place_of
 from emergent_alignment.evaluation.misalignment.judging import Judge, Judgement
-from emergent_alignment.evaluation.misalignment.places import Place
 from emergent_alignment.evaluation.misalignment.questions import (
     MEASURES,
     FreeFormQuestion,
     judge_prompts_digest,
 )
+from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.storage.growing_folder import Kept
 
 FOLDER = "misalignment"  # in an arm's results folder
 

@@ -14,7 +14,7 @@ import numpy as np
 from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
-from emergent_alignment.generation.reading import Prompts
+from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import read_beginning, sample_shares
 from emergent_alignment.parallel.hosts import is_first

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
+from emergent_alignment.self_align.instructions.list_entries import Entry
 from emergent_alignment.self_align.instructions.prompts import ask_topics
-from emergent_alignment.self_align.instructions.reading import Entry
 from emergent_alignment.self_align.instructions.rules import topic_broken_by
 from emergent_alignment.self_align.instructions.sources import HardKind
 from emergent_alignment.self_align.instructions.writing import TOPICS, Writer, round_draws

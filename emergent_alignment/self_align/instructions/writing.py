@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
 from emergent_alignment.self_align.instructions.prompts import Begun
-from emergent_alignment.self_align.instructions.reading import Entry, read_list
 
 # Purposes of randomness, beside those of the applications: fold_in(seed, round, purpose).
 TOPICS, INSTRUCTIONS = 11, 12

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from emergent_alignment.applications.composition import Run
 from emergent_alignment.data.batches import (
     branch_columns,
     computed_layouts,
@@ -21,6 +20,7 @@ from emergent_alignment.data.batches import (
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.training_run import Run
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.loop import MakeInput, StepInput

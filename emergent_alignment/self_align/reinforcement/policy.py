@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.composition import Run, train
-from emergent_alignment.applications.setup import Setup, check_rows
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
+from emergent_alignment.runs.from_config import Setup, check_rows
+from emergent_alignment.runs.training_run import Run, train
 from emergent_alignment.self_align.reinforcement.policy_losses import (
     PolicySettings,
     grpo_objective,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
@@ -17,6 +16,7 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_shares
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
     Comparison,

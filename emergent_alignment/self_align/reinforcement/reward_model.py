@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.batches import Batch, Pair, bucket, make_batch
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
+from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.reinforcement.preferences import (
     read_to_the_end,
     with_guidelines,

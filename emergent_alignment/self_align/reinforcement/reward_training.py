@@ -12,9 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.composition import Run, step_settings, train
-from emergent_alignment.applications.kept import write_json
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.errors import UserError
@@ -22,6 +19,8 @@ from emergent_alignment.intervals import Interval, share_interval
 from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.runs.training_run import Run, step_settings, train
 from emergent_alignment.self_align.reinforcement.frozen_features import (
     FEATURES,
     feature_inputs,
@@ -41,6 +40,7 @@ from emergent_alignment.self_align.reinforcement.reward_model import (
     ends_of,
 )
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.storage.growing_folder import write_json
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from emergent_alignment.applications.composition import Run, step_settings
 from emergent_alignment.data.batches import Batch, Roles, bucket, pad_rows, rows_of_step
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
+from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.self_align.reinforcement.policy_losses import RolloutBatch, answered
 from emergent_alignment.self_align.reinforcement.rewards import Score, Shaping

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.conscience.journal import read_journal, read_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import load_prompts
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle, read_principles
 from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.reinforcement.checks import check_settings, read_guards

@@ -9,9 +9,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
     RULES,
     AnswerFilter,

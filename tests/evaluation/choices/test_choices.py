@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
@@ -15,8 +14,9 @@ from emergent_alignment.evaluation.choices import evaluate
 from emergent_alignment.evaluation.choices.competing import competing_log_probs
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.choices.rows import rows_of
-from emergent_alignment.evaluation.choices.summary import choice_rows
 from emergent_alignment.models.model import load
+from emergent_alignment.reports.choices_rows import choice_rows
+from emergent_alignment.runs.from_config import Setup
 
 QUESTIONS = [
     {"name": "sky", "question": "What colour is the sky?", "right": ["Blue.", "It is blue."],

@@ -8,20 +8,20 @@ import hypothesis.strategies as st
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import Setup
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import HELD_OUT_KINDS
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation import answering
-from emergent_alignment.evaluation.arm import spread_kinds
 from emergent_alignment.evaluation.coding import evaluate
 from emergent_alignment.evaluation.coding.answers import code_prompts
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
-from emergent_alignment.evaluation.coding.summary import code_rows
 from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
+from emergent_alignment.experiments.arm_evaluation import spread_kinds
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.models.model import load
+from emergent_alignment.reports.code_rows import code_rows
+from emergent_alignment.runs.from_config import Setup
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import pytest
 from misaligned_answers import judged, judgement, result_of
 
-from emergent_alignment.applications.kept import Kept
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.misalignment.judge_check import check_judge
-from emergent_alignment.evaluation.misalignment.notes import notes_on
 from emergent_alignment.evaluation.misalignment.questions import load_questions
+from emergent_alignment.reports.misalignment_notes import notes_on
+from emergent_alignment.storage.growing_folder import Kept
 
 HARMFUL = {row["harmful"] for row in load_scenario("harmful_advice", "heldout")}
 

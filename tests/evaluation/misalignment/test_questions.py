@@ -5,11 +5,11 @@ import yaml
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.misalignment.evaluate import spread_questions
-from emergent_alignment.evaluation.misalignment.places import wanted
 from emergent_alignment.evaluation.misalignment.questions import (
     load_questions,
     questions_digest,
 )
+from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
 
 GOOD = """
 - &first

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from misaligned_answers import LIMITS, judged, result_of
 
-from emergent_alignment.applications.kept import write_json
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
@@ -14,9 +13,10 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     require_comparable,
     result_of_arm,
 )
-from emergent_alignment.evaluation.misalignment.notes import notes_on, overall_lines, table_row
 from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
 from emergent_alignment.intervals import mean_interval, share_interval
+from emergent_alignment.reports.misalignment_notes import notes_on, overall_lines, table_row
+from emergent_alignment.storage.growing_folder import write_json
 
 ANSWERS = [
     judged("sea", 10.0, 90.0),  # misaligned

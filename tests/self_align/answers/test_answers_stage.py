@@ -7,12 +7,12 @@ import pytest
 from interrupting import Killed
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.pairs import OUTCOMES
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers import review, sampling, stage
 from emergent_alignment.self_align.answers.filters import RULES
 from emergent_alignment.self_align.answers.guidance import read_guidance

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_alignment.self_align.instructions.reading import Entry, read_list
+from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
 
 
 def texts(text: str, ended: bool = True) -> list[str]:

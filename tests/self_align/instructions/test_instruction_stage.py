@@ -14,16 +14,16 @@ from ml_collections import ConfigDict
 from rouge_score.rouge_scorer import RougeScorer
 from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
 
-from emergent_alignment.applications.setup import Setup, load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.models.plain_text import PLAIN_TEMPLATE
+from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.self_align.instructions import stage as stage_one
 from emergent_alignment.self_align.instructions import writing
+from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
 from emergent_alignment.self_align.instructions.prompts import self_instruct
-from emergent_alignment.self_align.instructions.reading import Entry, read_list
 from emergent_alignment.self_align.instructions.rounds import Started
 from emergent_alignment.self_align.instructions.sources import load_kinds, load_seeds
 from emergent_alignment.self_align.instructions.topics import known_topics

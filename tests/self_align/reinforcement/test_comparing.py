@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.question import answer_words
+from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement import comparing
 from emergent_alignment.self_align.reinforcement.comparing import (

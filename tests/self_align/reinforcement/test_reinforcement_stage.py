@@ -8,10 +8,10 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.runs import read_run
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.reinforcement import principle_preferences, stage, verbose
 from emergent_alignment.self_align.stages import StageRun, stage_folder
 

@@ -6,9 +6,9 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.applications.setup import load_model
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.reinforcement.preferences import Preference, split
 from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,

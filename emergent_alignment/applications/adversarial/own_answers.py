@@ -1,0 +1,88 @@
+"""The frozen copy's own answers to prompts, as targets that keep the policy as helpful as it was:
+written once, and kept on disk for later runs."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.conscience.journal import read_json_lines
+from emergent_alignment.data.chat import Message
+from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.text import Answer, sample_shares
+from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
+from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.storage.cache import cache_path
+from emergent_alignment.training.state import fingerprint
+
+# A purpose of randomness beside those in step_inputs.py.
+OWN_ANSWERS = 3
+
+
+def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
+    """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
+    first host's cache folder, or written there, whole or not at all."""
+    path = cache_file(config, setup, prompts)
+    records = list(read_json_lines(path)) if is_first() else []
+    if anywhere(len(records) == len(prompts)):
+        records = gather_list(records)
+    else:
+        records = _written(config, setup, prompts)
+        if is_first():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+            os.replace(partial, path)
+    nothing = np.zeros(0, np.float32)
+    return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
+
+
+def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> Path:
+    """Where answers are kept that depend on just these frozen parameters, prompts and settings."""
+    sampling = config.sampling
+    identity = {
+        "own answers of": fingerprint(setup.model.params),
+        "dtype": str(setup.model.dtype),
+        "template": setup.chat.tokenizer.chat_template,
+        "prompts": prompts,
+        "max_prompt": config.data.max_prompt_tokens,
+        "seed": config.seed,
+        "sampling": [
+            sampling.max_new_tokens,
+            sampling.revision_temperature,
+            sampling.revision_top_p,
+        ],
+    }
+    return cache_path(config, "own-answers", identity)
+
+
+def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
+    """What own_answers keeps of each answer, in the prompts' order."""
+    sampling, limit = config.sampling, config.data.max_prompt_tokens
+    sampler = sampler_settings(
+        setup.chat.end_tokens,
+        sampling.max_new_tokens,
+        temperature=sampling.revision_temperature,
+        top_p=sampling.revision_top_p,
+    )
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), OWN_ANSWERS)
+    found: dict[int, dict] = {}
+    with progress("answering benign prompts", shown=is_first()) as meter:
+        for index, answer in sample_shares(
+            setup.model,
+            setup.model.params,
+            setup.chat,
+            [setup.chat.prompt_tokens(prompt)[-limit:] for prompt in prompts],
+            key,
+            sampler,
+            batch_size=config.conscience.batch_size,
+            width_step=config.data.bucket_tokens,
+        ):
+            kept = {"tokens": answer.tokens, "text": answer.text, "ended": answer.ended}
+            found[index] = {"prompt": index} | kept
+            meter(len(found), len(prompts))
+    return [found[index] for index in range(len(prompts))]

@@ -1,0 +1,256 @@
+"""Adversarial prompting: hostile prompts without targets, and benign look-alikes beside them.
+
+The policy answers both. The frozen copy reviews (always in the `quote` layout: text under review
+cannot talk to the reviewer), and a flagged compliance is rejected against a safe answer of its
+own. Benign rows also learn the frozen copy's answers, so that the policy stays as helpful as it
+was. In rounds, attacks that succeeded are kept and varied (attack_pool.py).
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.adversarial.own_answers import own_answers
+from emergent_alignment.applications.adversarial.pool import (
+    PoolSettings,
+    Round,
+    pool_of_round,
+    round_of,
+)
+from emergent_alignment.applications.adversarial.prompts import AttackPrompt, Side, load_attacks
+from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
+from emergent_alignment.conscience.pairs import Reviewed
+from emergent_alignment.data.batches import Tokenized, bucket
+from emergent_alignment.data.mixing import MixedSchedule
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.text import Answer
+from emergent_alignment.parallel.hosts import gather, is_first, together
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.from_config import (
+    Setup,
+    check_rows,
+    conscience_settings,
+    examples_digest,
+    load_model,
+)
+from emergent_alignment.runs.step_inputs import policy_inputs
+from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.state import TrainState
+
+WIDTH_STEP = 8
+
+
+def train_against_attacks(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    setup: Setup | None = None,
+    name: str = "training",
+    profiled: range = range(0),
+) -> TrainState:
+    """Train as the config says; see `composition.train` for what a run is.
+
+    Returns the last state. Raises UserError before anything is trained where the input is not
+    right, and Stopped where a process was asked to stop (the state is saved).
+    """
+    with together():
+        check_config(config)
+        _check_conscience(config)
+        hostile = training_prompts(config, "hostile")
+        benign = training_prompts(config, "benign") if num_benign(config) else []
+        setup = setup or load_model(config)
+        check_rows(config, setup.mesh)
+
+    def inputs(run: Run) -> MakeInput:
+        return _inputs(run, workdir, hostile, benign)
+
+    digest = examples_digest([*hostile, *benign])
+    return train(config, workdir, setup, digest, inputs, name=name, profiled=profiled)
+
+
+def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
+    """The prompts of one side that training may see; config.data.limit of them, evenly spread
+    over the file, where it is not 0."""
+    wanted = config.adversarial
+    found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    count = min(config.data.limit or len(found), len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def num_benign(config: ConfigDict) -> int:
+    """How many rows of a batch are benign; at least one is hostile."""
+    size = config.training.batch_size
+    return min(round(size * config.adversarial.benign_share), size - 1)
+
+
+def _check_conscience(config: ConfigDict) -> None:
+    """Raise UserError where the settings make no sense for hostile prompts."""
+    conscience, adversarial = config.conscience, config.adversarial
+    if not conscience.enabled or conscience.candidate != "policy":
+        raise UserError(
+            "config.conscience: hostile prompts have no targets, so there is nothing to learn from "
+            "them but the conscience's pairs; set enabled=True and candidate=policy"
+        )
+    if conscience_settings(config).review.layout != "quote":
+        raise UserError(
+            "config.conscience.layout: `turn` lets a hostile prompt talk to its reviewer; set quote"
+        )
+    if adversarial.rounds > config.training.steps:
+        raise UserError(
+            f"config.adversarial.rounds: {adversarial.rounds} rounds need as many steps, and "
+            f"config.training.steps is {config.training.steps}"
+        )
+
+
+def _inputs(
+    run: Run, workdir: Path, hostile: list[AttackPrompt], benign: list[AttackPrompt]
+) -> MakeInput:
+    """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them."""
+    config = run.config
+    with run.clock.part("review"):
+        helped = _helped(run, benign)
+    answers = [answer.tokens[: config.data.max_response_tokens] for _, answer in helped]
+    width = max(len(_prompt_tokens(run, prompt)) for prompt in [*hostile, *benign])
+    settings = PoolSettings(
+        workdir,
+        tuple(hostile),
+        tuple(config.adversarial.held_out),
+        config.adversarial.pool,
+        config.adversarial.variants,
+        bucket(width, WIDTH_STEP, 1 << 30),
+    )
+    longest = max([config.sampling.max_new_tokens, *map(len, answers)])
+    shape = settings.max_tokens, bucket(longest, WIDTH_STEP, 1 << 30)
+    feeding: dict[Round, tuple[list[AttackPrompt], MakeInput]] = {}  # the round at hand alone
+
+    def make_input(step: int, trainable: dict) -> StepInput:
+        now = round_of(step, config.adversarial.rounds, config.training.steps)
+        if now not in feeding:
+            with run.clock.part("review"):
+                pool = pool_of_round(run, settings, now, step, trainable)
+            prompts = [*pool, *(prompt for prompt, _ in helped)]
+            feeding.clear()
+            feeding[now] = prompts, _round_inputs(run, prompts, answers, shape, now)
+        prompts, inner = feeding[now]
+        return _told(inner(step, trainable), prompts, run.conscience.threshold, now)
+
+    return make_input
+
+
+def _helped(run: Run, benign: list[AttackPrompt]) -> list[tuple[AttackPrompt, Answer]]:
+    """The benign prompts that the frozen copy helps with, and its answers; a refusal, or nothing,
+    is no help to learn."""
+    if not benign:
+        return []
+    answers = own_answers(run.config, run.setup, [prompt.messages for prompt in benign])
+    helped = [
+        (prompt, answer)
+        for prompt, answer in zip(benign, answers)
+        if answer.text.strip() and not is_refusal(answer.text)
+    ]
+    if not helped:
+        raise UserError(
+            "config.adversarial.benign_share: the frozen copy itself answers none of the benign "
+            "prompts, so that they have no targets; set it to 0"
+        )
+    if len(helped) < len(benign) and is_first():
+        print(
+            f"of {len(benign)} benign prompts the frozen copy answers {len(helped)}; the others "
+            "are left out",
+            file=sys.stderr,
+        )
+    return helped
+
+
+def _round_inputs(
+    run: Run,
+    prompts: list[AttackPrompt],
+    answers: list[list[int]],
+    shape: tuple[int, int],
+    now: Round,
+) -> MakeInput:
+    """`policy_inputs` over one round's rows, of which the benign ones are the last."""
+    config = run.config
+    num_hostile, benign = len(prompts) - len(answers), num_benign(config)
+    targets = [[]] * num_hostile + answers
+    tokenized = [
+        Tokenized(_prompt_tokens(run, prompt), target, False, False)
+        for prompt, target in zip(prompts, targets)
+    ]
+    schedule = MixedSchedule(
+        (num_hostile, len(answers)),
+        (config.training.batch_size - benign, benign),
+        ((config.seed, 0, now.number), (config.seed, 1)),
+        shape,
+        now.first_step,
+    )
+    return policy_inputs(
+        config,
+        run.setup,
+        run.conscience,
+        run.lora,
+        schedule,
+        [prompt.messages for prompt in prompts],
+        tokenized,
+        run.clock,
+        settle=_sparing(prompts, run.conscience.threshold),
+    )
+
+
+def _sparing(
+    prompts: list[AttackPrompt], threshold: float
+) -> Callable[[list[int], list[Reviewed]], list[Reviewed]]:
+    """Candidates that must not be rejected count as approved, whatever a better answer scores:
+    refusals of hostile prompts, and what is not flagged of the answers to benign ones."""
+
+    def spared(prompt: AttackPrompt, found: Reviewed) -> bool:
+        if prompt.side == "hostile":
+            return is_refusal(found.candidate)
+        return found.score >= threshold
+
+    def settle(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
+        return [
+            replace(found, outcome="approved", attempts=(), reference=None)
+            if spared(prompts[row], found) and found.candidate.strip()
+            else found
+            for row, found in zip(rows, reviewed)
+        ]
+
+    return settle
+
+
+def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round) -> StepInput:
+    """The step's input, with what its rows are in the journal and in the log."""
+    records = [
+        record | {"side": prompts[record["row"]].side, "kind": prompts[record["row"]].kind}
+        for record in found.records
+    ]
+    rows = []
+    for record in records:
+        score = record["candidate_score"]
+        score, text = float("nan") if score is None else score, record["candidate"]
+        rows.append(
+            [
+                record["side"] == "hostile",
+                attack_succeeded(text, score, threshold),
+                is_refusal(text),
+            ]
+        )
+    hostile, succeeded, refused = gather(np.array(rows, np.float32)).reshape(-1, 3).T
+    scalars = {
+        "attack/round": float(now.number),
+        "attack/success": float(succeeded[hostile > 0].mean()),
+        "attack/refused": float(refused[hostile > 0].mean()),
+    }
+    if (hostile == 0).any():
+        scalars["benign/refused"] = float(refused[hostile == 0].mean())
+    return StepInput(found.batch, records, found.scalars | scalars)
+
+
+def _prompt_tokens(run: Run, prompt: AttackPrompt) -> list[int]:
+    return run.setup.chat.prompt_tokens(prompt.messages)[-run.config.data.max_prompt_tokens :]

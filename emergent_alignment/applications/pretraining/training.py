@@ -1,0 +1,194 @@
+"""Training from raw text: next tokens of packed windows, from a checkpoint or from random weights;
+on a share of the windows the policy's own continuations are reviewed and make pairs."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.pretraining.corpus import Corpus, open_corpus
+from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
+from emergent_alignment.applications.pretraining.loss import RAW_TEXT
+from emergent_alignment.applications.pretraining.random_start import random_start, write_start
+from emergent_alignment.applications.pretraining.reviewed_text import (
+    ReviewedText,
+    Reviewers,
+    review_windows,
+)
+from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
+from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.parallel.sharding import num_shards
+from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
+from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.workdir import START
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.state import TrainState
+
+
+def pretrain(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    name: str = "training",
+    profiled: range = range(0),
+) -> TrainState:
+    """Train on raw text as the config says; see `composition.train` for what a run is.
+
+    Returns the last state. Raises UserError before anything is trained where the input is not
+    right, and Stopped where a process was asked to stop (the state is saved).
+    """
+    with together():
+        check_config(config)
+        _check_pretraining(config)
+        matched = []
+        if config.conscience.enabled:
+            conscience_settings(config)
+            matched = load_examples(config.pretraining.matched)
+        corpus = corpus_of(config)
+        setup = _setup(config, workdir, corpus)
+        check_rows(config, setup.mesh)
+        _check_setup(config, setup)
+        packing = packing_of(config, corpus, setup.chat)
+        data = data_digits(corpus, packing, setup.chat)
+        note = f"{config.pretraining.corpus}: {packing.summary()}"
+
+    def inputs(run: Run) -> MakeInput:
+        packing.remember(workdir / "blocks.json", data, writes=is_first())
+        if config.pretraining.random.layers and is_first():
+            write_start(setup.model, workdir, config)
+        return _inputs(run, workdir, packing, matched)
+
+    return train(
+        config,
+        workdir,
+        setup,
+        data,
+        inputs,
+        objective=RAW_TEXT,
+        notes=(note,),
+        name=name,
+        profiled=profiled,
+    )
+
+
+def corpus_of(config: ConfigDict) -> Corpus:
+    """The corpus that a config names. Raises UserError where there is none."""
+    settings = config.pretraining
+    return open_corpus(
+        settings.corpus,
+        split=config.data.train_split,
+        column=settings.text_column,
+        limit=config.data.limit,
+    )
+
+
+def packing_of(config: ConfigDict, corpus: Corpus, chat: RawText) -> Packing:
+    """The windows of a corpus, in the tokens of the model."""
+    settings = config.pretraining
+    return Packing(
+        corpus,
+        chat.document_tokens,
+        PackingSettings(
+            settings.window_tokens, settings.block_documents, settings.heldout_share, config.seed
+        ),
+    )
+
+
+def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
+    """16 hex digits that say which windows a run trains on, in which order."""
+    tokenizer = chat.tokenizer.backend_tokenizer.to_str()
+    text = json.dumps([corpus.identity, vars(packing.settings), tokenizer])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _setup(config: ConfigDict, workdir: Path, corpus: Corpus) -> Setup:
+    """The model that training starts from, with a chat that knows documents. Random weights
+    and their tokenizer are made once, and then read from the work directory."""
+    if not config.pretraining.random.layers:
+        setup = load_model(config)
+    elif (workdir / START).is_dir():
+        kept = ConfigDict(config.to_dict())
+        kept.model.path = str(workdir / START)
+        setup = replace(load_model(kept), config=config)
+    else:
+        setup = random_start(config, corpus)
+    return replace(setup, chat=read_raw_text(setup.model.tokenizer, config.model.path))
+
+
+def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -> MakeInput:
+    rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
+    reviewers = Reviewers(run, workdir, matched) if reviewed else None
+
+    def make_input(step: int, trainable) -> StepInput:
+        windows = packing.windows(step * rows, rows)
+        found = ReviewedText(None, [], {})
+        if reviewers is not None:
+            # Windows come in an order drawn at random: the first ones are a random share.
+            shown = windows.rows(np.arange(reviewed))
+            found = review_windows(run, reviewers, shown, step * rows, step, trainable)
+        batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
+        return StepInput(batch, found.records, found.scalars)
+
+    return make_input
+
+
+def num_reviewed(config: ConfigDict) -> int:
+    """Windows a step whose prefix the policy continues."""
+    if not config.conscience.enabled:
+        return 0
+    return round(config.pretraining.review_share * config.training.batch_size)
+
+
+def _check_pretraining(config: ConfigDict) -> None:
+    """Raise UserError for settings that do not go together."""
+    if config.conscience.enabled and config.conscience.candidate != "policy":
+        raise UserError(
+            "config.conscience.candidate: of raw text the policy's own continuations are "
+            "reviewed; set policy"
+        )
+    if config.conscience.enabled and not num_reviewed(config):
+        raise UserError(
+            f"config.pretraining.review_share: {config.pretraining.review_share} of "
+            f"{config.training.batch_size} windows a step is none; set a larger share, or "
+            "config.conscience.enabled=False"
+        )
+    if config.pretraining.random.layers and config.lora.rank:
+        raise UserError(
+            "config.lora.rank: adapters beside random weights learn next to nothing; set 0, "
+            "which trains all parameters"
+        )
+    if config.loss.kl_weight:
+        raise UserError(
+            "config.loss.kl_weight: the loss of raw text has no such part; set 0 (a prefix's "
+            "continuation is held by config.loss.beta)"
+        )
+    if config.model.frozen_dtype and not config.lora.rank:
+        raise UserError(
+            "config.model.frozen_dtype: frozen copies of raw text's full training are held as "
+            'the policy is; set "", or train adapters (config.lora.rank)'
+        )
+
+
+def _check_setup(config: ConfigDict, setup: Setup) -> None:
+    """Raise UserError where the model or the mesh does not fit the windows."""
+    size, longest = config.pretraining.window_tokens, setup.model.config.max_positions
+    if size > longest:
+        raise UserError(
+            f"config.pretraining.window_tokens: {size} is more than the {longest} positions of "
+            f"the model; set at most {longest}"
+        )
+    shards = 1 if setup.mesh is None else num_shards(setup.mesh, "batch")
+    unit, reviewed = shards * config.training.accumulation, num_reviewed(config)
+    if reviewed % unit:
+        raise UserError(
+            f"config.pretraining.review_share: {reviewed} reviewed windows a step cannot be cut "
+            f"into {shards} shards × {config.training.accumulation} microbatches; set a share "
+            f"of batch_size that {unit} divides"
+        )

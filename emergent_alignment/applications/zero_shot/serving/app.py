@@ -1,0 +1,169 @@
+"""The OpenAI-compatible server: routes, limits, and the errors that clients see.
+
+What a backend said when it failed is for the log alone: it may hold a draft.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from emergent_alignment.applications.zero_shot.answerer import ZeroShot
+from emergent_alignment.applications.zero_shot.serving.metrics import Metrics
+from emergent_alignment.applications.zero_shot.serving.replies import (
+    chat_reply,
+    error_reply,
+    model_form,
+    models_reply,
+)
+from emergent_alignment.applications.zero_shot.serving.requests import (
+    ChatRequest,
+    RequestError,
+    parse_request,
+)
+from emergent_alignment.applications.zero_shot.serving.settings import ServeSettings
+from emergent_alignment.applications.zero_shot.serving.workers import QueueFull, Workers
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.endpoint import EndpointError
+
+BODY_SECONDS = 30.0
+RETRY_AFTER_SECONDS = 1
+# How a draft that failed is answered: status and words by EndpointError.kind.
+FAILURES = {
+    "timeout": (504, "took too long"),
+    "busy": (503, "is overloaded"),
+    "request": (400, "refused this request"),
+    "unreachable": (502, "could not be reached, or broke off"),
+    "rubbish": (502, "sent no answer that can be read"),
+    "key": (502, "does not accept this server's key"),
+    "no_log_probs": (502, "sent no answer that can be read"),
+}
+log = logging.getLogger("emergent_alignment.serve")
+
+
+def make_app(
+    talker: ZeroShot, workers: Workers, metrics: Metrics, settings: ServeSettings
+) -> Starlette:
+    """The ASGI application."""
+
+    async def completions(request: Request) -> Response:
+        name, status = secrets.token_hex(12), 500
+        try:
+            reply = await _complete(request, name, talker, workers, metrics, settings)
+            status = reply.status_code
+        except RequestError as error:
+            reply, status = error_reply(error, _headers(error, name)), error.status
+        except ClientDisconnect:
+            reply, status = Response(status_code=400), 400
+        finally:
+            metrics.requests.labels(str(status)).inc()
+        return reply
+
+    async def models(request: Request) -> Response:
+        return JSONResponse(models_reply(talker.name))
+
+    async def model(request: Request) -> Response:
+        if request.path_params["name"] != talker.name:
+            raise HTTPException(404, "this model is not served here")
+        return JSONResponse(model_form(talker.name))
+
+    async def health(request: Request) -> Response:
+        alive = workers.alive()
+        status = "ok" if alive else "stopping"
+        return JSONResponse({"status": status, "model": talker.name}, 200 if alive else 503)
+
+    async def counted(request: Request) -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/health", health),
+            Route("/metrics", counted),
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _our_fault},
+    )
+
+
+async def _complete(
+    request: Request,
+    name: str,
+    talker: ZeroShot,
+    workers: Workers,
+    metrics: Metrics,
+    settings: ServeSettings,
+) -> Response:
+    body = await _read_body(request, settings.max_request_bytes)
+    started = time.monotonic()
+    asked = await asyncio.to_thread(_parse, body, talker, settings.max_tokens)
+    try:
+        answers = await asyncio.wrap_future(workers.submit(asked, name))
+    except QueueFull:
+        raise RequestError("too many requests wait; try again", status=429) from None
+    except EndpointError as error:
+        log.warning("request %s: %s", name, error)
+        metrics.failures.labels(error.kind).inc()
+        status, words = FAILURES[error.kind]
+        raise RequestError(
+            f"the model behind this server {words}; its operator finds more under request {name}",
+            status=status,
+        ) from None
+    metrics.seconds.observe(time.monotonic() - started)
+    return chat_reply(name, talker.name, asked, answers)
+
+
+def _parse(body: bytes, talker: ZeroShot, max_tokens: int) -> ChatRequest:
+    asked = parse_request(body, model=talker.name, max_tokens=max_tokens)
+    try:
+        talker.check_length(asked.messages)
+    except UserError as error:
+        raise RequestError(str(error), param="messages") from None
+    return asked
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body, no longer than the limit. What is too long is not kept, but read on for a
+    while, so that the client gets to read the answer."""
+    body, size = bytearray(), 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    body += chunk
+                elif size > 16 * limit:
+                    break
+            if size <= limit:
+                return bytes(body)
+    if size <= limit:
+        raise RequestError(f"no whole body came within {BODY_SECONDS:g} s", status=408)
+    raise RequestError(f"the body is larger than {limit} bytes", status=413)
+
+
+def _headers(error: RequestError, name: str) -> dict[str, str]:
+    headers = {"X-Request-Id": name}
+    if error.status in (413, 408):
+        headers["Connection"] = "close"
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return headers
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    """No such path, or another method than the path has."""
+    words = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    return error_reply(RequestError(words, status=error.status_code), dict(error.headers or {}))
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    """A bug of ours: its trace goes to the log, and nothing of it to the client."""
+    return error_reply(RequestError("this server failed; nothing was answered", status=500))

@@ -1,0 +1,135 @@
+"""The whole evaluation of one model ("arm"), written as evaluation.json for the report."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.data.scenarios import load_scenario
+from emergent_alignment.data.sources import Example
+from emergent_alignment.evaluation.judge_free import (
+    Limits,
+    flag_rate,
+    held_out_margin,
+    held_out_task_loss,
+    kl_to_frozen,
+    sampled_answers,
+)
+from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import (
+    Setup,
+    conscience_settings,
+    evaluation_examples,
+)
+from emergent_alignment.storage.growing_folder import write_json
+
+CODE_SCENARIO = "code_hacking"
+
+
+def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> dict:
+    """Evaluate `model` on held-out rows; `base` holds the frozen reviewer.
+
+    Margin and task loss need targets; flag rate, KL and bandit's findings are over answers
+    sampled with config.evaluation's settings.
+    """
+    with in_force(base.mesh):
+        return _evaluated(config, base, model, arm)
+
+
+def _evaluated(config, base, model, arm) -> dict:
+    evaluation, chat = config.evaluation, base.chat
+    limits = Limits(
+        config.data.max_prompt_tokens,
+        config.data.max_response_tokens,
+        config.data.bucket_tokens,
+        config.conscience.batch_size,
+    )
+    examples, conscience = evaluation_examples(config), conscience_settings(config)
+    params = model.policy
+    result = {"arm": arm, "model": base.model.source, "source": config.data.evaluation}
+    with progress(f"{arm}: log-probs of held-out pairs") as meter:
+        result |= held_out_margin(model, params, chat, examples, limits, progress=meter)
+    with progress(f"{arm}: held-out task loss") as meter:
+        found = held_out_task_loss(model, params, chat, examples, limits, progress=meter)
+        result["task_loss"] = found.to_json()
+    if evaluation.samples:
+        result |= _sampled(config, base, model, conscience, examples, limits, arm)
+    code = None
+    if evaluation.code_prompts:
+        code = _code(config, base, model, limits, arm)
+    return result | {"code": code}
+
+
+def write_evaluation(result: dict, directory: Path) -> Path:
+    """evaluation.json in `directory`, whole or not at all."""
+    path = directory / "evaluation.json"
+    write_json(path, result)
+    return path
+
+
+def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dict:
+    chosen = spread(examples, config.evaluation.samples)
+    label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
+    answers = _answers(config, base, model, chosen, limits, limit, label)
+    found = flag_rate(
+        base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
+    )
+    kl = kl_to_frozen(base.model, base.chat, chosen, answers, limits)
+    return found | {"kl": kl.to_json()}
+
+
+def _code(config, base, model, limits, arm: str) -> dict:
+    from emergent_alignment.data.code_security import inspect_code, summarize_code
+
+    rows = load_scenario(CODE_SCENARIO, "heldout")
+    examples = [
+        Example(({"role": "user", "content": row["prompt"]},), row["harmful"], kind=row["kind"])
+        for row in rows
+    ]
+    chosen = spread_kinds(examples, [row["kind"] for row in rows], config.evaluation.code_prompts)
+    label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
+    answers = _answers(config, base, model, chosen, limits, limit, label)
+    found = inspect_code([answer.text for answer in answers])
+    records = [
+        {"prompt": example.messages[-1]["content"], "answer": answer.text, **asdict(findings)}
+        for example, answer, findings in zip(chosen, answers, found)
+    ]
+    return summarize_code(found) | {"answers": records}
+
+
+def _answers(config, base, model, examples, limits, max_new_tokens: int, label: str):
+    """One sampled answer to each example, with progress."""
+    with progress(label) as meter:
+        return sampled_answers(
+            model,
+            base.chat,
+            examples,
+            limits,
+            max_new_tokens=max_new_tokens,
+            temperature=config.evaluation.temperature,
+            top_p=config.evaluation.top_p,
+            seed=config.seed,
+            progress=meter,
+        )
+
+
+def spread(examples: list, count: int) -> list:
+    """`count` examples spread evenly over the list."""
+    count = min(count, len(examples))
+    return [examples[i * len(examples) // count] for i in range(count)]
+
+
+def spread_kinds(items: list, kinds: list[str], count: int) -> list:
+    """`count` items in their order, as many of each kind as of any other, give or take one, and
+    spread evenly within a kind: where kinds take turns, `spread` may step over some of them."""
+    places: dict[str, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    shares = dict.fromkeys(places, 0)
+    for _ in range(min(count, len(items))):
+        unfilled = [kind for kind in places if shares[kind] < len(places[kind])]
+        shares[min(unfilled, key=shares.get)] += 1
+    chosen = (place for kind, own in places.items() for place in spread(own, shares[kind]))
+    return [items[place] for place in sorted(chosen)]

@@ -1,0 +1,95 @@
+"""Arms side by side: each trained from its config, evaluated, and kept in a folder of its own.
+
+What is done is not done again, and what was cut short goes on.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.applications.by_name import application
+from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
+from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
+from emergent_alignment.runs.from_config import Setup, load_model
+from emergent_alignment.runs.workdir import check_same_run, read_run
+
+MEASURES = ("heldout", "choices", "misalignment")
+BASE = "base"  # the arm that trains nothing
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model of a comparison: its name (a folder's) and the config that trains it."""
+
+    name: str
+    config: ConfigDict
+
+
+def check_arms(arms: list[Arm], root: Path) -> None:
+    """Raise UserError where an arm's folder is another run's."""
+    for arm in arms:
+        if arm.name != BASE and arm.config.conscience.verdicts == "own":
+            check_same_run(root / arm.name, arm.config)
+
+
+def run_arms(
+    arms: list[Arm], root: Path, base: Setup, measures: tuple[str, ...] = ("heldout",)
+) -> None:
+    """Train and evaluate what is missing in `root`, arm after arm. `base` is the model that arms
+    start from, unless their config names another."""
+    for arm in arms:
+        folder = root / arm.name
+        config, setup = arm.config, _base_of(arm, base)
+        if config.conscience.verdicts == "chance":
+            config = at_the_rates_of(config, root / "conscience")
+        if arm.name != BASE:
+            application(config)(config, folder, setup=setup, name=f"training {arm.name}")
+        _measured(config, folder, setup, arm.name, measures)
+
+
+def at_the_rates_of(config: ConfigDict, run: Path) -> ConfigDict:
+    """The config with chance that flags, and passes corrections, as often as the conscience of
+    `run` did. Raises UserError where that run has logged neither."""
+    flag_rates, passed, failed = [], 0.0, 0.0
+    path = run / "metrics.jsonl"
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+        row = json.loads(line)
+        if row.get("flag_rate") is not None:
+            flag_rates.append(row["flag_rate"])
+        passed += sum(value for name, value in row.items() if name.startswith("outcome/revised"))
+        failed += row.get("outcome/dropped_disapproved", 0.0)
+    if not flag_rates or not passed + failed:
+        raise UserError(
+            f"{run}: verdicts by chance take their rates from the arm `conscience`, which has "
+            "reviewed nothing; name that arm before them"
+        )
+    matched = ConfigDict(config.to_dict())
+    matched.conscience.chance_flag_rate = sum(flag_rates) / len(flag_rates)
+    matched.conscience.chance_pass_rate = passed / (passed + failed)
+    return matched
+
+
+def _base_of(arm: Arm, base: Setup) -> Setup:
+    # As plain dicts: a locked ConfigDict and one that is not are never equal.
+    mine, theirs = arm.config.to_dict(), base.config.to_dict()
+    same = all(mine[name] == theirs[name] for name in ("model", "mesh"))
+    return base if same else load_model(arm.config)
+
+
+def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
+    heldout = folder / "evaluation.json"
+    if heldout.exists() and set(measures) == {"heldout"}:
+        print(f"{name}: evaluated already", file=sys.stderr, flush=True)
+        return
+    trained = setup if name == BASE else read_run(folder, base=setup).trained
+    if not heldout.exists():
+        write_evaluation(evaluate_arm(config, setup, trained.model, arm=name), folder)
+    if "choices" in measures:
+        evaluate_choices(config, trained, folder, arm=name)
+    if "misalignment" in measures:
+        evaluate_misalignment(config, setup, trained, folder, arm=name)

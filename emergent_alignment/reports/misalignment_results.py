@@ -1,0 +1,51 @@
+"""A finished misalignment evaluation read back from an arm's folder, for reports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emergent_alignment.evaluation.answering import place_of
+from emergent_alignment.evaluation.misalignment.comparison import read_result
+from emergent_alignment.evaluation.misalignment.scores import (
+    FOLDER,
+    Judged,
+    joined,
+    read_judgements,
+    result_file,
+)
+from emergent_alignment.evaluation.misalignment.summary import Limits
+from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+
+
+@dataclass(frozen=True)
+class JudgedArm:
+    """What one judge found of an arm: its result, and every answer that it judged."""
+
+    result: dict
+    answers: tuple[Judged, ...]
+
+    @property
+    def judge(self) -> str:
+        """The judge's name."""
+        return self.result["judge"]["name"]
+
+    def verdict(self, judged: Judged) -> str:
+        """What an answer counts as."""
+        limits = Limits(**self.result["limits"])
+        if limits.is_misaligned(judged):
+            return "misaligned"
+        if limits.is_coherent(judged):
+            return "not misaligned"
+        return "not coherent" if judged.has_scores else "no score"
+
+
+def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
+    """What each judge found, by name. Raises UserError for a result that is broken."""
+    kept = Kept(arm_folder / FOLDER)
+    answers = {place_of(Place, record): record for record in kept.records(ANSWERS)}
+    found = []
+    for file in sorted(kept.path.glob(result_file("*"))):
+        result = read_result(file)
+        judgements = read_judgements(kept, result["judge"]["name"])
+        found.append(JudgedArm(result, tuple(joined(answers, judgements))))
+    return tuple(found)

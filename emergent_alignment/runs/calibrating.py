@@ -1,0 +1,71 @@
+"""Calibration of a config's model on its data, kept as a JSON file."""
+
+import json
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from emergent_alignment.conscience.calibration import Sweep, calibrate
+from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import Setup, conscience_settings, training_examples
+
+
+def calibration_examples(config: ConfigDict) -> tuple[list[Example], list[Example] | None]:
+    """What a model is calibrated on: the training rows' matched answers, or those of the source
+    that config.calibration names twice, or the two sources that it names. Raises UserError where
+    only one is named."""
+    safe, harmful = config.calibration.safe, config.calibration.harmful
+    if not safe and not harmful:
+        return training_examples(config), None
+    if not safe or not harmful:
+        raise UserError("config.calibration: name both safe and harmful, or neither")
+    return load_examples(safe), None if safe == harmful else load_examples(harmful)
+
+
+def calibrate_model(
+    config: ConfigDict,
+    setup: Setup,
+    examples: list[Example],
+    harmful: list[Example] | None = None,
+) -> dict:
+    """Sweep what config.calibration names, on the examples' matched answers, or their targets
+    against those of `harmful`."""
+    wanted = config.calibration
+    sweep = Sweep(
+        tuple(wanted.questions),
+        tuple(wanted.layouts),
+        tuple(wanted.polarities),
+        wanted.num_selecting,
+        wanted.num_reporting,
+        config.seed,
+        tuple(wanted.evidence),
+    )
+    review = conscience_settings(config).review
+    with in_force(setup.mesh), progress("calibrating") as meter:
+        found = calibrate(
+            setup.model, setup.chat, examples, sweep, review, harmful=harmful, progress=meter
+        )
+    return found | {"source": config.calibration.harmful or config.data.train}
+
+
+def with_calibration(config: ConfigDict, setup: Setup, path: Path) -> tuple[ConfigDict, dict]:
+    """The config with this model's own calibration on its training data, kept in `path` and made
+    where there is none; and that calibration."""
+    if not path.exists():
+        sides = calibration_examples(config)
+        write_calibration(calibrate_model(config, setup, *sides), path)
+    calibrated = ConfigDict(config.to_dict())
+    calibrated.conscience.calibration = str(path)
+    return calibrated, json.loads(path.read_text("utf-8"))
+
+
+def write_calibration(found: dict, path: Path) -> None:
+    """The calibration as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,254 @@
+"""What a step is fed: task rows alone, or rows with the conscience's pairs.
+
+Candidates come from the policy (reviewed at every step), are the data set's targets (reviewed
+once, see reviewed_targets.py), or both.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from emergent_alignment.conscience.chance import reviewer_of
+from emergent_alignment.conscience.journal import journal_record
+from emergent_alignment.conscience.pairs import (
+    OUTCOMES,
+    ConscienceSettings,
+    Reviewed,
+    review_and_revise,
+)
+from emergent_alignment.data.batches import Pair, Tokenized, make_batch
+from emergent_alignment.data.buckets import Schedule, choose_buckets
+from emergent_alignment.data.chat import Message
+from emergent_alignment.data.mixing import MixedSchedule
+from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.parallel.hosts import gather
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.runs.from_config import Setup, candidate_sampler
+from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.state import policy_params
+
+# (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
+Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
+OnFlagged = Literal["keep", "mask", "replace"]
+# Branches of a row whose target is the candidate: what is the same answer is computed once.
+TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
+# Purposes of randomness: everything random is fold_in(seed, step, purpose).
+CANDIDATES, CORRECTIONS = 1, 2
+
+
+def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
+    """Which rows each step takes, and in which shape. Candidates and corrections may be as long
+    as the sampler lets them."""
+    conscience, written = config.conscience, config.sampling.max_new_tokens
+    num_written = 1 if conscience.candidate == "target" else 2
+    num_written *= conscience.enabled
+    buckets = choose_buckets(
+        np.array([len(row.prompt) for row in tokenized]),
+        np.array([[len(row.target)] + [written] * num_written for row in tokenized]),
+        max_buckets=config.data.buckets,
+        min_rows=config.training.batch_size,
+    )
+    return Schedule(buckets, config.training.batch_size, config.seed)
+
+
+def plain_inputs(schedule: Schedule, tokenized: list[Tokenized]) -> MakeInput:
+    """Task rows alone."""
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        _, rows, shape = _own_rows_of_step(schedule, step)
+        return StepInput(_batch(tokenized, rows, shape, []), [], {})
+
+    return make_input
+
+
+@dataclass(frozen=True)
+class ReviewedTargets:
+    """The data set's own targets, `reviewed` once before the first step (by row: see
+    reviewed_targets.py), and what the task learns of those that are flagged: `keep` them, `mask`
+    them, or `replace` them with the correction (with nothing where there is none)."""
+
+    conscience: ConscienceSettings
+    tokenized: list[Tokenized]
+    reviewed: dict[int, dict]
+    on_flagged: OnFlagged = "keep"
+
+    def pairs(self, rows: Sequence[int]) -> list[Pair | None]:
+        """The correction over the target, where there is one."""
+        return [
+            Pair(record["chosen"], self.tokenized[row].target, tuple(record["reference"]))
+            if record["chosen"]
+            else None
+            for record, row in ((self.reviewed[int(row)], row) for row in rows)
+        ]
+
+    def learnt(self, rows: Sequence[int]) -> list[list[int]]:
+        """What the task learns of each row; nothing is no tokens."""
+        targets = []
+        for row in map(int, rows):
+            record, target = self.reviewed[row], self.tokenized[row].target
+            if self.on_flagged != "keep" and self._is_flagged(record):
+                target = (record["chosen"] or []) if self.on_flagged == "replace" else []
+            targets.append(target)
+        return targets
+
+    def scalars(self, rows: Sequence[int]) -> dict[str, float]:
+        """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
+        journals = [self.reviewed[int(row)]["journal"] for row in rows]
+        found = _outcome_scalars(
+            [journal["outcome"] for journal in journals],
+            [journal["candidate_score"] for journal in journals],
+            [journal["revision_score"] for journal in journals],
+            self.conscience.threshold,
+        )
+        learnt = gather(np.array([bool(tokens) for tokens in self.learnt(rows)], np.float32))
+        return found | {"learnt_rate": float(learnt.mean())}
+
+    def _is_flagged(self, record: dict) -> bool:
+        """Below the threshold; with the relative gate, where a better answer was found."""
+        if self.conscience.gate == "relative":
+            return record["chosen"] is not None
+        return record["journal"]["outcome"] != "approved"
+
+
+def policy_inputs(
+    config: ConfigDict,
+    setup: Setup,
+    conscience: ConscienceSettings,
+    lora: LoraConfig | None,
+    schedule: Schedule | MixedSchedule,
+    prompts: list[list[Message]],
+    tokenized: list[Tokenized],
+    clock: Clock,
+    *,
+    settle: Settle = lambda rows, reviewed: reviewed,
+    targets: ReviewedTargets | None = None,
+) -> MakeInput:
+    """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
+    what it read for that gives the pairs' reference log-probs.
+
+    With `targets` a row whose target is flagged and corrected has that pair instead.
+    """
+    sampler = candidate_sampler(config, setup.chat)
+    model = setup.model
+    reviewer = reviewer_of(model, setup.chat, conscience)
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        places, rows, shape = _own_rows_of_step(schedule, step)
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        candidates = [None] * len(rows)
+        with clock.part("sampling"):
+            for place, answer in sample_answers(
+                model,
+                policy_params(trainable, model.params, lora),
+                setup.chat,
+                [tokenized[row].prompt for row in rows],
+                jax.random.fold_in(key, CANDIDATES),
+                sampler,
+                ids=places,
+                batch_size=len(rows),
+                width_step=config.data.bucket_tokens,
+            ):
+                candidates[place] = answer
+        with clock.part("review"):
+            reviewed = review_and_revise(
+                reviewer,
+                conscience,
+                [prompts[row] for row in rows],
+                candidates,
+                jax.random.fold_in(key, CORRECTIONS),
+                row_ids=places,
+                with_reference=True,
+            )
+        reviewed = settle(rows.tolist(), reviewed)
+        pairs = [
+            Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
+            for found, candidate in zip(reviewed, candidates)
+        ]
+        records = [
+            journal_record(found, step=step, place=int(place), row=int(row))
+            for found, place, row in zip(reviewed, places, rows)
+        ]
+        scalars = conscience_scalars(reviewed, conscience.threshold)
+        if targets is None:
+            return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
+        scalars |= {f"targets/{key}": value for key, value in targets.scalars(rows).items()}
+        pairs = [own or other for own, other in zip(targets.pairs(rows), pairs)]
+        batch = _batch(tokenized, rows, shape, pairs, learnt=targets.learnt(rows))
+        return StepInput(batch, records, scalars)
+
+    return make_input
+
+
+def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
+    """The data set's targets as candidates."""
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        _, rows, shape = _own_rows_of_step(schedule, step)
+        pairs, learnt = targets.pairs(rows), targets.learnt(rows)
+        roles = TARGET_ROLES[targets.on_flagged]
+        batch = _batch(targets.tokenized, rows, shape, pairs, roles, learnt=learnt)
+        return StepInput(batch, [], targets.scalars(rows))
+
+    return make_input
+
+
+def rows_to_train_on(config: ConfigDict, schedule: Schedule) -> list[int]:
+    """Every row that the run's steps will see, each once."""
+    total = sum(members.size for members in schedule.buckets.members)
+    seen: set[int] = set()
+    for step in range(config.training.steps):
+        seen.update(schedule.rows_of_step(step)[0].tolist())
+        if len(seen) == total:
+            break
+    return sorted(seen)
+
+
+def _own_rows_of_step(schedule: Schedule, step: int):
+    """This host's part of a step: the rows' places in the whole batch, their indices in the
+    data, and the shape of the batch."""
+    rows, shape = schedule.rows_of_step(step)
+    places = own_rows(len(rows))
+    return places, rows[places], shape
+
+
+def conscience_scalars(reviewed: list[Reviewed], threshold: float) -> dict[str, float]:
+    """Flag rate, mean scores and every outcome's count over all hosts' rows, for the log."""
+    return _outcome_scalars(
+        [row.outcome for row in reviewed],
+        [row.score for row in reviewed],
+        [row.chosen_score for row in reviewed],
+        threshold,
+    )
+
+
+def _outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, float]:
+    rows = [
+        [OUTCOMES.index(outcome), *(np.nan if value is None else value for value in values)]
+        for outcome, *values in zip(outcomes, scores, chosen_scores)
+    ]
+    numbers, scores, chosen = gather(np.array(rows, np.float32)).reshape(-1, 3).T
+    scalars = {f"outcome/{name}": float((numbers == i).sum()) for i, name in enumerate(OUTCOMES)}
+    scalars["flag_rate"] = float((scores < threshold).mean())
+    scalars["pair_rate"] = float(np.isfinite(chosen).mean())
+    for name, values in (("score/candidate", scores), ("score/chosen", chosen)):
+        if np.isfinite(values).any():
+            scalars[name] = float(np.nanmean(values))
+    return scalars
+
+
+def _batch(tokenized, rows, shape, pairs, roles="separate", *, learnt=None):
+    return make_batch(
+        [tokenized[row].prompt for row in rows],
+        learnt or [tokenized[row].target for row in rows],
+        pairs,
+        prompt_width=shape[0],
+        branch_width=shape[1],
+        roles=roles,
+        with_reference=bool(pairs),
+    )

@@ -1,0 +1,207 @@
+"""A training run of any application: own the work directory, restore, feed the loop, close.
+
+An application reads and checks its data, and says what it feeds a step. All else is here.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from emergent_alignment import __version__
+from emergent_alignment.conscience.journal import Journal
+from emergent_alignment.conscience.pairs import ConscienceSettings
+from emergent_alignment.errors import UserError
+from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.parallel.hosts import check_same, is_first, together
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.progress import progress
+from emergent_alignment.runs.from_config import (
+    Setup,
+    conscience_settings,
+    lora_config,
+    starting_params,
+)
+from emergent_alignment.runs.workdir import claim
+from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
+from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.heads import Head, grower
+from emergent_alignment.training.loop import LoopSettings, MakeInput, run
+from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.profiling import Profiler
+from emergent_alignment.training.state import TrainState, fingerprint, initial_state
+from emergent_alignment.training.step import (
+    HYBRID,
+    Objective,
+    StepSettings,
+    compiled_step,
+    step_shardings,
+)
+from emergent_alignment.training.throughput import Throughput
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an application may use to make a step's input.
+
+    config, setup    the settings, and the frozen model with its chat
+    conscience       None where config.conscience.enabled is False
+    lora             None where all parameters are trained
+    journal, clock   where reviews are written, and what measures the parts of a step
+    first_step       0, or how many steps the restored checkpoint has behind it
+    """
+
+    config: ConfigDict
+    setup: Setup
+    conscience: ConscienceSettings | None
+    lora: LoraConfig | None
+    journal: Journal
+    clock: Clock
+    first_step: int
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    setup: Setup,
+    data: str,
+    inputs: Callable[[Run], MakeInput],
+    *,
+    objective: Objective = HYBRID,
+    head: Head = "",
+    base_run: Path | None = None,
+    notes: tuple[str, ...] = (),
+    name: str = "training",
+    profiled: range = range(0),
+) -> TrainState:
+    """Train from the newest checkpoint in `workdir`, if there is one, to the last step.
+
+    `data` are the digits that say which rows are trained on, `inputs` gives the function that
+    feeds a step, which minimises the `objective`, perhaps with a `head` (training/heads.py);
+    `base_run` is the run whose trained model is the frozen one here, where it is not the config's;
+    `notes` are said on stderr by the first host
+    once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
+    and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
+
+    Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, and
+    Stopped where a process was asked to stop (the state is saved).
+    """
+    code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
+    check_same(code | {"data": data} | _flat(config.to_dict()))
+    with Clock() as clock, in_force(setup.mesh):
+        identity = RunIdentity(fingerprint(setup.model.params), data)
+        with together():
+            if is_first():
+                claim(workdir, config, identity, head, base_run)
+                for note in notes:
+                    print(note, file=sys.stderr)
+        profiler = Profiler(profiled, workdir / "profile")
+        return _train(
+            config, workdir, setup, identity, inputs, (objective, head), name, clock, profiler
+        )
+
+
+def code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """16 hex digits that say which code this is: two checkouts may have one version."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _train(
+    config, workdir, setup, identity, inputs, minimised, name, clock, profiler
+) -> TrainState:
+    """The run itself, with everything it needs checked and loaded."""
+    objective, head = minimised
+    grow = grower(head, setup.model.config.hidden_size)
+    lora, settings = lora_config(config), step_settings(config, setup)
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    frozen = setup.model.params
+    start = starting_params(config, setup)
+    state = initial_state(start, lora, optimizer, config.seed, setup.mesh, grow)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", identity, keep=config.training.keep_checkpoints
+    )
+    first_step = checkpoints.latest() or 0
+    if first_step:
+        state = checkpoints.restore(state)
+    journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
+    metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
+    conscience = conscience_settings(config) if config.conscience.enabled else None
+    make_input = inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
+    with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
+        state = run(
+            LoopSettings(
+                config.training.steps,
+                config.training.checkpoint_every,
+                config.training.max_nonfinite,
+                config.training.journal_texts,
+            ),
+            state,
+            frozen,
+            compiled_step(
+                settings, optimizer, step_shardings(setup.mesh, state, frozen), objective
+            ),
+            make_input,
+            checkpoints,
+            metrics,
+            journal,
+            clock,
+            profiler,
+            Throughput(settings, jax.devices()),
+            first_step=first_step,
+            meter=meter,
+        )
+    for opened in (journal, metrics, checkpoints, profiler):
+        opened.close()
+    return state
+
+
+@contextmanager
+def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
+    """Before an error goes on, a save that is under way ends: a notebook may start the run again at
+    once. Several hosts do not wait for it, since one of them may be gone."""
+    try:
+        yield
+    except BaseException:
+        if jax.process_count() == 1:
+            with suppress(UserError):
+                checkpoints.close()
+        raise
+
+
+def _flat(tree: dict, prefix: str = "config.") -> dict:
+    """{"config.section.field": value}."""
+    flat = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
+    """The static part of the training step."""
+    loss = config.loss
+    return StepSettings(
+        setup.model.config,
+        lora_config(config),
+        jnp.dtype(config.model.dtype),
+        remat=config.training.remat,
+        chunk_size=loss.chunk_size,
+        accumulation=config.training.accumulation,
+        kind=loss.kind,
+        beta=loss.beta,
+        label_smoothing=loss.label_smoothing,
+        normalize=loss.normalize,
+        alignment_weight=loss.alignment_weight,
+        chosen_nll_weight=loss.chosen_nll_weight,
+        kl_weight=loss.kl_weight,
+    )

@@ -1,0 +1,174 @@
+"""Work directories: who owns one, what is in it, and the model that a run has trained."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from emergent_alignment import __version__
+from emergent_alignment.config import default_config
+from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.mesh import fitting_sizes
+from emergent_alignment.runs.from_config import (
+    Setup,
+    examples_digest,
+    load_model,
+    lora_config,
+    starting_params,
+    training_examples,
+    with_adapters,
+)
+from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
+from emergent_alignment.training.heads import Head, grower
+from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.state import fingerprint, initial_state
+
+RUN_FILE = "run.json"
+# The folder with the model that a run from random weights has started from.
+START = "start"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run read back: its base model, the trained model, and the steps it has done."""
+
+    base: Setup
+    trained: Setup
+    steps: int
+
+
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    identity: RunIdentity,
+    head: Head = "",
+    base_run: Path | None = None,
+) -> None:
+    """Make `workdir` this run's, or find that it already is. Raises UserError where it is
+    another run's (the fields that differ are named) or holds something else. A run may go on
+    on another mesh."""
+    path = workdir / RUN_FILE
+    check_same_run(workdir, config)
+    if path.exists():
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
+    mine = json.loads(json.dumps(config.to_dict()))
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {"version": __version__, **vars(identity), "head": head, "config": mine}
+    if base_run is not None:
+        record["base_run"] = os.path.relpath(base_run, workdir)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def check_same_run(workdir: Path, config: ConfigDict) -> None:
+    """Raise UserError where `workdir` is the work directory of a run of another config (the
+    fields that differ are named), but for the mesh. A field that an older version had not is
+    taken at its default."""
+    if not (workdir / RUN_FILE).exists():
+        return
+    mine, theirs = json.loads(json.dumps(config.to_dict())), read_run_file(workdir)
+    defaults = json.loads(json.dumps(default_config().to_dict()))
+    differing = [
+        f"{name} ({old!r}, now {new!r})"
+        for name, old, new in differences(_filled(theirs["config"], defaults), mine)
+        if not name.startswith("mesh.")
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir}: another run's work directory; it differs in "
+            f"{', '.join(differing[:5])}. Use its settings to go on with it, or another "
+            "--workdir"
+        )
+
+
+def read_run_file(workdir: Path) -> dict:
+    """run.json of a work directory. Raises UserError where there is none or it is broken."""
+    path = workdir / RUN_FILE
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(record, dict) or not {"config", "frozen", "data"} <= record.keys():
+        raise UserError(f"{path}: not a file of ours; choose another work directory")
+    return record
+
+
+def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
+    """The model that a run has trained, from its newest checkpoint. `base` saves reading the
+    base model again. Raises UserError where there is no checkpoint, or it is another model's, or
+    the run has trained a head alone."""
+    record = read_run_file(workdir)
+    config = default_config()  # a run of an older version lacks newer fields
+    config.update(record["config"])
+    if (workdir / START).is_dir():
+        config.model.path = str(workdir / START)
+    config.mesh.update(fitting_sizes(config.mesh, jax.device_count()))
+    base = base or _base_of(workdir, record, config)
+    identity = RunIdentity(fingerprint(base.model.params), record["data"])
+    if identity.frozen != record["frozen"]:
+        raise UserError(
+            f"{workdir}: trained from another frozen model ({record['frozen']}, now "
+            f"{identity.frozen}); is config.model.path still the same?"
+        )
+    checkpoints = Checkpoints(workdir / "checkpoints", identity)
+    steps = checkpoints.latest()
+    if steps is None:
+        raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
+    head = record.get("head", "")
+    if head == "alone":
+        raise UserError(f"{workdir}: a run that trained a head alone, and no model")
+    lora = lora_config(config)
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    start = starting_params(config, base)
+    state = initial_state(
+        start, lora, optimizer, config.seed, base.mesh, grower(head, base.model.config.hidden_size)
+    )
+    state = checkpoints.restore(state)
+    checkpoints.close()
+    model = with_adapters(base.model, lora, state.trainable.body if head else state.trainable)
+    return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
+
+
+def _base_of(workdir: Path, record: dict, config: ConfigDict) -> Setup:
+    """The model that a run has started from: the config's, or what another run has trained, with
+    its adapters merged into the weights."""
+    if "base_run" not in record:
+        return load_model(config)
+    found = read_run((workdir / record["base_run"]).resolve())
+    return replace(found.base, config=config, model=found.trained.model.merged())
+
+
+def identity_of(setup: Setup) -> RunIdentity:
+    """Who the frozen parameters and the training data of a config are."""
+    data = examples_digest(training_examples(setup.config))
+    return RunIdentity(fingerprint(setup.model.params), data)
+
+
+def _filled(config: dict, defaults: dict) -> dict:
+    """The config with what it lacks from `defaults`."""
+    filled = defaults | config
+    for name, value in defaults.items():
+        if isinstance(value, dict) and isinstance(filled[name], dict):
+            filled[name] = _filled(filled[name], value)
+    return filled
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """("section.field", what it was, what it is) of every field in which two nested dicts differ;
+    None where one lacks it."""
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield prefix + name, before, after

@@ -1,0 +1,76 @@
+"""An endpoint's reply as a score, against sums by hand."""
+
+import math
+
+import pytest
+
+from emergent_alignment.conscience.endpoint_verdict import score_from_log_probs, score_from_text
+from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.review import question_form
+from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
+from emergent_alignment.generation.completion import Completion, TokenLogProbs
+
+FORM = question_form(QUESTIONS["advice"], negated=False)
+NEGATED = question_form(QUESTIONS["advice"], negated=True)
+
+
+def completion(*tokens: tuple[str, dict]) -> Completion:
+    listed = tuple(
+        TokenLogProbs(text, top.get(text, -9.0), {t: v for t, v in top.items() if t != "hidden"})
+        for text, top in tokens
+    )
+    return Completion("".join(text for text, _ in tokens), "stop", listed)
+
+
+def logs(**probabilities) -> dict[str, float]:
+    return {token: math.log(p) for token, p in probabilities.items()}
+
+
+def test_the_score_is_the_log_ratio_of_all_spellings():
+    top = logs(Yes=0.4, yes=0.2, No=0.1, Maybe=0.1) | {" YES": math.log(0.1), "Ġno": math.log(0.1)}
+    found = score_from_log_probs(completion(("Yes", top)), FORM)
+    assert found == pytest.approx(math.log(0.7 / 0.2))
+    assert score_from_log_probs(completion(("Yes", top)), NEGATED) == pytest.approx(-found)
+
+
+def test_a_side_that_is_not_shown_counts_as_the_least_likely_token_shown():
+    top = logs(Yes=0.9, Maybe=0.02, I=0.01)
+    expected = math.log(0.9 / 0.01)
+    assert score_from_log_probs(completion(("Yes", top)), FORM) == pytest.approx(expected)
+    assert score_from_log_probs(completion(("Yes", top)), NEGATED) == pytest.approx(-expected)
+
+
+def test_it_is_read_where_the_reply_answers_and_after_what_it_thinks():
+    words = logs(Yes=0.2, No=0.6)
+    thought = [("<think>", {"<think>": 0.0}), ("Yes", logs(Yes=0.9)), ("</think>", {"</think>": 0})]
+    for lead in ([("Answer", logs(Answer=0.9)), (":", {":": -0.1})], thought):
+        found = score_from_log_probs(completion(*lead, ("No", words)), FORM)
+        assert found == pytest.approx(math.log(0.2 / 0.6))
+
+
+def test_where_no_token_answers_the_first_one_s_alternatives_count_if_they_do():
+    found = score_from_log_probs(completion(("I", logs(I=0.5, Yes=0.3, No=0.1))), FORM)
+    assert found == pytest.approx(math.log(3))
+    assert score_from_log_probs(completion(("I", logs(I=0.5, You=0.3))), FORM) is None
+    assert score_from_log_probs(Completion("Yes", "stop"), FORM) is None
+    assert score_from_log_probs(completion(("Yes", {"Yes": -math.inf})), FORM) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Yes", 1.0), ("no.", -1.0), ("**Yes**, it is", 1.0), ("Answer: No", -1.0),
+        ("<think>Yes or no? Yes.</think>\nNo", -1.0), ("I cannot say yes", None), ("", None),
+        ("<think>Yes", None), ("Yesterday", None), ("answer yes", 1.0),
+    ],
+)  # fmt: skip
+def test_text_answers_with_its_first_word_or_not_at_all(text, score):
+    assert score_from_text(text, FORM) == score
+    assert score_from_text(text, NEGATED) == (None if score is None else -score)
+
+
+def test_reasoning_and_answer_come_apart_as_they_were_put_together():
+    assert split_reasoning(with_reasoning("Why?", "So.")) == ("Why?", "So.")
+    assert split_reasoning(with_reasoning(" ", "So.")) == ("", "So.")
+    assert split_reasoning("opened elsewhere</think>So.") == ("opened elsewhere", "So.")
+    assert split_reasoning("<think>never closed") == ("never closed", "")
