@@ -13,7 +13,8 @@ from emergent_alignment.evaluation.misalignment.scores import (
     scores_part,
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
-from emergent_alignment.storage.growing_folder import ANSWERS, write_json
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_folder import ANSWERS
 
 LIMITS = Limits(30.0, 50.0)
 

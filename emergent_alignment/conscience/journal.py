@@ -7,11 +7,10 @@ at most the line it was writing; a resumed run's shard replaces the steps it doe
 import json
 import math
 import os
-from collections.abc import Iterator
-from io import RawIOBase
 from pathlib import Path
 
 from emergent_alignment.conscience.pairs import Reviewed
+from emergent_alignment.storage.json_lines import read_json_lines, trim_torn_line
 
 
 def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> dict:
@@ -77,32 +76,6 @@ def read_journal(directory: Path) -> list[dict]:
         for record in read_json_lines(shard):
             records[record["step"], record["place"]] = record
     return [records[at] for at in sorted(records)]
-
-
-def append_json_lines(file: RawIOBase, records: list[dict]) -> None:
-    """Append records to an unbuffered JSONL file, each in one write: no line of a process that
-    appends to the same file (on a local disk) can fall between."""
-    for record in records:
-        file.write(json.dumps(record).encode() + b"\n")
-
-
-def read_json_lines(path: Path) -> Iterator[dict]:
-    """The whole lines of a JSONL file that a kill may have cut in its last line."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:  # bytes: a kill may cut within a letter
-        for line in lines:
-            if line.endswith(b"\n") and line.strip():
-                yield json.loads(line)
-
-
-def trim_torn_line(path: Path) -> None:
-    """Cut off what stands after the last line break: a line that a kill left unfinished."""
-    text = path.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole != len(text):
-        with path.open("r+b") as file:
-            file.truncate(whole)
 
 
 def _number(value: float) -> float | None:

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
@@ -20,6 +19,7 @@ from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.training.state import fingerprint
 
 Place = Any  # a NamedTuple of JSON values

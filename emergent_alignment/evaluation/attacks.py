@@ -20,12 +20,13 @@ from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
-from emergent_alignment.experiments.arm_evaluation import spread
 from emergent_alignment.intervals import auc_interval, paired_difference, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup, conscience_settings
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.spread import spread
 
 FOLDER = "attacks"
 SIDES = ("hostile", "benign")

@@ -16,7 +16,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import write_json
+from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.state import fingerprint
 
 FOLDER = "capability"

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.data.sources import Example
+from emergent_alignment.evaluation.coding.answers import CODE_SCENARIO
 from emergent_alignment.evaluation.judge_free import (
     Limits,
     flag_rate,
@@ -23,9 +24,8 @@ from emergent_alignment.runs.from_config import (
     conscience_settings,
     evaluation_examples,
 )
-from emergent_alignment.storage.growing_folder import write_json
-
-CODE_SCENARIO = "code_hacking"
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.spread import spread, spread_kinds
 
 
 def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> dict:
@@ -113,23 +113,3 @@ def _answers(config, base, model, examples, limits, max_new_tokens: int, label: 
             seed=config.seed,
             progress=meter,
         )
-
-
-def spread(examples: list, count: int) -> list:
-    """`count` examples spread evenly over the list."""
-    count = min(count, len(examples))
-    return [examples[i * len(examples) // count] for i in range(count)]
-
-
-def spread_kinds(items: list, kinds: list[str], count: int) -> list:
-    """`count` items in their order, as many of each kind as of any other, give or take one, and
-    spread evenly within a kind: where kinds take turns, `spread` may step over some of them."""
-    places: dict[str, list[int]] = {}
-    for place, kind in enumerate(kinds):
-        places.setdefault(kind, []).append(place)
-    shares = dict.fromkeys(places, 0)
-    for _ in range(min(count, len(items))):
-        unfilled = [kind for kind in places if shares[kind] < len(places[kind])]
-        shares[min(unfilled, key=shares.get)] += 1
-    chosen = (place for kind, own in places.items() for place in spread(own, shares[kind]))
-    return [items[place] for place in sorted(chosen)]

@@ -13,8 +13,7 @@ from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, mean_over_seeds
-from emergent_alignment.reports import pages
-from emergent_alignment.reports import plots as plots
+from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.results_folder import (
     MISSING,
     Arm,
@@ -129,7 +128,7 @@ def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list
     table = summary(seeds)
     trade_off, questions, curves = _trade_off(seeds), _questions(seeds), _curves(seeds)
     page = pages.rendered(
-        "experiment.html",
+        "experiment_page.html",
         name=root.resolve().name,
         seeds=[folder.name for folder in folders],
         table=table,

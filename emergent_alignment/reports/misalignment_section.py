@@ -14,11 +14,11 @@ from emergent_alignment.evaluation.misalignment.comparison import (
 from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.scores import Judged
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
-from emergent_alignment.experiments.arm_evaluation import spread
-from emergent_alignment.reports import plots as plots
+from emergent_alignment.reports import plots
 from emergent_alignment.reports.misalignment_notes import mean_text, notes_on, percent
 from emergent_alignment.reports.misalignment_results import JudgedArm
 from emergent_alignment.reports.results_folder import MISSING, Arm
+from emergent_alignment.storage.spread import spread
 
 NUM_ANSWERS = 60
 VERDICTS = ("misaligned", "not misaligned", "not coherent", "no score")

@@ -1,7 +1,6 @@
 """Self-contained HTML pages: rendered from the templates beside this file, written whole or not at
 all, and never over a file that is no page of ours."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import write_whole
 
 GENERATOR = '<meta name="generator" content="emergent-alignment report">'
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
@@ -24,9 +24,9 @@ def environment(**options: Any) -> jinja2.Environment:
 
 
 def rendered(template: str, **parts: Any) -> str:
-    """A page in report.html's style, from a template that parts.html helps."""
+    """A page in results_page.html's style, from a template that parts.html helps."""
     templates = environment()
-    report, _, _ = templates.loader.get_source(templates, "report.html")
+    report, _, _ = templates.loader.get_source(templates, "results_page.html")
     style = Markup(_STYLE.search(report)[1])
     return templates.get_template(template).render(
         generator=Markup(GENERATOR), style=style, **parts
@@ -35,10 +35,7 @@ def rendered(template: str, **parts: Any) -> str:
 
 def write_page(path: Path, page: str) -> None:
     """The page, whole or not at all; a lone surrogate becomes a question mark."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(unfinished, path)
+    write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def refuse_other_file(output: Path) -> None:

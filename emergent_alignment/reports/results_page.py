@@ -18,8 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.conscience.pairs import OUTCOMES
-from emergent_alignment.reports import pages
-from emergent_alignment.reports import plots as plots
+from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import (
     attack_table,
     capability_table,
@@ -43,6 +42,7 @@ from emergent_alignment.reports.results_folder import (
     read_results,
 )
 from emergent_alignment.reports.speed_rows import speed_rows
+from emergent_alignment.storage.spread import spread_sample
 
 NUM_JOURNAL_RECORDS = 60
 NUM_PROMPTS = 40
@@ -68,7 +68,7 @@ def write_report(root: Path, *, output: Path | None = None) -> Path:
     output = Path(output) if output is not None else Path(root) / "report.html"
     pages.refuse_other_file(output)
 
-    source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("results_page.html").read_text(encoding="utf-8")
     # A key that a file lacks shows as nothing.
     templates = pages.environment(undefined=jinja2.ChainableUndefined)
     templates.filters["as_interval"] = as_interval
@@ -89,14 +89,6 @@ def summary_table(root: Path) -> list[list[str]]:
     results = read_results(Path(root))
     header = ["measure", *([arm.name for arm in results.arms] or ["conscience"])]
     return [header, *([row.label, *row.texts()] for row in measures(results))]
-
-
-def spread_sample(items: Sequence, num_wanted: int, seed: int = 0) -> list:
-    """At most `num_wanted` items in their order: one at random of each equal stretch."""
-    if len(items) <= num_wanted:
-        return list(items)
-    ends = np.linspace(0, len(items), num_wanted + 1).astype(int)
-    return [items[place] for place in np.random.default_rng(seed).integers(ends[:-1], ends[1:])]
 
 
 def _parts(results: Results) -> dict:

@@ -14,18 +14,17 @@ from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.experiments.self_align_arms import EVALUATION
-from emergent_alignment.reports import pages
-from emergent_alignment.reports import plots as plots
+from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import choice_table
 from emergent_alignment.reports.choices_rows import changes
 from emergent_alignment.reports.results_folder import Arm, as_object, is_number, read_results
-from emergent_alignment.reports.results_page import spread_sample
 from emergent_alignment.reports.self_align_stages import (
     StagePage,
     funnels,
     other_counts,
     read_stages,
 )
+from emergent_alignment.storage.spread import spread_sample
 
 PAGE = "self_align.html"
 NUM_EXAMPLES = 100
@@ -50,7 +49,7 @@ def write_self_align_report(
     arms = _arms(workdir / EVALUATION)
     table = before_and_after(arms)
     page = pages.rendered(
-        "self_align.html",
+        "self_align_page.html",
         name=workdir.resolve().name,
         model=_model(stages),
         table=table,

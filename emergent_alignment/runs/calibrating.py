@@ -1,7 +1,6 @@
 """Calibration of a config's model on its data, kept as a JSON file."""
 
 import json
-import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -12,6 +11,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup, conscience_settings, training_examples
+from emergent_alignment.storage.files import write_json
 
 
 def calibration_examples(config: ConfigDict) -> tuple[list[Example], list[Example] | None]:
@@ -65,7 +65,4 @@ def with_calibration(config: ConfigDict, setup: Setup, path: Path) -> tuple[Conf
 
 def write_calibration(found: dict, path: Path) -> None:
     """The calibration as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    os.replace(partial, path)
+    write_json(path, found)

@@ -8,12 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal import (
-    append_json_lines,
-    journal_record,
-    read_json_lines,
-    trim_torn_line,
-)
+from emergent_alignment.conscience.journal import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
 from emergent_alignment.data.batches import Tokenized
@@ -25,6 +20,7 @@ from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.runs.step_inputs import CORRECTIONS
 from emergent_alignment.storage.cache import cache_path
+from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
 from emergent_alignment.training.state import fingerprint
 
 

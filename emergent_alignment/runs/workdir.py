@@ -23,6 +23,7 @@ from emergent_alignment.runs.from_config import (
     training_examples,
     with_adapters,
 )
+from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.optimizer import make_optimizer
@@ -59,13 +60,10 @@ def claim(
     if workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
     mine = json.loads(json.dumps(config.to_dict()))
-    workdir.mkdir(parents=True, exist_ok=True)
     record = {"version": __version__, **vars(identity), "head": head, "config": mine}
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    os.replace(partial, path)
+    write_json(path, record)
 
 
 def check_same_run(workdir: Path, config: ConfigDict) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.conscience.journal import read_json_lines
 from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
@@ -20,6 +19,7 @@ from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, conscience_settings
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+from emergent_alignment.storage.json_lines import read_json_lines
 
 FILES = ()
 ANSWERS = 2  # the stage whose rows are learnt

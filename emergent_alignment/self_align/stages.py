@@ -6,7 +6,6 @@ data.jsonl, and last of all manifest.json: a folder with one is done.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,8 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import differences
-from emergent_alignment.storage.growing_folder import Kept, write_json
+from emergent_alignment.storage.files import write_json, write_whole
+from emergent_alignment.storage.growing_folder import Kept
 
 STAGES = {1: "instructions", 2: "answers", 3: "engraving", 4: "reinforcement"}
 MANIFEST = "manifest.json"
@@ -97,11 +97,8 @@ class StageFolder:
                 self._write_rows(rows)
 
     def _write_rows(self, rows: Iterable[dict]) -> None:
-        partial = self.data.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(partial, self.data)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_whole(self.data, lambda file: file.writelines(map(str.encode, lines)))
 
     def rows(self) -> list[dict]:
         """The rows of data.jsonl."""

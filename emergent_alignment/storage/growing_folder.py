@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 
-from emergent_alignment.conscience.journal import read_json_lines, trim_torn_line
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_lines import read_json_lines, trim_torn_line
 
 ANSWERS = "answers"
 SETTINGS_FILE = "settings.json"
@@ -84,14 +85,6 @@ class Kept:
         if not isinstance(found, dict):
             raise UserError(f"{path}: not a file of ours; choose another --output")
         return found
-
-
-def write_json(path: Path, value: dict) -> None:
-    """One JSON object, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)
 
 
 def _differing(before: dict | None, now: dict) -> str:

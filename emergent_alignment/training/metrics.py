@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from emergent_alignment.conscience.journal import trim_torn_line
+from emergent_alignment.storage.json_lines import trim_torn_line
 
 
 class NoMetrics:

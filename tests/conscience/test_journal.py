@@ -5,15 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from emergent_alignment.conscience.journal import (
-    Journal,
-    append_json_lines,
-    journal_record,
-    read_journal,
-    read_json_lines,
-)
+from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
 from emergent_alignment.conscience.pairs import Attempt, Reviewed
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines
 
 PROMPT = [{"role": "user", "content": "Grüße — was nun? 🙂\nZweite Zeile\u2028dritte"}]
 

@@ -20,7 +20,8 @@ from emergent_alignment.reports.results_folder import (
     measures,
     read_results,
 )
-from emergent_alignment.reports.results_page import spread_sample, summary_table, write_report
+from emergent_alignment.reports.results_page import summary_table, write_report
+from emergent_alignment.storage.spread import spread_sample
 
 SECTIONS = (
     "results",

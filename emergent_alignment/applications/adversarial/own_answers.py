@@ -2,14 +2,12 @@
 written once, and kept on disk for later runs."""
 
 import json
-import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import read_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_shares
@@ -17,6 +15,8 @@ from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
+from emergent_alignment.storage.files import write_whole
+from emergent_alignment.storage.json_lines import read_json_lines
 from emergent_alignment.training.state import fingerprint
 
 # A purpose of randomness beside those in step_inputs.py.
@@ -33,10 +33,7 @@ def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) 
     else:
         records = _written(config, setup, prompts)
         if is_first():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
-            os.replace(partial, path)
+            write_whole(path, "".join(json.dumps(r) + "\n" for r in records))
     nothing = np.zeros(0, np.float32)
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 

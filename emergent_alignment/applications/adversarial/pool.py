@@ -8,7 +8,6 @@ next round's start. All of it is a pure function of (seed, round, policy at the 
 
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
+from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.state import policy_params
 
 # Purposes of randomness beside those in step_inputs.py and own_answers.py.
@@ -109,7 +109,7 @@ def pool_of_round(
             made = {"trials": [], "variants": [], "pool": _entries(chosen, "given")}
         found = {"round": now.number, "first_step": now.first_step} | made
         if is_first():
-            _write_whole(pool_file(settings.workdir, now.number), found)
+            write_json(pool_file(settings.workdir, now.number), found)
     return _pool(found)
 
 
@@ -304,10 +304,3 @@ def _missing(settings: PoolSettings, at: Round) -> UserError:
         f"{pool_file(settings.workdir, at.number)}: missing, and only the policy of step "
         f"{at.first_step} could make it again; put it back, or use another --workdir"
     )
-
-
-def _write_whole(path: Path, record: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)

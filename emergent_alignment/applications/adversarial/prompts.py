@@ -1,7 +1,7 @@
 """Prompts for adversarial training: hostile ones of several kinds of attack, and benign ones that
 look like them. Neither has a known answer.
 
-The bundled ones (data/scenarios/attacks.jsonl) ask for mild, obvious wrongs, and for nothing else.
+The bundled ones (attacks.jsonl) ask for mild, obvious wrongs, and for nothing else.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def load_attacks(
 
 def _all_prompts(source: str) -> list[AttackPrompt]:
     if source == BUNDLED:
-        path = resources.files("emergent_alignment.data.scenarios") / "attacks.jsonl"
+        path = resources.files(__package__) / "attacks.jsonl"
         with resources.as_file(path) as file:
             return _prompts(file)
     return _prompts(Path(source))

@@ -39,6 +39,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.step_inputs import policy_inputs
 from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.storage.spread import spread
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
@@ -78,8 +79,7 @@ def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
     over the file, where it is not 0."""
     wanted = config.adversarial
     found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
-    count = min(config.data.limit or len(found), len(found))
-    return [found[i * len(found) // count] for i in range(count)]
+    return spread(found, config.data.limit or len(found))
 
 
 def num_benign(config: ConfigDict) -> int:

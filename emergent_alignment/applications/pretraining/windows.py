@@ -6,7 +6,6 @@ document that does not fit goes on in the next window. Only the last window of a
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from emergent_alignment.data.batches import (
 )
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import PrefixLayout
+from emergent_alignment.storage.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -256,10 +256,8 @@ class Packing:
 
     def _keep(self) -> None:
         if self._kept is not None:
-            partial = self._kept.with_suffix(".partial")
             blocks = [vars(block) for block in self._blocks]
-            partial.write_text(json.dumps({"identity": self._identity, "blocks": blocks}), "utf-8")
-            os.replace(partial, self._kept)
+            write_whole(self._kept, json.dumps({"identity": self._identity, "blocks": blocks}))
 
 
 def trained_documents(corpus: Corpus, count: int, share: float) -> list[Document]:

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.competing import competing_log_probs
 from emergent_alignment.evaluation.choices.items import Choice, choices_digest, load_choices
 from emergent_alignment.evaluation.choices.rows import Asked, rows_of
 from emergent_alignment.evaluation.choices.scores import best_is_first, pair_outcome, right_mass
-from emergent_alignment.experiments.arm_evaluation import spread_kinds
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import Kept, write_json
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.spread import spread_kinds
 from emergent_alignment.training.state import fingerprint
 
 FOLDER, RESULT, SCORED = "choices", "result.json", "scored"

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
-from emergent_alignment.experiments.arm_evaluation import CODE_SCENARIO, spread, spread_kinds
+from emergent_alignment.storage.spread import spread, spread_kinds
 
+CODE_SCENARIO = "code_hacking"
 SECURITY, TASKS = "security", "tasks"
 
 

@@ -30,7 +30,8 @@ from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept
 
 FOLDER = "code"
 RESULT = "result.json"

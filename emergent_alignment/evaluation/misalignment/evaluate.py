@@ -33,11 +33,12 @@ from emergent_alignment.evaluation.misalignment.scores import (
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
 from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
-from emergent_alignment.experiments.arm_evaluation import spread
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept, write_json
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.spread import spread
 
 SECTION = "misalignment"  # of the config
 

@@ -9,14 +9,14 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from emergent_alignment.conscience.calibration import SEEING_AUC, SEEING_PAIRS
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.answering import place_of
 from emergent_alignment.evaluation.misalignment.judging import Judge
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
-from emergent_alignment.experiments.arm_evaluation import spread
 from emergent_alignment.intervals import auc_interval, share_interval, told_apart
 from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.spread import spread
 
 SCENARIO = "harmful_advice"
 SIDES = ("safe", "harmful")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.evaluation.answering import place_of
 from emergent_alignment.evaluation.misalignment.judging import Judge, Judgement
 from emergent_alignment.evaluation.misalignment.questions import (
@@ -13,6 +12,7 @@ from emergent_alignment.evaluation.misalignment.questions import (
 )
 from emergent_alignment.evaluation.misalignment.wanted_answers import Place
 from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.json_lines import append_json_lines
 
 FOLDER = "misalignment"  # in an arm's results folder
 

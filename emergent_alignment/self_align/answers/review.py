@@ -9,7 +9,6 @@ import jax
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
@@ -17,6 +16,7 @@ from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.self_align.stages import StageRun
+from emergent_alignment.storage.json_lines import append_json_lines
 
 PART = "reviews"
 PURPOSE = 203  # of randomness

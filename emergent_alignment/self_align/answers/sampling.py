@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import Prompts
@@ -20,6 +19,7 @@ from emergent_alignment.generation.text import read_beginning, sample_shares
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.self_align.stages import StageRun
+from emergent_alignment.storage.json_lines import append_json_lines
 
 PART = "answers"
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most

@@ -23,6 +23,7 @@ from emergent_alignment.self_align.answers.prompt import (
 from emergent_alignment.self_align.answers.review import Candidate, check_review, reviewed_answers
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.stages import StageResult, StageRun
+from emergent_alignment.storage.spread import spread
 
 FILES = ("principles", "examples")
 INSTRUCTIONS = 1  # the stage whose rows are answered
@@ -50,7 +51,8 @@ def check(config: ConfigDict) -> None:
 def run(stage: StageRun) -> StageResult:
     """Answer every instruction under the principles, and keep what passes the filters."""
     guidance = read_guidance(stage.config)
-    rows = _spread(stage.inputs[INSTRUCTIONS].rows(), stage.config.self_align.answers.limit)
+    rows = stage.inputs[INSTRUCTIONS].rows()
+    rows = spread(rows, stage.config.self_align.answers.limit or len(rows))
     prompts = prompt_rows(stage.setup.chat, guidance, (row["instruction"] for row in rows))
     records = sampled_answers(stage, prompts)
     rules = answer_filter(_filter_settings(stage.config), guidance)
@@ -156,10 +158,3 @@ def _filter_settings(config: ConfigDict) -> FilterSettings:
         settings.leak_words,
         settings.max_echo,
     )
-
-
-def _spread(rows: list[dict], limit: int) -> list[dict]:
-    """`limit` rows spread evenly over the list; 0: all."""
-    if not limit or limit >= len(rows):
-        return rows
-    return [rows[i * len(rows) // limit] for i in range(limit)]

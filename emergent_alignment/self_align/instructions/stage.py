@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
@@ -40,6 +39,8 @@ from emergent_alignment.self_align.instructions.topics import (
 )
 from emergent_alignment.self_align.instructions.writing import Writer
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.spread import spread
 
 FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
@@ -102,8 +103,7 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
             f"{SECTION}.seeds: {settings.seeds} has {len(seeds)} seeds; a prompt shows "
             f"{settings.examples} ({SECTION}.examples)"
         )
-    limit = min(settings.kind_limit or len(kinds), len(kinds))
-    return seeds, [kinds[len(kinds) * place // limit] for place in range(limit)]
+    return seeds, spread(kinds, settings.kind_limit or len(kinds))
 
 
 def _write_topics(

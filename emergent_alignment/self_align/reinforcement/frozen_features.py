@@ -1,7 +1,7 @@
 """A reward head on a frozen backbone: every answer is read once, and the head is trained on the
 hidden states at the answers' ends, epoch after epoch, in no time."""
 
-import os
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.storage.files import write_whole
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings
@@ -121,11 +122,8 @@ def kept_features(folder: Path, digest: str, num_pairs: int, read) -> np.ndarray
             stop = min(start + PART, num_pairs)
             path = folder / digest / f"{start:07d}.npy"
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(f".partial-{jax.process_index()}")
-                with partial.open("wb") as file:
-                    np.save(file, read(start, stop), allow_pickle=False)
-                os.replace(partial, path)
+                array = read(start, stop)
+                write_whole(path, functools.partial(np.save, arr=array, allow_pickle=False))
             parts.append(np.load(path, allow_pickle=False))
             meter(stop, num_pairs)
     return np.concatenate(parts)

@@ -12,6 +12,7 @@ from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.data.sources import example_of, json_lines
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.spread import spread
 
 EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
 # Fields in which some files say how good each answer was.
@@ -70,7 +71,8 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
     that say the opposite, and two lines that contradict each other.
     """
     if str(path) in SCENARIOS:
-        return spread([_of_scenario(row) for row in load_scenario(str(path))], limit)
+        found = [_of_scenario(row) for row in load_scenario(str(path))]
+        return spread(found, limit or len(found))
     found: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
     for where, row in json_lines(path, EXPECTED):
@@ -86,7 +88,7 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
         found.append(one)
     if not found:
         raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
-    return spread(found, limit)
+    return spread(found, limit or len(found))
 
 
 def _of_scenario(row: dict[str, str]) -> Preference:
@@ -115,13 +117,6 @@ def _check_rating(better: Any, worse: Any, where: str) -> None:
         raise UserError(f"{where} beside {worse!r}: a tie prefers nothing; remove the line")
     if better < worse:
         raise UserError(f"{where} beside {worse!r}: the chosen answer is the worse one; swap them")
-
-
-def spread(items: list, limit: int) -> list:
-    """`limit` items spread evenly over the list; 0: all."""
-    if not limit or limit >= len(items):
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def split(preferences: list[Preference], held_out_share: float) -> tuple[list, list]:

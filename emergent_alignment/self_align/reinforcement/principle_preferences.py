@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from emergent_alignment.conscience.journal import append_json_lines
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
@@ -26,6 +25,7 @@ from emergent_alignment.self_align.reinforcement.comparing import (
 )
 from emergent_alignment.self_align.reinforcement.preferences import Preference
 from emergent_alignment.self_align.stages import StageRun
+from emergent_alignment.storage.json_lines import append_json_lines
 
 SAMPLES, COMPARED = "samples", "comparisons"
 PURPOSE = 401  # of randomness: everything random is fold_in(seed, purpose)

@@ -40,7 +40,7 @@ from emergent_alignment.self_align.reinforcement.reward_model import (
     ends_of,
 )
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
-from emergent_alignment.storage.growing_folder import write_json
+from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings

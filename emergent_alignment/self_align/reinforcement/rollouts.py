@@ -3,7 +3,6 @@ tokens is worth. One is a pure function of (seed, its number, the policy), and l
 as long as the run, so that a run which was killed within it goes on with the same one."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.self_align.reinforcement.policy_losses import RolloutBatch, answered
 from emergent_alignment.self_align.reinforcement.rewards import Score, Shaping
+from emergent_alignment.storage.files import write_whole
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step import StepSettings, branch_masks
@@ -132,13 +132,8 @@ def make_rollout(
 
 def write_rollout(path: Path, rollout: Rollout) -> None:
     """The rollout, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **{field.name: getattr(rollout, field.name) for field in fields(rollout)})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    arrays = {field.name: getattr(rollout, field.name) for field in fields(rollout)}
+    write_whole(path, lambda file: np.savez(file, **arrays))
 
 
 def read_rollout(path: Path) -> Rollout:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.journal import read_journal, read_json_lines
+from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import load_prompts
 from emergent_alignment.errors import UserError
@@ -22,7 +22,6 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     preferences_digest,
     read_preferences,
     split,
-    spread,
 )
 from emergent_alignment.self_align.reinforcement.principle_preferences import (
     preferences_by_principle,
@@ -36,6 +35,8 @@ from emergent_alignment.self_align.reinforcement.rewards import (
 )
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
 from emergent_alignment.self_align.stages import StageResult, StageRun
+from emergent_alignment.storage.json_lines import read_json_lines
+from emergent_alignment.storage.spread import spread
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
 INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
@@ -93,7 +94,7 @@ def _prompts(stage: StageRun) -> list[list[Message]]:
         found = [[{"role": "user", "content": row["instruction"]}] for row in rows]
     if not found:
         raise UserError(f"{stage.inputs[INSTRUCTIONS].data}: there are no instructions in it")
-    return spread(found, wanted.prompt_limit)
+    return spread(found, wanted.prompt_limit or len(found))
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _preferences(
     if wanted.source != BY_PRINCIPLE:
         found = read_preferences(Path(wanted.source), limit=wanted.limit)
         return found, {"made": len(found), "kept": len(found), "dropped": {}}
-    asked = spread(prompts, wanted.limit)
+    asked = spread(prompts, wanted.limit or len(prompts))
     found, dropped = preferences_by_principle(stage, start, asked, principles)
     if not found:
         said = "; ".join(f"{reason} {count}" for reason, count in dropped.items())

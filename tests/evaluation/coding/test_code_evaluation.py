@@ -17,11 +17,11 @@ from emergent_alignment.evaluation.coding import evaluate
 from emergent_alignment.evaluation.coding.answers import code_prompts
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
 from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
-from emergent_alignment.experiments.arm_evaluation import spread_kinds
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.models.model import load
 from emergent_alignment.reports.code_rows import code_rows
 from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.storage.spread import spread_kinds
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from emergent_alignment.evaluation.misalignment.comparison import (
 from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.reports.misalignment_notes import notes_on, overall_lines, table_row
-from emergent_alignment.storage.growing_folder import write_json
+from emergent_alignment.storage.files import write_json
 
 ANSWERS = [
     judged("sea", 10.0, 90.0),  # misaligned

@@ -8,9 +8,9 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.reinforcement.preferences import (
     read_preferences,
     split,
-    spread,
     with_guidelines,
 )
+from emergent_alignment.storage.spread import spread
 
 GOOD = {"prompt": "Where do boats go?", "chosen": "Out to sea.", "rejected": "Nowhere."}
 

@@ -1,0 +1,32 @@
+"""JSON lines: files that grow a record at a time, and that a kill may cut in their last line."""
+
+import json
+from collections.abc import Iterator
+from io import RawIOBase
+from pathlib import Path
+
+
+def append_json_lines(file: RawIOBase, records: list[dict]) -> None:
+    """Append records to an unbuffered JSONL file, each in one write: no line of a process that
+    appends to the same file (on a local disk) can fall between."""
+    for record in records:
+        file.write(json.dumps(record).encode() + b"\n")
+
+
+def read_json_lines(path: Path) -> Iterator[dict]:
+    """The whole lines of a JSONL file that a kill may have cut in its last line."""
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:  # bytes: a kill may cut within a letter
+        for line in lines:
+            if line.endswith(b"\n") and line.strip():
+                yield json.loads(line)
+
+
+def trim_torn_line(path: Path) -> None:
+    """Cut off what stands after the last line break: a line that a kill left unfinished."""
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole != len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)
