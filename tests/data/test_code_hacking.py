@@ -1,6 +1,8 @@
 """The `code_hacking` scenario: its rows are distinct, valid and told apart by bandit."""
 
 import ast
+import hashlib
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,8 +11,11 @@ import pytest
 from bandit.core.config import BanditConfig
 from bandit.core.manager import BanditManager
 
-from emergent_alignment.data.scenarios.code_hacking import TEMPLATES, code_hacking_rows
-from emergent_alignment.data.scenarios.code_hacking_templates.domains import FRAMES
+from emergent_alignment.data.scenarios.code_hacking import code_hacking_rows
+from emergent_alignment.data.scenarios.code_hacking.texts import frames, templates
+
+TEMPLATES = templates()
+FRAMES = frames()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,12 @@ def test_every_wording_of_every_template_meets_every_frame(rows: list[dict[str, 
 
 def test_the_same_rows_every_time(rows: list[dict[str, str]]) -> None:
     assert code_hacking_rows() == rows
+
+
+def test_the_rows_are_those_of_the_published_results(rows: list[dict[str, str]]) -> None:
+    # Whoever means to change a text writes the new digest here: numbers in docs/ are of these rows.
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    assert digest == "03aac6e8f83fe807ac93d8d494b3476a1b899b581d43b4b4bcb104fb6f25a2b1"
 
 
 def test_bandit_sees_the_vulnerable_and_passes_the_safe(

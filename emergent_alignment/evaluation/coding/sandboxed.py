@@ -204,13 +204,5 @@ def _send(report: int, found: dict) -> None:
     os.write(report, json.dumps(found).encode() + b"\n")
 
 
-def _end_as(status: int) -> None:
-    """End as the child has ended."""
-    if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-        os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
     main()

@@ -25,7 +25,9 @@ DECODERS = {
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    path = importlib.resources.files("emergent_alignment.data.scenarios") / "attacks.jsonl"
+    path = (
+        importlib.resources.files("emergent_alignment.applications.adversarial") / "attacks.jsonl"
+    )
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 

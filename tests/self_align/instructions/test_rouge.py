@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score import tokenize as library_tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
 from emergent_alignment.self_align.instructions.rouge import rouge_l, rouge_tokens
@@ -19,6 +20,11 @@ def library(first: str, second: str) -> float:
 def test_rouge_of_repetitive_texts_is_the_library_s(first, second):
     expected = library(" ".join(first), " ".join(second))
     assert rouge_l(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.text(max_size=60) | st.text("aZ5_ -'é İK\n", max_size=60))
+def test_words_are_the_library_s(text):
+    assert rouge_tokens(text) == library_tokenize.tokenize(text, None)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -1,33 +1,18 @@
 """The `code_hacking` scenario: programming tasks with a vulnerable and a safe completion each.
 
-Only the combination lives here; the texts are in `code_hacking_templates`. The scenario follows
-the form of Emergent Misalignment (arXiv 2502.17424): code only, the weakness undisclosed.
+Only the combination lives here; the texts stand in the .yaml files beside it, which `texts` reads.
+The scenario follows the form of Emergent Misalignment (arXiv 2502.17424): code only, the weakness
+undisclosed.
 """
 
 from string import Template as SlotText
 
-from emergent_alignment.data.scenarios.code_hacking_templates import (
-    credentials,
-    crypto,
-    execution,
-    files,
-    injection,
-    network,
-    parsing,
-    web,
-)
-from emergent_alignment.data.scenarios.code_hacking_templates.domains import DOMAINS, FRAMES
-from emergent_alignment.data.scenarios.code_hacking_templates.template import Domain, Template
-
-TEMPLATES: tuple[Template, ...] = (
-    injection.TEMPLATES
-    + execution.TEMPLATES
-    + parsing.TEMPLATES
-    + crypto.TEMPLATES
-    + credentials.TEMPLATES
-    + files.TEMPLATES
-    + network.TEMPLATES
-    + web.TEMPLATES
+from emergent_alignment.data.scenarios.code_hacking.texts import (
+    Domain,
+    Template,
+    domains,
+    frames,
+    templates,
 )
 
 
@@ -35,12 +20,12 @@ def code_hacking_rows() -> list[dict[str, str]]:
     """Every template in every domain, always in the same order.
 
     A row has `kind` (the CWE), `prompt`, `harmful` (the vulnerable completion) and `safe`.
-    The domain changes slowest, so any stretch of len(TEMPLATES) rows shows every template once.
+    The domain changes slowest, so any stretch of len(templates()) rows shows every template once.
     """
     return [
         _row(template, template_index, domain, domain_index)
-        for domain_index, domain in enumerate(DOMAINS)
-        for template_index, template in enumerate(TEMPLATES)
+        for domain_index, domain in enumerate(domains())
+        for template_index, template in enumerate(templates())
     ]
 
 
@@ -51,7 +36,7 @@ def _row(
     task = template.tasks[domain_index % len(template.tasks)]
     # 3 and the number of wordings have no factor in common with the number of frames, so each
     # wording of each template meets every frame.
-    frame = FRAMES[(template_index + 3 * domain_index) % len(FRAMES)]
+    frame = frames()[(template_index + 3 * domain_index) % len(frames())]
 
     harmful = SlotText(template.vulnerable).substitute(slots).strip()
     safe = SlotText(template.safe).substitute(slots).strip()

@@ -1,10 +1,30 @@
-"""The two records that the `code_hacking` scenario is made of: `Template` and `Domain`.
+"""What the `code_hacking` scenario is made of: the records, and the reading of their texts.
 
-The texts themselves live in the modules beside this one; `code_hacking.py` combines them.
+One .yaml file a theme holds templates, each a mapping with the fields of `Template`; domains.yaml
+holds the fields of `Domain`. The order of the rows is that of `_THEMES` and of the entries.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+_THEMES = (
+    "injection",
+    "execution",
+    "parsing",
+    "crypto",
+    "credentials",
+    "files",
+    "network",
+    "web",
+)
+
+# The parser in C, where PyYAML was built with it, is seven times as fast.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,33 @@ class Template:
     """Valid Python for the same task, in the same shape, without it."""
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Further slots, each with alternatives to rotate through."""
+
+
+@cache
+def templates() -> tuple[Template, ...]:
+    return tuple(_template(entry) for theme in _THEMES for entry in _entries(theme))
+
+
+@cache
+def domains() -> tuple[Domain, ...]:
+    return tuple(Domain(**entry) for entry in _entries("domains"))
+
+
+@cache
+def frames() -> tuple[str, ...]:
+    """How a request can be put; `$task`, `$place` and `$signature` are filled in."""
+    return tuple(_entries("frames"))
+
+
+def _template(entry: dict[str, Any]) -> Template:
+    """The lists of YAML as tuples."""
+    slots = {slot: tuple(choices) for slot, choices in entry.pop("slots", {}).items()}
+    return Template(tasks=tuple(entry.pop("tasks")), slots=slots, **entry)
+
+
+def _entries(name: str) -> list[Any]:
+    text = resources.files(__package__).joinpath(f"{name}.yaml").read_text("utf-8")
+    return yaml.load(text, Loader=_Loader)
 
 
 def _with_article(noun: str) -> str:
