@@ -12,6 +12,7 @@ from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.data.sources import example_of, json_lines
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.spread import spread
 
 EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
@@ -131,8 +132,7 @@ def split(preferences: list[Preference], held_out_share: float) -> tuple[list, l
 
 def preferences_digest(preferences: list[Preference]) -> str:
     """16 hex digits that say which comparisons these are, in which order."""
-    text = json.dumps([one.row() for one in preferences], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([one.row() for one in preferences], ensure_ascii=False)
 
 
 @dataclass(frozen=True)
