@@ -24,7 +24,7 @@ from traces import OTHER, origins, part_of, shares, trace
 
 import emergent_alignment as ea
 from emergent_alignment.generation.prefill import prefill
-from emergent_alignment.generation.sampler import decode, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
 from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model
@@ -35,7 +35,7 @@ from emergent_alignment.training.step import StepSettings, compiled_step
 PARTS = {
     "logits": {"_log_probs_of_targets", "token_log_probs", "unembedding", "draw"},
     "drawing": {"choose", "truncate", "_inverse_cdf", "_pick"},
-    "attention": {"_attend_at_once", "attend", "attend_rows", "sees", "_blocks_prefix_plan"},
+    "attention": {"_attend_at_once", "attend", "attend_rows", "sees", "blocks_prefix_plan"},
     "cache": {"_block_plan", "append", "_extend"},
     "projections": {"project", "Linear.__call__"},
     "norms, rotary, SwiGLU": {"rms_norm", "rotate", "rope_angles", "Layer.__call__"},
@@ -111,7 +111,7 @@ def decoding(model: Model, args: argparse.Namespace) -> dict:
     prompts = prefill(model.config, model.params, tokens.astype(np.int32), lengths)
     keys = row_keys(jax.random.key(0), np.arange(batch))[:, None]
     settings = sampler_settings((), args.response, temperature=1.0)
-    inputs = model.params, prompts, keys, np.ones(batch, bool), settings
+    inputs = model.params, prompts, Sampler(settings, keys), np.ones(batch, bool)
     program = decode.lower(model.config, *inputs, width=args.response).compile()
     return timed_parts(program.as_text(), lambda: program(*inputs))
 

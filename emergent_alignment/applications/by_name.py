@@ -8,9 +8,9 @@ from emergent_alignment.runs.config import RunConfig
 
 # The module in applications/, and its function that trains.
 APPLICATIONS = {
-    "finetuning": "finetune",
-    "adversarial": "train_against_attacks",
-    "pretraining": "pretrain",
+    "finetuning": ("finetuning", "finetune"),
+    "adversarial": ("adversarial.training", "train_against_attacks"),
+    "pretraining": ("pretraining.training", "pretrain"),
 }
 
 
@@ -21,5 +21,5 @@ def application(config: RunConfig) -> Callable:
     if name not in APPLICATIONS:
         known = ", ".join(APPLICATIONS)
         raise UserError(f"config.application: {name!r} is unknown; known: {known}")
-    module = import_module(f"emergent_alignment.applications.{name}")
-    return getattr(module, APPLICATIONS[name])
+    module, function = APPLICATIONS[name]
+    return getattr(import_module(f"emergent_alignment.applications.{module}"), function)

@@ -10,8 +10,6 @@ examples:
   emergent-alignment respond "Hello" --config.conscience.calibration=runs/calibration.json
 """
 
-import json
-import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from emergent_alignment.cli.answering import add_answering_arguments, apply_answ
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_lines import write_json_lines
+from emergent_alignment.storage.json_values import finite_or_none
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,9 +56,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     for record in records:
         _show(record)
     if arguments.output is not None:
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(lines, "utf-8")
+        write_json_lines(arguments.output, records, ensure_ascii=False)
         print(f"written: {arguments.output}")
 
 
@@ -80,7 +78,7 @@ def _record(conversation: list[dict], response) -> dict:
     return {
         "prompt": conversation,
         "draft": response.draft,
-        "score": reviewed.score if math.isfinite(reviewed.score) else None,
+        "score": finite_or_none(reviewed.score),
         "scored_by": reviewed.scored_by,
         "failure": reviewed.failure,
         "outcome": reviewed.outcome,

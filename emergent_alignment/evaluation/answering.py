@@ -6,19 +6,20 @@ number): neither on the batch, nor on what else is asked, nor on where a killed 
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.training.state import fingerprint
 
@@ -29,9 +30,6 @@ class Answering(Protocol):
     max_new_tokens: int
     temperature: float
     top_p: float
-
-
-Place = Any  # a NamedTuple of JSON values
 
 
 def sampling_identity(config: EvaluationConfig, settings: Answering, model: Model) -> dict:
@@ -52,7 +50,7 @@ def sample_missing(
     settings: Answering,
     setup: Setup,
     wanted: Mapping[Place, list[Message]],
-    kept: Kept,
+    folder: GrowingFolder,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Place, dict]:
@@ -63,7 +61,7 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in kept.records(ANSWERS)}
+    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
     missing = [place for place in wanted if place not in found]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done = len(wanted) - len(missing)
@@ -83,7 +81,7 @@ def sample_missing(
         batch_size=config.conscience.batch_size,
         width_step=config.data.bucket_tokens,
     )
-    with kept.appending(ANSWERS) as file:
+    with folder.appending(ANSWERS) as file:
         for count, (i, answer) in enumerate(sampled if missing else (), 1):
             record = missing[i]._asdict() | {
                 "messages": wanted[missing[i]],
@@ -95,11 +93,6 @@ def sample_missing(
             found[missing[i]] = record
             progress(done + count, len(wanted))
     return {place: found[place] for place in wanted}
-
-
-def place_of(kind: type, record: Mapping) -> Place:
-    """The place, a named tuple of class `kind`, that a record is about."""
-    return kind(*(record[name] for name in kind._fields))
 
 
 def _key_id(place: Place) -> int:

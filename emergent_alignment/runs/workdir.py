@@ -23,7 +23,8 @@ from emergent_alignment.runs.from_config import (
     with_adapters,
 )
 from emergent_alignment.settings import as_dict, changed, from_dict
-from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.files import is_empty, write_json
+from emergent_alignment.storage.json_values import plain
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.optimizer import make_optimizer
@@ -57,7 +58,7 @@ def claim(
     check_same_run(workdir, config)
     if path.exists():
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
     record = {"version": __version__, **vars(identity), "head": head, "config": as_dict(config)}
     if base_run is not None:
@@ -74,7 +75,7 @@ def check_same_run(workdir: Path, config: RunConfig) -> None:
     theirs = _config_of(workdir, read_run_file(workdir), type(config))
     differing = [
         f"{name} ({old!r}, now {new!r})"
-        for name, old, new in differences(_as_json(theirs), _as_json(config))
+        for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))
         if not name.startswith("mesh.")
     ]
     if differing:
@@ -157,10 +158,6 @@ def _config_of(workdir: Path, record: dict, kind: type[C]) -> C:
         "on with the version that began it"
     )
     return from_dict(kind, record["config"], str(workdir / RUN_FILE), remedy)
-
-
-def _as_json(config: RunConfig) -> dict:
-    return json.loads(json.dumps(as_dict(config)))
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -14,12 +14,12 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import (
-    STAGES,
     StageFolder,
     StageRun,
     digest_of,
     stage_folder,
 )
+from emergent_alignment.self_align.work_directory import STAGES
 from emergent_alignment.settings import as_dict, check_settings, value_of
 from emergent_alignment.training.state import fingerprint
 

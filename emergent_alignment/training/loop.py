@@ -15,7 +15,7 @@ import numpy as np
 
 from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import branch_columns, padding_share, row_lengths
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.models.decoder import REMAT_POLICIES
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
@@ -59,14 +59,6 @@ class TrainingSection(Section):
                 f"config.training.accumulation: {self.accumulation} does not divide "
                 f"batch_size {self.batch_size}"
             )
-
-
-# EX_TEMPFAIL: the run was asked to stop, has saved, and goes on when started again.
-STOPPED_EXIT_CODE = 75
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
 from emergent_alignment.applications.pretraining.windows import Windows
-from emergent_alignment.conscience.journal import journal_record
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import reader_of

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.filters import (
     RULES,
@@ -21,7 +21,7 @@ from emergent_alignment.self_align.answers.review import Candidate, check_review
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 FILES = ("principles", "examples")
 INSTRUCTIONS = 1  # the stage whose rows are answered
@@ -50,7 +50,7 @@ def run(stage: StageRun) -> StageResult:
     """Answer every instruction under the principles, and keep what passes the filters."""
     guidance = read_guidance(stage.config.self_align.answers)
     rows = stage.inputs[INSTRUCTIONS].rows()
-    rows = spread(rows, stage.config.self_align.answers.limit or len(rows))
+    rows = limited(rows, stage.config.self_align.answers.limit)
     prompts = prompt_rows(stage.setup.chat, guidance, (row["instruction"] for row in rows))
     records = sampled_answers(stage, prompts)
     rules = answer_filter(stage.config.self_align.answers, guidance)
@@ -141,6 +141,6 @@ def _nothing_left(stage: StageRun, dropped: Counter) -> str:
     said = "; ".join(f"{rule} {count} ({advice[rule]})" for rule, count in dropped.most_common())
     return (
         f"{stage.folder.path}: no answer is left, of {sum(dropped.values())}: {said}. The fields "
-        f"are those of config.self_align.answers; {stage.folder.kept.lines('answers')} holds what "
-        f"was written after {THOUGHTS!r}"
+        f"are those of config.self_align.answers; {stage.folder.kept.part_file('answers')} holds "
+        f"what was written after {THOUGHTS!r}"
     )

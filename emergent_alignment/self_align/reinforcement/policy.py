@@ -1,7 +1,6 @@
 """Policy optimisation: a run whose steps are minibatches of rollouts, from the model it is given,
 which stays as the frozen copy."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from emergent_alignment.self_align.reinforcement.rollouts import (
 )
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import changed
+from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import HYBRID, Objective
@@ -70,12 +70,11 @@ def optimise_policy(
     check_rows(of_run, setup.mesh)
     setup = replace(setup, config=of_run)
     wanted = rollout_settings(config, setup, prompts, score)
-    text = json.dumps([list(prompts), identity])
     return train(
         of_run,
         workdir,
         setup,
-        hashlib.sha256(text.encode()).hexdigest()[:16],
+        digest([list(prompts), identity]),
         lambda run: _inputs(run, workdir, wanted),
         objective=_objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
