@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
 from emergent_alignment.runs.from_config import Setup, check_rows
-from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.self_align.reinforcement.policy_losses import (
     PolicySettings,
     grpo_objective,
@@ -72,17 +72,14 @@ def optimise_policy(
     setup = replace(setup, config=changed)
     wanted = rollout_settings(config, setup, prompts, score)
     text = json.dumps([list(prompts), identity])
-    return train(
-        changed,
-        workdir,
-        setup,
+    training = Training(
         hashlib.sha256(text.encode()).hexdigest()[:16],
         lambda run: _inputs(run, workdir, wanted),
-        objective=_objective(config),
+        _objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         base_run=base_run,
-        name=config.self_align.reinforcement.algorithm,
     )
+    return train(changed, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
 
 
 def _objective(config: ConfigDict) -> Objective:
