@@ -9,9 +9,9 @@ from emergent_alignment.errors import UserError
 
 # The module in applications/, and its function that trains.
 APPLICATIONS = {
-    "finetuning": "finetune",
-    "adversarial": "train_against_attacks",
-    "pretraining": "pretrain",
+    "finetuning": ("finetuning", "finetune"),
+    "adversarial": ("adversarial.training", "train_against_attacks"),
+    "pretraining": ("pretraining.training", "pretrain"),
 }
 
 
@@ -22,5 +22,5 @@ def application(config: ConfigDict) -> Callable:
     if name not in APPLICATIONS:
         known = ", ".join(APPLICATIONS)
         raise UserError(f"config.application: {name!r} is unknown; known: {known}")
-    module = import_module(f"emergent_alignment.applications.{name}")
-    return getattr(module, APPLICATIONS[name])
+    module, function = APPLICATIONS[name]
+    return getattr(import_module(f"emergent_alignment.applications.{module}"), function)

@@ -1,7 +1,5 @@
 """Programming tasks with tests, bundled or from a user's .jsonl file."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -50,12 +48,6 @@ def load_tasks(source: str) -> list[CodeTask]:
     if not path.is_file():
         raise UserError(f"{source}: no such file; give a .jsonl file of tasks, or {BUNDLED!r}")
     return _tasks_of(path)
-
-
-def tasks_digest(tasks: list[CodeTask]) -> str:
-    """16 hex digits that say which tasks these are."""
-    text = json.dumps([vars(task) for task in tasks])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _tasks_of(path: Path) -> list[CodeTask]:
