@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import Setup, conscience_settings
 from emergent_alignment.runs.workdir import read_run

@@ -9,8 +9,8 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import question, review
 from emergent_alignment.conscience.pairs import Reviewed
-from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.runs import reviewed_targets
 from emergent_alignment.runs.from_config import conscience_settings, load_model
 from emergent_alignment.settings import changed
