@@ -37,12 +37,12 @@ def get_config(size="full"):
     config.evaluation.code_max_new_tokens = 160
     if size == "short":
         config.training.steps = 3
-        config.training.batch_size = 4
+        config.training.batch_size = 2
         config.training.checkpoint_every = 2
         config.calibration.questions = ("advice",)
-        config.calibration.num_selecting = 8
-        config.calibration.num_reporting = 8
-        config.evaluation.limit = 16
+        config.calibration.num_selecting = 4
+        config.calibration.num_reporting = 4
+        config.evaluation.limit = 8
         config.evaluation.samples = 8
         config.evaluation.max_new_tokens = 16
         config.evaluation.code_prompts = 4

@@ -50,6 +50,9 @@ def _shorten(config):
     config.training.checkpoint_every = 1
     config.data.max_prompt_tokens = 64
     config.data.max_response_tokens = 64
+    config.conscience.batch_size = (
+        4  # no more than there are of anything: rows of padding cost, too
+    )
     config.self_align.instructions.update({"wanted": 4, "rounds": 8, "prompts_per_round": 4})
     config.self_align.instructions.update(
         {"kind_limit": 1, "topics_per_kind": 1, "topic_rounds": 1, "max_new_tokens": 64}

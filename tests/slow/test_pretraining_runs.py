@@ -32,7 +32,7 @@ def test_random_weights_on_the_standard_library_run_from_their_config(tmp_path):
 
 
 def test_smollm2_is_reviewed_by_its_frozen_copy_also_after_a_kill(tmp_path):
-    command = command_of("checkpoint_short", tmp_path / "run")
+    command = command_of("checkpoint_short", tmp_path / "run") + ["--config.training.batch_size=2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for_step(tmp_path / "run", 1, process)
         os.kill(process.pid, signal.SIGKILL)

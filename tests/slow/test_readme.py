@@ -16,7 +16,8 @@ SHORT = {
     "sampling.max_new_tokens=8",
     "calibrate": "calibration.num_selecting=4 calibration.num_reporting=4 "
     "calibration.questions=('advice',) calibration.layouts=('quote',)",
-    "evaluate": "evaluation.limit=4 evaluation.samples=2 evaluation.max_new_tokens=8",
+    "evaluate": "evaluation.limit=4 evaluation.samples=2 evaluation.max_new_tokens=8 "
+    "conscience.batch_size=2",
 }
 
 

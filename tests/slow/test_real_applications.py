@@ -36,13 +36,16 @@ def test_adversarial_training_is_stopped_and_resumed_and_its_attacks_are_evaluat
             assert found[when][rate]["n"] == 4 and found[when][rate]["low"] <= 1
 
 
-SHORT = "limit=1 samples=1 max_new_tokens=8 check_pairs=1"
+SHORT = (
+    "misalignment.limit=1 misalignment.samples=1 misalignment.max_new_tokens=8 "
+    "misalignment.check_pairs=1 conscience.batch_size=4"
+)
 
 
 def test_it_is_asked_for_its_misalignment_and_judges_itself(tmp_path):
     done = finished(
         [*COMMAND, "evaluate", "misalignment", "--output", str(tmp_path)]
-        + [f"--config.misalignment.{setting}" for setting in SHORT.split()]
+        + [f"--config.{setting}" for setting in SHORT.split()]
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "misalignment" / "result-frozen.json").read_text())

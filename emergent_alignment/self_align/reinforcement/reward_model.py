@@ -84,8 +84,10 @@ class RewardModel:
 
 
 def by_length(setup: Setup, rows: Rows, size: int, read: Callable[[Batch], Array]) -> np.ndarray:
-    """What `read` says of each row's branches, in batches of `size` rows of like length."""
+    """What `read` says of each row's branches, in batches of `size` rows of like length; fewer
+    rows are padded to a power of two."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1][0]))
+    size = min(size, 1 << (len(rows) - 1).bit_length())
     size = -(-size // row_multiple()) * row_multiple()
     found: list[np.ndarray | None] = [None] * len(rows)
     for start in range(0, len(order), size):

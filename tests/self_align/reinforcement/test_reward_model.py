@@ -81,6 +81,7 @@ def test_a_score_does_not_depend_on_what_it_is_scored_beside(small, tmp_path):
     together = model.raw(rows)[:, 0]
     alone = np.array([model.raw([row], size=1)[0, 0] for row in rows[:3]])
     np.testing.assert_allclose(together[:3], alone, atol=1e-5)
+    np.testing.assert_allclose(model.raw(rows[:3])[:, 0], alone, atol=1e-5)
     hidden = setup.model.hidden(
         setup.model.policy if not model.trainable.body else _policy(model),
         np.array([rows[0][0] + rows[0][1][0]]),
