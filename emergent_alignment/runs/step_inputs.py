@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -28,6 +27,7 @@ from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.randomness import Draws, Purpose, key_for
 from emergent_alignment.runs.from_config import Setup, candidate_sampler
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -38,8 +38,6 @@ Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
 OnFlagged = Literal["keep", "mask", "replace"]
 # Branches of a row whose target is the candidate: what is the same answer is computed once.
 TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
-# Purposes of randomness: everything random is fold_in(seed, step, purpose).
-CANDIDATES, CORRECTIONS = 1, 2
 
 
 def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
@@ -140,7 +138,6 @@ def policy_inputs(
 
     def make_input(step: int, trainable: Any) -> StepInput:
         places, rows, shape = _own_rows_of_step(schedule, step)
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
         candidates = [None] * len(rows)
         with clock.part("sampling"):
             for place, answer in sample_answers(
@@ -148,7 +145,7 @@ def policy_inputs(
                 policy_params(trainable, model.params, lora),
                 setup.chat,
                 [tokenized[row].prompt for row in rows],
-                jax.random.fold_in(key, CANDIDATES),
+                key_for(config.seed, Purpose.CANDIDATES, step),
                 sampler,
                 ids=places,
                 batch_size=len(rows),
@@ -161,7 +158,7 @@ def policy_inputs(
                 conscience,
                 [prompts[row] for row in rows],
                 candidates,
-                jax.random.fold_in(key, CORRECTIONS),
+                Draws(config.seed, Purpose.CORRECTIONS, step),
                 row_ids=places,
                 with_reference=True,
             )

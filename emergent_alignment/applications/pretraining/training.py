@@ -15,7 +15,7 @@ from emergent_alignment.applications.pretraining.loss import RAW_TEXT
 from emergent_alignment.applications.pretraining.random_start import random_start, write_start
 from emergent_alignment.applications.pretraining.reviewed_text import (
     ReviewedText,
-    Reviewers,
+    TakenCopies,
     review_windows,
 )
 from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
@@ -124,15 +124,15 @@ def _setup(config: ConfigDict, workdir: Path, corpus: Corpus) -> Setup:
 
 def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
-    reviewers = Reviewers(run, workdir, matched) if reviewed else None
+    copies = TakenCopies(run, workdir, matched) if reviewed else None
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
         found = ReviewedText(None, [], {})
-        if reviewers is not None:
+        if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            found = review_windows(run, reviewers, shown, step * rows, step, trainable)
+            found = review_windows(run, copies, shown, step * rows, step, trainable)
         batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
         return StepInput(batch, found.records, found.scalars)
 

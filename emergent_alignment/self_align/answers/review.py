@@ -5,7 +5,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import jax
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
@@ -14,12 +13,12 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 
 PART = "reviews"
-PURPOSE = 203  # of randomness
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _reviewed(stage: StageRun, reviewer, conscience, chunk: list[Candidate]) -> 
         conscience,
         [[{"role": "user", "content": c.instruction}] for c in chunk],
         answers,
-        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        Draws(stage.config.seed, Purpose.PRINCIPLED_CORRECTIONS),
         row_ids=[c.place for c in chunk],
     )
 

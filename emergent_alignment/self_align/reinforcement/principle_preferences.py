@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
@@ -15,6 +14,7 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_shares
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
@@ -28,7 +28,6 @@ from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 
 SAMPLES, COMPARED = "samples", "comparisons"
-PURPOSE = 401  # of randomness: everything random is fold_in(seed, purpose)
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 PER_PROMPT = 2
 # Why a prompt gives no preference.
@@ -93,7 +92,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
         temperature=wanted.temperature,
         top_p=wanted.top_p,
     )
-    key = jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE)
+    key = key_for(stage.config.seed, Purpose.COMPARED_ANSWERS)
     places = np.repeat(np.arange(len(prompts)), PER_PROMPT)
     with (
         progress("sampling answers to compare", shown=is_first()) as meter,
