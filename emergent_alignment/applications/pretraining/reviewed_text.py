@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
@@ -19,16 +17,15 @@ from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.journal import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.review import reader_of
-from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.data.batches import Batch, make_batch
 from emergent_alignment.data.sources import Example
-from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.calibrating import calibrate_model
-from emergent_alignment.runs.from_config import candidate_sampler, conscience_settings
-from emergent_alignment.runs.step_inputs import conscience_scalars
+from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.runs.step_inputs import conscience_scalars, pairs_of, policy_answers
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.state import policy_params
 
@@ -133,8 +130,7 @@ def review_windows(
     places = own_rows(len(windows))
     messages = [chat.prefix(windows, row, config.data.max_prompt_tokens) for row in places]
     prompts = [chat.prompt_tokens(row)[-config.data.max_prompt_tokens :] for row in messages]
-    key = key_for(config.seed, Purpose.CANDIDATES, step)
-    candidates = _continuations(run, prompts, places, key, trainable)
+    candidates = policy_answers(run, prompts, places, step, trainable)
     with run.clock.part("review"):
         reviewed = review_and_revise(
             copy.reviewer,
@@ -145,14 +141,10 @@ def review_windows(
             row_ids=places,
             with_reference=True,
         )
-    pairs = [
-        Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
-        for found, candidate in zip(reviewed, candidates)
-    ]
     batch = make_batch(
         prompts,
         [[]] * len(prompts),
-        pairs,
+        pairs_of(reviewed, candidates),
         prompt_width=config.data.max_prompt_tokens,
         branch_width=config.sampling.max_new_tokens,
         roles="no target",
@@ -165,23 +157,3 @@ def review_windows(
     return ReviewedText(
         batch, records, scalars | conscience_scalars(reviewed, conscience.threshold)
     )
-
-
-def _continuations(run: Run, prompts, places: np.ndarray, key, trainable):
-    """What the policy of this very step writes after each prompt."""
-    model, chat = run.setup.model, run.setup.chat
-    found = [None] * len(prompts)
-    with run.clock.part("sampling"):
-        for place, answer in sample_answers(
-            model,
-            policy_params(trainable, model.params, run.lora),
-            chat,
-            prompts,
-            key,
-            candidate_sampler(run.config, chat),
-            ids=places,
-            batch_size=len(prompts),
-            width_step=run.config.data.bucket_tokens,
-        ):
-            found[place] = answer
-    return found

@@ -36,10 +36,11 @@ def pretrain(
     config: ConfigDict,
     workdir: Path,
     *,
+    setup: Setup | None = None,
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train on raw text as the config says; see `composition.train` for what a run is.
+    """Train on raw text as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
@@ -52,7 +53,7 @@ def pretrain(
             conscience_settings(config)
             matched = load_examples(config.pretraining.matched)
         corpus = corpus_of(config)
-        setup = _setup(config, workdir, corpus)
+        setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
@@ -108,11 +109,12 @@ def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _setup(config: ConfigDict, workdir: Path, corpus: Corpus) -> Setup:
-    """The model that training starts from, with a chat that knows documents. Random weights
-    and their tokenizer are made once, and then read from the work directory."""
+def _setup(config: ConfigDict, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:
+    """The model that training starts from, with a chat that knows documents: `given`, or read
+    here. Random weights and their tokenizer are made once, and then read from the work
+    directory, whatever is given."""
     if not config.pretraining.random.layers:
-        setup = load_model(config)
+        setup = given or load_model(config)
     elif (workdir / START).is_dir():
         kept = ConfigDict(config.to_dict())
         kept.model.path = str(workdir / START)
