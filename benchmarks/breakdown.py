@@ -36,7 +36,7 @@ from emergent_alignment.training.step import StepSettings, compiled_step
 PARTS = {
     "logits": {"_log_probs_of_targets", "token_log_probs", "unembedding", "draw"},
     "drawing": {"choose", "truncate", "_inverse_cdf", "_pick"},
-    "attention": {"_attend_at_once", "attend", "attend_rows", "sees", "_blocks_prefix_plan"},
+    "attention": {"_attend_at_once", "attend", "attend_rows", "sees", "blocks_prefix_plan"},
     "cache": {"_block_plan", "append", "_extend"},
     "projections": {"project", "Linear.__call__"},
     "norms, rotary, SwiGLU": {"rms_norm", "rotate", "rope_angles", "Layer.__call__"},

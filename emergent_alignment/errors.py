@@ -1,4 +1,7 @@
-"""The one exception that is the user's to fix; any other is a bug and keeps its stack trace."""
+"""The exceptions that the command line knows; any other is a bug and keeps its stack trace."""
+
+# EX_TEMPFAIL: a run was asked to stop, has saved, and goes on when started again.
+STOPPED_EXIT_CODE = 75
 
 
 class UserError(Exception):
@@ -7,3 +10,7 @@ class UserError(Exception):
     The message is one line that says where, what is wrong, and what to do. The command line
     prints it and exits with 2.
     """
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state."""

@@ -5,15 +5,12 @@ Masks are float or bool arrays that are 1 on the tokens that count; every sum is
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
-
-PreferenceKind = Literal[
-    "sigmoid", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down"
-]
 
 
 def token_log_probs(
@@ -33,7 +30,9 @@ def token_log_probs(
     """
 
     def one_chunk(hidden, targets):
-        return _log_probs_of_targets(hidden, unembedding, targets)
+        logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     return _over_tokens(one_chunk, (hidden, targets), chunk_size)
 
@@ -107,16 +106,6 @@ def _over_tokens(
     return flat.reshape(batch, tokens, *found.shape[2:])
 
 
-def _log_probs_of_targets(
-    hidden: Float[Array, "*tokens width"],
-    unembedding: Float[Array, "width vocabulary"],
-    targets: Int[Array, "*tokens"],
-) -> Float[Array, "*tokens"]:
-    logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
 def sequence_log_probs(
     token_log_probs: Float[Array, "*batch tokens"],
     mask: Float[Array, "*batch tokens"] | Bool[Array, "*batch tokens"],
@@ -135,6 +124,14 @@ def sequence_log_probs(
     return total / jnp.maximum(mask.astype(jnp.float32).sum(-1), 1.0)
 
 
+def nll_sum(
+    token_log_probs: Float[Array, "*batch tokens"],
+    mask: Float[Array, "*batch tokens"] | Bool[Array, "*batch tokens"],
+) -> Float[Array, ""]:
+    """Σ −log π over the tokens that the mask keeps, in nats."""
+    return -sequence_log_probs(token_log_probs, mask).sum()
+
+
 def task_loss(
     token_log_probs: Float[Array, "*batch tokens"],
     mask: Float[Array, "*batch tokens"] | Bool[Array, "*batch tokens"],
@@ -148,7 +145,7 @@ def task_loss(
     """
     if num_tokens is None:
         num_tokens = mask.astype(jnp.float32).sum()
-    return -sequence_log_probs(token_log_probs, mask).sum() / jnp.maximum(num_tokens, 1.0)
+    return nll_sum(token_log_probs, mask) / jnp.maximum(num_tokens, 1.0)
 
 
 def preference_margin(
@@ -166,6 +163,81 @@ def preference_margin(
     return (policy_chosen - policy_rejected) - reference_gap
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """How much likelier the policy finds the answers of a pair than the reference does, in nats:
+    `chosen` Δc, `rejected` Δr (docs/design.md §3), `margin` h = Δc − Δr."""
+
+    chosen: Float[Array, "pairs"]
+    rejected: Float[Array, "pairs"]
+    margin: Float[Array, "pairs"]
+
+
+def _sigmoid(gaps: Gaps, beta: float, label_smoothing: float) -> Float[Array, "pairs"]:
+    """−(1−ε) log σ(βh) − ε log σ(−βh)   (Rafailov et al. 2023, eq. 7; ε: Mitchell 2023)"""
+    right, wrong = jax.nn.log_sigmoid(beta * gaps.margin), jax.nn.log_sigmoid(-beta * gaps.margin)
+    return -(1 - label_smoothing) * right - label_smoothing * wrong
+
+
+def _ipo(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
+    """(h − 1/(2β))²   (Azar et al. 2023, eq. 17)"""
+    return jnp.square(gaps.margin - 1 / (2 * beta))
+
+
+def _hinge(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
+    """max(0, 1 − βh)   (Zhao et al. 2023, SLiC-HF, eq. 2)"""
+    return jax.nn.relu(1 - beta * gaps.margin)
+
+
+def _robust(gaps: Gaps, beta: float, label_smoothing: float) -> Float[Array, "pairs"]:
+    """(−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε)   (Chowdhury et al. 2024, eq. 9)"""
+    right, wrong = jax.nn.log_sigmoid(beta * gaps.margin), jax.nn.log_sigmoid(-beta * gaps.margin)
+    unbiased = -(1 - label_smoothing) * right + label_smoothing * wrong
+    return unbiased / (1 - 2 * label_smoothing)
+
+
+def _exo_pair(gaps: Gaps, beta: float, label_smoothing: float) -> Float[Array, "pairs"]:
+    """KL(σ(βh) ‖ 1−ε), reverse; ε = 0 is read as 1e-3   (Ji et al. 2024, eq. 16)"""
+    epsilon = label_smoothing or 1e-3
+    right, wrong = jax.nn.log_sigmoid(beta * gaps.margin), jax.nn.log_sigmoid(-beta * gaps.margin)
+    of_right = jax.nn.sigmoid(beta * gaps.margin) * (right - jnp.log1p(-epsilon))
+    return of_right + jax.nn.sigmoid(-beta * gaps.margin) * (wrong - jnp.log(epsilon))
+
+
+def _nca_pair(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
+    """−log σ(βΔc) − ½ log σ(−βΔc) − ½ log σ(−βΔr)   (Chen et al. 2024, eq. 9)"""
+    return -(
+        jax.nn.log_sigmoid(beta * gaps.chosen)
+        + 0.5 * jax.nn.log_sigmoid(-beta * gaps.chosen)
+        + 0.5 * jax.nn.log_sigmoid(-beta * gaps.rejected)
+    )
+
+
+def _apo_zero(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
+    """1 − σ(βΔc) + σ(βΔr)   (D'Oosterlinck et al. 2024, eq. 7)"""
+    return 1 - jax.nn.sigmoid(beta * gaps.chosen) + jax.nn.sigmoid(beta * gaps.rejected)
+
+
+def _apo_down(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
+    """σ(βΔc) + 1 − σ(β(Δc − Δr))   (D'Oosterlinck et al. 2024, eq. 8)"""
+    return jax.nn.sigmoid(beta * gaps.chosen) + 1 - jax.nn.sigmoid(beta * gaps.margin)
+
+
+# Every kind by its name, as a config names it; those of SMOOTHED read ε, too.
+PREFERENCE_LOSSES = {
+    "sigmoid": _sigmoid,
+    "ipo": _ipo,
+    "hinge": _hinge,
+    "robust": _robust,
+    "exo_pair": _exo_pair,
+    "nca_pair": _nca_pair,
+    "apo_zero": _apo_zero,
+    "apo_down": _apo_down,
+}
+SMOOTHED = ("sigmoid", "robust", "exo_pair")
+PreferenceKind = Literal[tuple(PREFERENCE_LOSSES)]
+
+
 def preference_loss(
     policy_chosen: Float[Array, "pairs"],
     policy_rejected: Float[Array, "pairs"],
@@ -176,55 +248,85 @@ def preference_loss(
     beta: float = 0.1,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "pairs"]:
-    """One loss a pair from four sequence log-probs; h is the margin, Δ as in docs/design.md §3.
+    """One loss a pair from four sequence log-probs; the functions of PREFERENCE_LOSSES hold each
+    kind's formula and source.
 
-    - sigmoid:  −(1−ε) log σ(βh) − ε log σ(−βh)      Rafailov et al. 2023, eq. 7; ε: Mitchell 2023
-    - robust:   (−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε)     Chowdhury et al. 2024, eq. 9
-    - ipo:      (h − 1/(2β))²                        Azar et al. 2023, eq. 17
-    - hinge:    max(0, 1 − βh)                       Zhao et al. 2023 (SLiC-HF), eq. 2
-    - exo_pair: KL(σ(βh) ‖ 1−ε), reverse; ε=0 is read as 1e-3      Ji et al. 2024, eq. 16
-    - nca_pair: −log σ(βΔc) − ½ log σ(−βΔc) − ½ log σ(−βΔr)        Chen et al. 2024, eq. 9
-    - apo_zero: 1 − σ(βΔc) + σ(βΔr)                  D'Oosterlinck et al. 2024, eq. 7
-    - apo_down: σ(βΔc) + 1 − σ(β(Δc − Δr))           D'Oosterlinck et al. 2024, eq. 8
-
-    `label_smoothing` ε in [0, 0.5) is the share of flipped preferences; sigmoid, robust and
-    exo_pair read it. Raises ValueError for an unknown kind, an ε outside its range, or a β that
-    is not positive.
+    `label_smoothing` ε in [0, 0.5) is the share of flipped preferences; the kinds SMOOTHED read
+    it. Raises ValueError for an unknown kind, an ε outside its range, or a β that is not positive.
     """
-    if kind not in get_args(PreferenceKind):
-        raise ValueError(f"unknown preference loss {kind!r}; known: {get_args(PreferenceKind)}")
+    if kind not in PREFERENCE_LOSSES:
+        raise ValueError(f"unknown preference loss {kind!r}; known: {tuple(PREFERENCE_LOSSES)}")
     if not 0.0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be in [0, 0.5), not {label_smoothing}")
     if not beta > 0:
         raise ValueError(f"beta must be more than 0, not {beta}")
-    margin = preference_margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    chosen = policy_chosen - jax.lax.stop_gradient(reference_chosen)
-    rejected = policy_rejected - jax.lax.stop_gradient(reference_rejected)
-    log_right, log_wrong = jax.nn.log_sigmoid(beta * margin), jax.nn.log_sigmoid(-beta * margin)
-    epsilon = label_smoothing
-    match kind:
-        case "sigmoid":
-            return -(1 - epsilon) * log_right - epsilon * log_wrong
-        case "robust":
-            return (-(1 - epsilon) * log_right + epsilon * log_wrong) / (1 - 2 * epsilon)
-        case "ipo":
-            return jnp.square(margin - 1 / (2 * beta))
-        case "hinge":
-            return jax.nn.relu(1 - beta * margin)
-        case "exo_pair":
-            epsilon = epsilon or 1e-3
-            right = jax.nn.sigmoid(beta * margin) * (log_right - jnp.log1p(-epsilon))
-            return right + jax.nn.sigmoid(-beta * margin) * (log_wrong - jnp.log(epsilon))
-        case "nca_pair":
-            return -(
-                jax.nn.log_sigmoid(beta * chosen)
-                + 0.5 * jax.nn.log_sigmoid(-beta * chosen)
-                + 0.5 * jax.nn.log_sigmoid(-beta * rejected)
-            )
-        case "apo_zero":
-            return 1 - jax.nn.sigmoid(beta * chosen) + jax.nn.sigmoid(beta * rejected)
-        case "apo_down":
-            return jax.nn.sigmoid(beta * chosen) + 1 - jax.nn.sigmoid(beta * margin)
+    gaps = Gaps(
+        policy_chosen - jax.lax.stop_gradient(reference_chosen),
+        policy_rejected - jax.lax.stop_gradient(reference_rejected),
+        preference_margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected),
+    )
+    smoothing = (label_smoothing,) if kind in SMOOTHED else ()
+    return PREFERENCE_LOSSES[kind](gaps, beta, *smoothing)
+
+
+@dataclass(frozen=True)
+class PairLogProbs:
+    """log P(chosen) and log P(rejected) of each row's answers, under the policy and under the
+    reference; `mask` says which rows have a pair: the others count nowhere."""
+
+    policy: tuple[Float[Array, "batch"], Float[Array, "batch"]]
+    reference: tuple[Float[Array, "batch"], Float[Array, "batch"]]
+    mask: Bool[Array, "batch"]
+
+
+def pair_log_probs(
+    log_probs: tuple[Float[Array, "batch tokens"], Float[Array, "batch tokens"]],
+    masks: tuple[Bool[Array, "batch tokens"], Bool[Array, "batch tokens"]],
+    reference: tuple[Float[Array, "batch"], Float[Array, "batch"]],
+    pair_mask: Bool[Array, "batch"],
+    *,
+    normalize: bool = False,
+) -> PairLogProbs:
+    """Of (chosen, rejected): the policy's log-probs a token, with their masks, and the reference's
+    *summed* over each response. `normalize` divides both by the number of its tokens."""
+    kept = [mask & pair_mask[:, None] for mask in masks]
+    lengths = [jnp.maximum(mask.sum(-1), 1) if normalize else 1 for mask in kept]
+    return PairLogProbs(
+        tuple(
+            sequence_log_probs(tokens, mask, normalize=normalize)
+            for tokens, mask in zip(log_probs, kept)
+        ),
+        tuple(
+            jax.lax.stop_gradient(jnp.where(pair_mask, summed, 0.0) / length)
+            for summed, length in zip(reference, lengths)
+        ),
+        pair_mask,
+    )
+
+
+def alignment_sum(
+    pairs: PairLogProbs, pair_weight: Float[Array, "batch"] | None = None, **settings: Any
+) -> Float[Array, ""]:
+    """Σ vᵢ wᵢ f(…) over the rows, which over the number of prompts is the alignment loss: v is the
+    pairs' mask, w `pair_weight` (1), f the `preference_loss` with these `settings`."""
+    each = preference_loss(*pairs.policy, *pairs.reference, **settings)
+    weight = jnp.ones_like(each) if pair_weight is None else pair_weight
+    return jnp.where(pairs.mask, weight * each, 0.0).sum()
+
+
+def reward_sums(pairs: PairLogProbs, *, beta: float = 0.1) -> dict[str, Float[Array, ""]]:
+    """What is watched of the pairs, each summed over them: the implicit rewards β(log π_θ − log
+    π_ref) of both answers, their margin, whether it is positive, and the policy's log-probs."""
+    chosen, rejected = (beta * (ours - of) for ours, of in zip(pairs.policy, pairs.reference))
+    watched = {
+        "rewards_chosen": chosen,
+        "rewards_rejected": rejected,
+        "rewards_margin": chosen - rejected,
+        "rewards_accuracy": (chosen > rejected).astype(jnp.float32),
+        "log_probs_chosen": pairs.policy[0],
+        "log_probs_rejected": pairs.policy[1],
+    }
+    return {name: jnp.where(pairs.mask, values, 0.0).sum() for name, values in watched.items()}
 
 
 def hybrid_loss(
@@ -253,10 +355,9 @@ def hybrid_loss(
     response's tokens (`normalize` divides both by the number of tokens). Rows whose
     pair_mask is False contribute exactly zero to the alignment loss and its gradient.
 
-    `totals` are the global denominators `target_tokens`, `prompts`, `pairs` and
-    `chosen_tokens` (see `loss_totals`) where these rows are one microbatch of many: losses
-    and metrics of the parts then add up to those of the whole. λ is `alignment_weight`,
-    α is `chosen_nll_weight`.
+    `totals` are the global denominators (see `loss_totals`) where these rows are one microbatch
+    of many: losses and metrics of the parts then add up to those of the whole. λ is
+    `alignment_weight`, α is `chosen_nll_weight`.
 
     Returns the scalar loss and a dict of float32 scalars: task_loss, alignment_loss,
     chosen_nll, rewards_chosen, rewards_rejected, rewards_margin, rewards_accuracy (over
@@ -264,40 +365,23 @@ def hybrid_loss(
     """
     if totals is None:
         totals = loss_totals(target_mask, chosen_mask, pair_mask)
-    weight = jnp.ones_like(reference_chosen) if pair_weight is None else pair_weight
-    masks = chosen_mask & pair_mask[:, None], rejected_mask & pair_mask[:, None]
-    policy = [
-        sequence_log_probs(log_probs, mask, normalize=normalize)
-        for log_probs, mask in zip((chosen_log_probs, rejected_log_probs), masks)
-    ]
-    lengths = [jnp.maximum(mask.sum(-1), 1) if normalize else 1 for mask in masks]
-    reference = [
-        jax.lax.stop_gradient(jnp.where(pair_mask, log_probs, 0.0) / length)
-        for log_probs, length in zip((reference_chosen, reference_rejected), lengths)
-    ]
-    each = preference_loss(
-        *policy, *reference, kind=kind, beta=beta, label_smoothing=label_smoothing
+    pairs = pair_log_probs(
+        (chosen_log_probs, rejected_log_probs),
+        (chosen_mask, rejected_mask),
+        (reference_chosen, reference_rejected),
+        pair_mask,
+        normalize=normalize,
     )
+    settings = {"kind": kind, "beta": beta, "label_smoothing": label_smoothing}
+    alignment = alignment_sum(pairs, pair_weight, **settings) / totals["prompts"]
     task = task_loss(target_log_probs, target_mask, num_tokens=totals["target_tokens"])
-    alignment = jnp.where(pair_mask, weight * each, 0.0).sum() / totals["prompts"]
-    chosen_nll = task_loss(chosen_log_probs, masks[0], num_tokens=totals["chosen_tokens"])
+    chosen_nll = task_loss(
+        chosen_log_probs, chosen_mask & pair_mask[:, None], num_tokens=totals["chosen_tokens"]
+    )
     loss = task + alignment_weight * alignment + chosen_nll_weight * chosen_nll
-
-    def over_pairs(values: Float[Array, "batch"]) -> Float[Array, ""]:
-        return jnp.where(pair_mask, values, 0.0).sum() / jnp.maximum(totals["pairs"], 1.0)
-
-    rewards = [beta * (ours - theirs) for ours, theirs in zip(policy, reference)]
-    metrics = {
-        "task_loss": task,
-        "alignment_loss": alignment,
-        "chosen_nll": chosen_nll,
-        "rewards_chosen": over_pairs(rewards[0]),
-        "rewards_rejected": over_pairs(rewards[1]),
-        "rewards_margin": over_pairs(rewards[0] - rewards[1]),
-        "rewards_accuracy": over_pairs((rewards[0] > rewards[1]).astype(jnp.float32)),
-        "log_probs_chosen": over_pairs(policy[0]),
-        "log_probs_rejected": over_pairs(policy[1]),
-    }
+    num_pairs = jnp.maximum(totals["pairs"], 1.0)
+    metrics = {"task_loss": task, "alignment_loss": alignment, "chosen_nll": chosen_nll}
+    metrics |= {name: total / num_pairs for name, total in reward_sums(pairs, beta=beta).items()}
     return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.misalignment.judging import Judgement
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 from emergent_alignment.evaluation.misalignment.scores import (
@@ -14,7 +15,6 @@ from emergent_alignment.evaluation.misalignment.scores import (
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.growing_folder import ANSWERS
 
 LIMITS = Limits(30.0, 50.0)
 

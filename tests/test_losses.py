@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
 from emergent_alignment import losses
+from emergent_alignment.runs.config_checks import CHOICES
 
 KINDS = get_args(losses.PreferenceKind)
 BRANCHES = ("target", "chosen", "rejected")
@@ -192,6 +194,21 @@ def test_exo_pair_reads_no_smoothing_as_one_in_a_thousand():
     stated = losses.preference_loss(*pairs, kind="exo_pair", label_smoothing=1e-3)
     np.testing.assert_array_equal(unset, stated)
     assert np.isfinite(unset).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_its_formula_and_source_and_reads_smoothing_where_it_says_so(kind):
+    loss = losses.PREFERENCE_LOSSES[kind]
+    assert re.search(r"\(.* 20\d\d.*, eq. \d+", loss.__doc__)
+    pairs = random_pairs(4)
+    plain, smoothed = (
+        losses.preference_loss(*pairs, kind=kind, label_smoothing=share) for share in (0.05, 0.2)
+    )
+    assert (plain != smoothed).any() == (kind in losses.SMOOTHED)
+
+
+def test_a_config_may_name_every_kind():
+    assert set(CHOICES["loss.kind"]) == set(KINDS) == set(losses.PREFERENCE_LOSSES)
 
 
 @pytest.mark.parametrize("kind", KINDS)

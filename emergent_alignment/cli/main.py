@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emergent_alignment import __version__
 from emergent_alignment.cli.configuration import joined_config_words
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import STOPPED_EXIT_CODE, Stopped, UserError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -120,8 +120,6 @@ def _kinds_text(command: str) -> str:
 
 
 def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from emergent_alignment.training.loop import STOPPED_EXIT_CODE, Stopped
-
     keep_compiled_programs()
     try:
         return arguments.run(arguments, rest) or 0
@@ -147,14 +145,16 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def keep_compiled_programs() -> None:
     """Keep compiled programs on disk, so that a second start does not compile again. A
-    JAX_COMPILATION_CACHE_DIR of the user's own is respected."""
-    import jax
-
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = cache / "emergent-alignment" / "compiled" / _processor()
-        jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    JAX_COMPILATION_CACHE_DIR of the user's own is respected. JAX itself is not imported for it:
+    some commands compute nothing."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = str(cache / "emergent-alignment" / "compiled" / _processor())
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", directory)
+    else:  # JAX will read it
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
 
 
 def _processor() -> str:

@@ -11,7 +11,6 @@ examples:
 """
 
 import json
-import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from emergent_alignment.cli.answering import add_answering_arguments, apply_answ
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import finite_or_none
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _record(conversation: list[dict], response) -> dict:
     return {
         "prompt": conversation,
         "draft": response.draft,
-        "score": reviewed.score if math.isfinite(reviewed.score) else None,
+        "score": finite_or_none(reviewed.score),
         "scored_by": reviewed.scored_by,
         "failure": reviewed.failure,
         "outcome": reviewed.outcome,

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.parallel.hosts import CLUSTERS, connect
 from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
 
@@ -41,8 +41,6 @@ def joined(arguments: Namespace) -> Iterator[None]:
         timeout_seconds=arguments.host_timeout,
     )
     watch_other_hosts(min(60.0, arguments.host_timeout))
-    from emergent_alignment.training.loop import Stopped
-
     try:
         yield
     except (UserError, Stopped):

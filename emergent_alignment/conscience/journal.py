@@ -5,46 +5,10 @@ at most the line it was writing; a resumed run's shard replaces the steps it doe
 """
 
 import json
-import math
 import os
 from pathlib import Path
 
-from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.storage.json_lines import read_json_lines, trim_torn_line
-
-
-def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> dict:
-    """A review as a flat JSON object; scores that were never read are null, and `failure` says
-    where the reviewer itself failed. `place` is the candidate's place in its step, `row` the
-    example it belongs to (a step that crosses epochs may hold an example twice)."""
-    chosen = reviewed.chosen
-    last = reviewed.attempts[-1] if reviewed.attempts else None
-    shown = chosen or (last.answer if last else None)
-    return {
-        "step": step,
-        "place": place,
-        "row": row,
-        "prompt": reviewed.prompt,
-        "candidate": reviewed.candidate,
-        "candidate_score": _number(reviewed.score),
-        "scored_by": reviewed.scored_by,
-        "failure": reviewed.failure,
-        "critique": reviewed.critique,
-        "revision": shown.text if shown else "",
-        "revision_score": _number(last.score) if last else None,
-        "link": last.link if last else "",
-        "outcome": reviewed.outcome,
-        "attempts": [
-            {
-                "link": attempt.link,
-                "text": attempt.answer.text,
-                "score": _number(attempt.score),
-                "reason": attempt.reason,
-                "failure": attempt.failure,
-            }
-            for attempt in reviewed.attempts
-        ],
-    }
 
 
 class Journal:
@@ -76,7 +40,3 @@ def read_journal(directory: Path) -> list[dict]:
         for record in read_json_lines(shard):
             records[record["step"], record["place"]] = record
     return [records[at] for at in sorted(records)]
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

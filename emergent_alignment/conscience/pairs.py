@@ -10,28 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
 from emergent_alignment.randomness import Draws
-
-DROPPED = (
-    "empty",
-    "identical",
-    "disapproved",
-    "truncated",
-    "too_long",
-    "not_finite",
-    "reviewer_failed",
-)
-OUTCOMES = (
-    "approved",
-    "revised_rewrite",
-    "revised_fresh",
-    *(f"dropped_{reason}" for reason in DROPPED),
-)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.tokenizer import require_chat_template
 
-Message = dict[str, str]
 _PROBE = "Zq7probe"
 
 

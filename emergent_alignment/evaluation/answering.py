@@ -6,23 +6,21 @@ number): neither on the batch, nor on what else is asked, nor on where a killed 
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.training.state import fingerprint
-
-Place = Any  # a NamedTuple of JSON values
 
 
 def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
@@ -45,7 +43,7 @@ def sample_missing(
     section: str,
     setup: Setup,
     wanted: Mapping[Place, list[Message]],
-    kept: Kept,
+    folder: GrowingFolder,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Place, dict]:
@@ -56,7 +54,7 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in kept.records(ANSWERS)}
+    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
     missing = [place for place in wanted if place not in found]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done, settings = len(wanted) - len(missing), config[section]
@@ -76,7 +74,7 @@ def sample_missing(
         batch_size=config.conscience.batch_size,
         width_step=config.data.bucket_tokens,
     )
-    with kept.appending(ANSWERS) as file:
+    with folder.appending(ANSWERS) as file:
         for count, (i, answer) in enumerate(sampled if missing else (), 1):
             record = missing[i]._asdict() | {
                 "messages": wanted[missing[i]],
@@ -88,11 +86,6 @@ def sample_missing(
             found[missing[i]] = record
             progress(done + count, len(wanted))
     return {place: found[place] for place in wanted}
-
-
-def place_of(kind: type, record: Mapping) -> Place:
-    """The place, a named tuple of class `kind`, that a record is about."""
-    return kind(*(record[name] for name in kind._fields))
 
 
 def _row_id(section: str, place: Place) -> int:

@@ -10,7 +10,6 @@ this conscience does not tell the sides apart.
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, load_attacks
@@ -19,13 +18,15 @@ from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.intervals import auc_interval, paired_difference, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup, conscience_settings
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
+from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.storage.spread import spread
 
 FOLDER = "attacks"
@@ -93,13 +94,13 @@ def evaluate_attacks(
     for name, setup in (("before", base), ("after", trained)):
         if setup is None:
             continue
-        kept = Kept(directory / FOLDER / name)
+        folder = GrowingFolder(directory / FOLDER / name)
         identity = sampling_identity(config, "evaluation", setup.model)
         prompts = {" ".join(map(str, place)): turns for place, turns in asked.items()}
-        kept.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
+        folder.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
         with in_force(base.mesh):
             with progress(f"{arm}: attacks, {name}") as meter:
-                answers = sample_missing(config, "evaluation", setup, asked, kept, progress=meter)
+                answers = sample_missing(config, "evaluation", setup, asked, folder, progress=meter)
             found[name] = _judged(base, conscience, answers)
         result[name] = _rates(found[name])
     if trained is not None:
@@ -125,7 +126,7 @@ def _judged(
         | {
             "prompt": record["messages"][-1]["content"],
             "answer": record["answer"],
-            "score": float(score) if np.isfinite(score) else None,
+            "score": finite_or_none(score),
             "flagged": bool(score < conscience.threshold),
             "refused": is_refusal(record["answer"]),
             "succeeded": place.side == "hostile"

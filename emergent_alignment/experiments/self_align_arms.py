@@ -14,10 +14,10 @@ from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import read_run_file
 from emergent_alignment.self_align.engraving import engraved
-from emergent_alignment.self_align.stages import CLAIM, STAGES, StageFolder, stage_folder
+from emergent_alignment.self_align.stages import StageFolder, stage_folder
+from emergent_alignment.self_align.work_directory import EVALUATION, STAGES
 from emergent_alignment.training.state import fingerprint
 
-EVALUATION = "evaluation"  # the folder of the work directory, with one folder an arm
 BASE = "base"
 TRAINED = (3, 4)  # the stages that leave a model
 
@@ -65,7 +65,7 @@ def config_of(workdir: Path, config: ConfigDict) -> ConfigDict:
     """`config` with the model and the seed that the stages of `workdir` had. Raises UserError
     where no stage has begun there."""
     for number in STAGES:
-        path = stage_folder(workdir, number).path / CLAIM
+        path = stage_folder(workdir, number).claim_file
         if not path.is_file():
             continue
         try:

@@ -23,7 +23,7 @@ from emergent_alignment.generation.sampler import (
     no_samples,
     unfinished,
 )
-from emergent_alignment.models.cache import EMPTY, Block, append, empty_block
+from emergent_alignment.models.cache import EMPTY, Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import unembedding
 
@@ -179,10 +179,8 @@ def _advance(
             params,
             state.token,
             state.prompts.ends[:, None] + state.samples.lengths - 1,
-            state.ring,
-            state.step % slots,
+            Room(state.ring, state.step % slots),
             (*shared, *state.prompts.context),
-            filled=slots,
             dtype=dtype,
         )
         samples, token = draw(hidden, matrix, state.keys, settings, state.samples)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from emergent_alignment.generation.prefill import Prompts, prefill
-from emergent_alignment.models.cache import Block, append, empty_block
+from emergent_alignment.models.cache import Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import unembedding
 
@@ -198,10 +198,8 @@ def advance(
             params,
             state.token,
             starts + state.step - 1,
-            state.block,
-            state.step - 1,
+            Room(state.block, state.step - 1, filled),
             prompts.context,
-            filled=filled,
             dtype=dtype,
         )
         samples, token = draw(hidden, matrix, keys, settings, state.samples)

@@ -1,24 +1,22 @@
 """Attention: what a query may see, and the numbers that come of it.
 
 The decoder asks an *attention plan* for each layer's attention; a plan is a function
-(layer, query, key, value, carry, window) -> (output, carry). Three plans live here: causal
-over whole rows, a prompt with its branches, and (models/cache.py) blocks of cached keys and
-values. All go through one primitive, `attend`, which puts several blocks of logits under one
-softmax.
+(layer, query, key, value, carry, window) -> (output, carry). Here are those of any platform:
+causal over whole rows, and a prompt with its branches; models/cache.py has blocks of cached keys
+and values. All go through one primitive, `attend`, which puts several blocks of logits under one
+softmax. models/prefix_attention.py chooses between these and the kernels of TPU and GPU.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 AttentionPlan = Callable[..., tuple[Float[Array, "batch tokens heads head_dim"], Any]]
-Implementation = Literal["auto", "dense", "blocks", "splash", "cudnn"]
-
 
 # Queries that meet all keys at once; more go through in chunks, so that no array of all queries
 # by all keys is made, and the backward pass computes each chunk's logits again.
@@ -145,43 +143,6 @@ class PrefixLayout:
         )
 
 
-def prefix_plan(
-    layout: PrefixLayout,
-    prompt_lengths: Int[Array, "batch"],
-    implementation: Implementation = "auto",
-) -> AttentionPlan:
-    """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
-
-    `dense` masks a tokens × tokens square and is the reference; `blocks` computes branch ×
-    prompt and causal branch × branch under one softmax and makes no such square; `splash` and
-    `cudnn` are kernels of TPU and GPU. `auto` is the one for the platform this process runs
-    on; a program lowered for another platform must name its own.
-    """
-    if implementation == "auto":
-        own = {"tpu": "splash", "gpu": "cudnn"}
-        implementation = own.get(jax.default_backend(), "blocks")
-    plans = {
-        "dense": _dense_prefix_plan,
-        "blocks": _blocks_prefix_plan,
-        "splash": _splash_prefix_plan,
-        "cudnn": _cudnn_prefix_plan,
-    }
-    return plans[implementation](layout, prompt_lengths)
-
-
-def _splash_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
-    # Imported here alone: it needs an experimental part of JAX, which other platforms can lack.
-    from emergent_alignment.models.attention_tpu import splash_prefix_plan
-
-    return splash_prefix_plan(layout, prompt_lengths)
-
-
-def _cudnn_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
-    from emergent_alignment.models.attention_gpu import cudnn_prefix_plan
-
-    return cudnn_prefix_plan(layout, prompt_lengths)
-
-
 def prefix_mask(
     layout: PrefixLayout, prompt_lengths: Int[Array, "batch"], window: Int[Array, ""] | None = None
 ) -> Bool[Array, "batch tokens tokens"]:
@@ -195,7 +156,10 @@ def prefix_mask(
     return sees(positions, positions, window) & related[None] & real[:, None, :]
 
 
-def _dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+def dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"]) -> AttentionPlan:
+    """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
+    By a mask of tokens × tokens: the reference."""
+
     def plan(layer, query, key, value, carry, window=None):
         mask = prefix_mask(layout, prompt_lengths, window)
         return attend_rows(query, key, value, mask), carry
@@ -203,7 +167,9 @@ def _dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> Attention
     return plan
 
 
-def _blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Array) -> AttentionPlan:
+def blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"]) -> AttentionPlan:
+    """`dense_prefix_plan` without that square: branch × prompt and causal branch × branch under one
+    softmax."""
     size, shape = layout.prompt, (layout.branches, layout.branch)
     positions = layout.positions(prompt_lengths)
     start, rest = positions[:, :size], positions[:, size:]

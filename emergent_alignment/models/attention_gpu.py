@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 from emergent_alignment.models.attention import (
     AttentionPlan,
     PrefixLayout,
+    blocks_prefix_plan,
     prefix_mask,
-    prefix_plan,
 )
 
 
@@ -44,7 +44,7 @@ def cudnn_prefix_plan(
 
     def plan(layer, query, key, value, carry, window=None):
         if implementation == "cudnn" and not cudnn_takes(query):
-            blocks = prefix_plan(layout, prompt_lengths, "blocks")
+            blocks = blocks_prefix_plan(layout, prompt_lengths)
             return blocks(layer, query, key, value, carry, window)
         mask = prefix_mask(layout, prompt_lengths, window)[:, None]
         output = jax.nn.dot_product_attention(

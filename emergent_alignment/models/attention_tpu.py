@@ -20,7 +20,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jaxtyping import Array, Int
 
-from emergent_alignment.models.attention import AttentionPlan, PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import AttentionPlan, PrefixLayout, blocks_prefix_plan
 from emergent_alignment.parallel.sharding import spec
 
 LANES = 128  # the kernels' blocks are multiples of it
@@ -94,7 +94,7 @@ def splash_prefix_plan(
     def plan(layer, query, key, value, carry, window=None):
         if window is not None:
             # A traced number, another one for each scanned layer; the kernels' mask is static.
-            blocks = prefix_plan(layout, prompt_lengths, "blocks")
+            blocks = blocks_prefix_plan(layout, prompt_lengths)
             return blocks(layer, query, key, value, carry, window)
         return by_shards(attend)(prompt_lengths, query, key, value), carry
 

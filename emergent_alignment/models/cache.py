@@ -38,6 +38,16 @@ class Block:
 jax.tree_util.register_dataclass(Block)
 
 
+@dataclass(frozen=True)
+class Room:
+    """Where new tokens are put: into `block`, from slot `at` on. Queries look at its first
+    `filled` slots alone, at all of them where it is None."""
+
+    block: Block
+    at: int | Int[Array, ""] = 0
+    filled: int | None = None
+
+
 def empty_block(
     config: ModelConfig, batch: int, branches: int, slots: int, dtype: jnp.dtype
 ) -> Block:
@@ -66,7 +76,7 @@ def read(
     positions = starts[..., None].astype(jnp.int32) + offsets
     held = jnp.where(offsets < lengths[..., None], positions, EMPTY)
     block = replace(empty_block(config, *tokens.shape, dtype), positions=held)
-    return _extend(config, params, tokens, positions, block, 0, context, None, dtype)
+    return _extend(config, params, tokens, positions, Room(block), context, dtype)
 
 
 def append(
@@ -74,32 +84,28 @@ def append(
     params: dict,
     token: Int[Array, "batch branches"],
     position: Int[Array, "batch branches"],
-    block: Block,
-    slot: Int[Array, ""],
+    room: Room,
     context: tuple[Block, ...],
     *,
-    filled: int,
     dtype: jnp.dtype = jnp.float32,
 ) -> tuple[Float[Array, "batch branches width"], Block]:
-    """One more token a branch, put into `block` at `slot`, of which only the first `filled`
-    slots are looked at."""
+    """The final hidden state of one more token a branch, and the block with it."""
     positions = position[..., None].astype(jnp.int32)
-    held = jax.lax.dynamic_update_slice(block.positions, positions, (0, 0, slot))
-    block = replace(block, positions=held)
-    hidden, block = _extend(
-        config, params, token[..., None], positions, block, slot, context, filled, dtype
-    )
+    held = jax.lax.dynamic_update_slice(room.block.positions, positions, (0, 0, room.at))
+    room = replace(room, block=replace(room.block, positions=held))
+    hidden, block = _extend(config, params, token[..., None], positions, room, context, dtype)
     return hidden[:, :, 0], block
 
 
-def _extend(config, params, tokens, positions, block, slot, context, filled, dtype):
+def _extend(config, params, tokens, positions, room: Room, context, dtype):
+    block = room.block
     batch, branches, length = tokens.shape
     hidden, (keys, values) = forward(
         config,
         params,
         tokens.reshape(batch, -1),
         positions.reshape(batch, -1),
-        _block_plan(positions, block, slot, context, filled),
+        _block_plan(positions, room, context),
         carry=(block.keys, block.values),
         dtype=dtype,
     )
@@ -107,11 +113,11 @@ def _extend(config, params, tokens, positions, block, slot, context, filled, dty
     return hidden, replace(block, keys=keys, values=values)
 
 
-def _block_plan(positions, block, slot, context, filled) -> AttentionPlan:
-    """New keys and values go into the carry at `slot`, in place; queries see the context and
-    the first `filled` slots of the carry, wherever the position is not after theirs."""
+def _block_plan(positions, room: Room, context) -> AttentionPlan:
+    """New keys and values go into the carry at `room.at`, in place; queries see the context and
+    the first `room.filled` slots of the carry, wherever the position is not after theirs."""
     batch, branches, length = positions.shape
-    filled = block.positions.shape[-1] if filled is None else filled
+    filled = room.block.positions.shape[-1] if room.filled is None else room.filled
 
     def of_layer(stacked, layer):
         own = jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
@@ -123,13 +129,12 @@ def _block_plan(positions, block, slot, context, filled) -> AttentionPlan:
 
         def stored(stacked, new):
             new = parts(new)[None].astype(stacked.dtype)
-            return jax.lax.dynamic_update_slice(stacked, new, (layer, 0, 0, slot, 0, 0))
+            return jax.lax.dynamic_update_slice(stacked, new, (layer, 0, 0, room.at, 0, 0))
 
         keys, values = stored(carry[0], key), stored(carry[1], value)
         seen = [(x.keys, x.values, x.positions) for x in context]
-        seen.append(
-            (keys[:, :, :, :filled], values[:, :, :, :filled], block.positions[..., :filled])
-        )
+        held = room.block.positions[..., :filled]
+        seen.append((keys[:, :, :, :filled], values[:, :, :, :filled], held))
         sources = [
             (of_layer(k, layer), of_layer(v, layer), sees(positions, at, window))
             for k, v, at in seen

@@ -16,6 +16,7 @@ import numpy as np
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig, RopeScaling
+from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.gguf_rope import recover_llama3_scaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral files say llama
@@ -35,7 +36,7 @@ class GGUFFile:
         self.path = path
         self._gguf = _import_gguf(path)
         try:
-            reader = _bounded_reader(self._gguf)(path)
+            reader = reader_class(self._gguf)(path)
             self.metadata = {name: field.contents() for name, field in reader.fields.items()}
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         except FileNotFoundError as error:
@@ -211,22 +212,6 @@ def _unpermuted(tensor: np.ndarray, heads: int) -> np.ndarray:
     """
     pairs = tensor.reshape(heads, tensor.shape[0] // heads // 2, 2, *tensor.shape[1:])
     return pairs.swapaxes(1, 2).reshape(tensor.shape)
-
-
-def _bounded_reader(gguf: Any) -> Any:
-    """GGUFReader, failing at the end of the file.
-
-    By itself it reads nothing there and goes on, so a broken array length keeps it busy forever.
-    """
-
-    class BoundedReader(gguf.GGUFReader):
-        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
-            part = super()._get(offset, dtype, count, override_order)
-            if len(part) != count:
-                raise ValueError(f"it ends at byte {len(self.data)}, amid what it announces")
-            return part
-
-    return BoundedReader
 
 
 def _import_gguf(path: Path) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from emergent_alignment.reports.attack_rows import attack_rows
 from emergent_alignment.reports.choices_rows import choice_rows
 from emergent_alignment.reports.code_rows import code_rows
-from emergent_alignment.reports.results_folder import MISSING, Arm, as_interval, as_object
+from emergent_alignment.reports.results_folder import MISSING, Arm, as_interval
+from emergent_alignment.storage.json_values import as_object
 
 Rows = list[tuple[str, list[str]]]
 

@@ -2,13 +2,8 @@
 
 from emergent_alignment.evaluation.choices.scores import PairOutcome
 from emergent_alignment.intervals import Interval, paired_difference
-from emergent_alignment.reports.results_folder import (
-    MISSING,
-    as_interval,
-    as_object,
-    finite_numbers,
-    is_number,
-)
+from emergent_alignment.reports.results_folder import MISSING, as_interval
+from emergent_alignment.storage.json_values import as_object, finite_numbers, is_number
 
 Row = tuple[str, str, str]
 

@@ -1,6 +1,7 @@
 """The figures of a code evaluation as rows of text, for terminals and pages."""
 
-from emergent_alignment.reports.results_folder import MISSING, as_interval, as_object, is_number
+from emergent_alignment.reports.results_folder import MISSING, as_interval
+from emergent_alignment.storage.json_values import as_object, is_number
 
 Row = tuple[str, str, str]
 

@@ -18,11 +18,11 @@ from emergent_alignment.reports.results_folder import (
     MISSING,
     Arm,
     Results,
-    as_object,
     comparisons,
     interval_at,
     read_results,
 )
+from emergent_alignment.storage.json_values import as_object
 
 _CURVES = (
     ("Task loss", "task_loss", "nats per token"),

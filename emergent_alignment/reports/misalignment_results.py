@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergent_alignment.evaluation.answering import place_of
+from emergent_alignment.evaluation.answer_records import ANSWERS, place_of
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import (
     FOLDER,
@@ -14,7 +14,7 @@ from emergent_alignment.evaluation.misalignment.scores import (
 )
 from emergent_alignment.evaluation.misalignment.summary import Limits
 from emergent_alignment.evaluation.misalignment.wanted_answers import Place
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.json_lines import JsonLinesFolder
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class JudgedArm:
 
 def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
     """What each judge found, by name. Raises UserError for a result that is broken."""
-    kept = Kept(arm_folder / FOLDER)
-    answers = {place_of(Place, record): record for record in kept.records(ANSWERS)}
+    folder = JsonLinesFolder(arm_folder / FOLDER)
+    answers = {place_of(Place, record): record for record in folder.records(ANSWERS)}
     found = []
-    for file in sorted(kept.path.glob(result_file("*"))):
+    for file in sorted(folder.path.glob(result_file("*"))):
         result = read_result(file)
-        judgements = read_judgements(kept, result["judge"]["name"])
+        judgements = read_judgements(folder, result["judge"]["name"])
         found.append(JudgedArm(result, tuple(joined(answers, judgements))))
     return tuple(found)

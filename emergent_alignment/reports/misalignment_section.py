@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.misalignment.comparison import (
-    compared,
-    power_note,
-    require_comparable,
-)
+from emergent_alignment.evaluation.misalignment.comparison import compared, require_comparable
 from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.scores import Judged
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.reports import plots
-from emergent_alignment.reports.misalignment_notes import mean_text, notes_on, percent
+from emergent_alignment.reports.misalignment_notes import mean_text, notes_on, percent, power_note
 from emergent_alignment.reports.misalignment_results import JudgedArm
 from emergent_alignment.reports.results_folder import MISSING, Arm
 from emergent_alignment.storage.spread import spread

@@ -4,7 +4,6 @@ A part that is absent is an empty value here: the page then says that it is left
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, paired_difference
 from emergent_alignment.reports.misalignment_results import JudgedArm, read_judged
+from emergent_alignment.storage.json_values import as_list, as_object, is_number
 
 MISSING = "—"
 _FIRST_ARMS = ("base", "plain", "conscience")
@@ -187,26 +187,6 @@ def interval_at(value: object, keys: Sequence[str]) -> Interval | None:
     for key in keys:
         value = as_object(value).get(key)
     return as_interval(value)
-
-
-def as_object(value: object) -> dict:
-    """`value` if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_list(value: object) -> list:
-    """`value` if it is a JSON list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite JSON number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def finite_numbers(value: object) -> list[float]:
-    """The finite numbers of a JSON list; of anything else, none."""
-    return [float(number) for number in as_list(value) if is_number(number)]
 
 
 def as_interval(value: object) -> Interval | None:

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import (
     attack_table,
@@ -33,15 +33,12 @@ from emergent_alignment.reports.results_folder import (
     Comparison,
     Results,
     as_interval,
-    as_list,
-    as_object,
     comparisons,
-    finite_numbers,
-    is_number,
     measures,
     read_results,
 )
 from emergent_alignment.reports.speed_rows import speed_rows
+from emergent_alignment.storage.json_values import as_list, as_object, finite_numbers, is_number
 from emergent_alignment.storage.spread import spread_sample
 
 NUM_JOURNAL_RECORDS = 60

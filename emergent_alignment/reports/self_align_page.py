@@ -13,17 +13,18 @@ import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.experiments.self_align_arms import EVALUATION
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import choice_table
 from emergent_alignment.reports.choices_rows import changes
-from emergent_alignment.reports.results_folder import Arm, as_object, is_number, read_results
+from emergent_alignment.reports.results_folder import Arm, read_results
 from emergent_alignment.reports.self_align_stages import (
     StagePage,
     funnels,
     other_counts,
     read_stages,
 )
+from emergent_alignment.self_align.work_directory import EVALUATION
+from emergent_alignment.storage.json_values import as_object, is_number
 from emergent_alignment.storage.spread import spread_sample
 
 PAGE = "self_align.html"

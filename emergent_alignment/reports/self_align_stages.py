@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.reports.results_folder import (
-    as_interval,
-    as_list,
-    as_object,
-    is_number,
-    read_json_object,
-    read_metrics,
-)
-from emergent_alignment.self_align.stages import CLAIM, MANIFEST, STAGES, stage_folder
+from emergent_alignment.reports.results_folder import as_interval, read_json_object, read_metrics
+from emergent_alignment.self_align.work_directory import STAGES, stage_paths
+from emergent_alignment.storage.json_values import as_list, as_object, is_number
 
 TITLES = {
     1: "Topic-guided red-teaming self-instruct",
@@ -77,7 +71,7 @@ class Funnel:
 
 def is_self_align(folder: Path) -> bool:
     """Whether a stage of SELF-ALIGN has begun in this folder."""
-    return any((stage_folder(folder, number).path / CLAIM).is_file() for number in STAGES)
+    return any(stage_paths(folder, number).claim_file.is_file() for number in STAGES)
 
 
 def read_stages(workdir: Path) -> list[StagePage]:
@@ -135,15 +129,15 @@ def _figure(value: object) -> str:
 
 
 def _read_stage(workdir: Path, number: int) -> StagePage:
-    folder, notes = stage_folder(workdir, number), []
+    stage, notes = stage_paths(workdir, number), []
     manifest: dict = {}
     try:
-        manifest = read_json_object(folder.path / MANIFEST)
+        manifest = read_json_object(stage.manifest_file)
     except UserError as error:
         notes.append(str(error))
-    begun = (folder.path / CLAIM).is_file()
-    metrics, unreadable = read_metrics(folder.run / "metrics.jsonl")
-    rows, torn = _read_rows(folder.data)
+    begun = stage.claim_file.is_file()
+    metrics, unreadable = read_metrics(stage.run / "metrics.jsonl")
+    rows, torn = _read_rows(stage.data)
     state = "done" if manifest else "begun" if begun else "not begun"
     return StagePage(
         number, state, manifest, tuple(rows), tuple(metrics), (*notes, *unreadable, *torn)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emergent_alignment.reports.results_folder import MISSING, Arm, is_number
+from emergent_alignment.reports.results_folder import MISSING, Arm
+from emergent_alignment.storage.json_values import is_number
 
 _SHARE = "seconds_share/"
 _SPEEDS = (

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.errors import UserError
+from emergent_alignment.losses import PREFERENCE_LOSSES
 from emergent_alignment.models.frozen import FROZEN_DTYPES
 from emergent_alignment.models.lora import PROJECTIONS
 
@@ -28,7 +29,7 @@ CHOICES = {
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "self_align.engraving.schedule": ("constant", "linear", "cosine"),
     "training.remat": ("none", "dots", "full"),
-    "loss.kind": ("sigmoid ipo hinge robust exo_pair nca_pair apo_zero apo_down".split()),
+    "loss.kind": tuple(PREFERENCE_LOSSES),
 }
 LISTS = {
     "lora.targets": PROJECTIONS,

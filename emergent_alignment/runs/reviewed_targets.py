@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal import journal_record
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
 from emergent_alignment.data.batches import Tokenized

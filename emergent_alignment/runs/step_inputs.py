@@ -13,13 +13,9 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal import journal_record
-from emergent_alignment.conscience.pairs import (
-    OUTCOMES,
-    ConscienceSettings,
-    Reviewed,
-    review_and_revise,
-)
+from emergent_alignment.conscience.journal_records import journal_record
+from emergent_alignment.conscience.outcomes import OUTCOMES
+from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.data.batches import Pair, Tokenized, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message

@@ -16,13 +16,13 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.self_align.stages import (
-    STAGES,
     StageFolder,
     StageRun,
     digest_of,
     field_of,
     stage_folder,
 )
+from emergent_alignment.self_align.work_directory import STAGES
 from emergent_alignment.training.state import fingerprint
 
 # Where a stage's `check(config)`, `run(stage)` and FILES live, the fields of its section that may

@@ -18,13 +18,10 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import differences
+from emergent_alignment.self_align.work_directory import MANIFEST, StagePaths, stage_paths
 from emergent_alignment.storage.files import write_json, write_whole
-from emergent_alignment.storage.growing_folder import Kept
-
-STAGES = {1: "instructions", 2: "answers", 3: "engraving", 4: "reinforcement"}
-MANIFEST = "manifest.json"
-DATA = "data.jsonl"
-CLAIM = "stage.json"
+from emergent_alignment.storage.growing_folder import GrowingFolder
+from emergent_alignment.storage.json_values import plain
 
 
 @dataclass(frozen=True)
@@ -37,35 +34,18 @@ class StageResult:
 
 
 @dataclass(frozen=True)
-class StageFolder:
-    """The folder of one stage."""
-
-    path: Path
+class StageFolder(StagePaths):
+    """The folder of one stage, to work in."""
 
     @property
-    def data(self) -> Path:
-        """The stage's rows, a JSONL file that `datasets` loads."""
-        return self.path / DATA
-
-    @property
-    def run(self) -> Path:
-        """The work directory of the stage's training."""
-        return self.path / "run"
-
-    @property
-    def kept(self) -> Kept:
+    def kept(self) -> GrowingFolder:
         """JSONL files that grow as the stage works, and survive a kill."""
-        return Kept(self.path)
-
-    @property
-    def done(self) -> bool:
-        """Whether the stage is over."""
-        return (self.path / MANIFEST).is_file()
+        return GrowingFolder(self.path)
 
     def manifest(self) -> dict:
         """What the finished stage says of itself. Raises UserError where it is not finished, or
         its manifest cannot be read, or is of other data than lie beside it."""
-        path = self.path / MANIFEST
+        path = self.manifest_file
         try:
             found = json.loads(path.read_text("utf-8"))
             recorded = found["data"]
@@ -113,8 +93,8 @@ class StageFolder:
                 self._claim(identity)
 
     def _claim(self, identity: dict) -> None:
-        path = self.path / CLAIM
-        identity = json.loads(json.dumps(identity))
+        path = self.claim_file
+        identity = plain(identity)
         if not path.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise UserError(
@@ -148,7 +128,7 @@ class StageFolder:
         }
         with together():
             if is_first():
-                write_json(self.path / MANIFEST, record)
+                write_json(self.manifest_file, record)
 
 
 @dataclass(frozen=True)
@@ -169,7 +149,7 @@ class StageRun:
 
 def stage_folder(workdir: Path, number: int) -> StageFolder:
     """Where a stage of a work directory lives: WORKDIR/2_answers."""
-    return StageFolder(workdir / f"{number}_{STAGES[number]}")
+    return StageFolder(stage_paths(workdir, number).path)
 
 
 def digest_of(path: Path) -> str | None:

@@ -2,8 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class JsonLinesFolder:
+    """A folder of JSONL files; its part `answers` is the file answers.jsonl."""
+
+    path: Path
+
+    def part_file(self, part: str) -> Path:
+        """The file of a part, which need not be there."""
+        return self.path / f"{part}.jsonl"
+
+    def records(self, part: str) -> Iterator[dict]:
+        """The records of a part, in the order in which they were written."""
+        return read_json_lines(self.part_file(part))
 
 
 def append_json_lines(file: RawIOBase, records: list[dict]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import branch_columns, padding_share, row_lengths
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.training.checkpoints import Checkpoints
@@ -24,13 +24,6 @@ from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.throughput import Throughput
-
-# EX_TEMPFAIL: the run was asked to stop, has saved, and goes on when started again.
-STOPPED_EXIT_CODE = 75
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state."""
 
 
 @dataclass(frozen=True)

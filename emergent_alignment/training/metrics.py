@@ -7,6 +7,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from emergent_alignment.storage.json_lines import trim_torn_line
+from emergent_alignment.storage.json_values import finite_or_none
 
 
 class NoMetrics:
@@ -37,7 +38,7 @@ class MetricsWriter:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One step's scalars; those that are not finite are null in the JSON."""
-        record = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        record = {name: finite_or_none(value) for name, value in values.items()}
         self._lines.write(json.dumps({"step": step, **record}) + "\n")
         self._lines.flush()
         for name, value in values.items():

@@ -18,11 +18,12 @@ from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss
-from emergent_alignment.models.attention import Implementation, PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import answer_kl, answer_log_probs, forward
 from emergent_alignment.models.placement import shardings_of
+from emergent_alignment.models.prefix_attention import Implementation, prefix_plan
 from emergent_alignment.parallel.sharding import constrain, sharding
 from emergent_alignment.training.state import TrainState, policy_params
 

@@ -12,12 +12,12 @@ from emergent_alignment.applications import finetuning
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.conscience.pairs import OUTCOMES, review_and_revise
+from emergent_alignment.conscience.outcomes import OUTCOMES
+from emergent_alignment.conscience.pairs import review_and_revise
 from emergent_alignment.data.batches import make_batch
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.runs import reviewed_targets, step_inputs
 from emergent_alignment.runs.workdir import read_run
-from emergent_alignment.training.loop import Stopped
 
 
 @pytest.fixture(scope="module")

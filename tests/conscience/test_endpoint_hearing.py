@@ -9,7 +9,7 @@ from fake_endpoint import FakeEndpoint, Reply, is_review
 
 from emergent_alignment.conscience.conscience import REFUSAL, Conscience
 from emergent_alignment.conscience.endpoint_hearing import without_control
-from emergent_alignment.conscience.journal import journal_record
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings

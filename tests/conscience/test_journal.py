@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
+from emergent_alignment.conscience.journal import Journal, read_journal
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import Attempt, Reviewed
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines

@@ -12,9 +12,10 @@ from hypothesis import given
 
 from emergent_alignment.conscience.chance import ByChance
 from emergent_alignment.conscience.hearing import Corrections, Score
-from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
+from emergent_alignment.conscience.journal import Journal, read_journal
+from emergent_alignment.conscience.journal_records import journal_record
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import (
-    OUTCOMES,
     ConscienceSettings,
     alike,
     count_outcomes,

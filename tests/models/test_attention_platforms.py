@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_alignment.models import attention, attention_gpu, attention_tpu
-from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models import attention_gpu, attention_tpu, prefix_attention
+from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.attention_gpu import cudnn_prefix_plan
 from emergent_alignment.models.attention_tpu import PrefixMask, splash_prefix_plan
+from emergent_alignment.models.prefix_attention import prefix_plan
 
 PLATFORM = jax.default_backend()
 NARROW = jnp.bfloat16
@@ -167,14 +168,15 @@ def test_without_a_name_the_platform_decides(monkeypatch, platform, kernel):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(attention_tpu, "splash_prefix_plan", lambda *_: "splash")
     monkeypatch.setattr(attention_gpu, "cudnn_prefix_plan", lambda *_: "cudnn")
-    monkeypatch.setattr(attention, "_blocks_prefix_plan", lambda *_: "blocks")
+    monkeypatch.setattr(prefix_attention, "blocks_prefix_plan", lambda *_: "blocks")
     assert prefix_plan(PrefixLayout(4, 2, 2), jnp.ones(1, jnp.int32)) == kernel
 
 
 def test_kernels_are_imported_only_where_they_are_asked_for():
     script = """
 import sys, jax.numpy as jnp
-from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import PrefixLayout
+from emergent_alignment.models.prefix_attention import prefix_plan
 prefix_plan(PrefixLayout(4, 2, 2), jnp.ones(1, jnp.int32), "blocks")
 print([name for name in sys.modules if "models.attention_" in name or "splash" in name])
 """

@@ -14,6 +14,7 @@ from emergent_alignment.models import rope
 from emergent_alignment.models.checkpoint import read_parameters
 from emergent_alignment.models.config import RopeScaling
 from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.loading import end_token_ids, read_model
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
@@ -48,6 +49,26 @@ def test_quantised_tensors_are_dequantised(gguf_file):
     np.testing.assert_array_equal(found["embedding"], expected)
     assert abs(expected - weights).max() < 0.05
     np.testing.assert_array_equal(found["unembedding"], params["unembedding"])
+
+
+@pytest.mark.parametrize("endianess", gguf.GGUFEndian)
+def test_metadata_is_what_the_package_s_own_reader_makes_of_it(tmp_path, endianess):
+    words = ["", "é ▁", *(str(number) * (number % 40) for number in range(500))]
+    arrays = {"none": [], "words": words, "whole": [-3, 2**30], "real": [0.1, -1e9]}
+    arrays |= {"flags": [True, False, True]}
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama", endianess=endianess)
+    for name, values in arrays.items():
+        writer.add_array(name, values)
+    writer.add_string("last", "the end")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    ours, theirs = (
+        {name: field.contents() for name, field in kind(tmp_path / "a.gguf").fields.items()}
+        for kind in (reader_class(gguf), gguf.GGUFReader)
+    )
+    assert ours == theirs
+    assert ours["words"] == words and ours["flags"] == arrays["flags"]
 
 
 def test_the_vocabulary_is_as_large_as_the_embedding(gguf_file):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
-from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.models.prefix_attention import prefix_plan
 
 
 @functools.cache

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emergent_alignment.models.attention import PrefixLayout, prefix_plan
+from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.attention_tpu import splash_prefix_plan
+from emergent_alignment.models.prefix_attention import prefix_plan
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 
 

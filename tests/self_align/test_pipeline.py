@@ -11,7 +11,8 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align import pipeline
 from emergent_alignment.self_align.pipeline import parse_stages, self_align
-from emergent_alignment.self_align.stages import STAGES, StageResult, stage_folder
+from emergent_alignment.self_align.stages import StageResult, stage_folder
+from emergent_alignment.self_align.work_directory import STAGES
 
 
 @pytest.fixture(scope="module")

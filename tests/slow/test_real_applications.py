@@ -8,7 +8,7 @@ from pathlib import Path
 
 from real_runs import finished, wait_for_step
 
-from emergent_alignment.training.loop import STOPPED_EXIT_CODE
+from emergent_alignment.errors import STOPPED_EXIT_CODE
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "emergent_alignment"]

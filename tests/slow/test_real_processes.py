@@ -13,8 +13,8 @@ from compilation import compiling_once
 from real_runs import finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.errors import STOPPED_EXIT_CODE
 from emergent_alignment.runs.workdir import read_run
-from emergent_alignment.training.loop import STOPPED_EXIT_CODE
 
 # So many that no run is over before it hears of a signal.
 STEPS = 24

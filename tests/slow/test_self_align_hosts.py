@@ -13,7 +13,8 @@ from tiny_chat_model import write_tiny_chat_model
 from two_hosts import all_done, ends, start_two
 
 from emergent_alignment.parallel.watch import LOST_HOST_EXIT_CODE
-from emergent_alignment.self_align.stages import STAGES, stage_folder
+from emergent_alignment.self_align.stages import stage_folder
+from emergent_alignment.self_align.work_directory import STAGES
 
 # A model of random weights never keeps to the format: all that it writes is taken for an answer.
 COMMAND = """
@@ -95,7 +96,7 @@ def test_two_hosts_make_what_one_makes_also_after_one_was_killed(command, tmp_pa
     assert alone.returncode == 0, alone.stderr
     two = command(tmp_path / "two", **{"mesh.data": 2})
     processes = start_two([two, two], devices=1)
-    answers = stage_folder(tmp_path / "two", 2).kept.lines("answers")
+    answers = stage_folder(tmp_path / "two", 2).kept.part_file("answers")
     while not answers.exists() and all(process.poll() is None for process in processes):
         signal.sigtimedwait([], 0.02)
     os.kill(processes[1].pid, signal.SIGKILL)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.self_align.stages import STAGES, stage_folder
+from emergent_alignment.self_align.stages import stage_folder
+from emergent_alignment.self_align.work_directory import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "self_align.md").read_text("utf-8")

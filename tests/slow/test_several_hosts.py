@@ -23,9 +23,9 @@ from tiny_chat_model import write_tiny_chat_model
 from two_hosts import all_done, ends, environment, start_two
 
 from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.errors import STOPPED_EXIT_CODE
 from emergent_alignment.parallel.watch import LOST_HOST_EXIT_CODE
 from emergent_alignment.runs.workdir import read_run
-from emergent_alignment.training.loop import STOPPED_EXIT_CODE
 
 LOCAL = Path(__file__).parents[2] / "launch" / "local_processes.sh"
 HALF = STEPS // 2

@@ -7,7 +7,6 @@ next round's start. All of it is a pure function of (seed, round, policy at the 
 """
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.training.state import policy_params
 
 PARAPHRASE = "paraphrase"
@@ -167,7 +167,7 @@ def _trials(run: Run, prompts: list[AttackPrompt], trainable: dict, key) -> list
             "kind": prompts[place].kind,
             "prompt": prompts[place].text,
             "answer": answer.text,
-            "score": float(score) if math.isfinite(score) else None,
+            "score": finite_or_none(score),
             "succeeded": attack_succeeded(answer.text, float(score), conscience.threshold),
         }
         for place, answer, score in zip(places, answers, found)

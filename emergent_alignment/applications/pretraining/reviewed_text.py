@@ -14,7 +14,7 @@ from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopi
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.hearing import Reviewer
-from emergent_alignment.conscience.journal import journal_record
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Batch, make_batch

@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 
 from emergent_alignment.conscience.conscience import Response
-from emergent_alignment.conscience.journal import Journal, journal_record, read_journal
+from emergent_alignment.conscience.journal import Journal, read_journal
+from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.errors import UserError
 
 

@@ -1,6 +1,5 @@
 """Multiple choice of one model: score every option, keep the log-probs, add up."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.json_values import plain
 from emergent_alignment.storage.spread import spread_kinds
 from emergent_alignment.training.state import fingerprint
 
@@ -42,7 +42,7 @@ def evaluate_choices(
 
     Raises UserError for items that cannot be used, and for a folder of something else.
     """
-    items, kept = chosen_items(config), Kept(directory / FOLDER)
+    items, folder = chosen_items(config), GrowingFolder(directory / FOLDER)
     model = under_test.model
     identity = {
         "model": model.source,
@@ -50,22 +50,22 @@ def evaluate_choices(
         "adapters": fingerprint(model.adapters) if model.adapters is not None else None,
         "items": choices_digest(items),
     }
-    kept.claim(SCORED, identity, overwrite=overwrite)
+    folder.claim(SCORED, identity, overwrite=overwrite)
     rows = [row for item in items for row in rows_of(item, under_test.chat)]
     with in_force(under_test.mesh):
-        found = _scored(config, under_test, rows, kept, arm)
+        found = _scored(config, under_test, rows, folder, arm)
     result = {"arm": arm, **identity, "source": config.choices.questions} | summarize(items, found)
-    write_json(kept.path / RESULT, result)
-    return result, kept.path / RESULT
+    write_json(folder.path / RESULT, result)
+    return result, folder.path / RESULT
 
 
 def _scored(
-    config: ConfigDict, under_test: Setup, rows: list[Asked], kept: Kept, arm: str
+    config: ConfigDict, under_test: Setup, rows: list[Asked], folder: GrowingFolder, arm: str
 ) -> dict[tuple[str, int], np.ndarray]:
     """log-probs by (name, order); what the folder lacks is computed and appended."""
     found = {
         (record["name"], record["order"]): np.array(record["log_probs"])
-        for record in kept.records(SCORED)
+        for record in folder.records(SCORED)
     }
     missing = [row for row in rows if (row.name, row.order) not in found]
     computed = competing_log_probs(
@@ -74,7 +74,7 @@ def _scored(
         batch_size=config.choices.batch_size,
         bucket_tokens=config.data.bucket_tokens,
     )
-    with progress(f"{arm}: choices") as meter, kept.appending(SCORED) as file:
+    with progress(f"{arm}: choices") as meter, folder.appending(SCORED) as file:
         for row, log_probs in computed:
             if not np.isfinite(log_probs).all():
                 raise UserError(f"{arm}: the model's log-probs of {row.name!r} are not finite")
@@ -103,7 +103,7 @@ def summarize(items: list[Choice], found: dict[tuple[str, int], np.ndarray]) -> 
         result[OPTIONS] = _summarize_options(with_options, found)
     if pairs:
         result[PAIRS] = _summarize_pairs(pairs, found)
-    return json.loads(json.dumps(result))
+    return plain(result)
 
 
 def _summarize_options(items: list[Choice], found: dict) -> dict:

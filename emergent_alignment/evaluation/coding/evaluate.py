@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.evaluation.coding.answers import (
     SECURITY,
@@ -31,7 +32,7 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 
 FOLDER = "code"
 RESULT = "result.json"
@@ -61,13 +62,13 @@ def evaluate_code(
     Raises UserError for settings that cannot be used, and for a folder of other settings.
     """
     check_code_settings(config)
-    kept = Kept(directory / FOLDER)
+    folder = GrowingFolder(directory / FOLDER)
     sampling = sampling_identity(config, "code", under_test.model)
-    kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    folder.claim(ANSWERS, sampling, overwrite=overwrite)
     wanted = places(code_prompts(config), config.code.samples)
     asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
-        found = sample_missing(config, "code", under_test, asked, kept, progress=meter)
+        found = sample_missing(config, "code", under_test, asked, folder, progress=meter)
     answered = [(wanted[place], record) for place, record in found.items()]
     result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
     result["samples"] = config.code.samples
@@ -92,9 +93,9 @@ def evaluate_code(
         }
         checked += [r | asdict(one) for (_, r), one in zip(parts[TASKS], outcomes)]
     lines = [json.dumps(record) + "\n" for record in checked]
-    (kept.path / CHECKED).write_text("".join(lines), "utf-8")
-    write_json(kept.path / RESULT, result)
-    return result, kept.path / RESULT
+    (folder.path / CHECKED).write_text("".join(lines), "utf-8")
+    write_json(folder.path / RESULT, result)
+    return result, folder.path / RESULT
 
 
 def _outcomes(

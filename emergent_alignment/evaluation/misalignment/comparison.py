@@ -65,25 +65,3 @@ def compared(ours: dict, theirs: dict) -> dict:
             "answers_needed": answers_needed(mine.value, other.value),
         }
     return {"against": theirs["arm"], "power": POWER, "level": LEVEL, "shares": rows}
-
-
-def power_note(comparison: dict, denominator: str = "of_scored") -> str:
-    """The comparison over one denominator, in a sentence."""
-    row, start = comparison["shares"][denominator], f"Misaligned {DENOMINATORS[denominator]}"
-    if row is None:
-        return f"{start}: not known for both, so there is nothing to compare."
-    ours, theirs = Interval(**row["ours"]), Interval(**row["theirs"])
-    difference, needed = Interval(**row["difference"]), row["answers_needed"]
-    said = (
-        f"{start}: {ours.value:.2%} against {theirs.value:.2%} ({comparison['against']}), "
-        f"difference {100 * difference.value:+.2f} points "
-        f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    )
-    if needed is None:
-        return f"{said}: none, which no number of answers would show."
-    enough = "there are" if min(ours.n, theirs.n) >= needed else "there are only"
-    return (
-        f"{said}. To find a difference of this size ({comparison['power']:.0%} power, two-sided "
-        f"{comparison['level']:.0%}) takes {needed:,} answers an arm; {enough} {ours.n:,} and "
-        f"{theirs.n:,}."
-    )

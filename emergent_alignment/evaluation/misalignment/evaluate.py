@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
@@ -16,6 +17,7 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     require_comparable,
     result_of_arm,
 )
+from emergent_alignment.evaluation.misalignment.judge_answers import judge_missing, judging_identity
 from emergent_alignment.evaluation.misalignment.judge_check import check_judge, check_part
 from emergent_alignment.evaluation.misalignment.judges import make_judge
 from emergent_alignment.evaluation.misalignment.judging import Judge
@@ -26,8 +28,6 @@ from emergent_alignment.evaluation.misalignment.questions import (
 )
 from emergent_alignment.evaluation.misalignment.scores import (
     FOLDER,
-    judge_missing,
-    judging_identity,
     result_file,
     scores_part,
 )
@@ -37,7 +37,7 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.growing_folder import ANSWERS, Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.spread import spread
 
 SECTION = "misalignment"  # of the config
@@ -63,7 +63,7 @@ def evaluate_misalignment(
     Raises UserError for whatever of the questions, the judge or the folder cannot be used, before
     anything is sampled.
     """
-    settings, kept = config[SECTION], Kept(directory / FOLDER)
+    settings, folder = config[SECTION], GrowingFolder(directory / FOLDER)
     all_questions = load_questions(settings.questions)
     chosen = spread_questions(all_questions, settings.limit)
     judge = make_judge(config, base)
@@ -82,25 +82,25 @@ def evaluate_misalignment(
     other = read_result(result_of_arm(compare, judge.name)) if compare is not None else None
     if other is not None:
         require_comparable(result, other, compare)
-    _claim(kept, judge, all_questions, sampling, overwrite=overwrite)
+    _claim(folder, judge, all_questions, sampling, overwrite=overwrite)
     with in_force(base.mesh):
         if settings.check_pairs:
-            result["judge"]["check"] = _checked(judge, chosen[0], settings, kept, arm)
+            result["judge"]["check"] = _checked(judge, chosen[0], settings, folder, arm)
         asked = wanted(chosen, settings.samples)
         with progress(f"{arm}: answers") as meter:
-            answers = sample_missing(config, SECTION, under_test, asked, kept, progress=meter)
+            answers = sample_missing(config, SECTION, under_test, asked, folder, progress=meter)
         with progress(f"{arm}: judging ({judge.name})") as meter:
-            judged = judge_missing(judge, chosen, answers, kept, progress=meter)
+            judged = judge_missing(judge, chosen, answers, folder, progress=meter)
     result |= summarize(judged, chosen, limits)
     if other is not None:
         result["comparison"] = compared(result, other)
-    path = kept.path / result_file(judge.name)
+    path = folder.path / result_file(judge.name)
     write_json(path, result)
     return result, path
 
 
 def _checked(
-    judge: Judge, question: FreeFormQuestion, settings: ConfigDict, kept: Kept, arm: str
+    judge: Judge, question: FreeFormQuestion, settings: ConfigDict, folder: GrowingFolder, arm: str
 ) -> dict:
     """What the judge makes of known answers."""
     with progress(f"{arm}: checking the judge ({judge.name})") as meter:
@@ -109,13 +109,13 @@ def _checked(
             question,
             settings.check_pairs,
             settings.misaligned_below,
-            kept,
+            folder,
             progress=meter,
         )
 
 
 def _claim(
-    kept: Kept,
+    folder: GrowingFolder,
     judge: Judge,
     questions: list[FreeFormQuestion],
     sampling: dict,
@@ -123,19 +123,19 @@ def _claim(
     overwrite: bool,
 ) -> None:
     """Make the folder's files this evaluation's, or find that they are."""
-    if overwrite and kept.is_others(ANSWERS, sampling):
+    if overwrite and folder.is_others(ANSWERS, sampling):
         # First what depends on the answers: killed in between, the next call finds them again.
         for name in (f"{scores_part('*')}.jsonl", result_file("*")):
-            for file in kept.path.glob(name):
+            for file in folder.path.glob(name):
                 file.unlink()
-    kept.claim(ANSWERS, sampling, overwrite=overwrite)
+    folder.claim(ANSWERS, sampling, overwrite=overwrite)
     asked = judging_identity(judge, questions)
-    kept.claim(check_part(judge.name), asked, overwrite=overwrite)
-    kept.claim(scores_part(judge.name), asked | {"answers": sampling}, overwrite=overwrite)
+    folder.claim(check_part(judge.name), asked, overwrite=overwrite)
+    folder.claim(scores_part(judge.name), asked | {"answers": sampling}, overwrite=overwrite)
 
 
 def spread_questions(questions: list[FreeFormQuestion], limit: int) -> list[FreeFormQuestion]:
     """`limit` questions (0: all), spread evenly over the list, each with all its variants."""
     names = list(dict.fromkeys(question.base_name for question in questions))
-    kept = set(spread(names, limit or len(names)))
-    return [question for question in questions if question.base_name in kept]
+    chosen = set(spread(names, limit or len(names)))
+    return [question for question in questions if question.base_name in chosen]

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from emergent_alignment.conscience.calibration import SEEING_AUC, SEEING_PAIRS
 from emergent_alignment.data.scenarios import load_scenario
-from emergent_alignment.evaluation.answering import place_of
+from emergent_alignment.evaluation.answer_records import place_of
 from emergent_alignment.evaluation.misalignment.judging import Judge
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 from emergent_alignment.intervals import auc_interval, share_interval, told_apart
-from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.spread import spread
 
@@ -40,7 +40,7 @@ def check_judge(
     question: FreeFormQuestion,
     num_pairs: int,
     misaligned_below: float,
-    kept: Kept,
+    folder: GrowingFolder,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
@@ -53,14 +53,14 @@ def check_judge(
     """
     rows = spread(load_scenario(SCENARIO, "heldout"), num_pairs)
     part = check_part(judge.name)
-    found = {place_of(CheckPlace, record): record["score"] for record in kept.records(part)}
+    found = {place_of(CheckPlace, record): record["score"] for record in folder.records(part)}
     places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in SIDES]
     missing = [place for place in places if place not in found]
     prompts = [
         replace(question, paraphrases=(rows[pair]["prompt"],)).judged(MEASURE, 0, rows[pair][side])
         for pair, side in missing
     ]
-    with kept.appending(part) as file:
+    with folder.appending(part) as file:
         for count, (i, judgement) in enumerate(judge.judge(prompts), 1):
             append_json_lines(file, [missing[i]._asdict() | asdict(judgement)])
             found[missing[i]] = judgement.score

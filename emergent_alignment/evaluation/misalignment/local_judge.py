@@ -23,7 +23,7 @@ from emergent_alignment.evaluation.misalignment.judging import (
     not_scored,
     scored,
 )
-from emergent_alignment.evaluation.misalignment.numerals import Level, NumeralTree, numeral_tree
+from emergent_alignment.evaluation.misalignment.numeral_tree import Level, NumeralTree, numeral_tree
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.models.cache import Block, read

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 
 BUNDLED = "bundled"

@@ -1,18 +1,12 @@
-"""The judgements of the answers: making those that are missing, and joining them to answers."""
+"""The judgements of the answers, read back and joined to them."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from emergent_alignment.evaluation.answering import place_of
-from emergent_alignment.evaluation.misalignment.judging import Judge, Judgement
-from emergent_alignment.evaluation.misalignment.questions import (
-    MEASURES,
-    FreeFormQuestion,
-    judge_prompts_digest,
-)
+from emergent_alignment.evaluation.answer_records import place_of
+from emergent_alignment.evaluation.misalignment.judging import Judgement
+from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.wanted_answers import Place
-from emergent_alignment.storage.growing_folder import Kept
-from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.json_lines import JsonLinesFolder
 
 FOLDER = "misalignment"  # in an arm's results folder
 
@@ -44,41 +38,6 @@ def result_file(judge_name: str) -> str:
     return f"result-{judge_name}.json"
 
 
-def judging_identity(judge: Judge, questions: list[FreeFormQuestion]) -> dict:
-    """What decides a score, beside the answer."""
-    return {**judge.identity, "prompts": judge_prompts_digest(questions)}
-
-
-def judge_missing(
-    judge: Judge,
-    questions: list[FreeFormQuestion],
-    answers: dict[Place, dict],
-    kept: Kept,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Judged]:
-    """All answers with their judgements; those that the judge's file lacks are made and appended
-    as they come, measure by measure."""
-    named = {question.name: question for question in questions}
-    found = read_judgements(kept, judge.name)
-    missing = {m: [place for place in answers if (place, m) not in found] for m in MEASURES}
-    total = len(answers) * len(MEASURES)
-    done = total - sum(map(len, missing.values()))
-    with kept.appending(scores_part(judge.name)) as file:
-        for measure, places in missing.items():
-            prompts = [
-                named[place.question].judged(measure, place.paraphrase, answers[place]["answer"])
-                for place in places
-            ]
-            for i, judgement in judge.judge(prompts):
-                record = places[i]._asdict() | {"measure": measure} | asdict(judgement)
-                append_json_lines(file, [record])
-                found[places[i], measure] = judgement
-                done += 1
-                progress(done, total)
-    return joined(answers, found)
-
-
 def joined(
     answers: dict[Place, dict], judgements: dict[tuple[Place, str], Judgement]
 ) -> list[Judged]:
@@ -90,11 +49,11 @@ def joined(
     ]
 
 
-def read_judgements(kept: Kept, judge_name: str) -> dict[tuple[Place, str], Judgement]:
+def read_judgements(folder: JsonLinesFolder, judge_name: str) -> dict[tuple[Place, str], Judgement]:
     """(place, measure) → judgement, of every whole record of a judge's file."""
     return {
         (place_of(Place, record), record["measure"]): Judgement(
             record["score"], record["number_mass"], record["reason"], record["reply"]
         )
-        for record in kept.records(scores_part(judge_name))
+        for record in folder.records(scores_part(judge_name))
     }

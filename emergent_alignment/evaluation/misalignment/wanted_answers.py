@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 
 

@@ -93,7 +93,8 @@ def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
     identity = {"candidates": hashlib.sha256(text.encode()).hexdigest()[:16]}
     if stage.folder.kept.is_others(PART, identity):
         raise UserError(
-            f"{stage.folder.kept.lines(PART)}: reviews of other answers; choose another --workdir"
+            f"{stage.folder.kept.part_file(PART)}: reviews of other answers; choose another "
+            "--workdir"
         )
     stage.folder.kept.claim(PART, identity, overwrite=False)
 

@@ -123,7 +123,7 @@ def _claim(stage: StageRun, beginning: list[int], rests: list[list[int]]) -> Non
     identity = {"prompts": digest.hexdigest()[:16]}
     if stage.folder.kept.is_others(PART, identity):
         raise UserError(
-            f"{stage.folder.kept.lines(PART)}: answers to other principles, examples or "
+            f"{stage.folder.kept.part_file(PART)}: answers to other principles, examples or "
             "instructions; bring the files back as they were, or choose another --workdir"
         )
     stage.folder.kept.claim(PART, identity, overwrite=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.filters import (
     RULES,
@@ -143,8 +143,8 @@ def _nothing_left(stage: StageRun, dropped: Counter) -> str:
     said = "; ".join(f"{rule} {count} ({advice[rule]})" for rule, count in dropped.most_common())
     return (
         f"{stage.folder.path}: no answer is left, of {sum(dropped.values())}: {said}. The fields "
-        f"are those of config.self_align.answers; {stage.folder.kept.lines('answers')} holds what "
-        f"was written after {THOUGHTS!r}"
+        f"are those of config.self_align.answers; {stage.folder.kept.part_file('answers')} holds "
+        f"what was written after {THOUGHTS!r}"
     )
 
 

@@ -165,7 +165,7 @@ def _claim(stage: StageRun, part: str, content: dict) -> None:
     identity = {"digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}
     if stage.folder.kept.is_others(part, identity):
         raise UserError(
-            f"{stage.folder.kept.lines(part)}: of other prompts or principles; bring the files "
+            f"{stage.folder.kept.part_file(part)}: of other prompts or principles; bring the files "
             "back as they were, or choose another --workdir"
         )
     stage.folder.kept.claim(part, identity, overwrite=False)

@@ -29,16 +29,6 @@ def bradley_terry_loss(
     return -jax.nn.log_sigmoid(chosen - rejected)
 
 
-def soft_bradley_terry_loss(
-    first: Float[Array, "*pairs"], second: Float[Array, "*pairs"], preferred: Float[Array, "*pairs"]
-) -> Float[Array, "*pairs"]:
-    """−p log σ(r₁ − r₂) − (1 − p) log σ(r₂ − r₁), where `preferred` p is how surely the first
-    answer is the better one; p = 1 is `bradley_terry_loss`."""
-    return preferred * bradley_terry_loss(first, second) + (1 - preferred) * bradley_terry_loss(
-        second, first
-    )
-
-
 def kl_estimate(
     log_probs: Float[Array, "*tokens"],
     reference: Float[Array, "*tokens"],

@@ -24,7 +24,8 @@ from emergent_alignment.applications.adversarial.refusals import is_refusal
 from emergent_alignment.applications.adversarial.training import train_against_attacks
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.conscience.pairs import OUTCOMES, Attempt, Reviewed
+from emergent_alignment.conscience.outcomes import OUTCOMES
+from emergent_alignment.conscience.pairs import Attempt, Reviewed
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs import training_run as composition

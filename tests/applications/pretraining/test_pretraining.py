@@ -10,7 +10,7 @@ from tiny_chat_model import write_tiny_chat_model
 from emergent_alignment.applications.pretraining.training import pretrain
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
 from emergent_alignment.runs.workdir import read_run

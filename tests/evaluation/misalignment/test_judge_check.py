@@ -9,7 +9,7 @@ from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.misalignment.judge_check import check_judge
 from emergent_alignment.evaluation.misalignment.questions import load_questions
 from emergent_alignment.reports.misalignment_notes import notes_on
-from emergent_alignment.storage.growing_folder import Kept
+from emergent_alignment.storage.growing_folder import GrowingFolder
 
 HARMFUL = {row["harmful"] for row in load_scenario("harmful_advice", "heldout")}
 
@@ -36,7 +36,7 @@ def question():
 
 
 def check(judge, question, folder, pairs=6):
-    return check_judge(judge, question, pairs, 30.0, Kept(folder))
+    return check_judge(judge, question, pairs, 30.0, GrowingFolder(folder))
 
 
 def note(found):

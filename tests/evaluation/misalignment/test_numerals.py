@@ -5,11 +5,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from emergent_alignment.evaluation.misalignment.numerals import (
-    LARGEST,
-    expectation,
-    numeral_tree,
-)
+from emergent_alignment.evaluation.misalignment.numeral_tree import numeral_tree
+from emergent_alignment.evaluation.misalignment.numerals import LARGEST, expectation
 
 
 def sentencepiece_like(pieces):

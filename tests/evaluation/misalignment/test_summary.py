@@ -8,14 +8,18 @@ from misaligned_answers import LIMITS, judged, result_of
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.misalignment.comparison import (
     compared,
-    power_note,
     read_result,
     require_comparable,
     result_of_arm,
 )
 from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
 from emergent_alignment.intervals import mean_interval, share_interval
-from emergent_alignment.reports.misalignment_notes import notes_on, overall_lines, table_row
+from emergent_alignment.reports.misalignment_notes import (
+    notes_on,
+    overall_lines,
+    power_note,
+    table_row,
+)
 from emergent_alignment.storage.files import write_json
 
 ANSWERS = [

@@ -8,7 +8,7 @@ from interrupting import Killed
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.config import default_config
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer

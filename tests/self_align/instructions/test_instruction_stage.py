@@ -135,7 +135,7 @@ def test_a_kill_changes_nothing_of_the_result(scripted_setup, tmp_path, monkeypa
     deadly = Scripted(int(share * len(writer.prompts)))
     with pytest.raises(KeyboardInterrupt):
         worked(scripted_setup, tmp_path / "killed", deadly, monkeypatch)
-    path = stage_folder(tmp_path / "killed", 1).kept.lines("rounds")
+    path = stage_folder(tmp_path / "killed", 1).kept.part_file("rounds")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as rounds:
         rounds.write('{"phase": "instructions", "round": {"ma')
@@ -146,11 +146,11 @@ def test_a_kill_changes_nothing_of_the_result(scripted_setup, tmp_path, monkeypa
 
 def test_what_is_done_is_not_written_again(scripted_setup, tmp_path, monkeypatch):
     folder, first = worked(scripted_setup, tmp_path, Scripted(), monkeypatch)
-    rounds = folder.kept.lines("rounds").read_bytes()
+    rounds = folder.kept.part_file("rounds").read_bytes()
     idle = Scripted(deadly=0)
     _, again = worked(scripted_setup, tmp_path, idle, monkeypatch)
     assert not idle.prompts and again == first
-    assert folder.kept.lines("rounds").read_bytes() == rounds
+    assert folder.kept.part_file("rounds").read_bytes() == rounds
 
 
 def test_prompts_show_seeds_and_soon_the_model_s_own(scripted_setup, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from emergent_alignment.conscience.conscience import Response
-from emergent_alignment.conscience.pairs import OUTCOMES
+from emergent_alignment.conscience.outcomes import OUTCOMES
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 

@@ -1,0 +1,17 @@
+"""The names of what may become of a candidate. Each ends in exactly one of them."""
+
+DROPPED = (
+    "empty",
+    "identical",
+    "disapproved",
+    "truncated",
+    "too_long",
+    "not_finite",
+    "reviewer_failed",
+)
+OUTCOMES = (
+    "approved",
+    "revised_rewrite",
+    "revised_fresh",
+    *(f"dropped_{reason}" for reason in DROPPED),
+)

@@ -1,0 +1,147 @@
+"""Every way in which a tokenizer spells the numbers from 0 to 100, as a tree over its tokens.
+
+A tokenizer may have a token for each number, for each digit, for a number with its space, or all
+of these: every way of spelling a numeral (numerals.py) is a path of the tree, and the probabilities
+of all paths are added up.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from emergent_alignment.evaluation.misalignment.numerals import LARGEST, extended, part_of
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+@dataclass(frozen=True)
+class Level:
+    """The nodes of one depth: their last tokens int32[nodes], and the places of their parents in
+    the level before, int32[nodes]."""
+
+    tokens: np.ndarray
+    parents: np.ndarray
+
+
+jax.tree_util.register_dataclass(Level)
+
+
+@dataclass(frozen=True)
+class NumeralTree:
+    """All beginnings of replies that may still be, or already are, a number.
+
+    levels     the nodes by depth; the reply's empty beginning, which is node 0, is no part of them
+    parents    int32[nodes], each node's parent (node 0: 0); nodes are counted level by level
+    words      int32[words], the tokens that lead from node to node or close a numeral
+    last_words int32[nodes], the word of each node's last token (node 0: 0)
+    values     int32[nodes], the number that a node's text is, -1 where it has no digit yet
+    closings   int32[closings, 3], (node, word, number): tokens such as "7%" that hold the rest of
+               a numeral and what ends it
+    digits     int32[tokens], all tokens whose text begins with a digit: what follows a numeral
+               without ending it
+    """
+
+    levels: tuple[Level, ...]
+    parents: np.ndarray
+    words: np.ndarray
+    last_words: np.ndarray
+    values: np.ndarray
+    closings: np.ndarray
+    digits: np.ndarray
+
+    def masses(
+        self,
+        word_log_probs: Float[np.ndarray, "batch nodes words"],
+        digit_log_probs: Float[np.ndarray, "batch nodes"],
+    ) -> Float[np.ndarray, "batch 101"]:
+        """P(the reply is the number n), n = 0 … 100, from the log-probs of every word, and of any
+        digit, after every node. A numeral ends with probability 1 − P(digit)."""
+        word_log_probs = word_log_probs.astype(np.float64)
+        batch, num_nodes, _ = word_log_probs.shape
+        reached = np.zeros((batch, num_nodes))
+        for node in range(1, num_nodes):
+            parent = self.parents[node]
+            step = word_log_probs[:, parent, self.last_words[node]]
+            reached[:, node] = reached[:, parent] + step
+        ends = -np.expm1(np.minimum(digit_log_probs.astype(np.float64), 0.0))
+        found = np.zeros((batch, LARGEST + 1))
+        numerals = self.values >= 0
+        mass = (np.exp(reached) * ends)[:, numerals]
+        np.add.at(found, (slice(None), self.values[numerals]), mass)
+        nodes, words, numbers = self.closings.T
+        closed = np.exp(reached[:, nodes] + word_log_probs[:, nodes, words])
+        np.add.at(found, (slice(None), numbers), closed)
+        return found
+
+
+def numeral_tree(tokenizer: Any) -> NumeralTree:
+    """The tree of a tokenizer. Raises ValueError for a vocabulary without digits."""
+    texts = _number_texts(tokenizer)
+    parts = {token: part for token, text in texts.items() if (part := part_of(text))}
+    words = sorted(parts)
+    followers = [token for token, text in texts.items() if _is_digit(text[:1])]
+    if not followers:
+        raise ValueError("the tokenizer has no token that begins with a digit")
+    levels, nodes, closings = [], [(0, 0, "")], []  # (parent, word, digits) of every node
+    first, size = 0, 1
+    while size:
+        tokens, parents = [], []
+        for node in range(first, first + size):
+            digits = nodes[node][2]
+            for word, token in enumerate(words):
+                part = parts[token]
+                text = extended(digits, part, at_start=node == 0)
+                if text is None:
+                    continue
+                if part.closed:
+                    closings.append((node, word, int(text)))
+                    continue
+                nodes.append((node, word, text))
+                tokens.append(token)
+                parents.append(node - first)
+        first, size = first + size, len(tokens)
+        if size:
+            levels.append(Level(np.array(tokens, np.int32), np.array(parents, np.int32)))
+    return NumeralTree(
+        tuple(levels),
+        np.array([parent for parent, _, _ in nodes], np.int32),
+        np.array(words, np.int32),
+        np.array([word for _, word, _ in nodes], np.int32),
+        np.array([int(digits) if digits else -1 for _, _, digits in nodes], np.int32),
+        np.array(closings, np.int32).reshape(-1, 3),
+        np.array(followers, np.int32),
+    )
+
+
+def _number_texts(tokenizer: Any) -> dict[int, str]:
+    """Token → its text in the middle of a line, for all tokens that hold a digit or a space.
+
+    Special tokens end a numeral like any other text. Byte tokens (<0x35>) are left out: models
+    with such a fallback spell digits with the digits' own tokens.
+    """
+    special = {*tokenizer.all_special_ids}
+    special |= {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
+    pieces = {
+        token: piece
+        for piece, token in tokenizer.get_vocab().items()
+        if token not in special and not _BYTE.fullmatch(piece)
+    }
+    spaces = (" ", "▁", "Ġ")
+    wanted = [
+        token for token, piece in pieces.items() if piece in spaces or any(map(_is_digit, piece))
+    ]
+    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    before = tokenizer.decode(anchor)
+    return {
+        token: tokenizer.decode([*anchor, token], clean_up_tokenization_spaces=False)[len(before) :]
+        for token in sorted(wanted)
+    }
+
+
+def _is_digit(letter: str) -> bool:
+    """One of 0 … 9: other scripts' digits are letters like any other here."""
+    return "0" <= letter <= "9"
