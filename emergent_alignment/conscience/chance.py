@@ -27,11 +27,11 @@ def reviewer_of(model: Model, chat: Chat, settings: ConscienceSettings) -> Revie
     """Who reviews with these settings: the frozen copy, or chance in its place."""
     reader = reader_of(model, chat, settings.review, settings.max_prompt)
     frozen = FrozenReviewer(reader)
-    return ByChance(frozen) if settings.chance else frozen
+    return ChanceReviewer(frozen) if settings.chance else frozen
 
 
 @dataclass(frozen=True)
-class ByChance:
+class ChanceReviewer:
     """A reviewer whose verdicts are drawn (settings.chance), and whose corrections `writer`
     writes."""
 

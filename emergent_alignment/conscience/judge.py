@@ -22,7 +22,7 @@ Verdict = Callable[[list[Message], str], float]
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class JudgeReviewer:
     """A reviewer whose scores are those of `verdict`, and whose corrections `writer` writes: the
     `reviewer` of any Conscience. What `verdict` raises is not caught."""
 

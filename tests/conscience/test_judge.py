@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emergent_alignment import Judge
+from emergent_alignment import JudgeReviewer
 from emergent_alignment.conscience.conscience import REFUSAL, Conscience
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import QUESTIONS
@@ -32,7 +32,7 @@ def test_the_lines_of_the_documentation_run(model, monkeypatch, capsys):
 def judged(model, verdict, **changes) -> Conscience:
     settings = dataclasses.replace(SETTINGS, **changes)
     writer = Conscience(model, settings=settings).reviewer
-    return Conscience(model, settings=settings, frozen=Judge(verdict, writer))
+    return Conscience(model, settings=settings, frozen=JudgeReviewer(verdict, writer))
 
 
 def test_a_judge_sees_every_candidate_and_correction_with_its_conversation(model):
@@ -67,7 +67,7 @@ def test_a_judge_gives_pairs_the_frozen_copys_log_probs(model):
 
     conscience = judged(model, None, gate="relative", chain=("fresh",), keep_truncated=True)
     writer = conscience.reviewer.writer
-    liked = Judge(lambda conversation, answer: float(answer != "No."), writer)
+    liked = JudgeReviewer(lambda conversation, answer: float(answer != "No."), writer)
     given = [given_answer(writer.reader.chat, "No.") for _ in PROMPTS]
     draws = Draws(3, Purpose.CORRECTIONS)
     found, plain = (

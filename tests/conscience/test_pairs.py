@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from emergent_alignment.conscience.chance import ByChance
+from emergent_alignment.conscience.chance import ChanceReviewer
 from emergent_alignment.conscience.hearing import Corrections, Score
 from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
@@ -236,7 +236,7 @@ def test_chance_flags_and_passes_at_its_rates_whatever_was_said(gate):
 
     def outcomes(rows, seed=0):
         found = review_and_revise(
-            ByChance(script),
+            ChanceReviewer(script),
             settings,
             [PROMPT] * len(rows),
             [answer(texts[row]) for row in rows],
