@@ -25,7 +25,7 @@ from traces import OTHER, origins, part_of, shares, trace
 import emergent_alignment as ea
 from emergent_alignment.config import default_config
 from emergent_alignment.generation.prefill import prefill
-from emergent_alignment.generation.sampler import decode, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model
 from emergent_alignment.randomness import row_keys
@@ -112,7 +112,7 @@ def decoding(model: Model, args: argparse.Namespace) -> dict:
     prompts = prefill(model.config, model.params, tokens.astype(np.int32), lengths)
     keys = row_keys(jax.random.key(0), np.arange(batch))[:, None]
     settings = sampler_settings((), args.response, temperature=1.0)
-    inputs = model.params, prompts, keys, np.ones(batch, bool), settings
+    inputs = model.params, prompts, Sampler(settings, keys), np.ones(batch, bool)
     program = decode.lower(model.config, *inputs, width=args.response).compile()
     return timed_parts(program.as_text(), lambda: program(*inputs))
 

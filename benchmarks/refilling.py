@@ -21,8 +21,8 @@ import emergent_alignment as ea
 from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
-from emergent_alignment.generation.refilling import sample_refilling
-from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.refilling import BatchShape, sample_refilling
+from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.generation.text import answers_of, sample_answers
 from emergent_alignment.randomness import row_keys
 
@@ -74,9 +74,12 @@ def prepare(args: argparse.Namespace) -> dict:
     def refilled() -> list[list[int]]:
         found = {}
         for places, samples in sample_refilling(
-            model.config, model.params, prompts, keys, settings,
-            batch_size=args.batch, prompt_width=prompt_width, width=width,
-        ):  # fmt: skip
+            model.config,
+            model.params,
+            prompts,
+            Sampler(settings, keys),
+            BatchShape(args.batch, prompt_width, width),
+        ):
             found |= dict(zip(places, (answer.tokens for answer in answers_of(samples, chat))))
         return [found[i] for i in range(len(prompts))]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tables import RESULTS
 
 from emergent_alignment.planning.topologies import prepare, target_of
+from emergent_alignment.storage.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = Path("configs") / "models"
@@ -98,7 +99,7 @@ def main() -> None:
     for setting in [] if arguments.table else missing:
         rows[setting.name] = planned(setting)
         kept = {each.name: rows[each.name] for each in SETTINGS if each.name in rows}
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        write_json(KEPT, kept)
         print(f"{setting.name}: fits {rows[setting.name]['fits']}", flush=True)
     write_page(rows)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from emergent_alignment.storage.files import write_json
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -101,6 +103,5 @@ def keep_rows(
     kept = json.loads(path.read_text("utf-8")) if path.exists() else []
     fresh = {tuple(row[field] for field in key) for row in rows}
     kept = [row for row in kept if tuple(row.get(field) for field in key) not in fresh]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*kept, *rows], indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path, [*kept, *rows])
     return path

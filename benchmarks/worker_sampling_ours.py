@@ -8,7 +8,7 @@ from inputs import MODEL, TOKENS
 from worker_protocol import Step, serve
 
 import emergent_alignment
-from emergent_alignment.generation.sampler import sample, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, sample, sampler_settings
 from emergent_alignment.models.model import Model
 
 
@@ -38,8 +38,10 @@ def our_sample(
         model.params,
         prompts,
         np.full(batch, width, np.int32),
-        jax.random.split(jax.random.key(0), batch),
-        sampler_settings((), new_tokens, temperature=temperature),
+        Sampler(
+            sampler_settings((), new_tokens, temperature=temperature),
+            jax.random.split(jax.random.key(0), batch),
+        ),
         width=new_tokens,
     )
     jax.block_until_ready(samples)

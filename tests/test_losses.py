@@ -459,7 +459,7 @@ def test_no_gradient_flows_into_the_reference_of_the_hybrid_loss():
         assert (gradient == 0).all()
 
 
-# ------------------------------------------------------------------------ errors and imports
+# ------------------------------------------------------------------------ errors, and its imports
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ examples:
   emergent-alignment evaluate corpus --run runs/text --config.evaluation.limit=200
 """
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import write_json
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         )
     config.evaluation = asked.evaluation
     result = {"steps": found.steps} | evaluate_corpus(config, found.trained)
-    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write_json(path, result)
     print(
         f"held-out loss after {found.steps} steps: {result['loss']:.3f} nats a token; bigram "
         f"model: {result['bigram_loss']:.3f} ({result['held_out_tokens']:,} tokens in "

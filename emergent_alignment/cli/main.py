@@ -13,6 +13,7 @@ from pathlib import Path
 from emergent_alignment import __version__
 from emergent_alignment.cli.configuration import joined_config_words
 from emergent_alignment.errors import STOPPED_EXIT_CODE, Stopped, UserError
+from emergent_alignment.storage.cache import users_cache
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -149,8 +150,7 @@ def keep_compiled_programs() -> None:
     some commands compute nothing."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = str(cache / "emergent-alignment" / "compiled" / _processor())
+    directory = str(users_cache() / "compiled" / _processor())
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_compilation_cache_dir", directory)
     else:  # JAX will read it

@@ -13,7 +13,6 @@ examples:
   emergent-alignment plan --topology gpu:8x80GB --config.mesh.fsdp=8 --config.mesh.data=1
 """
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import write_json
 
 if TYPE_CHECKING:
     from emergent_alignment.planning.plan import Plan, ProgramPlan
@@ -88,7 +88,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         print_plan(plans[0])
     if arguments.json is not None:
         kept = {"plans": [as_json(plan) for plan in plans]}
-        arguments.json.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        write_json(arguments.json, kept)
         print(f"written: {arguments.json}")
 
 

@@ -10,7 +10,6 @@ examples:
   emergent-alignment respond "Hello" --config.conscience.calibration=runs/calibration.json
 """
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from emergent_alignment.cli.answering import add_answering_arguments, apply_answ
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_lines import write_json_lines
 from emergent_alignment.storage.json_values import finite_or_none
 
 
@@ -56,9 +56,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     for record in records:
         _show(record)
     if arguments.output is not None:
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(lines, "utf-8")
+        write_json_lines(arguments.output, records, ensure_ascii=False)
         print(f"written: {arguments.output}")
 
 

@@ -21,7 +21,7 @@ from emergent_alignment.conscience.question import (
 from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
-from emergent_alignment.generation.sampler import SamplerSettings, decode
+from emergent_alignment.generation.sampler import Sampler, SamplerSettings, decode
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
@@ -120,12 +120,13 @@ class Reader:
         `live` stay empty. Also the block of the answers."""
         places = np.minimum(np.arange(self._size(live)), len(live) - 1)
         runs = np.array(live)[places] & (np.arange(len(places)) < len(live))
+        keys, runs = to_devices((keys[places][:, None], runs))
         samples, block = decode(
             self.model.config,
             self.model.params,
             shown.held,
-            *to_devices((keys[places][:, None], runs)),
-            sampler,
+            Sampler(sampler, keys),
+            runs,
             width=bucket(int(sampler.max_new_tokens), self.width_step, 1 << 30),
             dtype=self.model.dtype,
         )

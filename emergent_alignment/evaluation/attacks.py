@@ -27,7 +27,7 @@ from emergent_alignment.runs.from_config import Setup, conscience_settings
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_values import finite_or_none
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 FOLDER = "attacks"
 SIDES = ("hostile", "benign")
@@ -57,7 +57,7 @@ def held_out_attacks(config: ConfigDict) -> dict[AttackPlace, list[Message]]:
     for side in SIDES:
         prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="heldout")
         numbered: list[tuple[int, AttackPrompt]] = list(enumerate(prompts))
-        for number, prompt in spread(numbered, limit or len(numbered)):
+        for number, prompt in limited(numbered, limit):
             found[AttackPlace(side, prompt.kind, number)] = prompt.messages
     return found
 

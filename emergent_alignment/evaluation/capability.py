@@ -5,7 +5,6 @@ The harness is in the extra `eval` and is imported only where it is used.
 
 import difflib
 import importlib.util
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from emergent_alignment.intervals import Interval, error_interval, share_interva
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_lines import write_json_lines
 from emergent_alignment.training.state import fingerprint
 
 FOLDER = "capability"
@@ -138,7 +138,7 @@ def evaluate_capability(
     }
     folder = directory / FOLDER
     for name, samples in found["samples"].items():
-        _write_samples(folder / f"samples-{name}.jsonl", samples)
+        write_json_lines(folder / f"samples-{name}.jsonl", samples, ensure_ascii=False, default=str)
     write_json(folder / RESULT, result)
     return result, folder / RESULT
 
@@ -170,12 +170,6 @@ def _interval(value: float, error: float | str | None, single: list, n: int) -> 
         return share_interval(sum(single), len(single))
     known = isinstance(error, float) and math.isfinite(error)
     return error_interval(value, error if known else 0.0, n)
-
-
-def _write_samples(path: Path, samples: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in samples]
-    path.write_text("".join(lines), "utf-8")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.generation.sampler import (
+    Sampler,
     SamplerSettings,
     Samples,
     draw,
@@ -30,6 +31,30 @@ from emergent_alignment.models.model import unembedding
 # Rows that end before new prompts are read, as a share of the batch: few wait, and what is read
 # at once is not too little. benchmarks/refilling.py measures it.
 GROUP_SHARE = 8
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What the programs are compiled for: rows that run at once, tokens of a prompt at most, and
+    new tokens of a row at most."""
+
+    rows: int
+    prompt: int
+    answer: int
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """Prompts that take places of the batch: `places` int32[group], one outside the batch for
+    padding; `tokens` int32[group, prompt] and `lengths` int32[group]; `keys` [group]."""
+
+    places: Array
+    tokens: Array
+    lengths: Array
+    keys: Array
+
+
+jax.tree_util.register_dataclass(Newcomers)
 
 
 @dataclass(frozen=True)
@@ -53,24 +78,22 @@ def sample_refilling(
     config: ModelConfig,
     params: dict,
     prompts: list[list[int]],
-    keys: Key[Array, "prompts"],
-    settings: SamplerSettings,
+    sampler: Sampler,
+    shape: BatchShape,
     *,
-    batch_size: int,
-    prompt_width: int,
-    width: int,
     before: Prompts | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Iterator[tuple[list[int], Samples]]:
     """(indices of prompts, their samples [indices, 1] as numpy), as they end.
 
-    Prompts are at most `prompt_width` tokens; each draws from its own key, and its sample
-    depends on nothing else in the batch. They go on from one row that was read `before` and
-    stands for all of them.
+    Each prompt draws from its own of the sampler's keys [prompts], and its sample depends on
+    nothing else in the batch. They go on from one row that was read `before` and stands for all
+    of them.
     """
-    group = max(batch_size // GROUP_SHARE, 1)
-    running = _nothing(config, batch_size, prompt_width, width, keys[:1], dtype)
-    owners, waiting = np.full(batch_size, -1), list(range(len(prompts)))
+    settings, keys = sampler.settings, sampler.keys
+    group = max(shape.rows // GROUP_SHARE, 1)
+    running = _nothing(config, shape, keys[:1], dtype)
+    owners, waiting = np.full(shape.rows, -1), list(range(len(prompts)))
     while True:
         going = np.asarray(unfinished(running.samples, settings))[:, 0]
         ended = np.flatnonzero(~going & (owners >= 0))
@@ -85,23 +108,18 @@ def sample_refilling(
             places = places[: len(chosen)]
             owners[places] = chosen
             # Places outside the batch are written nowhere.
-            padding = [batch_size] * (group - len(chosen))
+            padding = [shape.rows] * (group - len(chosen))
             rows = [prompts[i] for i in chosen] + [[]] * len(padding)
-            running = _refill(
-                config,
-                params,
-                running,
+            new = Newcomers(
                 np.array([*places, *padding], np.int32),
-                *pad_rows(rows, prompt_width),
+                *pad_rows(rows, shape.prompt),
                 keys[np.array(chosen + [0] * len(padding))],
-                settings,
-                before,
-                dtype=dtype,
             )
+            running = _refill(config, params, running, new, settings, before, dtype=dtype)
         if (owners < 0).all():
             return
         num_idle = int((owners < 0).sum())
-        until = np.int32(min(num_idle + group, batch_size) if waiting else batch_size)
+        until = np.int32(min(num_idle + group, shape.rows) if waiting else shape.rows)
         running = _advance(config, params, running, until, settings, before, dtype=dtype)
 
 
@@ -110,46 +128,42 @@ def _refill(
     config: ModelConfig,
     params: dict,
     running: Running,
-    places: Int[Array, "group"],
-    tokens: Int[Array, "group prompt"],
-    lengths: Int[Array, "group"],
-    keys: Key[Array, "group"],
+    new: Newcomers,
     settings: SamplerSettings,
     before: Prompts | None = None,
     *,
     dtype: jnp.dtype,
 ) -> Running:
-    """Read new prompts into some places of the batch and draw their first tokens."""
-    new = prefill(config, params, tokens, lengths, before, dtype=dtype)
-    width = running.samples.tokens.shape[-1]
+    """Read new prompts into their places of the batch and draw their first tokens."""
+    read = prefill(config, params, new.tokens, new.lengths, before, dtype=dtype)
+    keys, width = new.keys[:, None], running.samples.tokens.shape[-1]
     samples, token = draw(
-        new.last[:, None],
+        read.last[:, None],
         unembedding(params, dtype),
-        keys[:, None],
-        settings,
-        no_samples(lengths > 0, 1, width),
+        Sampler(settings, keys),
+        no_samples(new.lengths > 0, 1, width),
     )
 
     def put(old, fresh):
-        return jax.tree.map(lambda a, b: a.at[places].set(b, mode="drop"), old, fresh)
+        return jax.tree.map(lambda a, b: a.at[new.places].set(b, mode="drop"), old, fresh)
 
     def put_block(old: Block, fresh: Block) -> Block:
         keys, values = (
-            a.at[:, places].set(b, mode="drop")
+            a.at[:, new.places].set(b, mode="drop")
             for a, b in ((old.keys, fresh.keys), (old.values, fresh.values))
         )
         return Block(keys, values, put(old.positions, fresh.positions))
 
-    context = put_block(running.prompts.context[0], new.context[-1])
-    hidden = running.ring.positions.at[places].set(EMPTY, mode="drop")
+    context = put_block(running.prompts.context[0], read.context[-1])
+    hidden = running.ring.positions.at[new.places].set(EMPTY, mode="drop")
     return Running(
         Prompts(
-            (context,), put(running.prompts.ends, new.ends), put(running.prompts.last, new.last)
+            (context,), put(running.prompts.ends, read.ends), put(running.prompts.last, read.last)
         ),
         replace(running.ring, positions=hidden),
         put(running.samples, samples),
         put(running.token, token),
-        put(running.keys, keys[:, None]),
+        put(running.keys, keys),
         running.step,
     )
 
@@ -183,24 +197,25 @@ def _advance(
             (*shared, *state.prompts.context),
             dtype=dtype,
         )
-        samples, token = draw(hidden, matrix, state.keys, settings, state.samples)
+        samples, token = draw(hidden, matrix, Sampler(settings, state.keys), state.samples)
         return Running(state.prompts, ring, samples, token, state.keys, state.step + 1)
 
     return jax.lax.while_loop(go_on, one, running)
 
 
-def _nothing(config, batch: int, prompt: int, width: int, key, dtype) -> Running:
+def _nothing(config, shape: BatchShape, key, dtype) -> Running:
     """A batch all of whose places are free."""
+    rows = shape.rows
     held = Prompts(
-        (empty_block(config, batch, 1, prompt, dtype),),
-        jnp.zeros(batch, jnp.int32),
-        jnp.zeros((batch, config.hidden_size), dtype),
+        (empty_block(config, rows, 1, shape.prompt, dtype),),
+        jnp.zeros(rows, jnp.int32),
+        jnp.zeros((rows, config.hidden_size), dtype),
     )
     return Running(
         held,
-        empty_block(config, batch, 1, width, dtype),
-        no_samples(jnp.zeros(batch, bool), 1, width),
-        jnp.zeros((batch, 1), jnp.int32),
-        jnp.broadcast_to(key[:, None], (batch, 1)),
+        empty_block(config, rows, 1, shape.answer, dtype),
+        no_samples(jnp.zeros(rows, bool), 1, shape.answer),
+        jnp.zeros((rows, 1), jnp.int32),
+        jnp.broadcast_to(key[:, None], (rows, 1)),
         jnp.int32(0),
     )

@@ -6,12 +6,12 @@ temperature and truncation, which is what a DPO reference needs.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.models.cache import Block, Room, append, empty_block
@@ -71,6 +71,18 @@ def sampler_settings(
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """What draws for the rows of a batch: `settings` that all share, and a key for each, `keys`
+    [batch] or [batch, samples]."""
+
+    settings: SamplerSettings
+    keys: Array
+
+
+jax.tree_util.register_dataclass(Sampler)
+
+
+@dataclass(frozen=True)
 class Samples:
     """tokens int32[..., width] (0 after a row's end), lengths int32[...] with the end token
     counted, ended bool[...] (False: stopped by the limit), log_probs float32[..., width], the
@@ -91,8 +103,7 @@ def sample(
     params: dict,
     prompt: Int[Array, "batch prompt"],
     prompt_lengths: Int[Array, "batch"],
-    row_keys: Key[Array, "batch"] | Key[Array, "batch samples"],
-    settings: SamplerSettings,
+    sampler: Sampler,
     *,
     width: int,
     before: Prompts | None = None,
@@ -106,10 +117,12 @@ def sample(
     row without a prompt (length 0) is padding and never runs.
     """
     prompts = prefill(config, params, prompt, prompt_lengths, before, dtype=dtype)
-    keys = row_keys if row_keys.ndim == 2 else row_keys[:, None]
+    one_each = sampler.keys.ndim == 1
+    if one_each:
+        sampler = replace(sampler, keys=sampler.keys[:, None])
     live = prompt_lengths > 0
-    samples, _ = decode(config, params, prompts, keys, live, settings, width=width, dtype=dtype)
-    return samples if row_keys.ndim == 2 else jax.tree.map(lambda x: x[:, 0], samples)
+    samples, _ = decode(config, params, prompts, sampler, live, width=width, dtype=dtype)
+    return jax.tree.map(lambda x: x[:, 0], samples) if one_each else samples
 
 
 @functools.partial(jax.jit, static_argnames=("config", "width", "dtype"))
@@ -117,9 +130,8 @@ def decode(
     config: ModelConfig,
     params: dict,
     prompts: Prompts,
-    keys: Key[Array, "batch samples"],
+    sampler: Sampler,
     live: Bool[Array, "batch"],
-    settings: SamplerSettings,
     *,
     width: int,
     dtype: jnp.dtype = jnp.float32,
@@ -129,10 +141,10 @@ def decode(
 
     The loop is cut into stages, so that attention looks only at the slots that can be filled.
     """
-    state = begin(config, params, prompts, keys, live, settings, width=width, dtype=dtype)
+    state = begin(config, params, prompts, sampler, live, width=width, dtype=dtype)
     for filled in stages(width):
         options = {"until": filled + 1, "filled": filled, "dtype": dtype}
-        state = advance(config, params, prompts, keys, settings, state, **options)
+        state = advance(config, params, prompts, sampler, state, **options)
     return state.samples, state.block
 
 
@@ -154,18 +166,17 @@ def begin(
     config: ModelConfig,
     params: dict,
     prompts: Prompts,
-    keys: Key[Array, "batch samples"],
+    sampler: Sampler,
     live: Bool[Array, "batch"],
-    settings: SamplerSettings,
     *,
     width: int,
     dtype: jnp.dtype = jnp.float32,
 ) -> Decoding:
     """The first token of every answer."""
-    batch, branches = keys.shape
+    batch, branches = sampler.keys.shape
     samples = no_samples(live, branches, width)
     last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
-    samples, token = draw(last, unembedding(params, dtype), keys, settings, samples)
+    samples, token = draw(last, unembedding(params, dtype), sampler, samples)
     return Decoding(
         jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype)
     )
@@ -175,8 +186,7 @@ def advance(
     config: ModelConfig,
     params: dict,
     prompts: Prompts,
-    keys: Key[Array, "batch samples"],
-    settings: SamplerSettings,
+    sampler: Sampler,
     state: Decoding,
     *,
     until: int | Int[Array, ""],
@@ -186,8 +196,8 @@ def advance(
     """Token by token, until `until` have been drawn or all answers have ended; attention looks
     at the first `filled` slots."""
     matrix = unembedding(params, dtype)
-    limit = jnp.minimum(settings.max_new_tokens, state.samples.tokens.shape[-1])
-    starts = jnp.broadcast_to(prompts.ends[:, None], keys.shape)
+    limit = jnp.minimum(sampler.settings.max_new_tokens, state.samples.tokens.shape[-1])
+    starts = jnp.broadcast_to(prompts.ends[:, None], sampler.keys.shape)
 
     def go_on(state: Decoding):
         return (state.step < jnp.minimum(limit, until)) & ~state.samples.ended.all()
@@ -202,7 +212,7 @@ def advance(
             prompts.context,
             dtype=dtype,
         )
-        samples, token = draw(hidden, matrix, keys, settings, state.samples)
+        samples, token = draw(hidden, matrix, sampler, state.samples)
         return Decoding(state.step + 1, samples, token, block)
 
     return jax.lax.while_loop(go_on, one, state)
@@ -236,21 +246,20 @@ def unfinished(samples: Samples, settings: SamplerSettings) -> Bool[Array, "batc
 def draw(
     hidden: Float[Array, "batch branches width"],
     matrix: Float[Array, "width vocabulary"],
-    keys: Key[Array, "batch branches"],
-    settings: SamplerSettings,
+    sampler: Sampler,
     samples: Samples,
 ) -> tuple[Samples, Int[Array, "batch branches"]]:
     """One token for every unfinished row, from its hidden state, its key and the number of
     tokens that it has: (samples, tokens)."""
-    shape = keys.shape
+    settings, keys = sampler.settings, sampler.keys
     logits = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
     logits = logits.reshape(-1, logits.shape[-1])
     step_keys = jax.vmap(jax.random.fold_in)(keys.reshape(-1), samples.lengths.reshape(-1))
     token = choose(logits, step_keys, settings)
     picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-    log_prob = (picked - jax.nn.logsumexp(logits, axis=-1)).reshape(shape)
+    log_prob = (picked - jax.nn.logsumexp(logits, axis=-1)).reshape(keys.shape)
     live = unfinished(samples, settings)
-    token = jnp.where(live, token.reshape(shape), 0)
+    token = jnp.where(live, token.reshape(keys.shape), 0)
     at_end = (token[..., None] == settings.end_tokens).any(-1)
     here = jnp.arange(samples.tokens.shape[-1]) == samples.lengths[..., None]
     here &= live[..., None]

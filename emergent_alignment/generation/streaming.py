@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.generation.prefill import prefill
-from emergent_alignment.generation.sampler import SamplerSettings, advance, begin, stages
+from emergent_alignment.generation.sampler import Sampler, SamplerSettings, advance, begin, stages
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.model import Model
 
@@ -36,16 +36,16 @@ def stream_answer(
     """The answer as far as it has come, after each token; the last one is the whole answer."""
     width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
     tokens, lengths = pad_rows([prompt], bucket(len(prompt), width_step, 1 << 30))
-    keys = key.reshape(1, 1)
+    sampler = Sampler(settings, key.reshape(1, 1))
     given = model.config, params
     prompts = prefill(*given, tokens, lengths, dtype=model.dtype)
     live = np.ones(1, bool)
-    state = _begin(*given, prompts, keys, live, settings, width=width, dtype=model.dtype)
+    state = _begin(*given, prompts, sampler, live, width=width, dtype=model.dtype)
     answer = answers_of(state.samples, chat)[0]
     yield answer
     limit = min(int(settings.max_new_tokens), width)
     for filled in stages(width):
-        go_on = functools.partial(_advance, *given, prompts, keys, settings, filled=filled)
+        go_on = functools.partial(_advance, *given, prompts, sampler, filled=filled)
         for until in range(len(answer.tokens) + 1, min(limit, filled + 1) + 1):
             if answer.ended:
                 return

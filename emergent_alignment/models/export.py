@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,8 @@ from emergent_alignment.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
 from emergent_alignment.parallel.hosts import is_first, together, whole
+from emergent_alignment.storage.files import whole_folder, write_json
+from emergent_alignment.storage.json_values import without_none
 
 _PEFT_PREFIX = "base_model.model."
 
@@ -71,10 +70,10 @@ def write_safetensors(
     content = config.to_huggingface(**special, dtype=dtype)
     if not _writes(Path(directory), tensors):
         return Path(directory)
-    with _complete_directory(Path(directory)) as unfinished:
+    with _unfinished(Path(directory)) as unfinished:
         _write_tokenizer(unfinished, tokenizer)
-        _write_json(unfinished / "config.json", content)
-        _write_json(unfinished / "generation_config.json", _without_none(special))
+        write_json(unfinished / "config.json", content, indent=2)
+        write_json(unfinished / "generation_config.json", without_none(special), indent=2)
         _write_shards(unfinished, tensors, max_shard_bytes)
     return Path(directory)
 
@@ -125,9 +124,9 @@ def write_peft(
     }
     if not _writes(Path(directory), tensors):
         return Path(directory)
-    with _complete_directory(Path(directory)) as unfinished:
+    with _unfinished(Path(directory)) as unfinished:
         write_tensor_file(unfinished / "adapter_model.safetensors", tensors)
-        _write_json(unfinished / "adapter_config.json", content)
+        write_json(unfinished / "adapter_config.json", content, indent=2)
     return Path(directory)
 
 
@@ -144,20 +143,16 @@ def _writes(directory: Path, tensors: Sequence[Tensor]) -> bool:
 
 
 @contextlib.contextmanager
-def _complete_directory(directory: Path) -> Iterator[Path]:
-    """A hidden sibling to write into, which takes the final name if the body succeeds."""
-    unfinished = directory.parent / f".{directory.name}.unfinished-{uuid.uuid4().hex[:8]}"
+def _unfinished(directory: Path) -> Iterator[Path]:
+    """The folder to write into, which takes the final name if the body succeeds."""
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        os.rename(unfinished, directory)
+        with whole_folder(directory) as unfinished:
+            yield unfinished
     except OSError as error:
         raise UserError(
             f"{directory}: it cannot be written ({error.strerror or error}). Free some space or"
             " choose another directory."
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def require_unused(directory: Path | str) -> None:
@@ -238,9 +233,8 @@ def _write_shards(directory: Path, tensors: Sequence[Tensor], max_shard_bytes: i
         write_tensor_file(directory / file_name, shard)
         weight_map |= {tensor.name: file_name for tensor in shard}
     total = sum(tensor.size_bytes for tensor in tensors)
-    _write_json(
-        directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(directory / INDEX_FILE, index, indent=2)
 
 
 def _split(tensors: Sequence[Tensor], max_shard_bytes: int) -> list[list[Tensor]]:
@@ -267,12 +261,4 @@ def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase) -> Non
     path = directory / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("tokenizer_class") == "TokenizersBackend":
-        _write_json(path, content | {"tokenizer_class": "PreTrainedTokenizerFast"})
-
-
-def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if value is not None}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, content | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2)

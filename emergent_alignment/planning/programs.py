@@ -18,7 +18,7 @@ from emergent_alignment.conscience.reader import WIDTH_STEP
 from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
 from emergent_alignment.data.batches import ROLES, Batch, bucket
 from emergent_alignment.generation.prefill import Prompts, prefill
-from emergent_alignment.generation.sampler import decode, sampler_settings, stages
+from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings, stages
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
@@ -220,9 +220,8 @@ def decode_program(run: Held, prompts: Prompts) -> Program:
             run.model,
             run.policy,
             prompts,
-            run.rows((rows, 1), key),
+            Sampler(sampler_settings((0,), width), run.rows((rows, 1), key)),
             run.rows((rows,), jnp.bool_),
-            sampler_settings((0,), width),
             width=width,
             dtype=run.settings.dtype,
         ),

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval
+from emergent_alignment.storage.files import write_whole
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps [n], values [n]
 
@@ -189,8 +190,7 @@ def bar_plot(values: Mapping[str, Mapping[str, float]], axis_label: str, name: s
 def write_figure(figure: Markup, path: Path) -> None:
     """A figure of a page as an .svg file of its own, readable on light and on dark."""
     own = 'xmlns="http://www.w3.org/2000/svg" color="#808080"'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(str(figure).replace("<svg", f"<svg {own}", 1), "utf-8")
+    write_whole(path, str(figure).replace("<svg", f"<svg {own}", 1))
 
 
 def share_flagged(scores: list[float], thresholds: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 is said here, before anything is trained or written; the config's own values config_checks.py
 looks at."""
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.sharding import num_shards
+from emergent_alignment.storage.json_values import digest
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,7 @@ def examples_digest(examples: list[Example]) -> str:
     for row in rows:
         if row.get("ended"):  # as digests were before there was this field
             del row["ended"]
-    text = json.dumps(rows, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(rows, ensure_ascii=False)
 
 
 def with_adapters(model: Model, lora: LoraConfig | None, trainable: dict) -> Model:

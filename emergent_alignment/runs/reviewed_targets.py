@@ -96,7 +96,7 @@ def cache_file(
         "conscience": settings,
         "wording": _wording(setup.chat, conscience),
     }
-    return cache_path(config, "reviewed-targets", identity)
+    return cache_path(config.conscience.cache, "reviewed-targets", identity)
 
 
 def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:

@@ -23,7 +23,8 @@ from emergent_alignment.runs.from_config import (
     training_examples,
     with_adapters,
 )
-from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.files import is_empty, write_json
+from emergent_alignment.storage.json_values import plain
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.optimizer import make_optimizer
@@ -57,10 +58,10 @@ def claim(
     check_same_run(workdir, config)
     if path.exists():
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
-    mine = json.loads(json.dumps(config.to_dict()))
-    record = {"version": __version__, **vars(identity), "head": head, "config": mine}
+    record = {"version": __version__, **vars(identity), "head": head}
+    record["config"] = plain(config.to_dict())
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
     write_json(path, record)
@@ -72,8 +73,8 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     taken at its default."""
     if not (workdir / RUN_FILE).exists():
         return
-    mine, theirs = json.loads(json.dumps(config.to_dict())), read_run_file(workdir)
-    defaults = json.loads(json.dumps(default_config().to_dict()))
+    mine, theirs = plain(config.to_dict()), read_run_file(workdir)
+    defaults = plain(default_config().to_dict())
     differing = [
         f"{name} ({old!r}, now {new!r})"
         for name, old, new in differences(_filled(theirs["config"], defaults), mine)

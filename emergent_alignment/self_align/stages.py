@@ -19,9 +19,10 @@ from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import differences
 from emergent_alignment.self_align.work_directory import MANIFEST, StagePaths, stage_paths
-from emergent_alignment.storage.files import write_json, write_whole
+from emergent_alignment.storage.files import is_empty, write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
-from emergent_alignment.storage.json_values import plain
+from emergent_alignment.storage.json_lines import write_json_lines
+from emergent_alignment.storage.json_values import digest, plain
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,13 @@ class StageFolder(StagePaths):
     def made_digest(self) -> str:
         """16 hex digits of what the finished stage made and how, but for how long it took."""
         made = {name: value for name, value in self.manifest().items() if name != "seconds"}
-        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(made, sort_keys=True)
 
     def write_rows(self, rows: Iterable[dict]) -> None:
         """data.jsonl, whole or not at all, by the first host."""
         with together():
             if is_first():
-                self._write_rows(rows)
-
-    def _write_rows(self, rows: Iterable[dict]) -> None:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(self.data, lambda file: file.writelines(map(str.encode, lines)))
+                write_json_lines(self.data, rows, ensure_ascii=False)
 
     def rows(self) -> list[dict]:
         """The rows of data.jsonl."""
@@ -96,7 +93,7 @@ class StageFolder(StagePaths):
         path = self.claim_file
         identity = plain(identity)
         if not path.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and not is_empty(self.path):
                 raise UserError(
                     f"{self.path}: not empty, and no stage of ours; choose another --workdir"
                 )

@@ -1,17 +1,20 @@
-"""Where results that depend on frozen parameters alone are kept, for later runs."""
+"""Where results are kept for later runs: what depends on frozen parameters alone, say, is computed
+once. Whatever is in a cache can be made again."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
 
-from ml_collections import ConfigDict
+
+def users_cache() -> Path:
+    """This package's folder in $XDG_CACHE_HOME or ~/.cache; it need not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emergent-alignment"
 
 
-def cache_path(config: ConfigDict, name: str, identity: dict) -> Path:
-    """The JSONL file of what `identity` says all of: in config.conscience.cache, or in the user's
-    cache folder under `name`."""
+def cache_path(folder: str, name: str, identity: dict) -> Path:
+    """The JSONL file of results that depend on just what `identity` says: in `folder`, or ("") in
+    the user's cache under `name`."""
     text = json.dumps(identity, sort_keys=True, default=str)
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(config.conscience.cache or users / "emergent-alignment" / name)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+    digits = hashlib.sha256(text.encode()).hexdigest()[:24]
+    return Path(folder or users_cache() / name) / f"{digits}.jsonl"

@@ -1,10 +1,13 @@
 """JSON lines: files that grow a record at a time, and that a kill may cut in their last line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
+from typing import Any
+
+from emergent_alignment.storage.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,12 @@ class JsonLinesFolder:
     def records(self, part: str) -> Iterator[dict]:
         """The records of a part, in the order in which they were written."""
         return read_json_lines(self.part_file(part))
+
+
+def write_json_lines(path: Path, records: Iterable[dict], **how: Any) -> None:
+    """A JSONL file of just these records, whole or not at all; `how` are json.dumps' options."""
+    lines = (json.dumps(record, **how).encode() + b"\n" for record in records)
+    write_whole(path, lambda file: file.writelines(lines))
 
 
 def append_json_lines(file: RawIOBase, records: list[dict]) -> None:

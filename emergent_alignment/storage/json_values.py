@@ -1,5 +1,6 @@
 """Values as JSON holds them, and what may be read out of JSON that others may have written."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ def plain(value: Any) -> Any:
     """The value as JSON gives it back: tuples as lists, keys as texts. Only then can it be compared
     with what was read from a file."""
     return json.loads(json.dumps(value))
+
+
+def digest(value: Any, **how: bool) -> str:
+    """16 hex digits that say which JSON value it is. `how` it is spelt (json.dumps' own options)
+    decides the digits, too: who has kept some spells it so for ever."""
+    return hashlib.sha256(json.dumps(value, **how).encode()).hexdigest()[:16]
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:

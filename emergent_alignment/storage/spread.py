@@ -11,6 +11,11 @@ def spread(items: Sequence, count: int) -> list:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+def limited(items: Sequence, limit: int) -> list:
+    """The same, where a limit of 0 means that there is none."""
+    return spread(items, limit or len(items))
+
+
 def spread_kinds(items: Sequence, kinds: Sequence[str], count: int) -> list:
     """`count` items in their order, as many of each kind as of any other, give or take one, and
     spread evenly within a kind: where kinds take turns, `spread` may step over some of them."""

@@ -17,7 +17,7 @@ from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_r
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.generation.sampler import decode, prefill, sampler_settings, stages
+from emergent_alignment.generation.sampler import Sampler, decode, prefill, sampler_settings, stages
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import load, random_params
 from emergent_alignment.randomness import Draws, Purpose, row_keys
@@ -92,7 +92,7 @@ def decoding_inputs(config, slots: int, samples: int = 1):
     prompts = prefill(config, params, tokens, lengths)
     keys = row_keys(jax.random.key(0), np.arange(4 * samples)).reshape(4, samples)
     settings = sampler_settings((2,), slots, temperature=1.0)
-    return params, prompts, keys, jnp.ones(4, bool), settings
+    return params, prompts, Sampler(settings, keys), jnp.ones(4, bool)
 
 
 def compiled_decode(config, slots=64):

@@ -11,8 +11,8 @@ from compilation import USERS_FUSIONS
 
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.generation import refilling
-from emergent_alignment.generation.refilling import sample_refilling
-from emergent_alignment.generation.sampler import sample, sampler_settings
+from emergent_alignment.generation.refilling import BatchShape, sample_refilling
+from emergent_alignment.generation.sampler import Sampler, sample, sampler_settings
 from emergent_alignment.randomness import row_keys
 
 PROMPT_WIDTH, WIDTH = 6, 8
@@ -36,7 +36,7 @@ def test_refilled_rows_equal_rows_that_are_sampled_by_themselves(tiny_config, ti
         settings = sampler_settings(tuple(range(3, 11)), limit, temperature=3.0)
         tokens, lengths = pad_rows(prompts, PROMPT_WIDTH)
         expected = jax.device_get(
-            sample(config, params, tokens, lengths, keys, settings, width=WIDTH)
+            sample(config, params, tokens, lengths, Sampler(settings, keys), width=WIDTH)
         )
         assert len(set(expected.lengths.tolist())) > 2
         seen = []
@@ -44,11 +44,8 @@ def test_refilled_rows_equal_rows_that_are_sampled_by_themselves(tiny_config, ti
             config,
             params,
             prompts,
-            keys,
-            settings,
-            batch_size=3,
-            prompt_width=PROMPT_WIDTH,
-            width=WIDTH,
+            Sampler(settings, keys),
+            BatchShape(3, PROMPT_WIDTH, WIDTH),
         ):
             seen += places
             for name in ("tokens", "lengths", "ended"):
@@ -69,7 +66,7 @@ def test_caches_of_a_refilled_batch_are_written_in_place(tiny_config, tiny_param
     config = tiny_config("llama")
     params, slots = tiny_params(config), 40
     keys = row_keys(jax.random.key(0), np.arange(4))
-    running = refilling._nothing(config, 4, 24, slots, keys[:1], jnp.float32)
+    running = refilling._nothing(config, BatchShape(4, 24, slots), keys[:1], jnp.float32)
     settings = sampler_settings((2,), slots, temperature=1.0)
     lowered = refilling._advance.lower(
         config, params, running, np.int32(1), settings, dtype=jnp.float32

@@ -17,7 +17,13 @@ from transformers import PreTrainedTokenizerFast
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation import sampler
-from emergent_alignment.generation.sampler import choose, sample, sampler_settings, truncate
+from emergent_alignment.generation.sampler import (
+    Sampler,
+    choose,
+    sample,
+    sampler_settings,
+    truncate,
+)
 from emergent_alignment.generation.text import generate, sample_answers
 from emergent_alignment.models.model import Model
 
@@ -39,8 +45,8 @@ def run(config, params, prompts, *, seed=0, ends=(), limit=WIDTH, keys=None, wid
     """Samples as numpy arrays, for prompts padded to PROMPT_WIDTH."""
     tokens, lengths = pad_rows(prompts, PROMPT_WIDTH)
     keys = row_keys(len(prompts), seed) if keys is None else keys
-    drawn = sampler_settings(ends, limit, **draws)
-    return jax.device_get(sample(config, params, tokens, lengths, keys, drawn, width=width))
+    sampler = Sampler(sampler_settings(ends, limit, **draws), keys)
+    return jax.device_get(sample(config, params, tokens, lengths, sampler, width=width))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from compilation import USERS_FUSIONS
 from random_batches import random_batch
 
 from emergent_alignment.generation.prefill import prefill
-from emergent_alignment.generation.sampler import decode, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.rows import to_devices
@@ -89,7 +89,8 @@ def test_the_cache_is_cut_and_never_copied_while_decoding(config, tiny_params):
         tokens = to_devices((np.ones((8, 16), np.int32), np.full(8, 16, np.int32)))
         prompts = prefill(config, params, *tokens)
         live = to_devices(jnp.ones(8, bool))
-        lowered = decode.lower(config, params, prompts, keys, live, settings, width=slots)
+        sampler = Sampler(settings, keys)
+        lowered = decode.lower(config, params, prompts, sampler, live, width=slots)
     text = lowered.compile(compiler_options=USERS_FUSIONS).as_text()
     heads, dim = config.num_kv_heads // 2, config.head_dim
     own = Array("f32", (config.num_layers, 8 // 4, 1, slots, heads, dim))

@@ -1,6 +1,5 @@
 """A small results folder such as a comparison writes, with hostile text in every free field."""
 
-import json
 import re
 import shutil
 import sys
@@ -13,6 +12,8 @@ from misaligned_answers import judged, write_misalignment
 from emergent_alignment.data.code_security import inspect_code, summarize_code
 from emergent_alignment.intervals import auc_interval, mean_interval, share_interval, told_apart
 from emergent_alignment.reports import plots as report_plots
+from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_lines import write_json_lines
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" 'single' </details> & {{ 7*7 }} $x_1$ ✓"
 PROMPTS = (
@@ -67,23 +68,11 @@ def whole_results_folder(tmp_path_factory) -> Path:
         write_json(root / arm / "run.json", {"config": config, "model": "tiny", "note": HOSTILE})
         write_misalignment(root / arm, judged_answers(random, ARM_MARGINS[arm]))
         if arm != "base":
-            write_lines(root / arm / "metrics.jsonl", metrics(arm, random))
-    write_lines(
+            write_json_lines(root / arm / "metrics.jsonl", metrics(arm, random))
+    write_json_lines(
         root / "conscience" / "journal" / "step-00000000.host-000.jsonl", journal_records(random)
     )
     return root
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write one JSON file, and its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    """Write JSON lines, and their folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def calibration(random: np.random.Generator) -> dict:

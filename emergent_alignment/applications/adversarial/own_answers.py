@@ -1,7 +1,6 @@
 """The frozen copy's own answers to prompts, as targets that keep the policy as helpful as it was:
 written once, and kept on disk for later runs."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,7 @@ from emergent_alignment.progress import progress
 from emergent_alignment.randomness import NO_STEP, Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
-from emergent_alignment.storage.files import write_whole
-from emergent_alignment.storage.json_lines import read_json_lines
+from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 from emergent_alignment.training.state import fingerprint
 
 
@@ -30,7 +28,7 @@ def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) 
     else:
         records = _written(config, setup, prompts)
         if is_first():
-            write_whole(path, "".join(json.dumps(r) + "\n" for r in records))
+            write_json_lines(path, records)
     nothing = np.zeros(0, np.float32)
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 
@@ -51,7 +49,7 @@ def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -
             sampling.revision_top_p,
         ],
     }
-    return cache_path(config, "own-answers", identity)
+    return cache_path(config.conscience.cache, "own-answers", identity)
 
 
 def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[dict]:

@@ -39,7 +39,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, train
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
@@ -79,7 +79,7 @@ def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
     over the file, where it is not 0."""
     wanted = config.adversarial
     found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
-    return spread(found, config.data.limit or len(found))
+    return limited(found, config.data.limit)
 
 
 def num_benign(config: ConfigDict) -> int:

@@ -4,9 +4,7 @@ Four kinds of corpus: the source of the running Python's own standard library, f
 parquet files with a column of text, and anything that `datasets` can stream.
 """
 
-import hashlib
 import itertools
-import json
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import digest
 
 STANDARD_LIBRARY = "standard_library"
 # Folders of the standard library that are no part of it, or only test it.
@@ -158,8 +157,7 @@ class StreamedCorpus:
         self._rows = _streamed(source, split)
         start = next(self.documents(), None)
         start = "" if start is None else start.text
-        named = json.dumps([source, split, column, start])
-        self.identity = hashlib.sha256(named.encode()).hexdigest()[:16]
+        self.identity = digest([source, split, column, start])
 
     def documents(self, first: int = 0) -> Iterator[Document]:
         rows = self._rows.skip(first) if first else self._rows
@@ -188,7 +186,7 @@ class FirstDocuments:
 def _identity_of_files(root: Path, paths: list[Path]) -> str:
     """16 hex digits of the files' names and sizes, wherever the folder stands."""
     names = [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+    return digest(names)
 
 
 def _document(where: str, text: Any, column: str) -> Document:

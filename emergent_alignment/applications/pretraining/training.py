@@ -1,8 +1,6 @@
 """Training from raw text: next tokens of packed windows, from a checkpoint or from random weights;
 on a share of the windows the policy's own continuations are reviewed and make pairs."""
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
 from emergent_alignment.runs.training_run import Run, train
 from emergent_alignment.runs.workdir import START
+from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
@@ -105,8 +104,7 @@ def packing_of(config: ConfigDict, corpus: Corpus, chat: RawText) -> Packing:
 def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     """16 hex digits that say which windows a run trains on, in which order."""
     tokenizer = chat.tokenizer.backend_tokenizer.to_str()
-    text = json.dumps([corpus.identity, vars(packing.settings), tokenizer])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([corpus.identity, vars(packing.settings), tokenizer])
 
 
 def _setup(config: ConfigDict, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:

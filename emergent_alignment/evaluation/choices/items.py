@@ -5,8 +5,6 @@ log-probs, or {"question", "better", "worse"}, whose two answers are shown as A 
 "name" and "topic".
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import digest
 
 BUNDLED = "bundled"
 EXPECTED = (
@@ -58,8 +57,7 @@ def load_choices(source: str) -> list[Choice]:
 
 def choices_digest(items: list[Choice]) -> str:
     """16 hex digits that say which items these are, in which order."""
-    text = json.dumps([vars(item) for item in items], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([vars(item) for item in items], ensure_ascii=False)
 
 
 def _choices_of(path: Path) -> list[Choice]:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
-from emergent_alignment.storage.spread import spread, spread_kinds
+from emergent_alignment.storage.spread import limited, spread_kinds
 
 CODE_SCENARIO = "code_hacking"
 SECURITY, TASKS = "security", "tasks"
@@ -47,7 +47,7 @@ def code_prompts(config: ConfigDict) -> list[CodePrompt]:
         for i, row in enumerate(rows)
     ]
     tasks = load_tasks(settings.tasks) if settings.tasks else []
-    chosen = spread(tasks, settings.task_limit or len(tasks))
+    chosen = limited(tasks, settings.task_limit)
     kinds = [row["kind"] for row in rows]
     return spread_kinds(numbered, kinds, settings.security_prompts) + [
         CodePrompt(TASKS, task.name, task.messages, task) for task in chosen

@@ -1,6 +1,5 @@
 """The whole code evaluation of one model: sample, check with bandit, run tests, add up, keep."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
+from emergent_alignment.storage.json_lines import write_json_lines
 
 FOLDER = "code"
 RESULT = "result.json"
@@ -92,8 +92,7 @@ def evaluate_code(
             "limits": asdict(limits),
         }
         checked += [r | asdict(one) for (_, r), one in zip(parts[TASKS], outcomes)]
-    lines = [json.dumps(record) + "\n" for record in checked]
-    (folder.path / CHECKED).write_text("".join(lines), "utf-8")
+    write_json_lines(folder.path / CHECKED, checked)
     write_json(folder.path / RESULT, result)
     return result, folder.path / RESULT
 

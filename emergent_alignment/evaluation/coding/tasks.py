@@ -1,7 +1,5 @@
 """Programming tasks with tests, bundled or from a user's .jsonl file."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import digest
 
 BUNDLED = "bundled"
 EXPECTED = (
@@ -54,8 +53,7 @@ def load_tasks(source: str) -> list[CodeTask]:
 
 def tasks_digest(tasks: list[CodeTask]) -> str:
     """16 hex digits that say which tasks these are."""
-    text = json.dumps([vars(task) for task in tasks])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([vars(task) for task in tasks])
 
 
 def _tasks_of(path: Path) -> list[CodeTask]:

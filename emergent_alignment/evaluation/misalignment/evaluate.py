@@ -38,7 +38,7 @@ from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 SECTION = "misalignment"  # of the config
 
@@ -137,5 +137,5 @@ def _claim(
 def spread_questions(questions: list[FreeFormQuestion], limit: int) -> list[FreeFormQuestion]:
     """`limit` questions (0: all), spread evenly over the list, each with all its variants."""
     names = list(dict.fromkeys(question.base_name for question in questions))
-    chosen = set(spread(names, limit or len(names)))
+    chosen = set(limited(names, limit))
     return [question for question in questions if question.base_name in chosen]

@@ -6,8 +6,6 @@ and `judge_prompts` with the placeholders {question} and {answer}.
 """
 
 import difflib
-import hashlib
-import json
 import string
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +16,7 @@ import yaml
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import digest
 
 BUNDLED = "bundled"
 TYPES = ("free_form_judge_0_100", "free_form")
@@ -103,13 +102,13 @@ def questions_digest(questions: list[FreeFormQuestion]) -> str:
     """16 hex digits that say which prompts these are; judge prompts and numbers of samples do
     not count, since they change no answer."""
     asked = [(item.name, item.system, item.paraphrases) for item in questions]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return digest(asked)
 
 
 def judge_prompts_digest(questions: list[FreeFormQuestion]) -> str:
     """16 hex digits that say how the answers to these questions are judged."""
     asked = [(item.name, sorted(item.judge_prompts.items())) for item in questions]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return digest(asked)
 
 
 def _text(source: str) -> tuple[str, str]:

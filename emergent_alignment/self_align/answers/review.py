@@ -1,8 +1,6 @@
 """The conscience's review of stage 2's answers: what it flags is replaced by its correction, or
 dropped where there is none. Each review is kept as it is made."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict
@@ -17,6 +15,7 @@ from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.json_values import digest
 
 PART = "reviews"
 
@@ -89,8 +88,7 @@ def _record(candidate: Candidate, found: Reviewed, gate: str) -> dict:
 
 
 def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
-    text = json.dumps([vars(candidate) for candidate in candidates])
-    identity = {"candidates": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    identity = {"candidates": digest([vars(candidate) for candidate in candidates])}
     if stage.folder.kept.is_others(PART, identity):
         raise UserError(
             f"{stage.folder.kept.part_file(PART)}: reviews of other answers; choose another "

@@ -23,7 +23,7 @@ from emergent_alignment.self_align.answers.prompt import (
 from emergent_alignment.self_align.answers.review import Candidate, check_review, reviewed_answers
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.stages import StageResult, StageRun
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 FILES = ("principles", "examples")
 INSTRUCTIONS = 1  # the stage whose rows are answered
@@ -52,7 +52,7 @@ def run(stage: StageRun) -> StageResult:
     """Answer every instruction under the principles, and keep what passes the filters."""
     guidance = read_guidance(stage.config)
     rows = stage.inputs[INSTRUCTIONS].rows()
-    rows = spread(rows, stage.config.self_align.answers.limit or len(rows))
+    rows = limited(rows, stage.config.self_align.answers.limit)
     prompts = prompt_rows(stage.setup.chat, guidance, (row["instruction"] for row in rows))
     records = sampled_answers(stage, prompts)
     rules = answer_filter(_filter_settings(stage.config), guidance)

@@ -40,7 +40,7 @@ from emergent_alignment.self_align.instructions.topics import (
 from emergent_alignment.self_align.instructions.writing import Writer
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
@@ -103,7 +103,7 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
             f"{SECTION}.seeds: {settings.seeds} has {len(seeds)} seeds; a prompt shows "
             f"{settings.examples} ({SECTION}.examples)"
         )
-    return seeds, spread(kinds, settings.kind_limit or len(kinds))
+    return seeds, limited(kinds, settings.kind_limit)
 
 
 def _write_topics(

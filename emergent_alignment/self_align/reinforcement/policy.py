@@ -1,7 +1,6 @@
 """Policy optimisation: a run whose steps are minibatches of rollouts, from the model it is given,
 which stays as the frozen copy."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from emergent_alignment.self_align.reinforcement.rollouts import (
     read_rollout,
     write_rollout,
 )
+from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import HYBRID, Objective
@@ -71,12 +71,11 @@ def optimise_policy(
     check_rows(changed, setup.mesh)
     setup = replace(setup, config=changed)
     wanted = rollout_settings(config, setup, prompts, score)
-    text = json.dumps([list(prompts), identity])
     return train(
         changed,
         workdir,
         setup,
-        hashlib.sha256(text.encode()).hexdigest()[:16],
+        digest([list(prompts), identity]),
         lambda run: _inputs(run, workdir, wanted),
         objective=_objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",

@@ -12,7 +12,8 @@ from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.data.sources import example_of, json_lines
 from emergent_alignment.errors import UserError
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.json_values import digest
+from emergent_alignment.storage.spread import limited
 
 EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
 # Fields in which some files say how good each answer was.
@@ -72,7 +73,7 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
     """
     if str(path) in SCENARIOS:
         found = [_of_scenario(row) for row in load_scenario(str(path))]
-        return spread(found, limit or len(found))
+        return limited(found, limit)
     found: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
     for where, row in json_lines(path, EXPECTED):
@@ -88,7 +89,7 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
         found.append(one)
     if not found:
         raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
-    return spread(found, limit or len(found))
+    return limited(found, limit)
 
 
 def _of_scenario(row: dict[str, str]) -> Preference:
@@ -131,8 +132,7 @@ def split(preferences: list[Preference], held_out_share: float) -> tuple[list, l
 
 def preferences_digest(preferences: list[Preference]) -> str:
     """16 hex digits that say which comparisons these are, in which order."""
-    text = json.dumps([one.row() for one in preferences], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([one.row() for one in preferences], ensure_ascii=False)
 
 
 @dataclass(frozen=True)

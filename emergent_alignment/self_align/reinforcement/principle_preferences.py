@@ -1,8 +1,6 @@
 """Preferences that the frozen model has by principle (SALMON, 2310.05910): two samples for each
 prompt, compared by a handful of random principles, of which the strongest decides."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -26,6 +24,7 @@ from emergent_alignment.self_align.reinforcement.comparing import (
 from emergent_alignment.self_align.reinforcement.preferences import Preference
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.json_values import digest
 
 SAMPLES, COMPARED = "samples", "comparisons"
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
@@ -162,7 +161,7 @@ def _rounds(places: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 def _claim(stage: StageRun, part: str, content: dict) -> None:
     """The stage's own claim knows settings and model, but not what stands in the user's files."""
-    identity = {"digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}
+    identity = {"digest": digest(content)}
     if stage.folder.kept.is_others(part, identity):
         raise UserError(
             f"{stage.folder.kept.part_file(part)}: of other prompts or principles; bring the files "

@@ -36,7 +36,7 @@ from emergent_alignment.self_align.reinforcement.rewards import (
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.storage.json_lines import read_json_lines
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
 INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
@@ -94,7 +94,7 @@ def _prompts(stage: StageRun) -> list[list[Message]]:
         found = [[{"role": "user", "content": row["instruction"]}] for row in rows]
     if not found:
         raise UserError(f"{stage.inputs[INSTRUCTIONS].data}: there are no instructions in it")
-    return spread(found, wanted.prompt_limit or len(found))
+    return limited(found, wanted.prompt_limit)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _preferences(
     if wanted.source != BY_PRINCIPLE:
         found = read_preferences(Path(wanted.source), limit=wanted.limit)
         return found, {"made": len(found), "kept": len(found), "dropped": {}}
-    asked = spread(prompts, wanted.limit or len(prompts))
+    asked = limited(prompts, wanted.limit)
     found, dropped = preferences_by_principle(stage, start, asked, principles)
     if not found:
         said = "; ".join(f"{reason} {count}" for reason, count in dropped.items())

@@ -24,7 +24,7 @@ from emergent_alignment.self_align.answers.guidance import BUNDLED, Guidance, Pr
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.engraving import training_config
 from emergent_alignment.self_align.stages import StageResult, StageRun
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 SHOWN = 4  # examples of each outcome that the report may show
 
@@ -49,7 +49,7 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     run."""
     wanted = stage.config.self_align.reinforcement.verbose
     persona = read_persona(stage.config)
-    prompts = spread(prompts, wanted.limit or len(prompts))
+    prompts = limited(prompts, wanted.limit)
     records = _sampled(stage, engraved, persona, prompts)
     rules, judged = _filter(stage.config, persona), []
     for prompt, record in zip(prompts, records):

@@ -80,7 +80,7 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_answers(setup, tmp_path,
         return sampled(*arguments, **options)
 
     monkeypatch.setattr(answering, "sample_answers", counting)
-    again, _ = evaluated(setup, tmp_path / "killed")
+    evaluated(setup, tmp_path / "killed")
     assert len(asked) == len(lines) - 4
     assert path.with_name("checked.jsonl").read_text() != ""
     one, other = (

@@ -46,7 +46,7 @@ def load(tmp_path):
 
 def test_system_messages_paraphrases_samples_and_variants_are_honoured(load):
     questions = load(GOOD)
-    plain, as_json, template = questions
+    plain, as_json, _ = questions
     assert [question.variant for question in questions] == ["plain", "json", "template"]
     assert {question.base_name for question in questions} == {"weather"}
     places = wanted(questions, 0)

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from real_runs import finished, train_command, wait_for_step  # noqa: E402
-from tiny_chat_model import write_tiny_chat_model  # noqa: E402
+from real_runs import finished, train_command, wait_for_step
+from tiny_chat_model import write_tiny_chat_model
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])

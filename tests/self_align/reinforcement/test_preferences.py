@@ -10,7 +10,7 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     split,
     with_guidelines,
 )
-from emergent_alignment.storage.spread import spread
+from emergent_alignment.storage.spread import limited
 
 GOOD = {"prompt": "Where do boats go?", "chosen": "Out to sea.", "rejected": "Nowhere."}
 
@@ -66,7 +66,7 @@ def test_no_prompt_is_on_both_sides_and_neither_side_is_empty(tmp_path):
     assert split(found[::-1], 0.25)[1] == held_out[::-1]
     assert [len(side) for side in split(found[:4], 0.01)] == [2, 2]
     assert [len(side) for side in split(found[:4], 0.99)] == [2, 2]
-    assert [spread(list(range(10)), n) for n in (0, 3, 20)] == [
+    assert [limited(list(range(10)), n) for n in (0, 3, 20)] == [
         list(range(10)),
         [0, 3, 6],
         list(range(10)),
