@@ -184,10 +184,6 @@ class Packing:
             wanted += stop - start
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
-    def first_block(self) -> Windows:
-        """What the corpus begins with, packed, in the order of packing."""
-        return self._packed(0)[0]
-
     def summary(self) -> str:
         """The first block in words: documents, tokens, windows, and the share of padding."""
         windows, num_read = self._packed(0)

@@ -8,7 +8,6 @@ from typing import Any
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
-from emergent_alignment.storage.json_values import digest
 
 BUNDLED = "bundled"
 EXPECTED = (
@@ -49,11 +48,6 @@ def load_tasks(source: str) -> list[CodeTask]:
     if not path.is_file():
         raise UserError(f"{source}: no such file; give a .jsonl file of tasks, or {BUNDLED!r}")
     return _tasks_of(path)
-
-
-def tasks_digest(tasks: list[CodeTask]) -> str:
-    """16 hex digits that say which tasks these are."""
-    return digest([vars(task) for task in tasks])
 
 
 def _tasks_of(path: Path) -> list[CodeTask]:

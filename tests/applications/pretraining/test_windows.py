@@ -130,7 +130,7 @@ def test_a_resumed_packing_reads_only_the_block_that_it_is_in(tmp_path):
 
 
 def test_passes_have_orders_of_their_own_and_seeds_too():
-    per_pass = len(packing(5, block=9, heldout=0.0).first_block())
+    per_pass = len(packing(5, block=9, heldout=0.0)._packed(0)[0])
     passes = packing(5, block=9, heldout=0.0)
     first, second = passes.windows(0, per_pass), passes.windows(per_pass, per_pass)
     assert sorted(tokens_of(first)) == sorted(tokens_of(second))

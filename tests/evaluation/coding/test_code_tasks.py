@@ -6,7 +6,7 @@ import pytest
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.coding.sandbox import Limits, run_sandboxed
-from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks, tasks_digest
+from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
 
 LIMITS = Limits(seconds=10)
 
@@ -50,7 +50,6 @@ def test_a_file_of_conversations_with_tests_is_read_without_its_answers(tmp_path
     assert [turn["role"] for turn in first.messages] == ["user"]
     assert first.messages[0]["content"].endswith("assert count([True]) == 1")
     assert second.messages[0]["content"] == "Write f." and second.tests == ("assert f() == 1",)
-    assert tasks_digest([first]) != tasks_digest([second])
 
 
 @pytest.mark.parametrize(
