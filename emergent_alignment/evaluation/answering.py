@@ -77,7 +77,7 @@ def sample_missing(
             temperature=settings.temperature,
             top_p=settings.top_p,
         ),
-        ids=np.array([_row_id(section, place) for place in missing], np.int32),
+        ids=np.array([_row_id(place) for place in missing], np.int32),
         batch_size=config.conscience.batch_size,
         width_step=config.data.bucket_tokens,
     )
@@ -95,9 +95,10 @@ def sample_missing(
     return {place: found[place] for place in wanted}
 
 
-def _row_id(section: str, place: Place) -> int:
-    """A number below 2³¹ that stands for this place among all that are evaluated."""
-    text = repr((section, *place))
+def _row_id(place: Place) -> int:
+    """A number below 2³¹ that stands for this place among those of all evaluations, whose places
+    have other fields."""
+    text = repr(place._asdict())
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
