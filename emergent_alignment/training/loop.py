@@ -32,7 +32,7 @@ from emergent_alignment.training.throughput import Throughput
 class TrainingSection(Section):
     """Steps, batches and what is kept of a run."""
 
-    steps: int = setting(100, "Steps in all.", more_than=0)
+    steps: int = setting(100, "Steps of the run.", more_than=0)
     batch_size: int = setting(8, "Prompts a step, over all devices.", more_than=0)
     accumulation: int = setting(1, "Microbatches a step; divides batch_size.", more_than=0)
     remat: str = setting(
