@@ -141,7 +141,7 @@ def test_an_unknown_field_of_a_dict_is_one_line_with_the_nearest():
     with pytest.raises(UserError) as error:
         from_dict(Outer, {"inner": {"sise": 3}}, "runs/a/run.json", "Go back")
     assert str(error.value) == (
-        "runs/a/run.json: config.inner.sise: there is no such field; did you mean size?. Go back"
+        "runs/a/run.json: config.inner.sise: there is no such field; did you mean size? Go back"
     )
 
 

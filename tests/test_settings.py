@@ -164,7 +164,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     evaluate_arm(recorded, setup, setup.model, arm="base")
     evaluate_code(recorded, setup, tmp_path, arm="base")
     evaluate_choices(recorded, setup, tmp_path, arm="base")
-    tasks = load_harness_tasks(recorded)
+    tasks = load_harness_tasks(recorded.capability)
     evaluate_capability(recorded, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
         endpoint = {"misalignment.judge": "endpoint", "endpoint.base_url": fake.url}

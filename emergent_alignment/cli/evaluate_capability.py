@@ -42,7 +42,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     )
 
     require_new_file(folder / FOLDER / RESULT, overwrite=arguments.overwrite)
-    tasks = load_harness_tasks(config)  # its mistakes are said before a model is read
+    tasks = load_harness_tasks(config.capability)  # its mistakes are said before a model is read
     found = read_under_test(arguments, config, SECTIONS)
     result, path = evaluate_capability(
         found.config, found.setup, tasks, found.output, arm=found.arm

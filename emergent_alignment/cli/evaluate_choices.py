@@ -55,7 +55,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
     from emergent_alignment.reports.choices_rows import choice_rows
 
-    chosen_items(config)  # its mistakes are said before a model is read
+    chosen_items(config.choices)  # its mistakes are said before a model is read
     if arguments.self_align is not None:
         evaluate_work_directory(config, arguments.self_align, overwrite=arguments.overwrite)
         return

@@ -43,7 +43,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         evaluate_code,
     )
 
-    check_code_settings(config)  # its mistakes are said before a model is read
+    check_code_settings(config.code)  # its mistakes are said before a model is read
     found = read_under_test(arguments, config, SECTIONS)
     result, path = evaluate_code(
         found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.evaluation.settings import CapabilitySection, EvaluationConfig
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup
@@ -22,7 +22,7 @@ FOLDER = "capability"
 RESULT = "result.json"
 
 
-def load_harness_tasks(config: EvaluationConfig) -> list[Any]:
+def load_harness_tasks(settings: CapabilitySection) -> list[Any]:
     """The harness's tasks and groups that config.capability names, with their data.
 
     Raises UserError where the harness is missing, no task is named, a task is unknown, would run
@@ -35,7 +35,6 @@ def load_harness_tasks(config: EvaluationConfig) -> list[Any]:
         )
     from lm_eval.tasks import TaskManager
 
-    settings = config.capability
     names = [name.strip() for name in settings.tasks.split(",") if name.strip()]
     if not names:
         raise UserError(

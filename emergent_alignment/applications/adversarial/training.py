@@ -68,7 +68,7 @@ def train_against_attacks(
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
 
-    def inputs(run: Run) -> MakeInput:
+    def inputs(run: Run[AdversarialConfig]) -> MakeInput:
         return _inputs(run, workdir, hostile, benign)
 
     training = Training(examples_digest([*hostile, *benign]), inputs)
@@ -109,7 +109,10 @@ def _check_conscience(config: AdversarialConfig) -> None:
 
 
 def _inputs(
-    run: Run, workdir: Path, hostile: list[AttackPrompt], benign: list[AttackPrompt]
+    run: Run[AdversarialConfig],
+    workdir: Path,
+    hostile: list[AttackPrompt],
+    benign: list[AttackPrompt],
 ) -> MakeInput:
     """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them."""
     config = run.config
@@ -143,7 +146,9 @@ def _inputs(
     return make_input
 
 
-def _helped(run: Run, benign: list[AttackPrompt]) -> list[tuple[AttackPrompt, Answer]]:
+def _helped(
+    run: Run[AdversarialConfig], benign: list[AttackPrompt]
+) -> list[tuple[AttackPrompt, Answer]]:
     """The benign prompts that the frozen copy helps with, and its answers; a refusal, or nothing,
     is no help to learn."""
     if not benign:
@@ -169,7 +174,7 @@ def _helped(run: Run, benign: list[AttackPrompt]) -> list[tuple[AttackPrompt, An
 
 
 def _round_inputs(
-    run: Run,
+    run: Run[AdversarialConfig],
     prompts: list[AttackPrompt],
     answers: list[list[int]],
     shape: tuple[int, int],
@@ -253,5 +258,5 @@ def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: 
     return StepInput(found.batch, records, found.scalars | scalars)
 
 
-def _prompt_tokens(run: Run, prompt: AttackPrompt) -> list[int]:
+def _prompt_tokens(run: Run[AdversarialConfig], prompt: AttackPrompt) -> list[int]:
     return run.setup.chat.prompt_tokens(prompt.messages)[-run.config.data.max_prompt_tokens :]

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
+from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
@@ -64,7 +65,7 @@ class Reviewers:
     update). It is taken where calibration, asked of the policy of that very step, reaches `auc`.
     """
 
-    def __init__(self, run: Run, workdir: Path, matched: list[Example]):
+    def __init__(self, run: Run[PretrainingConfig], workdir: Path, matched: list[Example]):
         self._run, self._matched = run, matched
         self._copies = FrozenCopies(workdir / "frozen")
         self._loaded: Reviewer | None = None
@@ -123,7 +124,12 @@ def _auc(calibration: dict) -> float:
 
 
 def review_windows(
-    run: Run, reviewers: Reviewers, windows: Windows, first: int, step: int, trainable: Any
+    run: Run[PretrainingConfig],
+    reviewers: Reviewers,
+    windows: Windows,
+    first: int,
+    step: int,
+    trainable: Any,
 ) -> ReviewedText:
     """Let the policy continue prefixes of `windows` (all hosts', of which window 0 is number
     `first` of the run), and let the copy in force review what it writes. A batch of pairs is
@@ -172,7 +178,7 @@ def review_windows(
     )
 
 
-def _continuations(run: Run, prompts, places: np.ndarray, key, trainable):
+def _continuations(run: Run[PretrainingConfig], prompts, places: np.ndarray, key, trainable):
     """What the policy of this very step writes after each prompt."""
     model, chat = run.setup.model, run.setup.chat
     found = [None] * len(prompts)

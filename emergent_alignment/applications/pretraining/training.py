@@ -58,7 +58,7 @@ def pretrain(
         data = data_digits(corpus, packing, setup.chat)
         note = f"{config.pretraining.corpus}: {packing.summary()}"
 
-    def inputs(run: Run) -> MakeInput:
+    def inputs(run: Run[PretrainingConfig]) -> MakeInput:
         packing.remember(workdir / "blocks.json", data, writes=is_first())
         if config.pretraining.random.layers and is_first():
             write_start(setup.model, workdir, config)
@@ -110,7 +110,9 @@ def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus) -> Setup:
     return replace(setup, chat=read_raw_text(setup.model.tokenizer, config.model.path))
 
 
-def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -> MakeInput:
+def _inputs(
+    run: Run[PretrainingConfig], workdir: Path, packing: Packing, matched: list[Example]
+) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
     reviewers = Reviewers(run, workdir, matched) if reviewed else None
 

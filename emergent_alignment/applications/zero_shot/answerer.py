@@ -90,7 +90,7 @@ def _name(run: Path | None, source: str) -> str:
 
 
 def _over_endpoint(config: RunConfig, settings: ConscienceSettings) -> ZeroShot:
-    endpoint = endpoint_of(config)
+    endpoint = endpoint_of(config.endpoint)
     reviewer = EndpointReviewer(
         endpoint,
         config.conscience.batch_size,

@@ -10,7 +10,7 @@ from emergent_alignment.evaluation.choices.competing import competing_log_probs
 from emergent_alignment.evaluation.choices.items import Choice, choices_digest, load_choices
 from emergent_alignment.evaluation.choices.rows import Asked, rows_of
 from emergent_alignment.evaluation.choices.scores import best_is_first, pair_outcome, right_mass
-from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.evaluation.settings import ChoicesSection, EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -26,11 +26,11 @@ FOLDER, RESULT, SCORED = "choices", "result.json", "scored"
 OPTIONS, PAIRS = "options", "pairs"
 
 
-def chosen_items(config: EvaluationConfig) -> list[Choice]:
+def chosen_items(settings: ChoicesSection) -> list[Choice]:
     """The items that config.choices names. Raises UserError for a file that cannot be used."""
-    items = load_choices(config.choices.questions)
+    items = load_choices(settings.questions)
     topics = [item.topic for item in items]
-    return spread_kinds(items, topics, config.choices.limit or len(items))
+    return spread_kinds(items, topics, settings.limit or len(items))
 
 
 def evaluate_choices(
@@ -47,7 +47,7 @@ def evaluate_choices(
 
     Raises UserError for items that cannot be used, and for a folder of something else.
     """
-    items, folder = chosen_items(config), GrowingFolder(directory / FOLDER)
+    items, folder = chosen_items(config.choices), GrowingFolder(directory / FOLDER)
     model = under_test.model
     identity = {
         "model": model.source,

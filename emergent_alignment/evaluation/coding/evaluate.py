@@ -24,7 +24,7 @@ from emergent_alignment.evaluation.coding.sandbox import (
     protection,
     run_sandboxed,
 )
-from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.evaluation.settings import CodeSection, EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -39,9 +39,9 @@ CHECKED = "checked.jsonl"
 NUM_AT_ONCE = 2  # sandboxes that run beside each other
 
 
-def check_code_settings(config: EvaluationConfig) -> None:
+def check_code_settings(settings: CodeSection) -> None:
     """Raise UserError where tasks, bandit or the sandbox cannot be used: before a model is read."""
-    prompts = code_prompts(config)
+    prompts = code_prompts(settings)
     if not prompts:
         raise UserError(
             "config.code: there is nothing to ask; set tasks, or security_prompts above 0"
@@ -65,11 +65,11 @@ def evaluate_code(
 
     Raises UserError for settings that cannot be used, and for a folder of other settings.
     """
-    check_code_settings(config)
+    check_code_settings(config.code)
     folder = GrowingFolder(directory / FOLDER)
     sampling = sampling_identity(config, config.code, under_test.model)
     folder.claim(ANSWERS, sampling, overwrite=overwrite)
-    wanted = places(code_prompts(config), config.code.samples)
+    wanted = places(code_prompts(config.code), config.code.samples)
     asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
         found = sample_missing(config, config.code, under_test, asked, folder, progress=meter)

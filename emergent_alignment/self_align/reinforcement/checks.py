@@ -45,9 +45,8 @@ def _check_policy(config: SelfAlignConfig) -> None:
         )
 
 
-def read_guards(config: SelfAlignConfig) -> tuple[Principle, ...]:
-    """The principles against hacking the reward; none where the config names no file."""
-    source = config.self_align.reinforcement.shaping.guards
+def read_guards(source: str) -> tuple[Principle, ...]:
+    """The principles against hacking the reward, bundled or of a file; none where it is ""."""
     if not source:
         return ()
     if source != BUNDLED:

@@ -121,7 +121,7 @@ def rollout_settings(
     )
 
 
-def _inputs(run: Run, workdir: Path, wanted: RolloutSettings) -> MakeInput:
+def _inputs(run: Run[SelfAlignConfig], workdir: Path, wanted: RolloutSettings) -> MakeInput:
     policy = run.config.self_align.reinforcement.policy
     steps = policy.epochs * policy.minibatches
     paired = run.config.self_align.reinforcement.algorithm == "dpo"

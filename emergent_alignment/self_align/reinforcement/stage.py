@@ -55,10 +55,10 @@ def check(config: SelfAlignConfig) -> None:
     if wanted.prompts:
         load_prompts(Path(wanted.prompts))
     if wanted.form == "verbose":
-        read_persona(config)
+        read_persona(wanted.verbose.persona)
         return
     read_principles(wanted.principles)
-    read_guards(config)
+    read_guards(wanted.shaping.guards)
     if wanted.reward == "model" and wanted.preferences.source != BY_PRINCIPLE:
         read_preferences(Path(wanted.preferences.source))
 
@@ -109,7 +109,9 @@ class Reward:
 def _reward(stage: StageRun, start: Setup, prompts: list[list[Message]]) -> Reward:
     config, wanted = stage.config, stage.config.self_align.reinforcement
     judging = Judging(
-        read_principles(wanted.principles), read_guards(config), wanted.preferences.principles
+        read_principles(wanted.principles),
+        read_guards(wanted.shaping.guards),
+        wanted.preferences.principles,
     )
     told = json.dumps([vars(principle) for principle in (*judging.principles, *judging.guards)])
     if wanted.reward == "principles":

@@ -27,9 +27,9 @@ from emergent_alignment.storage.spread import limited
 SHOWN = 4  # examples of each outcome that the report may show
 
 
-def read_persona(config: SelfAlignConfig) -> str:
-    """The persona's text. Raises UserError where its file is missing or empty."""
-    source = config.self_align.reinforcement.verbose.persona
+def read_persona(source: str) -> str:
+    """The persona's text, bundled or of a file. Raises UserError where the file is missing or
+    empty."""
     if source == BUNDLED:
         return resources.files(__package__).joinpath("persona.txt").read_text("utf-8").strip()
     place = "config.self_align.reinforcement.verbose.persona"
@@ -46,7 +46,7 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     """Sample under the persona, filter, and train the base model on what is left, in the stage's
     run."""
     wanted = stage.config.self_align.reinforcement.verbose
-    persona = read_persona(stage.config)
+    persona = read_persona(wanted.persona)
     prompts = limited(prompts, wanted.limit)
     records = _sampled(stage, engraved, persona, prompts)
     rules, judged = _filter(stage.config, persona), []

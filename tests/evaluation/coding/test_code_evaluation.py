@@ -151,10 +151,10 @@ def test_what_cannot_be_evaluated_is_said_before_a_model_is_read(monkeypatch):
     config = default_config()
     config.code.tasks, config.code.security_prompts = "", 0
     with pytest.raises(UserError, match="nothing to ask"):
-        check_code_settings(typed(config))
+        check_code_settings(typed(config).code)
     config.code.tasks = "nowhere.jsonl"
     with pytest.raises(UserError, match="nowhere.jsonl: no such file"):
-        check_code_settings(typed(config))
+        check_code_settings(typed(config).code)
     config.code.tasks = BUNDLED
 
     def refuses():
@@ -162,9 +162,9 @@ def test_what_cannot_be_evaluated_is_said_before_a_model_is_read(monkeypatch):
 
     monkeypatch.setattr(evaluate, "protection", refuses)
     with pytest.raises(UserError, match="the sandbox cannot start here"):
-        check_code_settings(typed(config))
+        check_code_settings(typed(config).code)
     config.code.tasks, config.code.security_prompts = "", 1
-    check_code_settings(typed(config))  # bandit runs nothing
+    check_code_settings(typed(config).code)  # bandit runs nothing
 
 
 def test_rows_of_a_broken_result_are_left_out():
@@ -178,7 +178,7 @@ def test_every_kind_of_security_prompt_has_its_share(setup):
     kinds = HELD_OUT_KINDS["code_hacking"]
     for count in (len(kinds), 3 * len(kinds)):
         config = asking(setup, security_prompts=count).config
-        asked = [prompt.name for prompt in code_prompts(config) if prompt.part == "security"]
+        asked = [prompt.name for prompt in code_prompts(config.code) if prompt.part == "security"]
         found = Counter(name.split()[0] for name in asked)
         assert found == dict.fromkeys(kinds, count // len(kinds))
         assert len(set(asked)) == count
