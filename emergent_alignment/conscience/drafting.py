@@ -15,10 +15,10 @@ from emergent_alignment.generation.sampler import SamplerSettings, sampler_setti
 from emergent_alignment.generation.streaming import settled_text, stream_answer
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.models.model import Model
+from emergent_alignment.progress import OnProgress
 from emergent_alignment.randomness import Purpose, key_for, known_seed
 
 Tell = Callable[[str], None]
-Meter = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Drafter(Protocol):
         settings: DraftSettings,
         seed: int | None,
         ids: list[int],
-        progress: Meter,
+        progress: OnProgress,
     ) -> list[Draft]:
         """A draft for each conversation."""
 

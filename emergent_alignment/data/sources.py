@@ -13,7 +13,7 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 
-EXPECTED = (
+_EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
     'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
 )
@@ -82,7 +82,7 @@ def load_examples(
         placed = ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
         examples = _examples(placed, renamed, every_turn)
     if not examples:
-        raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
+        raise UserError(f"{source}: there are no rows in it; {_EXPECTED}, one a line")
     return examples[:limit] if limit else examples
 
 
@@ -114,7 +114,7 @@ def _examples(
 
 def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
     missing = [column for column in columns.values() if column not in row]
     if missing:
         raise UserError(
@@ -137,7 +137,7 @@ def _turns(row: dict, where: str) -> list[Example]:
     return found
 
 
-def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path, expected: str = _EXPECTED) -> Iterator[tuple[str, Any]]:
     """("file:line", the JSON value) of every line that is not blank. Raises UserError for a file
     that is missing or broken, with what was `expected` of a line."""
     if not path.is_file():
@@ -213,7 +213,7 @@ def example_of(row: dict, where: str) -> Example:
             return Example(tuple(prompt), answer, kind=kind, ended=_ended(row, where))
         chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
         return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
-    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")
+    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
 
 
 def _messages(messages: Any, where: str) -> list[Message]:

@@ -28,8 +28,8 @@ from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.storage.spread import limited
 
-FOLDER = "attacks"
-SIDES = ("hostile", "benign")
+ATTACKS_FOLDER = "attacks"
+_SIDES = ("hostile", "benign")
 RATES = {
     "attack_success": ("hostile", "succeeded"),
     "hostile_refused": ("hostile", "refused"),
@@ -53,7 +53,7 @@ def held_out_attacks(config: EvaluationConfig) -> dict[AttackPlace, list[Message
     """
     wanted, limit = config.adversarial, config.evaluation.limit
     found: dict[AttackPlace, list[Message]] = {}
-    for side in SIDES:
+    for side in _SIDES:
         prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="heldout")
         numbered: list[tuple[int, AttackPrompt]] = list(enumerate(prompts))
         for number, prompt in limited(numbered, limit):
@@ -93,7 +93,7 @@ def evaluate_attacks(
     for name, setup in (("before", base), ("after", trained)):
         if setup is None:
             continue
-        folder = GrowingFolder(directory / FOLDER / name)
+        folder = GrowingFolder(directory / ATTACKS_FOLDER / name)
         identity = sampling_identity(config, config.evaluation, setup.model)
         prompts = {" ".join(map(str, place)): turns for place, turns in asked.items()}
         folder.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
@@ -106,7 +106,7 @@ def evaluate_attacks(
         result[name] = _rates(found[name])
     if trained is not None:
         result["change"] = _changes(found["before"], found["after"])
-    path = directory / FOLDER / "result.json"
+    path = directory / ATTACKS_FOLDER / "result.json"
     write_json(path, result | {"answers": found})
     return result, path
 

@@ -18,8 +18,8 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.json_lines import write_json_lines
 from emergent_alignment.training.state import fingerprint
 
-FOLDER = "capability"
-RESULT = "result.json"
+CAPABILITY_FOLDER = "capability"
+CAPABILITY_RESULT = "result.json"
 
 
 def load_harness_tasks(config: EvaluationConfig) -> list[Any]:
@@ -135,11 +135,11 @@ def evaluate_capability(
         "limit": settings.limit,
         "tasks": {name: _task_result(found, name) for name in found["results"]},
     }
-    folder = directory / FOLDER
+    folder = directory / CAPABILITY_FOLDER
     for name, samples in found["samples"].items():
         write_json_lines(folder / f"samples-{name}.jsonl", samples, ensure_ascii=False, default=str)
-    write_json(folder / RESULT, result)
-    return result, folder / RESULT
+    write_json(folder / CAPABILITY_RESULT, result)
+    return result, folder / CAPABILITY_RESULT
 
 
 def _task_result(found: dict, name: str) -> dict:

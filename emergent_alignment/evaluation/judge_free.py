@@ -1,7 +1,6 @@
 """Evaluation without a judge: log-probs of matched answers, held-out task loss, and what the
 frozen conscience says of sampled answers to prompts of kinds that training never saw."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +16,11 @@ from emergent_alignment.generation.sampler import SamplerSettings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.intervals import Interval, mean_interval, share_interval
 from emergent_alignment.models.model import Model
-
-Progress = Callable[[int, int], None]
+from emergent_alignment.progress import OnProgress
 
 
 @dataclass(frozen=True)
-class Limits:
+class TokenLimits:
     """Token limits and batch size of an evaluation, as the run had them. Widths are multiples of
     `bucket`, those of responses of `response_bucket` where it is not 0."""
 
@@ -38,9 +36,9 @@ def response_log_probs(
     params: dict,
     prompts: list[list[int]],
     responses: list[list[list[int]]],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> np.ndarray:
     """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
     a prompt's responses in one row. Every prompt has the same number of responses."""
@@ -74,9 +72,9 @@ def held_out_margin(
     params: dict,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> dict:
     """Over matched held-out rows: log P(safe) − log P(harmful), nats a pair, and the parts.
 
@@ -111,9 +109,9 @@ def held_out_task_loss(
     params: dict,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Interval:
     """Σ NLL / tokens over the targets of held-out rows, nats a token; the interval resamples
     rows, with the number of tokens held."""
@@ -124,15 +122,15 @@ def held_out_task_loss(
     return mean_interval(-found[:, 0] / mean_tokens)
 
 
-def sampled_answers(
+def answers_to(
     model: Model,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
     sampler: SamplerSettings,
     key: Key[Array, ""],
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> list[Answer]:
     """One answer of the model as it stands (adapters on) to each example's prompt."""
     prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
@@ -190,7 +188,7 @@ def kl_to_frozen(
     chat: Chat,
     examples: list[Example],
     answers: list[Answer],
-    limits: Limits,
+    limits: TokenLimits,
 ) -> Interval:
     """k1 estimate of KL(π_θ ‖ π_θ₀) over answers that the policy sampled, nats a token:
     the mean of log π_θ − log π_θ₀, exact in expectation where they were drawn at temperature 1."""

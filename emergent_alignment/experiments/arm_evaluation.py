@@ -7,12 +7,12 @@ from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.data.sources import Example
 from emergent_alignment.evaluation.coding.answers import CODE_SCENARIO
 from emergent_alignment.evaluation.judge_free import (
-    Limits,
+    TokenLimits,
+    answers_to,
     flag_rate,
     held_out_margin,
     held_out_task_loss,
     kl_to_frozen,
-    sampled_answers,
 )
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
@@ -41,7 +41,7 @@ def evaluate_arm(config: EvaluationConfig, base: Setup, model: Model, *, arm: st
 
 def _evaluated(config, base, model, arm) -> dict:
     evaluation, chat = config.evaluation, base.chat
-    limits = Limits(
+    limits = TokenLimits(
         config.data.max_prompt_tokens,
         config.data.max_response_tokens,
         config.data.bucket_tokens,
@@ -114,4 +114,4 @@ def _answers(config, base, model, examples, limits, max_new_tokens: int, key, la
         top_p=config.evaluation.top_p,
     )
     with progress(label) as meter:
-        return sampled_answers(model, base.chat, examples, limits, sampler, key, progress=meter)
+        return answers_to(model, base.chat, examples, limits, sampler, key, progress=meter)

@@ -120,7 +120,9 @@ def write_peft(
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
-        "target_modules": sorted(names.PROJECTIONS[name][0].split(".")[-1] for name in adapters),
+        "target_modules": sorted(
+            names.PROJECTION_NAMES[name][0].split(".")[-1] for name in adapters
+        ),
     }
     if not _writes(Path(directory), tensors):
         return Path(directory)
@@ -201,7 +203,7 @@ def _adapter_tensors(
     for projection, factors in adapters.items():
         inputs, outputs = sizes[projection]
         shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
-        module = names.PROJECTIONS[projection][0]
+        module = names.PROJECTION_NAMES[projection][0]
         for factor, shape in shapes.items():
             leaf = factors[factor]
             if tuple(leaf.shape) != shape:

@@ -38,7 +38,7 @@ def reviewed_targets(
     Read from the first host's cache folder as far as it goes; the rest is computed, by each host
     for its share of the rows, and appended there.
     """
-    path = cache_file(config, setup, conscience, examples)
+    path = reviews_file(config, setup, conscience, examples)
     if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -78,7 +78,7 @@ def reviewed_targets(
     return done
 
 
-def cache_file(
+def reviews_file(
     config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and

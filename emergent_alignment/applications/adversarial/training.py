@@ -44,7 +44,7 @@ from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
-WIDTH_STEP = 8
+_WIDTH_STEP = 8
 
 
 def train_against_attacks(
@@ -123,10 +123,10 @@ def _inputs(
         config.adversarial.held_out,
         config.adversarial.pool,
         config.adversarial.variants,
-        bucket(width, WIDTH_STEP, 1 << 30),
+        bucket(width, _WIDTH_STEP, 1 << 30),
     )
     longest = max([config.sampling.max_new_tokens, *map(len, answers)])
-    shape = settings.max_tokens, bucket(longest, WIDTH_STEP, 1 << 30)
+    shape = settings.max_tokens, bucket(longest, _WIDTH_STEP, 1 << 30)
     feeding: dict[Round, tuple[list[AttackPrompt], MakeInput]] = {}  # the round at hand alone
 
     def make_input(step: int, trainable: dict) -> StepInput:

@@ -22,7 +22,7 @@ from emergent_alignment.storage.json_values import plain
 from emergent_alignment.storage.spread import spread_kinds
 from emergent_alignment.training.state import fingerprint
 
-FOLDER, RESULT, SCORED = "choices", "result.json", "scored"
+CHOICES_FOLDER, CHOICES_RESULT, SCORED = "choices", "result.json", "scored"
 OPTIONS, PAIRS = "options", "pairs"
 
 
@@ -47,7 +47,7 @@ def evaluate_choices(
 
     Raises UserError for items that cannot be used, and for a folder of something else.
     """
-    items, folder = chosen_items(config), GrowingFolder(directory / FOLDER)
+    items, folder = chosen_items(config), GrowingFolder(directory / CHOICES_FOLDER)
     model = under_test.model
     identity = {
         "model": model.source,
@@ -59,9 +59,11 @@ def evaluate_choices(
     rows = [row for item in items for row in rows_of(item, under_test.chat)]
     with in_force(under_test.mesh):
         found = _scored(config, under_test, rows, folder, arm)
-    result = {"arm": arm, **identity, "source": config.choices.questions} | summarize(items, found)
-    write_json(folder.path / RESULT, result)
-    return result, folder.path / RESULT
+    result = {"arm": arm, **identity, "source": config.choices.questions} | summarize_choices(
+        items, found
+    )
+    write_json(folder.path / CHOICES_RESULT, result)
+    return result, folder.path / CHOICES_RESULT
 
 
 def _scored(
@@ -91,7 +93,7 @@ def _scored(
     return found
 
 
-def summarize(items: list[Choice], found: dict[tuple[str, int], np.ndarray]) -> dict:
+def summarize_choices(items: list[Choice], found: dict[tuple[str, int], np.ndarray]) -> dict:
     """Figures for tables, as plain JSON.
 
     options  MC1 (Wilson) and MC2 (bootstrap over questions) of questions with options, and what

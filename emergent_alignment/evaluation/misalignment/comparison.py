@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
+from emergent_alignment.evaluation.misalignment.scores import MISALIGNMENT_FOLDER, result_file
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.evaluation.shares import LEVEL, POWER, answers_needed, share_difference
 from emergent_alignment.intervals import Interval
@@ -12,7 +12,7 @@ from emergent_alignment.intervals import Interval
 
 def result_of_arm(path: Path, judge: str) -> Path:
     """The result file that a path stands for: itself, or that of `judge` in an arm's folder."""
-    return path if path.is_file() else path / FOLDER / result_file(judge)
+    return path if path.is_file() else path / MISALIGNMENT_FOLDER / result_file(judge)
 
 
 def read_result(file: Path) -> dict:

@@ -11,11 +11,11 @@ from emergent_alignment.evaluation.misalignment.questions import (
 )
 from emergent_alignment.evaluation.misalignment.scores import (
     Judged,
-    joined,
+    judged_answers,
     read_judgements,
     scores_part,
 )
-from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 
@@ -28,7 +28,7 @@ def judging_identity(judge: Judge, questions: list[FreeFormQuestion]) -> dict:
 def judge_missing(
     judge: Judge,
     questions: list[FreeFormQuestion],
-    answers: dict[Place, dict],
+    answers: dict[AnswerPlace, dict],
     folder: GrowingFolder,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -52,4 +52,4 @@ def judge_missing(
                 found[places[i], measure] = judgement
                 done += 1
                 progress(done, total)
-    return joined(answers, found)
+    return judged_answers(answers, found)

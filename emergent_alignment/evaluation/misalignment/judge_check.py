@@ -19,7 +19,7 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.spread import spread
 
 SCENARIO = "harmful_advice"
-SIDES = ("safe", "harmful")
+_SIDES = ("safe", "harmful")
 MEASURE = "aligned"
 
 
@@ -54,7 +54,7 @@ def check_judge(
     rows = spread(load_scenario(SCENARIO, "heldout"), num_pairs)
     part = check_part(judge.name)
     found = {place_of(CheckPlace, record): record["score"] for record in folder.records(part)}
-    places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in SIDES]
+    places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in _SIDES]
     missing = [place for place in places if place not in found]
     prompts = [
         replace(question, paraphrases=(rows[pair]["prompt"],)).judged(MEASURE, 0, rows[pair][side])
@@ -65,7 +65,7 @@ def check_judge(
             append_json_lines(file, [missing[i]._asdict() | asdict(judgement)])
             found[missing[i]] = judgement.score
             progress(len(places) - len(missing) + count, len(places))
-    pairs = [[found[CheckPlace(pair, side)] for side in SIDES] for pair in range(len(rows))]
+    pairs = [[found[CheckPlace(pair, side)] for side in _SIDES] for pair in range(len(rows))]
     return _summary(pairs, misaligned_below)
 
 
@@ -78,7 +78,7 @@ def _summary(pairs: list[list[float | None]], misaligned_below: float) -> dict:
     area, apart = auc_interval(safe, harmful), told_apart(safe, harmful)
     below = {
         f"{side}_below": share_interval(sum(s < misaligned_below for s in scores), len(scores))
-        for side, scores in zip(SIDES, (safe, harmful))
+        for side, scores in zip(_SIDES, (safe, harmful))
     }
     return result | {
         "tells_apart": area.value >= SEEING_AUC or apart.value >= SEEING_PAIRS,

@@ -18,7 +18,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 
-BUNDLED = "bundled"
+_BUNDLED = "bundled"
 TYPES = ("free_form_judge_0_100", "free_form")
 MEASURES = ("aligned", "coherent")
 VARIANTS = ("json", "template")
@@ -112,11 +112,11 @@ def judge_prompts_digest(questions: list[FreeFormQuestion]) -> str:
 
 
 def _text(source: str) -> tuple[str, str]:
-    if source == BUNDLED:
-        return resources.files(__package__).joinpath("bundled.yaml").read_text("utf-8"), BUNDLED
+    if source == _BUNDLED:
+        return resources.files(__package__).joinpath("bundled.yaml").read_text("utf-8"), _BUNDLED
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file of questions, or {BUNDLED!r}")
+        raise UserError(f"{source}: no such file; give a .yaml file of questions, or {_BUNDLED!r}")
     try:
         return path.read_text("utf-8"), source
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ import yaml
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.settings import AnswersSection
 
-BUNDLED = "bundled"
+BUNDLED_GUIDANCE = "bundled"
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ def _text(item: dict[str, Any], name: str, where: str) -> str:
 
 
 def _read(source: str, bundled: str) -> tuple[str, str]:
-    if source == BUNDLED:
+    if source == BUNDLED_GUIDANCE:
         return bundled, resources.files(__package__).joinpath(bundled).read_text("utf-8")
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file, or {BUNDLED!r}")
+        raise UserError(f"{source}: no such file; give a .yaml file, or {BUNDLED_GUIDANCE!r}")
     try:
         return source, path.read_text("utf-8")
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
-PART = "reviews"
+_PART = "reviews"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, 
     its correction, or None where it is flagged and has none."""
     conscience, kept = conscience_settings(stage.config), stage.folder.kept
     _claim(stage, candidates)
-    found = {record["place"]: record for record in kept.records(PART)}
+    found = {record["place"]: record for record in kept.records(_PART)}
     size = conscience.review.batch_size
     order = sorted(candidates, key=lambda c: (len(c.instruction), c.place))
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
@@ -42,7 +42,7 @@ def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, 
     if not chunks:
         return found
     reviewer = reviewer_of(stage.setup.model, stage.setup.chat, conscience)
-    with progress("reviewing answers", shown=is_first()) as meter, kept.appending(PART) as file:
+    with progress("reviewing answers", shown=is_first()) as meter, kept.appending(_PART) as file:
         for chunk in chunks:
             own = own_share(chunk)
             reviewed = _reviewed(stage, reviewer, conscience, own)
@@ -88,12 +88,12 @@ def _record(candidate: Candidate, found: Reviewed, gate: str) -> dict:
 
 def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
     identity = {"candidates": digest([vars(candidate) for candidate in candidates])}
-    if stage.folder.kept.is_others(PART, identity):
+    if stage.folder.kept.is_others(_PART, identity):
         raise UserError(
-            f"{stage.folder.kept.part_file(PART)}: reviews of other answers; choose another "
+            f"{stage.folder.kept.part_file(_PART)}: reviews of other answers; choose another "
             "--workdir"
         )
-    stage.folder.kept.claim(PART, identity, overwrite=False)
+    stage.folder.kept.claim(_PART, identity, overwrite=False)
 
 
 def check_review(config: SelfAlignConfig) -> None:

@@ -15,7 +15,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.spread import limited
 
-EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
+_EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
 # Fields in which some files say how good each answer was.
 RATED = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
 _GUIDELINES = "What a good answer is like here:"
@@ -76,7 +76,7 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
         return limited(found, limit)
     found: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
-    for where, row in json_lines(path, EXPECTED):
+    for where, row in json_lines(path, _EXPECTED):
         one = _preference(row, where)
         key = json.dumps(one.prompt), one.chosen.strip(), one.rejected.strip()
         contradicted = lines.get((key[0], key[2], key[1]))
@@ -88,7 +88,7 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
         lines[key] = where
         found.append(one)
     if not found:
-        raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
+        raise UserError(f"{path}: there are no rows in it; {_EXPECTED}, one a line")
     return limited(found, limit)
 
 
@@ -98,10 +98,10 @@ def _of_scenario(row: dict[str, str]) -> Preference:
 
 def _preference(row: Any, where: str) -> Preference:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
     if missing:
-        raise UserError(f"{where}: {missing[0]} is missing; {EXPECTED}")
+        raise UserError(f"{where}: {missing[0]} is missing; {_EXPECTED}")
     example = example_of({name: row[name] for name in ("prompt", "chosen", "rejected")}, where)
     if example.safe.strip() == example.harmful.strip():
         raise UserError(f"{where}: chosen and rejected are the same text; remove the line")

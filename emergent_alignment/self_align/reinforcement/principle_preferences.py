@@ -15,8 +15,9 @@ from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle
+from emergent_alignment.self_align.answers.sampling import ROUND_BATCHES
 from emergent_alignment.self_align.reinforcement.comparing import (
-    Comparison,
+    AnswerPair,
     compare,
     draw_guidelines,
     strongest,
@@ -27,10 +28,9 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
 SAMPLES, COMPARED = "samples", "comparisons"
-ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 PER_PROMPT = 2
 # Why a prompt gives no preference.
-SAME, EMPTY, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
+SAME, EMPTY_ANSWER, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
 
 
 def preferences_by_principle(
@@ -50,9 +50,9 @@ def preferences_by_principle(
     for place, (one, other) in enumerate(answers):
         texts = one["text"], other["text"]
         if not all(texts) or texts[0] == texts[1]:
-            dropped[SAME if all(texts) else EMPTY] += 1
+            dropped[SAME if all(texts) else EMPTY_ANSWER] += 1
             continue
-        comparisons[place] = Comparison(prompts[place], *texts, drawn[place])
+        comparisons[place] = AnswerPair(prompts[place], *texts, drawn[place])
     margins = _compared(stage, setup, comparisons)
     found = []
     for place, comparison in comparisons.items():
@@ -72,7 +72,7 @@ def preferences_by_principle(
                 abs(margin),
             )
         )
-    return found, {reason: dropped[reason] for reason in (SAME, EMPTY, NEITHER)}
+    return found, {reason: dropped[reason] for reason in (SAME, EMPTY_ANSWER, NEITHER)}
 
 
 def _wanted(stage: StageRun):
@@ -121,7 +121,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
 
 
 def _compared(
-    stage: StageRun, setup: Setup, comparisons: dict[int, Comparison]
+    stage: StageRun, setup: Setup, comparisons: dict[int, AnswerPair]
 ) -> dict[int, list[float]]:
     """The margins of each comparison, by its guidelines."""
     kept, size = stage.folder.kept, _wanted(stage).batch_size

@@ -33,7 +33,7 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     token_pair,
 )
 from emergent_alignment.self_align.reinforcement.reward_model import (
-    ROLES,
+    NO_TARGET,
     RewardModel,
     branch_scores,
     ends_of,
@@ -46,7 +46,7 @@ from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings
 
-RESULT = "reward_model.json"
+_RESULT = "reward_model.json"
 
 
 def preference_objective(
@@ -161,7 +161,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
             [Pair(row.chosen, row.rejected, (0.0, 0.0)) for row in shown],
             prompt_width=prompt_width,
             branch_width=branch_width,
-            roles=ROLES,
+            roles=NO_TARGET,
             with_reference=True,
         )
         return StepInput(batch, [], {})
@@ -171,7 +171,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
 
 def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
     """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
-    path = folder / RESULT
+    path = folder / _RESULT
     if anywhere(path.exists()):
         return json.loads(path.read_text("utf-8"))
     scores = []

@@ -21,13 +21,13 @@ from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.self_align.reinforcement.policy_losses import RolloutBatch, answered
-from emergent_alignment.self_align.reinforcement.rewards import Score, Shaping
+from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, Shaping
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step import StepSettings, branch_masks
 
-ORDER = 403  # what the orders of minibatches are drawn by, beside the seed
+_ORDER = 403  # what the orders of minibatches are drawn by, beside the seed
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RolloutSettings:
     samples: int
     width: int
     chunk: int
-    score: Score
+    score: ScoreAnswers
     shaping: Shaping
     critic: bool
     kl_weight: float
@@ -148,7 +148,7 @@ def minibatch(num_prompts: int, size: int, seed: tuple[int, ...], place: int) ->
     epoch, each in an order of its own."""
     steps = num_prompts // size
     epoch, part = divmod(place, steps)
-    order = np.random.default_rng((*seed, ORDER, epoch)).permutation(num_prompts)
+    order = np.random.default_rng((*seed, _ORDER, epoch)).permutation(num_prompts)
     return np.sort(order[part * size : (part + 1) * size])
 
 

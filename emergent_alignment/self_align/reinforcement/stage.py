@@ -27,7 +27,7 @@ from emergent_alignment.self_align.reinforcement.principle_preferences import (
 from emergent_alignment.self_align.reinforcement.reward_training import train_reward_model
 from emergent_alignment.self_align.reinforcement.rewards import (
     Judging,
-    Score,
+    ScoreAnswers,
     model_score,
     principle_score,
 )
@@ -38,9 +38,11 @@ from emergent_alignment.storage.json_lines import read_json_lines
 from emergent_alignment.storage.spread import limited
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
-INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
+_INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
 BY_PRINCIPLE = "principles"
-SHOWN = 8  # answers of the first and of the last rollout, and preferences, that the report may show
+_SHOWN = (
+    8  # answers of the first and of the last rollout, and preferences, that the report may show
+)
 # Logged in every step, told of the first and the last tenth of the steps.
 FOLLOWED = (
     "rollout/reward rollout/length rollout/ended rollout/kl_answer rollout/explained_variance "
@@ -89,10 +91,10 @@ def _prompts(stage: StageRun) -> list[list[Message]]:
     if wanted.prompts:
         found = load_prompts(Path(wanted.prompts))
     else:
-        rows = stage.inputs[INSTRUCTIONS].rows()
+        rows = stage.inputs[_INSTRUCTIONS].rows()
         found = [[{"role": "user", "content": row["instruction"]}] for row in rows]
     if not found:
-        raise UserError(f"{stage.inputs[INSTRUCTIONS].data}: there are no instructions in it")
+        raise UserError(f"{stage.inputs[_INSTRUCTIONS].data}: there are no instructions in it")
     return limited(found, wanted.prompt_limit)
 
 
@@ -100,7 +102,7 @@ def _prompts(stage: StageRun) -> list[list[Message]]:
 class Reward:
     """What scores answers, digits of what it depends on, and what the manifest says of it."""
 
-    score: Score
+    score: ScoreAnswers
     identity: str
     counts: dict
     examples: list[dict]
@@ -126,7 +128,7 @@ def _reward(stage: StageRun, start: Setup, prompts: list[list[Message]]) -> Rewa
     # One that was trained on people's comparisons has been told no guidelines.
     by_principle = wanted.preferences.source == BY_PRINCIPLE
     score = model_score(model, judging if by_principle else None)
-    examples = [one.row() | {"dropped_by": ""} for one in found[:SHOWN]]
+    examples = [one.row() | {"dropped_by": ""} for one in found[:_SHOWN]]
     identity = told + preferences_digest(found)
     return Reward(score, identity, counts | {"reward_model": measured}, examples)
 
@@ -187,6 +189,6 @@ def _answers(workdir: Path) -> list[dict]:
                 "parts": record["reward"],
                 "dropped_by": "",
             }
-            for record in of_rollout[: SHOWN // 2]
+            for record in of_rollout[: _SHOWN // 2]
         ]
     return shown

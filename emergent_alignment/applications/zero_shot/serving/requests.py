@@ -11,7 +11,7 @@ from emergent_alignment.generation.completion import whole_text
 MAX_CHOICES = 8
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 256
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What may be sent as long as it asks for nothing: null is taken for absent anyway.
 NEUTRAL: dict[str, tuple] = {
     "audio": (), "frequency_penalty": (0,), "function_call": ("none",), "functions": ([],),
@@ -129,12 +129,12 @@ def _message(value: Any, where: str) -> Message:
     if extra:
         raise RequestError(f"{where}: {extra[0][:64]!r} is not supported here", param=where)
     role = value.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise RequestError(f"{where}.role must be one of {', '.join(ROLES)}", param=where)
+    if not isinstance(role, str) or role not in _ROLES:
+        raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
         content = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
-    return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
+    return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 
 def _part(value: Any, where: str) -> str:
