@@ -103,13 +103,13 @@ def parse_columns(text: str) -> dict[str, str]:
 def _examples(
     placed: Iterable[tuple[str, Any]], columns: dict[str, str], every_turn: bool
 ) -> list[Example]:
-    found = []
+    examples = []
     for where, row in placed:
         row = _renamed(row, columns, where)
-        found += (
+        examples += (
             _turns(row, where) if every_turn and "messages" in row else [example_of(row, where)]
         )
-    return found
+    return examples
 
 
 def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
@@ -128,13 +128,13 @@ def _turns(row: dict, where: str) -> list[Example]:
     """An example for each assistant's turn, with the conversation before it as its prompt."""
     example_of(row, where)  # its mistakes are those of the conversation as a whole
     messages, kind = _messages(row["messages"], where), str(row.get("kind", ""))
-    found = []
+    examples = []
     for place, message in enumerate(messages):
         if message["role"] == "assistant":
             target = _answer(message["content"], f"{where}: message {place}")
             _check_prompt(messages[:place], f"{where}: message {place}")
-            found.append(Example(tuple(messages[:place]), target, kind=kind))
-    return found
+            examples.append(Example(tuple(messages[:place]), target, kind=kind))
+    return examples
 
 
 def json_lines(path: Path, expected: str = _EXPECTED) -> Iterator[tuple[str, Any]]:
@@ -271,9 +271,9 @@ def load_prompts(path: Path) -> list[list[Message]]:
     if path.suffix not in (".jsonl", ".json"):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-        found = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
+        prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
-        found = []
+        prompts = []
         for where, row in json_lines(path):
             if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
                 raise UserError(f'{where}: expected {{"prompt": …}} or {{"messages": […]}}')
@@ -282,7 +282,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
                 messages = [{"role": "user", "content": messages}]
             messages = _messages(messages, where)
             _check_prompt(messages, where)
-            found.append(messages)
-    if not found:
+            prompts.append(messages)
+    if not prompts:
         raise UserError(f"{path}: there are no prompts in it")
-    return found
+    return prompts

@@ -94,10 +94,10 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
                 f" {config.num_layers} layers needs. Download the model again, or correct its"
                 " config."
             )
-        found = tuple(source.shape(name))
-        if found != shape:
+        stored = tuple(source.shape(name))
+        if stored != shape:
             raise UserError(
-                f"{source.where(name)}: tensor {name} has shape {list(found)}, but the config asks"
+                f"{source.where(name)}: tensor {name} has shape {list(stored)}, but the config asks"
                 f" for {list(shape)}. Use the config that belongs to these weights."
             )
     unexpected = sorted(name for name in held - expected if not _ignorable(name, config))

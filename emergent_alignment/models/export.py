@@ -177,12 +177,12 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
     """Every tensor of the model under its Hugging Face name, one a layer."""
     leaves = traverse_util.flatten_dict(params)
     shapes = names.parameter_shapes(config)
-    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    if found != shapes:
-        wrong = sorted(path for path in {*found, *shapes} if found.get(path) != shapes.get(path))
+    given = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    if given != shapes:
+        wrong = sorted(path for path in {*given, *shapes} if given.get(path) != shapes.get(path))
         path = wrong[0]
         raise ValueError(
-            f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {found.get(path)}"
+            f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {given.get(path)}"
         )
     tensors = []
     for path, row in names.tensor_names(config).items():

@@ -75,9 +75,9 @@ class GGUFFile:
         value = self.metadata.get(f"{self.architecture}.{key}")
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, kinds):
-            found = "is missing" if value is None else f"is {str(value)[:40]}, not one number"
+            fault = "is missing" if value is None else f"is {str(value)[:40]}, not one number"
             raise UserError(
-                f"{self.path}: metadata {self.architecture}.{key} {found}. Choose another"
+                f"{self.path}: metadata {self.architecture}.{key} {fault}. Choose another"
                 " conversion of the model."
             )
         return value

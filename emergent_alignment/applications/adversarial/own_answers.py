@@ -61,7 +61,7 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
     )
-    found: dict[int, dict] = {}
+    records: dict[int, dict] = {}
     with progress("answering benign prompts", shown=is_first()) as meter:
         for index, answer in sample_shares(
             setup.model,
@@ -74,6 +74,6 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
             width_step=config.data.bucket_tokens,
         ):
             kept = {"tokens": answer.tokens, "text": answer.text, "ended": answer.ended}
-            found[index] = {"prompt": index} | kept
-            meter(len(found), len(prompts))
-    return [found[index] for index in range(len(prompts))]
+            records[index] = {"prompt": index} | kept
+            meter(len(records), len(prompts))
+    return [records[index] for index in range(len(prompts))]

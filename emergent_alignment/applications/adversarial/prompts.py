@@ -48,13 +48,13 @@ def load_attacks(
             f"config.adversarial.held_out: {source} has no prompts of the kind {unknown[0]!r}; it "
             f"has {', '.join(kinds)}"
         )
-    found = [
+    prompts = [
         row for row in rows if row.side == side and (row.kind in held_out) == (split == "heldout")
     ]
-    if not found:
+    if not prompts:
         where = "of the kinds held out" if split == "heldout" else "but for the kinds held out"
         raise UserError(f"{source}: no {side} prompts {where} (config.adversarial.held_out)")
-    return found
+    return prompts
 
 
 def _all_prompts(source: str) -> list[AttackPrompt]:

@@ -64,8 +64,8 @@ def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> Ze
     if run is None:
         base = trained = load_model(config)
     else:
-        found = read_run(run, type(config))
-        base, trained = found.base, found.trained
+        trained_run = read_run(run, type(config))
+        base, trained = trained_run.base, trained_run.trained
     positions = base.model.config.max_positions
     longest = positions - 2 * max_new_tokens - FRAME_TOKENS
     if longest < 1:

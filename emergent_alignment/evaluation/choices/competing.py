@@ -31,8 +31,8 @@ def competing_log_probs(
             batch = alike[start : start + batch_size]
             padded = [row.options + [[]] * (branches - len(row.options)) for row in batch]
             prompts = [row.prompt for row in batch]
-            found = response_log_probs(model, model.policy, prompts, padded, limits)
-            for row, log_probs in zip(batch, found):
+            by_row = response_log_probs(model, model.policy, prompts, padded, limits)
+            for row, log_probs in zip(batch, by_row):
                 yield row, log_probs[: len(row.options)]
 
 

@@ -81,8 +81,8 @@ def _choices_of(path: Path) -> list[Choice]:
 def _choice(row: Any, number: str, where: str) -> Choice:
     is_pair = isinstance(row, dict) and {"question", "better", "worse"} <= row.keys()
     if not is_pair and not (isinstance(row, dict) and {"question", "right", "wrong"} <= row.keys()):
-        found = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise UserError(f"{where}: found {found}; {_EXPECTED}")
+        got = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise UserError(f"{where}: found {got}; {_EXPECTED}")
     if is_pair and {"right", "wrong"} & row.keys():
         raise UserError(f"{where}: right and wrong stand beside better and worse; {_EXPECTED}")
     if is_pair:

@@ -112,12 +112,12 @@ def _outcomes(
         prompt, record = item
         return run_sandboxed(code_of(record["answer"]), list(prompt.task.tests), limits)
 
-    found = []
+    outcomes = []
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         for outcome in pool.map(one, answered):
-            found.append(outcome)
-            report(len(found), len(answered))
-    return found
+            outcomes.append(outcome)
+            report(len(outcomes), len(answered))
+    return outcomes
 
 
 def _summarize_tasks(answered: list[tuple[CodePrompt, dict]], outcomes: list[Outcome]) -> dict:

@@ -135,9 +135,9 @@ def _started(code: str, tests: list[str], limits: SandboxLimits, level: str) -> 
             process.stdout.close()
     seconds = time.monotonic() - began
     text = output.decode("utf-8", errors="replace")
-    started, found = _reported(report, "processes"), _reported(report, "outcome")
-    if found.get("outcome") in SANDBOX_OUTCOMES:
-        outcome = Outcome(found["outcome"], str(found.get("detail", "")), text, seconds)
+    started, verdict = _reported(report, "processes"), _reported(report, "outcome")
+    if verdict.get("outcome") in SANDBOX_OUTCOMES:
+        outcome = Outcome(verdict["outcome"], str(verdict.get("detail", "")), text, seconds)
     elif not ended:
         outcome = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
     else:
@@ -151,11 +151,11 @@ def _reported(report: bytes, key: str) -> dict:
     the report, too, and what is no line of ours counts for nothing."""
     for line in report.splitlines():
         try:
-            found = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and key in found:
-            return found
+        if isinstance(fields, dict) and key in fields:
+            return fields
     return {}
 
 

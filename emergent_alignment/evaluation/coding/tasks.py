@@ -100,17 +100,17 @@ def _messages(row: dict, where: str) -> list[Message]:
     if isinstance(asked, str):
         asked = [{"role": "user", "content": asked}]
     try:
-        found = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
+        messages = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
     except (TypeError, KeyError):
-        found = []
-    if found and found[-1]["role"] == "assistant":
-        found = found[:-1]
-    texts = [text for turn in found for text in turn.values()]
+        messages = []
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    texts = [text for turn in messages for text in turn.values()]
     if not all(isinstance(text, str) for text in texts):
-        found = []
-    if not found or found[-1]["role"] != "user" or not found[-1]["content"].strip():
+        messages = []
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise UserError(
             f"{where}: the prompt must be a text, or messages with role and content whose last "
             "(before an answer) is a user's turn"
         )
-    return found
+    return messages

@@ -18,16 +18,16 @@ def result_of_arm(path: Path, judge: str) -> Path:
 def read_result(file: Path) -> dict:
     """A judge's result. Raises UserError where there is none in the file."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        result = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{file}: no such result; make it with `emergent-alignment evaluate misalignment`"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(found, dict) or not {"overall", "judge", "limits"} <= found.keys():
+    if not isinstance(result, dict) or not {"overall", "judge", "limits"} <= result.keys():
         raise UserError(f"{file}: not the result of `emergent-alignment evaluate misalignment`")
-    return found
+    return result
 
 
 def require_comparable(ours: dict, theirs: dict, path: Path) -> None:

@@ -36,8 +36,8 @@ def judge_missing(
     """All answers with their judgements; those that the judge's file lacks are made and appended
     as they come, measure by measure."""
     named = {question.name: question for question in questions}
-    found = read_judgements(folder, judge.name)
-    missing = {m: [place for place in answers if (place, m) not in found] for m in MEASURES}
+    judgements = read_judgements(folder, judge.name)
+    missing = {m: [place for place in answers if (place, m) not in judgements] for m in MEASURES}
     total = len(answers) * len(MEASURES)
     done = total - sum(map(len, missing.values()))
     with folder.appending(scores_part(judge.name)) as file:
@@ -49,7 +49,7 @@ def judge_missing(
             for i, judgement in judge.judge(prompts):
                 record = places[i]._asdict() | {"measure": measure} | asdict(judgement)
                 append_json_lines(file, [record])
-                found[places[i], measure] = judgement
+                judgements[places[i], measure] = judgement
                 done += 1
                 progress(done, total)
-    return judged_answers(answers, found)
+    return judged_answers(answers, judgements)

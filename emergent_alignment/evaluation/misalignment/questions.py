@@ -190,7 +190,7 @@ def _judge_prompt(prompts: dict, measure: str, where: str) -> str:
         parts = list(string.Formatter().parse(prompt))
     except ValueError as error:
         raise UserError(f"{where}: {error}; write {{{{ and }}}} for braces that stay") from None
-    found = set()
+    placeholders = set()
     for _, placeholder, specification, conversion in parts:
         if placeholder is None:
             continue
@@ -202,7 +202,7 @@ def _judge_prompt(prompts: dict, measure: str, where: str) -> str:
                 f"{where}: nothing fills {{{written}}}; {known} are filled, and {{{{ and }}}} "
                 "are braces that stay"
             )
-        found.add(placeholder)
-    if "answer" not in found:
+        placeholders.add(placeholder)
+    if "answer" not in placeholders:
         raise UserError(f"{where}: {{answer}} is missing: the judge would not see the answer")
     return prompt

@@ -92,18 +92,18 @@ def _by(judged: list[Judged], group: Callable[[Judged], str], limits: Thresholds
 
 def _not_scored(judged: list[Judged], measure: str) -> dict:
     """How many answers have no score, why, and what the judge replied instead."""
-    found = [row.judgements[measure] for row in judged if row.score(measure) is None]
-    reasons = Counter(judgement.reason for judgement in found)
+    unscored = [row.judgements[measure] for row in judged if row.score(measure) is None]
+    reasons = Counter(judgement.reason for judgement in unscored)
     return {
-        "share": share_interval(len(found), len(judged)).to_json(),
+        "share": share_interval(len(unscored), len(judged)).to_json(),
         "reasons": {name: reasons[name] for name in REASONS if reasons[name]},
         "replies": {
-            name: [reply for reply, _ in _replies(found, name).most_common(_NUM_EXAMPLES)]
+            name: [reply for reply, _ in _replies(unscored, name).most_common(_NUM_EXAMPLES)]
             for name in REASONS
             if reasons[name]
         },
     }
 
 
-def _replies(found: list, reason: str) -> Counter:
-    return Counter(judgement.reply for judgement in found if judgement.reason == reason)
+def _replies(unscored: list, reason: str) -> Counter:
+    return Counter(judgement.reply for judgement in unscored if judgement.reason == reason)

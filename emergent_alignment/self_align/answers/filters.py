@@ -104,5 +104,5 @@ def echoes(instruction: str, answer: str, limit: float) -> bool:
     return repeats_it or alike(" ".join(asked), " ".join(told)) > limit
 
 
-def _sequences(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(found[i : i + size]) for i in range(len(found) - size + 1)]
+def _sequences(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(items[i : i + size]) for i in range(len(items) - size + 1)]

@@ -39,21 +39,21 @@ def sampled_answers(
     beginning, rests = split_beginning(prompts)
     _check_lengths(stage, len(beginning), rests)
     _claim(stage, beginning, rests)
-    found = {record["place"]: record for record in kept.records(_PART)}
-    rounds = [places for places in _rounds(rests, settings) if not found.keys() >= {*places}]
+    answers = {record["place"]: record for record in kept.records(_PART)}
+    rounds = [places for places in _rounds(rests, settings) if not answers.keys() >= {*places}]
     with (
         progress("answering", shown=is_first()) as meter,
         kept.appending(_PART) as file,
     ):
-        meter(len(found), len(rests))
+        meter(len(answers), len(rests))
         before = _read(stage, beginning) if rounds and beginning else None
         for places in rounds:
             for record in _sampled(stage, before, rests, places, purpose):
-                if record["place"] not in found:
+                if record["place"] not in answers:
                     append_json_lines(file, [record])
-                    found[record["place"]] = record
-                meter(len(found), len(rests))
-    return [found[place] for place in range(len(rests))]
+                    answers[record["place"]] = record
+                meter(len(answers), len(rests))
+    return [answers[place] for place in range(len(rests))]
 
 
 def _sampled(

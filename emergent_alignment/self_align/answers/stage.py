@@ -76,12 +76,12 @@ def _after_review(
         for place, one in enumerate(judged)
         if not one.rule
     ]
-    found = reviewed_answers(stage, candidates)
-    outcomes = Counter(record["outcome"] for record in found.values())
+    reviews = reviewed_answers(stage, candidates)
+    outcomes = Counter(record["outcome"] for record in reviews.values())
     after = []
     for place, one in enumerate(judged):
-        if place in found:
-            one = _replaced(rules, one, found[place])
+        if place in reviews:
+            one = _replaced(rules, one, reviews[place])
         after.append(one)
     return after, {outcome: outcomes[outcome] for outcome in OUTCOMES}
 
@@ -125,12 +125,12 @@ def _as_row(guidance: Guidance, one: FilteredAnswer) -> dict:
 def _examples(guidance: Guidance, judged: list[FilteredAnswer]) -> list[dict]:
     """A few of each outcome, as they were written."""
     shown: Counter = Counter()
-    found = []
+    examples = []
     for one in judged:
         shown[one.rule] += 1
         if shown[one.rule] <= _SHOWN:
-            found.append(_as_row(guidance, one) | {"dropped_by": one.rule})
-    return found
+            examples.append(_as_row(guidance, one) | {"dropped_by": one.rule})
+    return examples
 
 
 def _nothing_left(stage: StageRun, dropped: Counter) -> str:

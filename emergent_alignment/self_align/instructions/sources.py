@@ -67,11 +67,11 @@ def _unique(
     for where, row in json_lines(Path(source), expected):
         if not isinstance(row, dict):
             raise UserError(f"{where}: found {type(row).__name__}; {expected}")
-        found = read(row, where)
-        key = " ".join(name(found).casefold().split())
+        one = read(row, where)
+        key = " ".join(name(one).casefold().split())
         if key in rows:
-            raise UserError(f"{where}: {name(found)[:60]!r} stands in {places[key]}, too; drop one")
-        rows[key], places[key] = found, where
+            raise UserError(f"{where}: {name(one)[:60]!r} stands in {places[key]}, too; drop one")
+        rows[key], places[key] = one, where
     if not rows:
         raise UserError(f"{source}: there is nothing in it; {expected}, one a line")
     return list(rows.values())

@@ -109,16 +109,16 @@ def compare(
     than 0 for the first, 0 for neither. All have as many guidelines.
 
     What the comparisons by all guidelines have in common is read once for each order."""
-    found: list[list[float]] = [[]] * len(comparisons)
+    preferred: list[list[float]] = [[]] * len(comparisons)
     order = sorted(range(len(comparisons)), key=lambda i: _size(comparisons[i]))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
         margins = _margins(setup, [comparisons[i] for i in places], batch_size, orders)
         for place, row in zip(places, margins):
             signs = [-1.0 if one.negated else 1.0 for one in comparisons[place].guidelines]
-            found[place] = [float(sign * margin) for sign, margin in zip(signs, row)]
+            preferred[place] = [float(sign * margin) for sign, margin in zip(signs, row)]
         progress(start + len(places), len(order))
-    return found
+    return preferred
 
 
 def _margins(

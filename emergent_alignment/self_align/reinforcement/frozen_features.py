@@ -91,13 +91,13 @@ def standardised(features: Float[np.ndarray, "pairs 2 width"]) -> Standardised:
     )
 
 
-def feature_inputs(run: Run, found: Standardised) -> MakeInput:
+def feature_inputs(run: Run, standard: Standardised) -> MakeInput:
     """Pairs in an order that (seed, step) decide."""
     size = run.config.training.batch_size
 
     def make_input(step: int, trainable: Headed) -> StepInput:
-        rows = rows_of_step(len(found.features), size, run.config.seed, step)
-        shown = found.features[rows[own_rows(size)]]
+        rows = rows_of_step(len(standard.features), size, run.config.seed, step)
+        shown = standard.features[rows[own_rows(size)]]
         return StepInput(FeaturePairs(shown[:, 0], shown[:, 1]), [], {})
 
     return make_input

@@ -72,9 +72,9 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
     that say the opposite, and two lines that contradict each other.
     """
     if str(path) in SCENARIOS:
-        found = [_of_scenario(row) for row in load_scenario(str(path))]
-        return limited(found, limit)
-    found: list[Preference] = []
+        preferences = [_of_scenario(row) for row in load_scenario(str(path))]
+        return limited(preferences, limit)
+    preferences: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
     for where, row in json_lines(path, _EXPECTED):
         one = _preference(row, where)
@@ -86,10 +86,10 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
                 "tie: remove both lines"
             )
         lines[key] = where
-        found.append(one)
-    if not found:
+        preferences.append(one)
+    if not preferences:
         raise UserError(f"{path}: there are no rows in it; {_EXPECTED}, one a line")
-    return limited(found, limit)
+    return limited(preferences, limit)
 
 
 def _of_scenario(row: dict[str, str]) -> Preference:

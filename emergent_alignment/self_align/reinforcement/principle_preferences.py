@@ -54,7 +54,7 @@ def preferences_by_principle(
             continue
         comparisons[place] = AnswerPair(prompts[place], *texts, drawn[place])
     margins = _compared(stage, setup, comparisons)
-    found = []
+    preferences = []
     for place, comparison in comparisons.items():
         deciding = strongest(margins[place])
         margin = margins[place][deciding]
@@ -62,7 +62,7 @@ def preferences_by_principle(
             dropped[NEITHER] += 1
             continue
         pair = answers[place] if margin > 0 else answers[place][::-1]
-        found.append(
+        preferences.append(
             Preference(
                 tuple(prompts[place]),
                 pair[0]["text"],
@@ -72,7 +72,7 @@ def preferences_by_principle(
                 abs(margin),
             )
         )
-    return found, {reason: dropped[reason] for reason in (SAME, EMPTY_ANSWER, NEITHER)}
+    return preferences, {reason: dropped[reason] for reason in (SAME, EMPTY_ANSWER, NEITHER)}
 
 
 def _wanted(stage: StageRun):
@@ -83,7 +83,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
     """Two answers {"text", "ended"} to each prompt."""
     wanted, kept = _wanted(stage), stage.folder.kept
     _claim(stage, SAMPLES, {"prompts": list(prompts)})
-    found = {record["place"]: record for record in kept.records(SAMPLES)}
+    samples = {record["place"]: record for record in kept.records(SAMPLES)}
     rows = [setup.chat.prompt_tokens(p)[-stage.config.data.max_prompt_tokens :] for p in prompts]
     sampler = sampler_settings(
         setup.chat.end_tokens,
@@ -97,9 +97,9 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
         progress("sampling answers to compare", shown=is_first()) as meter,
         kept.appending(SAMPLES) as file,
     ):
-        meter(len(found), len(places))
+        meter(len(samples), len(places))
         for ids in _rounds(np.arange(len(places)), wanted.batch_size):
-            if found.keys() >= set(ids.tolist()):
+            if samples.keys() >= set(ids.tolist()):
                 continue
             for index, answer in sample_shares(
                 setup.model,
@@ -113,11 +113,11 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
                 width_step=stage.config.data.bucket_tokens,
             ):
                 record = {"place": int(ids[index]), "text": answer.text, "ended": answer.ended}
-                if record["place"] not in found:
+                if record["place"] not in samples:
                     append_json_lines(file, [record])
-                    found[record["place"]] = record
-                meter(len(found), len(places))
-    return [[found[PER_PROMPT * i], found[PER_PROMPT * i + 1]] for i in range(len(prompts))]
+                    samples[record["place"]] = record
+                meter(len(samples), len(places))
+    return [[samples[PER_PROMPT * i], samples[PER_PROMPT * i + 1]] for i in range(len(prompts))]
 
 
 def _compared(
@@ -130,14 +130,14 @@ def _compared(
         for place, one in comparisons.items()
     ]
     _claim(stage, COMPARED, {"comparisons": shown})
-    found = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
+    compared = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
     with (
         progress("comparing by principle", shown=is_first()) as meter,
         kept.appending(COMPARED) as file,
     ):
-        meter(len(found), len(comparisons))
+        meter(len(compared), len(comparisons))
         for places in _rounds(np.array(list(comparisons), int), size):
-            if found.keys() >= set(places.tolist()):
+            if compared.keys() >= set(places.tolist()):
                 continue
             own = own_share(places.tolist())
             margins = compare(
@@ -147,11 +147,11 @@ def _compared(
                 orders=_wanted(stage).orders,
             )
             for place, row in gather_list([list(pair) for pair in zip(own, margins)]):
-                if place not in found:
+                if place not in compared:
                     append_json_lines(file, [{"place": place, "margins": row}])
-                    found[place] = row
-            meter(len(found), len(comparisons))
-    return found
+                    compared[place] = row
+            meter(len(compared), len(comparisons))
+    return compared
 
 
 def _rounds(places: np.ndarray, batch_size: int) -> list[np.ndarray]:

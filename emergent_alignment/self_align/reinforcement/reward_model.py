@@ -89,13 +89,13 @@ def by_length(
     """What `read` says of each row's branches, in batches of `size` rows of like length."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1][0]))
     size = -(-size // row_multiple()) * row_multiple()
-    found: list[np.ndarray | None] = [None] * len(rows)
+    values: list[np.ndarray | None] = [None] * len(rows)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         batch = _padded([rows[i] for i in chosen], size, setup.config.data.bucket_tokens)
         for place, value in zip(chosen, to_host(read(batch))):
-            found[place] = value
-    return np.stack(found)
+            values[place] = value
+    return np.stack(values)
 
 
 def ends_of(setup: Setup, settings: StepSettings, rows: RewardRows) -> np.ndarray:

@@ -53,12 +53,12 @@ def model_score(model: RewardModel, judging: Judging | None) -> ScoreAnswers:
     def score(prompts, answers, seed):
         rows = [(place, prompt, a) for place, prompt in enumerate(prompts) for a in answers[place]]
         told = [judging.guidelines(place, seed) if judging else () for place, _, _ in rows]
-        found = model.scores(
+        rewards = model.scores(
             [prompt for _, prompt, _ in rows],
             [answer for _, _, answer in rows],
             [tuple(guideline.text for guideline in guidelines) for guidelines in told],
         )
-        return found.reshape(len(prompts), -1)
+        return rewards.reshape(len(prompts), -1)
 
     return score
 
@@ -86,14 +86,14 @@ def principle_score(
             )
             for place, i, j in pairs
         ]
-        found = np.zeros((len(prompts), samples), np.float32)
+        rewards = np.zeros((len(prompts), samples), np.float32)
         for (place, i, j), margins in zip(
             pairs, compare(setup, comparisons, batch_size=batch_size, orders=orders)
         ):
             margin = margins[strongest(margins)]
-            found[place, i] += margin / (samples - 1)
-            found[place, j] -= margin / (samples - 1)
-        return found
+            rewards[place, i] += margin / (samples - 1)
+            rewards[place, j] -= margin / (samples - 1)
+        return rewards
 
     return score
 

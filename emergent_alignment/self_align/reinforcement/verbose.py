@@ -120,11 +120,11 @@ def _train(stage: StageRun, num_rows: int) -> None:
 
 def _examples(judged: list[dict]) -> list[dict]:
     shown: Counter = Counter()
-    found = []
+    examples = []
     for one in judged:
         shown[one["rule"]] += 1
         if shown[one["rule"]] <= _SHOWN:
-            found.append(
+            examples.append(
                 {k: v for k, v in one.items() if k != "rule"} | {"dropped_by": one["rule"]}
             )
-    return found
+    return examples

@@ -116,10 +116,10 @@ def _check_model(asked: str, served: str) -> None:
 def _messages(value: Any) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise RequestError("messages must be a list of at least one message", param="messages")
-    found = [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
-    if found[-1]["role"] != "user":
+    messages = [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
+    if messages[-1]["role"] != "user":
         raise RequestError("the last message must be the user's", param="messages")
-    return found
+    return messages
 
 
 def _message(value: Any, where: str) -> Message:
@@ -155,10 +155,10 @@ def _stop(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or len(texts) > MAX_STOPS:
         raise RequestError(f"stop must be a text, or at most {MAX_STOPS} texts", param="stop")
-    found = tuple(_text(text, "stop") for text in texts)
-    if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in found):
+    stops = tuple(_text(text, "stop") for text in texts)
+    if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in stops):
         raise RequestError(f"stop: texts of 1 to {MAX_STOP_CHARACTERS} letters", param="stop")
-    return found
+    return stops
 
 
 def _include_usage(value: Any) -> bool:
