@@ -26,9 +26,9 @@ import emergent_alignment as ea
 from emergent_alignment.config import default_config
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step

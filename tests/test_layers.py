@@ -7,9 +7,9 @@ import emergent_alignment
 
 PACKAGE = Path(emergent_alignment.__file__).parent
 LAYERS = (
-    "__init__ errors progress intervals config losses parallel storage models data generation "
-    "conscience training runs applications planning self_align evaluation experiments reports cli "
-    "__main__"
+    "__init__ errors progress intervals config losses randomness parallel storage models data "
+    "generation conscience training runs applications planning self_align evaluation experiments "
+    "reports cli __main__"
 ).split()
 
 

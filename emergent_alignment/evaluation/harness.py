@@ -31,6 +31,7 @@ from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.model import Model, forward, unembedding
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 
 SMALLEST_WIDTH = 32
 SMALLEST_SCORED = 16
@@ -221,7 +222,7 @@ class HarnessModel(TemplateLM):
                 self.params,
                 self.chat,
                 [contexts[i] + answers[i] for i in going],
-                jax.random.fold_in(jax.random.key(self.seed), done),
+                key_for(self.seed, Purpose.HARNESS_ANSWERS, done),
                 settings,
                 ids=np.array([ids[i] for i in going], np.int32),
                 batch_size=self.batch_size,

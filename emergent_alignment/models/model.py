@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs_and_entropy
@@ -112,8 +112,11 @@ def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "w
     return matrix.astype(dtype)
 
 
-def random_params(config: ModelConfig, seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
-    """Parameters of an untrained model: normal(0, 0.02) matrices, unit norms, zero biases."""
+def random_params(
+    config: ModelConfig, seed: int | Key[Array, ""] = 0, dtype: jnp.dtype = jnp.float32
+) -> dict:
+    """Parameters of an untrained model: normal(0, 0.02) matrices, unit norms, zero biases; drawn
+    from a seed of their own, or from a key."""
     state = nnx.state(Decoder(config, nnx.Rngs(seed)))
     return jax.tree.map(lambda leaf: leaf.astype(dtype), nnx.to_pure_dict(state))
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
     RULES,
@@ -85,7 +86,8 @@ def _sampled(stage: StageRun, engraved: Setup, persona: str, prompts) -> list[di
         stage.config.self_align.reinforcement.verbose.max_new_tokens
     )
     rows = [engraved.chat.prompt_tokens(as_persona(engraved.chat, persona, p)) for p in prompts]
-    return sampled_answers(replace(stage, config=changed, setup=engraved), rows)
+    changed_stage = replace(stage, config=changed, setup=engraved)
+    return sampled_answers(changed_stage, rows, Purpose.VERBOSE_ANSWERS)
 
 
 def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]:
