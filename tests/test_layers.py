@@ -1,16 +1,23 @@
 """Each module imports only what stands above it in the list of layers (docs/design.md §5)."""
 
 import ast
+import re
 from pathlib import Path
 
 import emergent_alignment
 
 PACKAGE = Path(emergent_alignment.__file__).parent
-LAYERS = (
-    "__init__ errors progress intervals config losses randomness parallel storage models data "
-    "generation conscience training runs applications planning self_align evaluation experiments "
-    "reports cli __main__"
-).split()
+PAGES = {"README.md": "## Layers", "docs/design.md": "## 5. Layers"}
+
+
+def layers_of(page: str) -> list[str]:
+    """The layers in their order, as the picture under a page's heading shows them."""
+    text = (PACKAGE.parent / page).read_text("utf-8")
+    picture = text.split(f"\n{PAGES[page]}\n", 1)[1].split("```")[1]
+    return re.findall(r"^(\w+) ", picture, re.MULTILINE)
+
+
+LAYERS = ["__init__", *layers_of("docs/design.md"), "__main__"]
 
 
 def imported_layers(path: Path):
@@ -35,6 +42,13 @@ def test_modules_import_upwards_only():
             if LAYERS.index(imported) > LAYERS.index(layer):
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line} ({layer}) imports {imported}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_layer_is_in_both_pictures_and_nothing_else_is():
+    assert layers_of("README.md") == layers_of("docs/design.md")
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
+    there |= {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert sorted(LAYERS) == sorted(there)
 
 
 def test_the_losses_import_no_other_module_of_ours():

@@ -1,8 +1,9 @@
 """The pure step: train_step(state, frozen, batch) -> (state, metrics).
 
 What it minimises is an `Objective`: here the hybrid loss of prompts with their branches, in
-raw_text.py that of windows of text. Accumulation is a scan inside the step, with the whole
-batch's denominators; a loss or gradient that is not finite leaves the state bitwise as it was.
+applications/pretraining/loss.py that of windows of text. Accumulation is a scan inside the step,
+with the whole batch's denominators; a loss or gradient that is not finite leaves the state bitwise
+as it was.
 """
 
 import functools

@@ -169,7 +169,7 @@ def grpo_cases() -> list[dict]:
 
 
 def group_advantages(scores: torch.Tensor) -> dict[str, torch.Tensor]:
-    """TRL 1.16's lines (grpo_trainer.py, _generate_and_score_completions), groups of three."""
+    """TRL 1.16's lines (GRPOTrainer._generate_and_score_completions), groups of three."""
     grouped = scores.view(-1, 3)
     mean = grouped.mean(dim=1).repeat_interleave(3)
     deviation = grouped.std(dim=1).repeat_interleave(3)

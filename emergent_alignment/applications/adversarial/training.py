@@ -3,7 +3,7 @@
 The policy answers both. The frozen copy reviews (always in the `quote` layout: text under review
 cannot talk to the reviewer), and a flagged compliance is rejected against a safe answer of its
 own. Benign rows also learn the frozen copy's answers, so that the policy stays as helpful as it
-was. In rounds, attacks that succeeded are kept and varied (attack_pool.py).
+was. In rounds, attacks that succeeded are kept and varied (pool.py).
 """
 
 import sys
