@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 
-from emergent_alignment.runs import training_run as composition
+from emergent_alignment.runs import training_run
 
 
 class Killed(Exception):
@@ -26,14 +26,14 @@ def assert_bitwise_equal(left, right):
 
 def interrupted_at(monkeypatch, step):
     """Make the loop die as it asks for the input of `step`."""
-    loop = composition.run
+    loop = training_run.run
 
-    def dying(settings, state, frozen, step_function, make_input, *rest, **options):
+    def dying(settings, recording, make_input, *rest, **options):
         def make_input_or_die(at, trainable):
             if at == step:
                 raise Killed
             return make_input(at, trainable)
 
-        return loop(settings, state, frozen, step_function, make_input_or_die, *rest, **options)
+        return loop(settings, recording, make_input_or_die, *rest, **options)
 
-    monkeypatch.setattr(composition, "run", dying)
+    monkeypatch.setattr(training_run, "run", dying)

@@ -28,7 +28,7 @@ from emergent_alignment.runs.step_inputs import (
     schedule_of,
     target_inputs,
 )
-from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
 
@@ -61,16 +61,9 @@ def finetune(
     def inputs(run: Run) -> MakeInput:
         return _inputs(run, examples, tokenized)
 
-    return train(
-        config,
-        workdir,
-        setup,
-        examples_digest(examples),
-        inputs,
-        notes=_what_was_cut(config, tokenized),
-        name=name,
-        profiled=profiled,
-    )
+    notes = _what_was_cut(config, tokenized)
+    training = Training(examples_digest(examples), inputs, notes=notes)
+    return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
 def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> MakeInput:

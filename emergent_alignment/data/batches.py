@@ -5,7 +5,7 @@ Masks come from lengths, never from comparing ids with a pad id.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -37,9 +37,27 @@ ROLES = {
 }
 
 
+class StepBatch(Protocol):
+    """What the loop asks of a step's batch, of whatever kind: a pytree of arrays [rows, …]."""
+
+    def row_lengths(self) -> Int[np.ndarray, "rows parts"]:
+        """How many tokens each part of a row has."""
+
+    def padding_share(self, lengths: Int[np.ndarray, "rows parts"] | None = None) -> float:
+        """The share of positions that hold no token, in this batch or in all hosts' batches, whose
+        `lengths` they are."""
+
+    def branch_columns(self) -> dict[str, int]:
+        """By role, the column of `row_lengths` that holds the lengths of that branch."""
+
+    def computed_layouts(self, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
+        """What a step over batches like this one, with `rows` rows of all hosts, computes: each
+        layout, its rows, and whether the frozen copy's log-probs need no pass of their own."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Training rows.
+    """Training rows: prompts with their branches.
 
     prompt          int32[batch, P], prompt_lengths int32[batch]
     branches        int32[batch, N, R], branch_lengths int32[batch, N] (0: no such branch)
@@ -56,6 +74,28 @@ class Batch:
     pair_mask: np.ndarray
     reference: np.ndarray | None
     roles: Roles = ROLES["separate"]
+
+    def row_lengths(self) -> Int[np.ndarray, "rows parts"]:
+        """How many tokens each row's prompt and branches have."""
+        return np.concatenate([self.prompt_lengths[:, None], self.branch_lengths], axis=1)
+
+    def padding_share(self, lengths: Int[np.ndarray, "rows parts"] | None = None) -> float:
+        """See StepBatch."""
+        lengths = self.row_lengths() if lengths is None else lengths
+        _, branches, branch = self.branches.shape
+        positions = self.prompt.shape[1] + branches * branch
+        return float(1 - lengths.sum() / (len(lengths) * positions))
+
+    def branch_columns(self) -> dict[str, int]:
+        """See StepBatch."""
+        names = ("target", "chosen", "rejected") if self.roles.num_branches > 1 else ("target",)
+        places = {name: getattr(self.roles, name) for name in names}
+        return {name: 1 + place for name, place in places.items() if place is not None}
+
+    def computed_layouts(self, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
+        """See StepBatch."""
+        layout = PrefixLayout(self.prompt.shape[1], *self.branches.shape[1:])
+        return [(layout, rows, self.reference is not None or self.roles.num_branches == 1)]
 
 
 jax.tree_util.register_dataclass(
@@ -172,38 +212,6 @@ def make_batch(
             lengths[i, role] = len(answer)
     reference = reference if with_reference else None
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
-
-
-@singledispatch
-def row_lengths(batch: Batch) -> Int[np.ndarray, "rows parts"]:
-    """How many tokens each row's prompt and branches have."""
-    return np.concatenate([batch.prompt_lengths[:, None], batch.branch_lengths], axis=1)
-
-
-@singledispatch
-def padding_share(batch: Batch, lengths: Int[np.ndarray, "rows parts"] | None = None) -> float:
-    """The share of positions that hold no token, in this batch or in all hosts' batches, whose
-    `lengths` they are."""
-    lengths = row_lengths(batch) if lengths is None else lengths
-    _, branches, branch = batch.branches.shape
-    return float(1 - lengths.sum() / (len(lengths) * (batch.prompt.shape[1] + branches * branch)))
-
-
-@singledispatch
-def branch_columns(batch: Batch) -> dict[str, int]:
-    """By role, the column of `row_lengths` that holds the lengths of that branch."""
-    roles = batch.roles
-    names = ("target", "chosen", "rejected") if roles.num_branches > 1 else ("target",)
-    places = {name: getattr(roles, name) for name in names}
-    return {name: 1 + place for name, place in places.items() if place is not None}
-
-
-@singledispatch
-def computed_layouts(batch: Batch, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
-    """What a step over batches like this one, with `rows` rows of all hosts, computes: each
-    layout, its rows, and whether the frozen copy's log-probs need no pass of their own."""
-    layout = PrefixLayout(batch.prompt.shape[1], *batch.branches.shape[1:])
-    return [(layout, rows, batch.reference is not None or batch.roles.num_branches == 1)]
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

@@ -32,7 +32,7 @@ from emergent_alignment.runs.workdir import claim
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
-from emergent_alignment.training.loop import LoopSettings, MakeInput, run
+from emergent_alignment.training.loop import LoopSettings, MakeInput, Recording, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
@@ -67,45 +67,55 @@ class Run:
     first_step: int
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a run trains on, and towards what.
+
+    data        digits that say which rows are trained on
+    inputs      gives the function that feeds a step
+    objective   what a step minimises
+    head        perhaps one that is trained, too (training/heads.py)
+    base_run    the run whose trained model is the frozen one here, where it is not the config's
+    notes       said on stderr by the first host once the folder is this run's
+    """
+
+    data: str
+    inputs: Callable[[Run], MakeInput]
+    objective: Objective = HYBRID
+    head: Head = ""
+    base_run: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
 def train(
     config: ConfigDict,
     workdir: Path,
     setup: Setup,
-    data: str,
-    inputs: Callable[[Run], MakeInput],
+    training: Training,
     *,
-    objective: Objective = HYBRID,
-    head: Head = "",
-    base_run: Path | None = None,
-    notes: tuple[str, ...] = (),
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
     """Train from the newest checkpoint in `workdir`, if there is one, to the last step.
 
-    `data` are the digits that say which rows are trained on, `inputs` gives the function that
-    feeds a step, which minimises the `objective`, perhaps with a `head` (training/heads.py);
-    `base_run` is the run whose trained model is the frozen one here, where it is not the config's;
-    `notes` are said on stderr by the first host
-    once the folder is this run's. Several hosts (parallel/hosts.py) call it with the same config
-    and a `workdir` that all can reach. A profile of the steps `profiled` goes to workdir/profile.
+    Several hosts (parallel/hosts.py) call it with the same config and a `workdir` that all can
+    reach. `name` is what progress is shown under; a profile of the steps `profiled` goes to
+    workdir/profile.
 
     Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, and
     Stopped where a process was asked to stop (the state is saved).
     """
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
-    check_same(code | {"data": data} | _flat(config.to_dict()))
+    check_same(code | {"data": training.data} | _flat(config.to_dict()))
     with Clock() as clock, in_force(setup.mesh):
-        identity = RunIdentity(fingerprint(setup.model.params), data)
+        identity = RunIdentity(fingerprint(setup.model.params), training.data)
         with together():
             if is_first():
-                claim(workdir, config, identity, head, base_run)
-                for note in notes:
+                claim(workdir, config, identity, training.head, training.base_run)
+                for note in training.notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
-        return _train(
-            config, workdir, setup, identity, inputs, (objective, head), name, clock, profiler
-        )
+        return _train(config, workdir, setup, identity, training, name, clock, profiler)
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:
@@ -116,12 +126,9 @@ def code_digest(package: Path = Path(__file__).parents[1]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _train(
-    config, workdir, setup, identity, inputs, minimised, name, clock, profiler
-) -> TrainState:
+def _train(config, workdir, setup, identity, training, name, clock, profiler) -> TrainState:
     """The run itself, with everything it needs checked and loaded."""
-    objective, head = minimised
-    grow = grower(head, setup.model.config.hidden_size)
+    grow = grower(training.head, setup.model.config.hidden_size)
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = setup.model.params
@@ -136,33 +143,30 @@ def _train(
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
-    make_input = inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
+    make_input = training.inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
+    placed = step_shardings(setup.mesh, state, frozen)
+    step = compiled_step(settings, optimizer, placed, training.objective)
+    throughput = Throughput(settings, jax.devices())
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
+        recording = Recording(checkpoints, metrics, journal, clock, profiler, throughput, meter)
         state = run(
-            LoopSettings(
-                config.training.steps,
-                config.training.checkpoint_every,
-                config.training.max_nonfinite,
-                config.training.journal_texts,
-            ),
+            _loop_settings(config),
+            recording,
+            make_input,
+            step,
             state,
             frozen,
-            compiled_step(
-                settings, optimizer, step_shardings(setup.mesh, state, frozen), objective
-            ),
-            make_input,
-            checkpoints,
-            metrics,
-            journal,
-            clock,
-            profiler,
-            Throughput(settings, jax.devices()),
             first_step=first_step,
-            meter=meter,
         )
-    for opened in (journal, metrics, checkpoints, profiler):
-        opened.close()
+    recording.close()
     return state
+
+
+def _loop_settings(config: ConfigDict) -> LoopSettings:
+    training = config.training
+    return LoopSettings(
+        training.steps, training.checkpoint_every, training.max_nonfinite, training.journal_texts
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from emergent_alignment.conscience.journal import Journal
-from emergent_alignment.data.batches import branch_columns, padding_share, row_lengths
+from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
@@ -28,11 +28,11 @@ from emergent_alignment.training.throughput import Throughput
 
 @dataclass(frozen=True)
 class StepInput:
-    """What an application feeds one step: this host's rows of the batch (of a kind that the
-    step's objective and `row_lengths` know), the journal's records about them, and scalars to
-    log, which all hosts have alike."""
+    """What an application feeds one step: this host's rows of the batch (of the kind that the
+    step's objective reads), the journal's records about them, and scalars to log, which all hosts
+    have alike."""
 
-    batch: Any
+    batch: StepBatch
     records: list[dict]
     scalars: dict[str, float]
 
@@ -52,21 +52,34 @@ class LoopSettings:
     journal_texts: int
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What keeps what a run does: its states, its numbers, its reviews, and how long each part
+    took; `meter` shows how far it is (steps done, of how many, a note)."""
+
+    checkpoints: Checkpoints
+    metrics: MetricsWriter
+    journal: Journal
+    clock: Clock
+    profiler: Profiler
+    throughput: Throughput
+    meter: Callable[[int, int, str], None] = lambda done, total, note: None
+
+    def close(self) -> None:
+        """What is under way is written."""
+        for opened in (self.journal, self.metrics, self.checkpoints, self.profiler):
+            opened.close()
+
+
 def run(
     settings: LoopSettings,
+    recording: Recording,
+    make_input: MakeInput,
+    step_function: Callable[[TrainState, dict, Any], tuple[TrainState, dict]],
     state: TrainState,
     frozen: dict,
-    step_function: Callable[[TrainState, dict, Any], tuple[TrainState, dict]],
-    make_input: MakeInput,
-    checkpoints: Checkpoints,
-    metrics: MetricsWriter,
-    journal: Journal,
-    clock: Clock,
-    profiler: Profiler,
-    throughput: Throughput,
     *,
     first_step: int = 0,
-    meter: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> TrainState:
     """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
 
@@ -74,25 +87,24 @@ def run(
     loss or gradient is not finite.
     """
     nonfinite, losses = 0, []
+    checkpoints, clock = recording.checkpoints, recording.clock
     with _asked_to_stop() as asked:
-        meter(first_step, settings.steps, "")
+        recording.meter(first_step, settings.steps, "")
         for step in range(first_step, settings.steps):
-            profiler.before(step)
+            recording.profiler.before(step)
             began = time.perf_counter()
             with clock.part("data"):
                 inputs = make_input(step, state.trainable)
-                journal.write(inputs.records)
+                recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
                 state, found = step_function(state, frozen, to_devices(inputs.batch))
                 found = {name: float(value) for name, value in jax.device_get(found).items()}
             ended = time.perf_counter()
-            profiler.after(step)
+            recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
-            scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, throughput)
-            scalars |= {f"seconds_share/{name}": share for name, share in clock.shares().items()}
-            metrics.scalars(step, found | scalars)
-            meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
+            _log(recording, step, inputs, found, seconds)
+            recording.meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
             losses.append(found["loss"])
             nonfinite = nonfinite + 1 if found["nonfinite"] else 0
             done, stop = step + 1, anywhere(bool(asked))
@@ -101,15 +113,11 @@ def run(
             if due or stop or give_up:
                 with clock.part("checkpoint"):
                     checkpoints.save(done, state, loss=_mean_finite(losses))
-                metrics.texts(done, inputs.records[: settings.journal_texts])
+                recording.metrics.texts(done, inputs.records[: settings.journal_texts])
                 losses = []
             if give_up:
                 checkpoints.close()
-                raise UserError(
-                    f"step {step}: loss or gradient was not finite for {nonfinite} steps in a "
-                    "row; the state before them is saved. Lower optimizer.learning_rate or "
-                    "look at the data of these steps in the journal"
-                )
+                raise _gone_astray(step, nonfinite)
             if stop and done < settings.steps:
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
@@ -117,20 +125,41 @@ def run(
     return state
 
 
+def _gone_astray(step: int, nonfinite: int) -> UserError:
+    return UserError(
+        f"step {step}: loss or gradient was not finite for {nonfinite} steps in a row; the state "
+        "before them is saved. Lower optimizer.learning_rate or look at the data of these steps "
+        "in the journal"
+    )
+
+
+def _log(
+    recording: Recording,
+    step: int,
+    inputs: StepInput,
+    found: dict[str, float],
+    seconds: dict[str, float],
+) -> None:
+    shares = recording.clock.shares()
+    scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
+    scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
+    recording.metrics.scalars(step, found | scalars)
+
+
 def _batch_scalars(
-    batch: Any, seconds: dict[str, float], throughput: Throughput
+    batch: StepBatch, seconds: dict[str, float], throughput: Throughput
 ) -> dict[str, float]:
     """Over all hosts' rows: response lengths (tokens, over rows that have the branch), the share
     of padding, tokens a second of inputs and step together, and the step's own throughput."""
-    own = row_lengths(batch)
+    own = batch.row_lengths()
     lengths = gather(own).reshape(-1, own.shape[1])
     values = {
-        "padding_share": padding_share(batch, lengths),
+        "padding_share": batch.padding_share(lengths),
         "tokens_per_second": float(lengths.sum()) / sum(seconds.values()),
     }
     values |= {f"seconds/{name}": spent for name, spent in seconds.items()}
     values |= throughput.scalars(batch, len(lengths), seconds["step"])
-    for name, column in branch_columns(batch).items():
+    for name, column in batch.branch_columns().items():
         of_role = lengths[:, column]
         present = of_role[of_role > 0]
         values[f"length/{name}"] = float(present.mean()) if present.size else 0.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emergent_alignment.data.batches import computed_layouts
+from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.models.ideal import step_flops
 from emergent_alignment.parallel.chips import peak_flops
 from emergent_alignment.training.step import StepSettings
@@ -21,14 +21,14 @@ class Throughput:
     settings: StepSettings
     devices: Sequence[Any]
 
-    def scalars(self, batch: Any, rows: int, seconds: float) -> dict[str, float]:
+    def scalars(self, batch: StepBatch, rows: int, seconds: float) -> dict[str, float]:
         """`model_flops_per_second` and, on chips with a data sheet, `mfu` of a step over `rows`
         rows of all hosts that took `seconds`. Ideal FLOPs (models/ideal.py): what
         rematerialisation computes again, and what sampling and reviews cost, is not in them."""
         config, lora = self.settings.config, self.settings.lora
         flops = sum(
             step_flops(config, layout, count, lora, with_reference=referred)
-            for layout, count, referred in computed_layouts(batch, rows)
+            for layout, count, referred in batch.computed_layouts(rows)
         )
         peak, found = peak_flops(self.devices), {"model_flops_per_second": flops / seconds}
         return found if peak is None else found | {"mfu": flops / (seconds * peak)}

@@ -11,7 +11,6 @@ from emergent_alignment.data.batches import (
     bucket,
     make_batch,
     pad_rows,
-    padding_share,
     rows_of_step,
     tokenize,
 )
@@ -106,7 +105,7 @@ def test_every_branch_stands_in_its_place_and_absent_ones_have_length_zero():
     assert batch.pair_mask.tolist() == [True, False]
     assert batch.reference is None
     real = 3 + 1 + (2 + 3 + 2) + 3
-    assert padding_share(batch) == pytest.approx(1 - real / (2 * 4 + 2 * 3 * 5))
+    assert batch.padding_share() == pytest.approx(1 - real / (2 * 4 + 2 * 3 * 5))
 
 
 def test_a_target_that_is_the_rejected_candidate_is_there_once():

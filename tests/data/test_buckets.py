@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.data import batches
 from emergent_alignment.data.batches import make_batch, tokenize
 from emergent_alignment.data.buckets import Schedule, choose_buckets, data_padding_share
 from emergent_alignment.data.chat import Chat, read_chat
@@ -106,7 +105,7 @@ def test_the_padding_share_is_that_of_the_batches(lengths, max_buckets):
             branch_width=branch_width,
         )
         size = batch.prompt.size + batch.branches.size
-        real, positions = real + (1 - batches.padding_share(batch)) * size, positions + size
+        real, positions = real + (1 - batch.padding_share()) * size, positions + size
     assert data_padding_share(found, prompts, answers) == pytest.approx(1 - real / positions)
 
 

@@ -40,13 +40,13 @@ def drawn(tmp_path_factory):
     keys = {"candidates": [], "corrections": [], "adapters": []}
     decode, sample, init_adapters = reader_module.decode, text.sample, state.init_adapters
 
-    def decoded(config, params, held, rows, live, *rest, **options):
-        keys["corrections"] += words_of(rows[np.asarray(live)])
-        return decode(config, params, held, rows, live, *rest, **options)
+    def decoded(config, params, held, sampler, live, **options):
+        keys["corrections"] += words_of(sampler.keys[np.asarray(live)])
+        return decode(config, params, held, sampler, live, **options)
 
-    def sampled(config, params, tokens, lengths, rows, *rest, **options):
-        keys["candidates"] += words_of(rows)
-        return sample(config, params, tokens, lengths, rows, *rest, **options)
+    def sampled(config, params, tokens, lengths, sampler, **options):
+        keys["candidates"] += words_of(sampler.keys)
+        return sample(config, params, tokens, lengths, sampler, **options)
 
     def initial(params, lora, key, *rest):
         jax.debug.callback(lambda found: keys["adapters"].append(found), key)

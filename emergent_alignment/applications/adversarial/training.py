@@ -38,7 +38,7 @@ from emergent_alignment.runs.from_config import (
     load_model,
 )
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
-from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
@@ -70,8 +70,8 @@ def train_against_attacks(
     def inputs(run: Run) -> MakeInput:
         return _inputs(run, workdir, hostile, benign)
 
-    digest = examples_digest([*hostile, *benign])
-    return train(config, workdir, setup, digest, inputs, name=name, profiled=profiled)
+    training = Training(examples_digest([*hostile, *benign]), inputs)
+    return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
 def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:

@@ -24,7 +24,7 @@ from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
-from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.runs.workdir import START
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -65,17 +65,8 @@ def pretrain(
             write_start(setup.model, workdir, config)
         return _inputs(run, workdir, packing, matched)
 
-    return train(
-        config,
-        workdir,
-        setup,
-        data,
-        inputs,
-        objective=RAW_TEXT,
-        notes=(note,),
-        name=name,
-        profiled=profiled,
-    )
+    training = Training(data, inputs, RAW_TEXT, notes=(note,))
+    return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
 def corpus_of(config: ConfigDict) -> Corpus:

@@ -14,13 +14,7 @@ import jax
 import numpy as np
 
 from emergent_alignment.applications.pretraining.corpus import Corpus, Document
-from emergent_alignment.data.batches import (
-    Batch,
-    branch_columns,
-    computed_layouts,
-    padding_share,
-    row_lengths,
-)
+from emergent_alignment.data.batches import Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.storage.files import write_whole
@@ -58,36 +52,31 @@ class TextBatch:
     windows: Windows
     pairs: Batch | None = None
 
+    def row_lengths(self) -> np.ndarray:
+        """int32[windows, 1]: how many tokens each window has."""
+        return (self.windows.segments > 0).sum(1)[:, None]
+
+    def padding_share(self, lengths: np.ndarray | None = None) -> float:
+        """That of the windows; see StepBatch."""
+        lengths = self.row_lengths() if lengths is None else lengths
+        return float(1 - lengths.sum() / (len(lengths) * self.windows.tokens.shape[1]))
+
+    def branch_columns(self) -> dict[str, int]:
+        """Windows have no branches."""
+        return {}
+
+    def computed_layouts(self, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
+        """A window costs what one branch without a prompt does; see StepBatch."""
+        num_windows, size = self.windows.tokens.shape
+        layouts = [(PrefixLayout(0, 1, size), rows, True)]
+        if self.pairs is None:
+            return layouts
+        reviewed = rows * len(self.pairs.prompt) // num_windows
+        return layouts + self.pairs.computed_layouts(reviewed)
+
 
 jax.tree_util.register_dataclass(Windows)
 jax.tree_util.register_dataclass(TextBatch)
-
-
-@row_lengths.register
-def _(batch: TextBatch) -> np.ndarray:
-    return (batch.windows.segments > 0).sum(1)[:, None]
-
-
-@padding_share.register
-def _(batch: TextBatch, lengths: np.ndarray | None = None) -> float:
-    lengths = row_lengths(batch) if lengths is None else lengths
-    return float(1 - lengths.sum() / (len(lengths) * batch.windows.tokens.shape[1]))
-
-
-@branch_columns.register
-def _(batch: TextBatch) -> dict[str, int]:
-    return {}
-
-
-@computed_layouts.register
-def _(batch: TextBatch, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
-    # A window costs what one branch without a prompt does.
-    num_windows, size = batch.windows.tokens.shape
-    found = [(PrefixLayout(0, 1, size), rows, True)]
-    if batch.pairs is None:
-        return found
-    reviewed = rows * len(batch.pairs.prompt) // num_windows
-    return found + computed_layouts(batch.pairs, reviewed)
 
 
 def pack(documents: list[list[int]], size: int) -> Windows:

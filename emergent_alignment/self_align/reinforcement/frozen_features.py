@@ -10,13 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from emergent_alignment.data.batches import (
-    branch_columns,
-    computed_layouts,
-    padding_share,
-    row_lengths,
-    rows_of_step,
-)
+from emergent_alignment.data.batches import rows_of_step
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
@@ -37,28 +31,24 @@ class FeaturePairs:
     chosen: np.ndarray
     rejected: np.ndarray
 
+    def row_lengths(self) -> np.ndarray:
+        """One position an answer."""
+        return np.ones((len(self.chosen), 2), np.int32)
+
+    def padding_share(self, lengths: np.ndarray | None = None) -> float:
+        """Nothing is padded."""
+        return 0.0
+
+    def branch_columns(self) -> dict[str, int]:
+        """Features have no branches."""
+        return {}
+
+    def computed_layouts(self, rows: int) -> list:
+        """The backbone is not read again."""
+        return []
+
 
 jax.tree_util.register_dataclass(FeaturePairs)
-
-
-@row_lengths.register
-def _(batch: FeaturePairs):
-    return np.ones((len(batch.chosen), 2), np.int32)
-
-
-@padding_share.register
-def _(batch: FeaturePairs, lengths=None):
-    return 0.0
-
-
-@branch_columns.register
-def _(batch: FeaturePairs):
-    return {}
-
-
-@computed_layouts.register
-def _(batch: FeaturePairs, rows: int):
-    return []
 
 
 def _loss(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
 from emergent_alignment.runs.from_config import Setup, check_rows
-from emergent_alignment.runs.training_run import Run, train
+from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.self_align.reinforcement.policy_losses import (
     PolicySettings,
     grpo_objective,
@@ -71,17 +71,14 @@ def optimise_policy(
     check_rows(changed, setup.mesh)
     setup = replace(setup, config=changed)
     wanted = rollout_settings(config, setup, prompts, score)
-    return train(
-        changed,
-        workdir,
-        setup,
+    training = Training(
         digest([list(prompts), identity]),
         lambda run: _inputs(run, workdir, wanted),
-        objective=_objective(config),
+        _objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         base_run=base_run,
-        name=config.self_align.reinforcement.algorithm,
     )
+    return train(changed, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
 
 
 def _objective(config: ConfigDict) -> Objective:

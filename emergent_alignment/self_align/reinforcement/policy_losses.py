@@ -9,13 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from emergent_alignment.data.batches import (
-    Batch,
-    branch_columns,
-    computed_layouts,
-    padding_share,
-    row_lengths,
-)
+from emergent_alignment.data.batches import Batch
+from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.model import answer_log_probs_and_entropy
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.training.heads import Headed, body_params, head_values
@@ -44,28 +39,24 @@ class RolloutBatch:
     returns: np.ndarray
     old_values: np.ndarray
 
+    def row_lengths(self) -> np.ndarray:
+        """Those of the rows, as the three below."""
+        return self.rows.row_lengths()
+
+    def padding_share(self, lengths: np.ndarray | None = None) -> float:
+        """See StepBatch."""
+        return self.rows.padding_share(lengths)
+
+    def branch_columns(self) -> dict[str, int]:
+        """Samples have no roles."""
+        return {}
+
+    def computed_layouts(self, rows: int) -> list[tuple[PrefixLayout, int, bool]]:
+        """The batch brings the frozen copy's log-probs; see StepBatch."""
+        return [(layout, count, True) for layout, count, _ in self.rows.computed_layouts(rows)]
+
 
 jax.tree_util.register_dataclass(RolloutBatch)
-
-
-@row_lengths.register
-def _(batch: RolloutBatch):
-    return row_lengths(batch.rows)
-
-
-@padding_share.register
-def _(batch: RolloutBatch, lengths=None):
-    return padding_share(batch.rows, lengths)
-
-
-@branch_columns.register
-def _(batch: RolloutBatch):
-    return {}
-
-
-@computed_layouts.register
-def _(batch: RolloutBatch, rows: int):
-    return [(layout, count, True) for layout, count, _ in computed_layouts(batch.rows, rows)]
 
 
 @dataclass(frozen=True)

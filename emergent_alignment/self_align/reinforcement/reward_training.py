@@ -20,7 +20,7 @@ from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.runs.training_run import Run, step_settings, train
+from emergent_alignment.runs.training_run import Run, Training, step_settings, train
 from emergent_alignment.self_align.reinforcement.frozen_features import (
     FEATURES,
     feature_inputs,
@@ -118,16 +118,8 @@ def train_reward_model(
 def _train_whole(
     config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
 ) -> Headed:
-    return train(
-        config,
-        folder,
-        setup,
-        digest,
-        lambda run: _inputs(run, rows),
-        objective=REWARD,
-        head="beside",
-        name="reward model",
-    ).trainable
+    training = Training(digest, lambda run: _inputs(run, rows), REWARD, head="beside")
+    return train(config, folder, setup, training, name="reward model").trainable
 
 
 def _train_head(
@@ -141,16 +133,8 @@ def _train_head(
 
     features = kept_features(folder.with_name(f"{folder.name}_features"), digest, len(rows), read)
     found = standardised(features)
-    state = train(
-        config,
-        folder,
-        setup,
-        digest,
-        lambda run: feature_inputs(run, found),
-        objective=FEATURES,
-        head="alone",
-        name="reward head",
-    )
+    training = Training(digest, lambda run: feature_inputs(run, found), FEATURES, head="alone")
+    state = train(config, folder, setup, training, name="reward head")
     return found.folded(state.trainable)
 
 

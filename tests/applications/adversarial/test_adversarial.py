@@ -28,7 +28,7 @@ from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import Attempt, Reviewed
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
-from emergent_alignment.runs import training_run as composition
+from emergent_alignment.runs import training_run
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.training.step import batch_loss, batch_totals
 
@@ -89,18 +89,18 @@ def setup(config):
 def run(config, setup, tmp_path_factory):
     """(work directory, last state, the batch of every step) of an undisturbed run."""
     batches = []
-    loop = composition.run
+    loop = training_run.run
 
-    def watched(settings, state, frozen, step_function, *rest, **options):
+    def watched(settings, recording, make_input, step_function, *rest, **options):
         def step(state, frozen, batch):
             batches.append(jax.tree.map(np.asarray, batch))
             return step_function(state, frozen, batch)
 
-        return loop(settings, state, frozen, step, *rest, **options)
+        return loop(settings, recording, make_input, step, *rest, **options)
 
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(composition, "run", watched)
+        patched.setattr(training_run, "run", watched)
         state = train_against_attacks(config, workdir, setup=setup)
     return workdir, state, batches
 
@@ -177,7 +177,7 @@ def test_hostile_rows_have_no_task_tokens_and_benign_ones_do(run):
 def test_hostile_rows_add_no_task_loss(config, setup, run):
     """The task loss of a batch is that of its benign rows alone, and theirs is not nothing."""
     _, state, batches = run
-    settings = composition.step_settings(config, setup)
+    settings = training_run.step_settings(config, setup)
 
     @jax.jit
     def task_loss(batch):
@@ -314,7 +314,7 @@ def test_variants_are_bounded_and_filtered_with_the_reason_kept(
     monkeypatch.setattr(attack_pool, "_trials", trials)
     monkeypatch.setattr(attack_pool, "_sampled", sampled)
     lora = conscience = None
-    here = composition.Run(config, setup, conscience, lora, None, None, 0)
+    here = training_run.Run(config, setup, conscience, lora, None, None, 0)
     pool = pool_of_round(here, settings, Round(1, 2), 2, {})
     record = json.loads(pool_file(tmp_path, 1).read_text())
     reasons = [row["reason"] for row in record["variants"]]
