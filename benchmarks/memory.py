@@ -32,8 +32,9 @@ from emergent_alignment.data.batches import Batch
 from emergent_alignment.losses import hybrid_loss, token_log_probs
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.model import forward, random_params, unembedding
+from emergent_alignment.models.model import random_params
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state, policy_params
 from emergent_alignment.training.step import StepSettings, train_step

@@ -17,11 +17,12 @@ import numpy as np
 import tables
 from arguments import positive, positives
 
-from emergent_alignment.data.batches import bucket, rows_of_step, tokenize
+from emergent_alignment.data.batches import bucket, rows_of_step
 from emergent_alignment.data.buckets import choose_buckets, data_padding_share
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.models.default_model import default_model
 from emergent_alignment.models.tokenizer import load_tokenizer
 

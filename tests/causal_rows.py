@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emergent_alignment.models.attention import causal_plan
-from emergent_alignment.models.model import forward, unembedding
+from emergent_alignment.models.forward import forward, unembedding
 
 MIXED_WINDOWS = {"layer_windows": (None, 3)}
 

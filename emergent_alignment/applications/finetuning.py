@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from emergent_alignment.data.batches import Tokenized, tokenize
 from emergent_alignment.data.buckets import Schedule
 from emergent_alignment.data.sources import Example
+from emergent_alignment.data.tokenized import Tokenized, tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.config_checks import check_config

@@ -28,7 +28,8 @@ from emergent_alignment.generation.prefill import Prompts, last_hidden
 from emergent_alignment.generation.text import given_answer
 from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import Model, unembedding
+from emergent_alignment.models.forward import unembedding
+from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.rows import to_devices, to_host
 
 WORD_TOKENS_STEP = 16

@@ -29,7 +29,8 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import Model, forward, unembedding
+from emergent_alignment.models.forward import forward, unembedding
+from emergent_alignment.models.model import Model
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
 

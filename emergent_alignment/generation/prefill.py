@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import answer_log_probs as model_log_probs
+from emergent_alignment.models.forward import sharded_token_log_probs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def answer_log_probs(
     hidden, block = read(config, params, answers, lengths, starts, prompts.context, dtype=dtype)
     first = jnp.broadcast_to(prompts.last[:, None, None], (batch, branches, 1, hidden.shape[-1]))
     predicting = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
-    log_probs = model_log_probs(
+    log_probs = sharded_token_log_probs(
         params,
         predicting.reshape(batch, branches * size, -1),
         answers.reshape(batch, -1),

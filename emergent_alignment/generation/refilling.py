@@ -26,7 +26,7 @@ from emergent_alignment.generation.sampler import (
 )
 from emergent_alignment.models.cache import EMPTY, Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import unembedding
+from emergent_alignment.models.forward import unembedding
 
 # Rows that end before new prompts are read, as a share of the batch: few wait, and what is read
 # at once is not too little. benchmarks/refilling.py measures it.

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.models.cache import Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import unembedding
+from emergent_alignment.models.forward import unembedding
 
 MAX_END_TOKENS = 8
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from emergent_alignment.models.attention import AttentionPlan, attend, sees
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import forward
+from emergent_alignment.models.forward import forward
 from emergent_alignment.parallel.sharding import constrain
 
 EMPTY = jnp.iinfo(jnp.int32).max

@@ -11,9 +11,9 @@ from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
-from emergent_alignment.data.batches import Tokenized
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress

@@ -16,10 +16,11 @@ from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
-from emergent_alignment.data.batches import Pair, Tokenized, make_batch
+from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.mixing import MixedSchedule
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows

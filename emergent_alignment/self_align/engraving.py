@@ -12,8 +12,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, conscience_settings

@@ -21,8 +21,8 @@ from emergent_alignment.data.batches import Batch
 from emergent_alignment.losses import hybrid_loss, loss_totals, task_loss
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.forward import forward, sharded_token_kl, sharded_token_log_probs
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.model import answer_kl, answer_log_probs, forward
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.models.prefix_attention import Implementation, prefix_plan
 from emergent_alignment.parallel.sharding import constrain, sharding
@@ -116,7 +116,7 @@ def branch_hidden(
 
 def _log_probs_from(settings, params, hidden, batch) -> Float[Array, "batch branches tokens"]:
     rows, branches, length = batch.branches.shape
-    log_probs = answer_log_probs(
+    log_probs = sharded_token_log_probs(
         params,
         hidden.reshape(rows, branches * length, -1),
         batch.branches.reshape(rows, -1),
@@ -160,7 +160,7 @@ def _target_kl(settings, params, frozen, batch, hidden) -> Float[Array, ""]:
     """Σ KL(π_θ ‖ π_θ₀) over the targets' tokens, in nats."""
     frozen = jax.lax.stop_gradient(frozen)
     target = batch.roles.target
-    found = answer_kl(
+    found = sharded_token_kl(
         params,
         hidden[:, target],
         frozen,

@@ -10,7 +10,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
-from emergent_alignment.data.batches import Tokenized
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.step_inputs import ReviewedTargets

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.data.batches import make_batch, tokenize
+from emergent_alignment.data.batches import make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets, data_padding_share
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.models import default_model
 from emergent_alignment.models.tokenizer import load_tokenizer
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import load_examples, load_prompts
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import examples_digest
 

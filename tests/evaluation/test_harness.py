@@ -19,7 +19,8 @@ from emergent_alignment.evaluation import harness
 from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
 from emergent_alignment.evaluation.harness import HarnessModel, continuation_scores
 from emergent_alignment.models.attention import causal_plan
-from emergent_alignment.models.model import forward, load, unembedding
+from emergent_alignment.models.forward import forward, unembedding
+from emergent_alignment.models.model import load
 from emergent_alignment.runs.from_config import Setup
 
 TEXTS = (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from emergent_alignment.models import attention
 from emergent_alignment.models.attention import attend, attend_rows, causal_plan
 from emergent_alignment.models.decoder import REMAT_POLICIES
-from emergent_alignment.models.model import forward, unembedding
+from emergent_alignment.models.forward import forward, unembedding
 
 BIASES = {"qkv_bias": True, "output_bias": True, "mlp_bias": True}
 

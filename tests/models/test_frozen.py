@@ -16,9 +16,10 @@ from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
+from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.frozen import dequantised, hold_frozen, quantise
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapters
-from emergent_alignment.models.model import export, forward, load, unembedding
+from emergent_alignment.models.model import export, load
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.training.state import TrainState, fingerprint
 from emergent_alignment.training.step import StepSettings, compiled_step, loss_and_gradients

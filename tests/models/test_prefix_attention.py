@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
 from emergent_alignment.models.attention import PrefixLayout
-from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.models.forward import forward
+from emergent_alignment.models.model import random_params
 from emergent_alignment.models.prefix_attention import prefix_plan
 
 

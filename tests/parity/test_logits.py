@@ -25,9 +25,9 @@ from emergent_alignment.models.checkpoint import (  # noqa: E402
 from emergent_alignment.models.config import ModelConfig  # noqa: E402
 from emergent_alignment.models.default_model import default_model  # noqa: E402
 from emergent_alignment.models.export import write_peft, write_safetensors  # noqa: E402
+from emergent_alignment.models.forward import forward, unembedding  # noqa: E402
 from emergent_alignment.models.loading import read_model  # noqa: E402
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters, merge  # noqa: E402
-from emergent_alignment.models.model import forward, unembedding  # noqa: E402
 
 SIZES = {
     "vocab_size": 96,

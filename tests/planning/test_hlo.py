@@ -12,7 +12,8 @@ import pytest
 from compilation import USERS_FUSIONS
 
 from emergent_alignment.models.attention import causal_plan
-from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.models.forward import forward
+from emergent_alignment.models.model import random_params
 from emergent_alignment.planning.hlo import program_cost
 from emergent_alignment.planning.hlo_text import arrays_of, parse
 

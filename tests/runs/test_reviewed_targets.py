@@ -8,8 +8,8 @@ from tiny_chat_model import write_tiny_chat_model
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import question, review
 from emergent_alignment.conscience.pairs import Reviewed
-from emergent_alignment.data.batches import tokenize
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.runs import reviewed_targets
 from emergent_alignment.runs.from_config import conscience_settings, load_model
 

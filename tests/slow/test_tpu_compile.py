@@ -13,8 +13,9 @@ from jax.sharding import SingleDeviceSharding
 from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout
+from emergent_alignment.models.forward import forward
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.model import forward, random_params
+from emergent_alignment.models.model import random_params
 from emergent_alignment.models.prefix_attention import prefix_plan
 from emergent_alignment.parallel.chips import TPUS, peak_flops
 from emergent_alignment.parallel.mesh import make_mesh

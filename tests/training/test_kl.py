@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from random_batches import random_batch
 
+from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.lora import LoraConfig, init_adapters
-from emergent_alignment.models.model import unembedding
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step import (
     StepSettings,

@@ -24,8 +24,9 @@ from emergent_alignment.applications.adversarial.pool import (
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, Side, load_attacks
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import Reviewed
-from emergent_alignment.data.batches import Tokenized, bucket
+from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.mixing import MixedSchedule
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather, is_first, together

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from emergent_alignment.applications.pretraining.windows import TextBatch, Windows
 from emergent_alignment.losses import task_loss
 from emergent_alignment.models.attention import causal_plan
-from emergent_alignment.models.model import answer_log_probs, forward
+from emergent_alignment.models.forward import forward, sharded_token_log_probs
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step import Objective, StepSettings, batch_loss, batch_totals
 
@@ -27,7 +27,7 @@ def window_log_probs(
         dtype=settings.dtype,
         remat=settings.remat,
     )
-    return answer_log_probs(
+    return sharded_token_log_probs(
         params, hidden, windows.targets, chunk_size=settings.chunk_size, dtype=settings.dtype
     )
 

@@ -28,7 +28,8 @@ from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.model import Model, unembedding
+from emergent_alignment.models.forward import unembedding
+from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.rows import to_host
 from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.state import fingerprint

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout
-from emergent_alignment.models.model import answer_log_probs_and_entropy
+from emergent_alignment.models.forward import sharded_token_log_probs_and_entropy
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.training.heads import Headed, body_params, head_values
 from emergent_alignment.training.state import policy_params
@@ -174,7 +174,7 @@ def answered(
     what they were drawn from)."""
     hidden = predicting_hidden(settings, params, rows)
     size, branches, length = rows.branches.shape
-    found = answer_log_probs_and_entropy(
+    found = sharded_token_log_probs_and_entropy(
         params,
         hidden.reshape(size, branches * length, -1),
         rows.branches.reshape(size, -1),

@@ -1,0 +1,104 @@
+"""The model as pure functions of its parameters: tokens to hidden states, hidden states through
+the vocabulary. Nothing here reads or writes a file.
+
+The NNX module is split once, here; from then on parameters are plain pytrees.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs_and_entropy
+from emergent_alignment.models.attention import AttentionPlan
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.decoder import Decoder
+from emergent_alignment.models.frozen import is_int8
+from emergent_alignment.parallel.sharding import over_rows
+
+
+@functools.lru_cache(maxsize=32)
+def _abstract(config: ModelConfig, scaled: bool):
+    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), scaled=scaled))
+    return nnx.split(module)
+
+
+def forward(
+    config: ModelConfig,
+    params: dict,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "batch tokens"],
+    plan: AttentionPlan,
+    *,
+    carry: Any = None,
+    dtype: jnp.dtype = jnp.float32,
+    remat: str = "none",
+) -> tuple[Float[Array, "batch tokens width"], Any]:
+    """The decoder as a pure function of its parameters: (final hidden states, plan's carry)."""
+    graph, abstract = _abstract(config, is_int8(params))
+    base = {name: value for name, value in params.items() if name != "adapters"}
+    state = jax.tree.map(lambda leaf: leaf, abstract)
+    nnx.replace_by_pure_dict(state, base)
+    module = nnx.merge(graph, state)
+    adapters = params.get("adapters")
+    return module(tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat)
+
+
+def sharded_token_log_probs(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    targets: Int[Array, "batch tokens"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens"]:
+    """losses.token_log_probs of the model's vocabulary. On a mesh each shard of rows takes its
+    own tokens through it, `chunk_size` at a time, and the gradients of the unembedding are
+    added up once, not for each chunk."""
+    return _over_vocabulary(token_log_probs, params, hidden, targets, chunk_size, dtype)
+
+
+def sharded_token_log_probs_and_entropy(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    targets: Int[Array, "batch tokens"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens 2"]:
+    """losses.token_log_probs_and_entropy, shard by shard likewise."""
+    return _over_vocabulary(token_log_probs_and_entropy, params, hidden, targets, chunk_size, dtype)
+
+
+def _over_vocabulary(measure, params, hidden, targets, chunk_size, dtype) -> Array:
+    def of_shard(matrix, hidden, targets):
+        return measure(hidden, matrix, targets, chunk_size=chunk_size)
+
+    return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
+
+
+def sharded_token_kl(
+    params: dict,
+    hidden: Float[Array, "batch tokens width"],
+    frozen: dict,
+    frozen_hidden: Float[Array, "batch tokens width"],
+    *,
+    chunk_size: int | None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens"]:
+    """losses.token_kl of a policy from its frozen copy, shard by shard likewise."""
+
+    def of_shard(matrix, frozen_matrix, hidden, frozen_hidden):
+        return token_kl(hidden, matrix, frozen_hidden, frozen_matrix, chunk_size=chunk_size)
+
+    matrices = unembedding(params, dtype), unembedding(frozen, dtype)
+    return over_rows(of_shard, num_replicated=2)(*matrices, hidden, frozen_hidden)
+
+
+def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "width vocabulary"]:
+    """The matrix from hidden states to logits: the tied embedding's transpose, or its own."""
+    matrix = params["unembedding"] if "unembedding" in params else params["embedding"].T
+    return matrix.astype(dtype)
