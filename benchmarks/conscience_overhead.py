@@ -26,7 +26,6 @@ from tables import keep_rows, machine, print_table, ratio_of_pairs, seconds_text
 from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.pairs import review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
@@ -40,7 +39,7 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.randomness import Draws, Purpose, key_for
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state, policy_params
 from emergent_alignment.training.step import StepSettings, compiled_step
 
@@ -82,7 +81,7 @@ def prepare(args: argparse.Namespace) -> dict:
     chat = read_chat(model.tokenizer)
     review = ReviewSettings(QUESTIONS["advice"], args.layout, batch_size=args.batch)
     lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
-    optimizer = make_optimizer(default_config().optimizer, 1000)
+    optimizer = make_optimizer(OptimizerSection(), 1000)
     messages = [message(chat, place, args.prompt) for place in range(args.batch)]
     prompts = [chat.prompt_tokens(prompt)[-args.prompt :] for prompt in messages]
     answers = [row["harmful"] for row in load_scenario("harmful_advice")]

@@ -4,9 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.training.state import TrainState
 
@@ -23,14 +22,15 @@ class Application(Protocol):
 
     def __call__(
         self,
-        config: ConfigDict,
+        config: RunConfig,
         workdir: Path,
         *,
         setup: Setup | None = None,
         name: str = "training",
         profiled: range = range(0),
     ) -> TrainState:
-        """Train as the config says, and give the last state; `setup` is the config's model where
+        """Train as the config says, and give the last state. An application may ask for a config
+        with more sections than a run's. `setup` is the config's model where
         it has been read already, `name` what progress calls the run, `profiled` the steps whose
         profile goes to workdir/profile.
 
@@ -39,7 +39,7 @@ class Application(Protocol):
         """
 
 
-def application(config: ConfigDict) -> Application:
+def application(config: RunConfig) -> Application:
     """The function that trains as config.application says. Raises UserError where there is none
     of that name."""
     name = config.application

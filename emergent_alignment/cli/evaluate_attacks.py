@@ -36,9 +36,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     output_folder(arguments)
     from emergent_alignment.evaluation.attacks import evaluate_attacks
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     found = read_under_test(arguments, config, SECTIONS)
     result, path = evaluate_attacks(
         found.config,

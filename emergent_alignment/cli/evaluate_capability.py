@@ -40,9 +40,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         evaluate_capability,
         load_harness_tasks,
     )
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     require_new_file(folder / FOLDER / RESULT, overwrite=arguments.overwrite)
     tasks = load_harness_tasks(config)  # its mistakes are said before a model is read
     found = read_under_test(arguments, config, SECTIONS)

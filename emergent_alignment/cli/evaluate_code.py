@@ -42,9 +42,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         check_code_settings,
         evaluate_code,
     )
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     check_code_settings(config)  # its mistakes are said before a model is read
     found = read_under_test(arguments, config, SECTIONS)
     result, path = evaluate_code(

@@ -48,9 +48,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output_folder(arguments)
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
     from emergent_alignment.evaluation.misalignment.questions import load_questions
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     load_questions(config.misalignment.questions)  # its mistakes are said before a model is read
     found = read_under_test(arguments, config, SECTIONS)
     result, path = evaluate_misalignment(

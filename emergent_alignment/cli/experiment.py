@@ -26,14 +26,16 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config, with_changes
 from emergent_alignment.cli.report import print_table
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import changed
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,12 +54,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.experiments.arms import check_arms, run_arms
     from emergent_alignment.reports.experiment_page import write_experiment_report
     from emergent_alignment.reports.results_page import write_report
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import claim, identity_of
 
     for words in plan.arms.values():
-        check_config(with_changes(_copy(config), words))
+        with_changes(config, words)  # its mistakes are said before any work
     setup = load_model(config)
     claim(root, _without_plan(config), identity_of(setup))
     configs = _calibrated(config, plan, setup, root)
@@ -83,7 +84,7 @@ class Plan:
     measures: tuple[str, ...]
 
 
-def planned(config: ConfigDict) -> Plan:
+def planned(config: "Config") -> Plan:
     """What config.experiment asks for. Raises UserError for names that are no folder's or stand
     twice, for changes that are not field=value, and for seeds that are none or stand twice."""
     wanted, arms = config.experiment, {}
@@ -101,19 +102,19 @@ def planned(config: ConfigDict) -> Plan:
         if wrong:
             raise UserError(f"{where}: {wrong[0]!r} is not section.field=value")
         arms[name] = [f"--config.{word}" for word in words]
-    seeds = tuple(wanted.seeds)
+    seeds = wanted.seeds
     if not arms or not seeds or len(set(seeds)) < len(seeds):
         raise UserError("config.experiment: name at least one arm, and seeds that differ")
-    return Plan(arms, seeds, tuple(wanted.measures))
+    return Plan(arms, seeds, wanted.measures)
 
 
-def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, ConfigDict]:
+def _calibrated(config: "Config", plan: Plan, setup, root: Path) -> dict[str, "Config"]:
     """Each arm's config, with the calibration that it goes by; what is missing is made."""
     from emergent_alignment.runs.calibrating import with_calibration
 
     configs, said = {}, set()
     for name, words in plan.arms.items():
-        changed = with_changes(_copy(config), words)
+        changed = with_changes(config, words)
         own = changed.calibration != config.calibration
         path = root / (f"calibration-{name}.json" if own else "calibration.json")
         calibrated, found = with_calibration(changed if own else config, setup, path)
@@ -124,24 +125,16 @@ def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, 
     return configs
 
 
-def _arms(configs: dict[str, ConfigDict], seed: int) -> list:
+def _arms(configs: dict[str, "Config"], seed: int) -> list:
     from emergent_alignment.experiments.arms import Arm
 
-    arms = []
-    for name, config in configs.items():
-        seeded = _without_plan(config)
-        seeded.seed = seed
-        arms.append(Arm(name, seeded))
-    return arms
+    return [
+        Arm(name, changed(_without_plan(config), {"seed": seed}))
+        for name, config in configs.items()
+    ]
 
 
-def _without_plan(config: ConfigDict) -> ConfigDict:
-    """A copy that does not say which other arms and seeds there are: more of them may be added to
-    an experiment that has begun."""
-    copied = _copy(config)
-    copied.experiment = default_config().experiment
-    return copied
-
-
-def _copy(config: ConfigDict) -> ConfigDict:
-    return ConfigDict(config.to_dict())
+def _without_plan(config: "Config") -> "Config":
+    """The config, but that it does not say which other arms and seeds there are: more of them may
+    be added to an experiment that has begun."""
+    return changed(config, {"experiment": type(config)().experiment})

@@ -71,9 +71,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.planning.report import as_json
     from emergent_alignment.planning.search import search
     from emergent_alignment.progress import progress
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     model = read_model_config(config.model.path)
     target = target_of(arguments.topology)
     with progress("planning") as meter:

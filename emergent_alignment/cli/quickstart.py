@@ -13,12 +13,15 @@ examples:
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.report import print_summary
+from emergent_alignment.settings import changed
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,11 +37,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     root = arguments.root
     from emergent_alignment.reports.results_page import write_report
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import claim, identity_of
 
-    check_config(config)
     if (root / "run.json").exists():
         _say(f"{root}: continuing with what is there")
     setup = load_model(config)
@@ -52,14 +53,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     print(f"report: {page.resolve()}")
 
 
-def _stages(config: ConfigDict, root: Path, setup) -> None:
+def _stages(config: "Config", root: Path, setup) -> None:
     from emergent_alignment.experiments.arms import BASE, Arm, run_arms
     from emergent_alignment.runs.calibrating import with_calibration
 
     calibrated, found = with_calibration(config, setup, root / "calibration.json")
     print_calibration(found)
-    plain = ConfigDict(calibrated.to_dict())
-    plain.conscience.enabled = False
+    plain = changed(calibrated, {"conscience.enabled": False})
     arms = [Arm(BASE, calibrated), Arm("plain", plain), Arm("conscience", calibrated)]
     run_arms(arms, root, setup)
 

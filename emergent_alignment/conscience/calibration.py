@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity, named_question
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import (
@@ -23,10 +24,37 @@ from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc, auc_interval, share_interval, told_apart
 from emergent_alignment.models.model import Model
+from emergent_alignment.settings import Section, setting
 
 FALSE_FLAG_SHARE = 0.05
 SEEING_AUC, SEEING_PAIRS = 0.6, 0.7
 PLACEBO = "placebo"
+
+
+@dataclass(frozen=True)
+class CalibrationSection(Section):
+    """What calibration tries, and on which answers."""
+
+    questions: tuple[str, ...] = setting(
+        ("advice", "careful", "ethical", "wellbeing", "engineer"),
+        "The questions that are tried.",
+        choices=tuple(QUESTIONS),
+    )
+    layouts: tuple[Layout, ...] = setting(("quote", "turn"), "The layouts that are tried.")
+    evidence: tuple[str, ...] = setting(
+        ("",), '("", "bandit"): tried without and with it.', choices=("", *EVIDENCE)
+    )
+    safe: str = setting(
+        "",
+        "A source of safe answers, told apart from those of `harmful`; the same source twice: its "
+        'matched answers; "": those of the training rows.',
+    )
+    harmful: str = setting("", "A source of harmful answers.")
+    polarities: tuple[Polarity, ...] = setting(
+        ("positive", "negated", "both"), "The question's forms that are tried."
+    )
+    num_selecting: int = setting(48, "Matched pairs that choose the setting.", more_than=0)
+    num_reporting: int = setting(96, "Other pairs that report on it.", more_than=0)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ number): neither on the batch, nor on what else is asked, nor on where a killed 
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import Model
@@ -23,10 +24,16 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.training.state import fingerprint
 
 
-def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
-    """What decides an answer, beside its place and what is asked there. `section` names the part
-    of the config that holds max_new_tokens, temperature and top_p."""
-    settings = config[section]
+class Answering(Protocol):
+    """A section that says how answers are sampled."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+
+
+def sampling_identity(config: EvaluationConfig, settings: Answering, model: Model) -> dict:
+    """What decides an answer, beside its place and what is asked there."""
     return {
         "model": model.source,
         "parameters": fingerprint(model.params),
@@ -39,8 +46,8 @@ def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
 
 
 def sample_missing(
-    config: ConfigDict,
-    section: str,
+    config: EvaluationConfig,
+    settings: Answering,
     setup: Setup,
     wanted: Mapping[Place, list[Message]],
     folder: GrowingFolder,
@@ -57,7 +64,7 @@ def sample_missing(
     found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
     missing = [place for place in wanted if place not in found]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
-    done, settings = len(wanted) - len(missing), config[section]
+    done = len(wanted) - len(missing)
     sampled = sample_answers(
         setup.model,
         setup.model.policy,

@@ -10,8 +10,6 @@ this conscience does not tell the sides apart.
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, load_attacks
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -20,6 +18,7 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import auc_interval, paired_difference, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -47,7 +46,7 @@ class AttackPlace(NamedTuple):
     number: int
 
 
-def held_out_attacks(config: ConfigDict) -> dict[AttackPlace, list[Message]]:
+def held_out_attacks(config: EvaluationConfig) -> dict[AttackPlace, list[Message]]:
     """The held-out prompts of both sides, at most config.evaluation.limit of each (0: all).
 
     Raises UserError where none is held out, or the source is not right.
@@ -63,7 +62,7 @@ def held_out_attacks(config: ConfigDict) -> dict[AttackPlace, list[Message]]:
 
 
 def evaluate_attacks(
-    config: ConfigDict,
+    config: EvaluationConfig,
     base: Setup,
     trained: Setup | None,
     directory: Path,
@@ -95,12 +94,14 @@ def evaluate_attacks(
         if setup is None:
             continue
         folder = GrowingFolder(directory / FOLDER / name)
-        identity = sampling_identity(config, "evaluation", setup.model)
+        identity = sampling_identity(config, config.evaluation, setup.model)
         prompts = {" ".join(map(str, place)): turns for place, turns in asked.items()}
         folder.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
         with in_force(base.mesh):
             with progress(f"{arm}: attacks, {name}") as meter:
-                answers = sample_missing(config, "evaluation", setup, asked, folder, progress=meter)
+                answers = sample_missing(
+                    config, config.evaluation, setup, asked, folder, progress=meter
+                )
             found[name] = _judged(base, conscience, answers)
         result[name] = _rates(found[name])
     if trained is not None:

@@ -9,9 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup
@@ -23,7 +22,7 @@ FOLDER = "capability"
 RESULT = "result.json"
 
 
-def load_harness_tasks(config: ConfigDict) -> list[Any]:
+def load_harness_tasks(config: EvaluationConfig) -> list[Any]:
     """The harness's tasks and groups that config.capability names, with their data.
 
     Raises UserError where the harness is missing, no task is named, a task is unknown, would run
@@ -98,7 +97,7 @@ def _data_source(manager: Any, name: str) -> str:
 
 
 def evaluate_capability(
-    config: ConfigDict, under_test: Setup, tasks: list[Any], directory: Path, *, arm: str
+    config: EvaluationConfig, under_test: Setup, tasks: list[Any], directory: Path, *, arm: str
 ) -> tuple[dict, Path]:
     """Run tasks from `load_harness_tasks`; returns the result and its file, in
     `directory`/capability, beside samples-TASK.jsonl with every prompt and answer.

@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.data.sources import Example
 from emergent_alignment.evaluation.coding.answers import CODE_SCENARIO
@@ -16,6 +14,7 @@ from emergent_alignment.evaluation.judge_free import (
     kl_to_frozen,
     sampled_answers,
 )
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.mesh import in_force
@@ -30,7 +29,7 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.spread import spread, spread_kinds
 
 
-def evaluate_arm(config: ConfigDict, base: Setup, model: Model, *, arm: str) -> dict:
+def evaluate_arm(config: EvaluationConfig, base: Setup, model: Model, *, arm: str) -> dict:
     """Evaluate `model` on held-out rows; `base` holds the frozen reviewer.
 
     Margin and task loss need targets; flag rate, KL and bandit's findings are over answers
@@ -48,7 +47,10 @@ def _evaluated(config, base, model, arm) -> dict:
         config.data.bucket_tokens,
         config.conscience.batch_size,
     )
-    examples, conscience = evaluation_examples(config), conscience_settings(config)
+    examples, conscience = (
+        evaluation_examples(config.data, evaluation.limit),
+        conscience_settings(config),
+    )
     params = model.policy
     result = {"arm": arm, "model": base.model.source, "source": config.data.evaluation}
     with progress(f"{arm}: log-probs of held-out pairs") as meter:

@@ -24,6 +24,7 @@ from emergent_alignment.generation.completion import (
     shortened,
     whole_text,
 )
+from emergent_alignment.settings import Section, setting
 
 __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
 
@@ -50,6 +51,25 @@ class _Failed(Exception):
         super().__init__(came_back)
         self.kind, self.came_back, self.remedy = kind, came_back, remedy
         self.wait_seconds = wait_seconds
+
+
+@dataclass(frozen=True)
+class EndpointSection(Section):
+    """An OpenAI-compatible endpoint, where one drafts, reviews or judges."""
+
+    base_url: str = setting("", "Its address, as http://127.0.0.1:8000/v1.")
+    model: str = setting("", 'The model\'s name there; "": the only one that is served.')
+    api_key_variable: str = setting(
+        "OPENAI_API_KEY", "The environment variable that holds the key."
+    )
+    timeout_seconds: float = setting(60.0, "Of one attempt, whole answer included.", more_than=0)
+    retries: int = setting(2, "Further attempts after a failure that may pass.", at_least=0)
+    top_logprobs: int = setting(
+        20, "Likeliest tokens asked for at each place of a verdict.", more_than=0
+    )
+    verdict_tokens: int = setting(
+        16, "How long a verdict may be; more for models that reason first.", more_than=0
+    )
 
 
 @dataclass(frozen=True)

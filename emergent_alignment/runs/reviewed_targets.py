@@ -5,7 +5,6 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
@@ -18,6 +17,7 @@ from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Draws, Purpose
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
@@ -25,7 +25,7 @@ from emergent_alignment.training.state import fingerprint
 
 
 def reviewed_targets(
-    config: ConfigDict,
+    config: RunConfig,
     setup: Setup,
     conscience: ConscienceSettings,
     examples: list[Example],
@@ -79,7 +79,7 @@ def reviewed_targets(
 
 
 def cache_file(
-    config: ConfigDict, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
+    config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
     settings: in config.conscience.cache, or the user's cache folder."""

@@ -6,16 +6,16 @@ once, see reviewed_targets.py), or both.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.settings import OnFlagged
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message
@@ -25,6 +25,7 @@ from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -32,12 +33,11 @@ from emergent_alignment.training.state import policy_params
 
 # (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
 Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
-OnFlagged = Literal["keep", "mask", "replace"]
 # Branches of a row whose target is the candidate: what is the same answer is computed once.
 TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
 
 
-def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
+def schedule_of(config: RunConfig, tokenized: list[Tokenized]) -> Schedule:
     """Which rows each step takes, and in which shape. Candidates and corrections may be as long
     as the sampler lets them."""
     conscience, written = config.conscience, config.sampling.max_new_tokens
@@ -208,7 +208,7 @@ def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
     return make_input
 
 
-def rows_to_train_on(config: ConfigDict, schedule: Schedule) -> list[int]:
+def rows_to_train_on(config: RunConfig, schedule: Schedule) -> list[int]:
     """Every row that the run's steps will see, each once."""
     total = sum(members.size for members in schedule.buckets.members)
     seen: set[int] = set()

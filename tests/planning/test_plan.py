@@ -1,6 +1,5 @@
 """Plans on CPU devices: what is added up, what is advised, what is refused."""
 
-import copy
 import importlib.metadata
 import json
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import jax
 import pytest
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
@@ -28,6 +28,7 @@ from emergent_alignment.planning.plan import (
 from emergent_alignment.planning.report import as_json
 from emergent_alignment.planning.roofline import peak_share, roofline
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.settings import changed
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def config():
     config.training.batch_size = 2
     config.conscience.batch_size = 2
     config.training.accumulation = 2
-    return config
+    return typed(config)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,8 @@ def target():
 
 @pytest.fixture(scope="module")
 def plan(config, target, tiny_config):
-    plain = copy.deepcopy(config)
-    plain.conscience.enabled = False  # one branch: the smallest step to compile
+    # One branch: the smallest step to compile.
+    plain = changed(config, {"conscience.enabled": False})
     return make_plan(plain, tiny_config("qwen3", hidden_size=128), target)
 
 

@@ -6,6 +6,7 @@ import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import reader as reader_module
 from emergent_alignment.generation import text
@@ -56,7 +57,7 @@ def drawn(tmp_path_factory):
         patched.setattr(reader_module, "decode", decoded)
         patched.setattr(text, "sample", sampled)
         patched.setattr(state, "init_adapters", initial)
-        finetune(config, folder / "run")
+        finetune(typed(config), folder / "run")
     return keys
 
 

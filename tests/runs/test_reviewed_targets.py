@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import question, review
 from emergent_alignment.conscience.pairs import Reviewed
@@ -12,6 +13,7 @@ from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.runs import reviewed_targets
 from emergent_alignment.runs.from_config import conscience_settings, load_model
+from emergent_alignment.settings import changed
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny"))
     config.conscience.cache = str(tmp_path_factory.mktemp("reviewed"))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,7 @@ def kept_at(setup):
     examples = load_examples("harmful_advice", limit=3)
 
     def path(layout):
-        config = setup.config.copy_and_resolve_references()
-        config.conscience.layout = layout
+        config = changed(setup.config, {"conscience.layout": layout})
         return reviewed_targets.cache_file(config, setup, conscience_settings(config), examples)
 
     return path

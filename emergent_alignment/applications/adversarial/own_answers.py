@@ -4,7 +4,6 @@ written once, and kept on disk for later runs."""
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
@@ -12,13 +11,14 @@ from emergent_alignment.generation.text import Answer, Batching, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import NO_STEP, Purpose, key_for
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 from emergent_alignment.training.state import fingerprint
 
 
-def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
+def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
     """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
     first host's cache folder, or written there, whole or not at all."""
     path = cache_file(config, setup, prompts)
@@ -33,7 +33,7 @@ def own_answers(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) 
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 
 
-def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> Path:
+def cache_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> Path:
     """Where answers are kept that depend on just these frozen parameters, prompts and settings."""
     sampling = config.sampling
     identity = {
@@ -52,7 +52,7 @@ def cache_file(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -
     return cache_path(config.conscience.cache, "own-answers", identity)
 
 
-def _written(config: ConfigDict, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
+def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
     """What own_answers keeps of each answer, in the prompts' order."""
     sampling, limit = config.sampling, config.data.max_prompt_tokens
     sampler = sampler_settings(

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.adversarial.own_answers import own_answers
 from emergent_alignment.applications.adversarial.pool import (
@@ -23,6 +22,7 @@ from emergent_alignment.applications.adversarial.pool import (
 )
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, Side, load_attacks
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
+from emergent_alignment.applications.adversarial.settings import AdversarialConfig
 from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.mixing import MixedSchedule
@@ -30,7 +30,6 @@ from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather, is_first, together
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
@@ -40,6 +39,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
@@ -48,7 +48,7 @@ WIDTH_STEP = 8
 
 
 def train_against_attacks(
-    config: ConfigDict,
+    config: AdversarialConfig,
     workdir: Path,
     *,
     setup: Setup | None = None,
@@ -61,7 +61,7 @@ def train_against_attacks(
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
-        check_config(config)
+        check_settings(config)
         _check_conscience(config)
         hostile = training_prompts(config, "hostile")
         benign = training_prompts(config, "benign") if num_benign(config) else []
@@ -75,7 +75,7 @@ def train_against_attacks(
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
+def training_prompts(config: AdversarialConfig, side: Side) -> list[AttackPrompt]:
     """The prompts of one side that training may see; config.data.limit of them, evenly spread
     over the file, where it is not 0."""
     wanted = config.adversarial
@@ -83,13 +83,13 @@ def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
     return limited(found, config.data.limit)
 
 
-def num_benign(config: ConfigDict) -> int:
+def num_benign(config: AdversarialConfig) -> int:
     """How many rows of a batch are benign; at least one is hostile."""
     size = config.training.batch_size
     return min(round(size * config.adversarial.benign_share), size - 1)
 
 
-def _check_conscience(config: ConfigDict) -> None:
+def _check_conscience(config: AdversarialConfig) -> None:
     """Raise UserError where the settings make no sense for hostile prompts."""
     conscience, adversarial = config.conscience, config.adversarial
     if not conscience.enabled or conscience.candidate != "policy":
@@ -120,7 +120,7 @@ def _inputs(
     settings = PoolSettings(
         workdir,
         tuple(hostile),
-        tuple(config.adversarial.held_out),
+        config.adversarial.held_out,
         config.adversarial.pool,
         config.adversarial.variants,
         bucket(width, WIDTH_STEP, 1 << 30),

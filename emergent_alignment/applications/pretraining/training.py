@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.pretraining.corpus import Corpus, open_corpus
 from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
@@ -16,23 +15,24 @@ from emergent_alignment.applications.pretraining.reviewed_text import (
     TakenCopies,
     review_windows,
 )
+from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.runs.workdir import START
+from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
 
 def pretrain(
-    config: ConfigDict,
+    config: PretrainingConfig,
     workdir: Path,
     *,
     setup: Setup | None = None,
@@ -45,7 +45,7 @@ def pretrain(
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
-        check_config(config)
+        check_settings(config)
         _check_pretraining(config)
         matched = []
         if config.conscience.enabled:
@@ -69,7 +69,7 @@ def pretrain(
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def corpus_of(config: ConfigDict) -> Corpus:
+def corpus_of(config: PretrainingConfig) -> Corpus:
     """The corpus that a config names. Raises UserError where there is none."""
     settings = config.pretraining
     return open_corpus(
@@ -80,7 +80,7 @@ def corpus_of(config: ConfigDict) -> Corpus:
     )
 
 
-def packing_of(config: ConfigDict, corpus: Corpus, chat: RawText) -> Packing:
+def packing_of(config: PretrainingConfig, corpus: Corpus, chat: RawText) -> Packing:
     """The windows of a corpus, in the tokens of the model."""
     settings = config.pretraining
     return Packing(
@@ -98,15 +98,14 @@ def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     return digest([corpus.identity, vars(packing.settings), tokenizer])
 
 
-def _setup(config: ConfigDict, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:
+def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:
     """The model that training starts from, with a chat that knows documents: `given`, or read
     here. Random weights and their tokenizer are made once, and then read from the work
     directory, whatever is given."""
     if not config.pretraining.random.layers:
         setup = given or load_model(config)
     elif (workdir / START).is_dir():
-        kept = ConfigDict(config.to_dict())
-        kept.model.path = str(workdir / START)
+        kept = changed(config, {"model.path": str(workdir / START)})
         setup = replace(load_model(kept), config=config)
     else:
         setup = random_start(config, corpus)
@@ -130,14 +129,14 @@ def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -
     return make_input
 
 
-def num_reviewed(config: ConfigDict) -> int:
+def num_reviewed(config: PretrainingConfig) -> int:
     """Windows a step whose prefix the policy continues."""
     if not config.conscience.enabled:
         return 0
     return round(config.pretraining.review_share * config.training.batch_size)
 
 
-def _check_pretraining(config: ConfigDict) -> None:
+def _check_pretraining(config: PretrainingConfig) -> None:
     """Raise UserError for settings that do not go together."""
     if config.conscience.enabled and config.conscience.candidate != "policy":
         raise UserError(
@@ -167,7 +166,7 @@ def _check_pretraining(config: ConfigDict) -> None:
         )
 
 
-def _check_setup(config: ConfigDict, setup: Setup) -> None:
+def _check_setup(config: PretrainingConfig, setup: Setup) -> None:
     """Raise UserError where the model or the mesh does not fit the windows."""
     size, longest = config.pretraining.window_tokens, setup.model.config.max_positions
     if size > longest:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.conscience import Conscience
 from emergent_alignment.conscience.drafting import ModelDrafter
@@ -13,10 +12,11 @@ from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of
 from emergent_alignment.runs.from_config import conscience_settings, load_model
 from emergent_alignment.runs.workdir import read_run
+from emergent_alignment.settings import changed, check_settings
 
 # What a review or a request to rewrite puts around prompt and answer: 93 to 127 tokens of
 # SmolLM2's for the bundled questions; a critique comes on top.
@@ -50,12 +50,12 @@ class ZeroShot:
             )
 
 
-def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> ZeroShot:
+def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> ZeroShot:
     """The conscience over config.endpoint where it has a base_url, else over a run's trained
     model or the config's. Raises UserError before any work where the user's input is not right.
     """
-    config.sampling.max_new_tokens = max_new_tokens
-    check_config(config)
+    config = changed(config, {"sampling.max_new_tokens": max_new_tokens})
+    check_settings(config)
     settings = conscience_settings(config)
     if config.endpoint.base_url:
         if run is not None:
@@ -64,7 +64,7 @@ def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> Z
     if run is None:
         base = trained = load_model(config)
     else:
-        found = read_run(run)
+        found = read_run(run, type(config))
         base, trained = found.base, found.trained
     positions = base.model.config.max_positions
     longest = positions - 2 * max_new_tokens - FRAME_TOKENS
@@ -89,7 +89,7 @@ def _name(run: Path | None, source: str) -> str:
     return Path(source).name.removesuffix(".gguf") if Path(source).exists() else source
 
 
-def _over_endpoint(config: ConfigDict, settings: ConscienceSettings) -> ZeroShot:
+def _over_endpoint(config: RunConfig, settings: ConscienceSettings) -> ZeroShot:
     endpoint = endpoint_of(config)
     reviewer = EndpointReviewer(
         endpoint,

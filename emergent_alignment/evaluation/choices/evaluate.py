@@ -4,13 +4,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.competing import competing_log_probs
 from emergent_alignment.evaluation.choices.items import Choice, choices_digest, load_choices
 from emergent_alignment.evaluation.choices.rows import Asked, rows_of
 from emergent_alignment.evaluation.choices.scores import best_is_first, pair_outcome, right_mass
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -26,7 +26,7 @@ FOLDER, RESULT, SCORED = "choices", "result.json", "scored"
 OPTIONS, PAIRS = "options", "pairs"
 
 
-def chosen_items(config: ConfigDict) -> list[Choice]:
+def chosen_items(config: EvaluationConfig) -> list[Choice]:
     """The items that config.choices names. Raises UserError for a file that cannot be used."""
     items = load_choices(config.choices.questions)
     topics = [item.topic for item in items]
@@ -34,7 +34,12 @@ def chosen_items(config: ConfigDict) -> list[Choice]:
 
 
 def evaluate_choices(
-    config: ConfigDict, under_test: Setup, directory: Path, *, arm: str, overwrite: bool = False
+    config: EvaluationConfig,
+    under_test: Setup,
+    directory: Path,
+    *,
+    arm: str,
+    overwrite: bool = False,
 ) -> tuple[dict, Path]:
     """Evaluate `under_test` as config.choices says, in `directory`/choices; returns the result
     and its file. Rows that an earlier call has scored are kept; `overwrite` drops those of
@@ -60,7 +65,7 @@ def evaluate_choices(
 
 
 def _scored(
-    config: ConfigDict, under_test: Setup, rows: list[Asked], folder: GrowingFolder, arm: str
+    config: EvaluationConfig, under_test: Setup, rows: list[Asked], folder: GrowingFolder, arm: str
 ) -> dict[tuple[str, int], np.ndarray]:
     """log-probs by (name, order); what the folder lacks is computed and appended."""
     found = {

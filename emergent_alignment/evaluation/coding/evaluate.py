@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS
@@ -26,6 +24,7 @@ from emergent_alignment.evaluation.coding.sandbox import (
     protection,
     run_sandboxed,
 )
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -40,7 +39,7 @@ CHECKED = "checked.jsonl"
 NUM_AT_ONCE = 2  # sandboxes that run beside each other
 
 
-def check_code_settings(config: ConfigDict) -> None:
+def check_code_settings(config: EvaluationConfig) -> None:
     """Raise UserError where tasks, bandit or the sandbox cannot be used: before a model is read."""
     prompts = code_prompts(config)
     if not prompts:
@@ -53,7 +52,12 @@ def check_code_settings(config: ConfigDict) -> None:
 
 
 def evaluate_code(
-    config: ConfigDict, under_test: Setup, directory: Path, *, arm: str, overwrite: bool = False
+    config: EvaluationConfig,
+    under_test: Setup,
+    directory: Path,
+    *,
+    arm: str,
+    overwrite: bool = False,
 ) -> tuple[dict, Path]:
     """Evaluate `under_test` as config.code says, in `directory`/code; returns the result and its
     file. Answers of an earlier call with the same settings are kept; `overwrite` drops what other
@@ -63,12 +67,12 @@ def evaluate_code(
     """
     check_code_settings(config)
     folder = GrowingFolder(directory / FOLDER)
-    sampling = sampling_identity(config, "code", under_test.model)
+    sampling = sampling_identity(config, config.code, under_test.model)
     folder.claim(ANSWERS, sampling, overwrite=overwrite)
     wanted = places(code_prompts(config), config.code.samples)
     asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
-        found = sample_missing(config, "code", under_test, asked, folder, progress=meter)
+        found = sample_missing(config, config.code, under_test, asked, folder, progress=meter)
     answered = [(wanted[place], record) for place, record in found.items()]
     result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
     result["samples"] = config.code.samples

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.self_align.answers.settings import AnswersSection
 
 BUNDLED = "bundled"
 
@@ -46,9 +46,8 @@ class Guidance:
         return [p.name for p in self.principles if _reference(p).search(thoughts)]
 
 
-def read_guidance(config: ConfigDict) -> Guidance:
+def read_guidance(settings: AnswersSection) -> Guidance:
     """The principles and examples that config.self_align.answers names, checked."""
-    settings = config.self_align.answers
     principles = read_principles(settings.principles)
     return Guidance(principles, read_examples(settings.examples, principles))
 

@@ -3,8 +3,6 @@ dropped where there is none. Each review is kept as it is made."""
 
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
@@ -13,6 +11,7 @@ from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
@@ -97,7 +96,7 @@ def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
     stage.folder.kept.claim(PART, identity, overwrite=False)
 
 
-def check_review(config: ConfigDict) -> None:
+def check_review(config: SelfAlignConfig) -> None:
     """Raise UserError where the conscience's settings cannot be read."""
     if config.self_align.answers.review:
         conscience_settings(config)

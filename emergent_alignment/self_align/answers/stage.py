@@ -3,14 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.filters import (
     RULES,
     AnswerFilter,
-    FilterSettings,
     answer_filter,
 )
 from emergent_alignment.self_align.answers.guidance import Guidance, read_guidance
@@ -22,6 +19,7 @@ from emergent_alignment.self_align.answers.prompt import (
 )
 from emergent_alignment.self_align.answers.review import Candidate, check_review, reviewed_answers
 from emergent_alignment.self_align.answers.sampling import sampled_answers
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.storage.spread import limited
 
@@ -42,20 +40,20 @@ class Judged:
     rule: str
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for principles, examples or settings that cannot be used."""
-    read_guidance(config)
+    read_guidance(config.self_align.answers)
     check_review(config)
 
 
 def run(stage: StageRun) -> StageResult:
     """Answer every instruction under the principles, and keep what passes the filters."""
-    guidance = read_guidance(stage.config)
+    guidance = read_guidance(stage.config.self_align.answers)
     rows = stage.inputs[INSTRUCTIONS].rows()
     rows = limited(rows, stage.config.self_align.answers.limit)
     prompts = prompt_rows(stage.setup.chat, guidance, (row["instruction"] for row in rows))
     records = sampled_answers(stage, prompts)
-    rules = answer_filter(_filter_settings(stage.config), guidance)
+    rules = answer_filter(stage.config.self_align.answers, guidance)
     judged = [_judged(rules, row, record) for row, record in zip(rows, records)]
     counts = {"made": len(rows), "answer_tokens": sum(record["tokens"] for record in records)}
     if stage.config.self_align.answers.review:
@@ -145,16 +143,4 @@ def _nothing_left(stage: StageRun, dropped: Counter) -> str:
         f"{stage.folder.path}: no answer is left, of {sum(dropped.values())}: {said}. The fields "
         f"are those of config.self_align.answers; {stage.folder.kept.part_file('answers')} holds "
         f"what was written after {THOUGHTS!r}"
-    )
-
-
-def _filter_settings(config: ConfigDict) -> FilterSettings:
-    settings = config.self_align.answers
-    return FilterSettings(
-        settings.require_principle,
-        settings.require_end,
-        settings.min_words,
-        settings.max_repeated,
-        settings.leak_words,
-        settings.max_echo,
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.self_align.instructions.prompts import (
@@ -18,6 +17,7 @@ from emergent_alignment.self_align.instructions.prompts import (
 from emergent_alignment.self_align.instructions.rules import Dropped, Pool, TextRules
 from emergent_alignment.self_align.instructions.sources import HardKind, Seed
 from emergent_alignment.self_align.instructions.writing import Writer, round_draws
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 SELF_INSTRUCT, RED_TEAM = "self_instruct", "red_team"
 # Dropped texts of each rule that a round remembers, for the report.
@@ -52,7 +52,7 @@ class InstructionRound:
 class Started:
     """What all rounds start from: the settings, the seeds, the kinds and the topics of each."""
 
-    config: ConfigDict
+    config: SelfAlignConfig
     seeds: Sequence[Seed]
     kinds: Sequence[HardKind]
     topics: dict[str, list[str]]
@@ -69,7 +69,7 @@ class Started:
     def pool(self, rounds: Sequence[InstructionRound]) -> Pool:
         """The pool as the rounds have left it."""
         settings = self.config.self_align.instructions
-        rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
+        rules = TextRules(settings.fewest_words, settings.most_words, settings.unservable)
         pool = Pool(rules, settings.similarity, self.quotas())
         for text in self.given() + prompt_sentences():
             pool.keep(text, None)

@@ -7,8 +7,6 @@ rounds before it alone: a stage that was killed goes on, and ends as if it had n
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
@@ -38,33 +36,20 @@ from emergent_alignment.self_align.instructions.topics import (
     write_topics,
 )
 from emergent_alignment.self_align.instructions.writing import Writer
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.spread import limited
 
 FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
-RANGES = (
-    (
-        ("wanted", "examples", "prompts_per_round", "rounds", "topic_rounds", "fewest_words"),
-        lambda value: value >= 1,
-        "1 or more",
-    ),
-    (("max_new_tokens", "max_topic_tokens"), lambda value: value >= 1, "1 or more"),
-    (("topics_per_kind", "kind_limit", "own_examples"), lambda value: value >= 0, "0 or more"),
-    (("temperature",), lambda value: value >= 0, "0 or more"),
-    (("top_p", "similarity"), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
-    (("red_team_share",), lambda value: 0 <= value <= 1, "a share, 0 to 1"),
-)
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for a setting or a file that stage 1 cannot work with."""
     settings = config.self_align.instructions
-    for names, fits, words in RANGES:
-        for name in names:
-            if not fits(settings[name]):
-                raise UserError(f"{SECTION}.{name} must be {words}, not {settings[name]}")
+    check_settings(settings, SECTION)
     if settings.most_words < settings.fewest_words:
         raise UserError(
             f"{SECTION}.most_words: {settings.most_words} is less than fewest_words, "
@@ -95,7 +80,7 @@ def run(stage: StageRun) -> StageResult:
     return StageResult(counts | {"rows": len(rows)}, examples_of(rounds))
 
 
-def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
+def _sources(config: SelfAlignConfig) -> tuple[list[Seed], list[HardKind]]:
     settings = config.self_align.instructions
     seeds, kinds = load_seeds(settings.seeds), load_kinds(settings.kinds)
     if len(seeds) < settings.examples:
@@ -107,7 +92,7 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
 
 
 def _write_topics(
-    config: ConfigDict, folder: StageFolder, writer: Writer, kinds: list[HardKind]
+    config: SelfAlignConfig, folder: StageFolder, writer: Writer, kinds: list[HardKind]
 ) -> list[TopicRound]:
     settings = config.self_align.instructions
     rounds = [TopicRound(**record) for record in _records(folder, "topics")]

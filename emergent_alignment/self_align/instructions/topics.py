@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.self_align.instructions.list_entries import Entry
 from emergent_alignment.self_align.instructions.prompts import ask_topics
 from emergent_alignment.self_align.instructions.rules import topic_broken_by
 from emergent_alignment.self_align.instructions.sources import HardKind
 from emergent_alignment.self_align.instructions.writing import Writer, round_draws
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 # Topics that a started list shows, at most.
 _SHOWN = 5
@@ -43,7 +42,7 @@ def kinds_that_lack(
 
 
 def write_topics(
-    config: ConfigDict,
+    config: SelfAlignConfig,
     writer: Writer,
     kinds: Sequence[HardKind],
     topics: dict[str, list[str]],

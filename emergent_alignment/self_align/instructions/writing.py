@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_shares
@@ -12,6 +11,7 @@ from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
 from emergent_alignment.self_align.instructions.prompts import Begun
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Writer:
     purpose) and the list's place in its round."""
 
     setup: Setup
-    config: ConfigDict
+    config: SelfAlignConfig
 
     def lists(
         self,

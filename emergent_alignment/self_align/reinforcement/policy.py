@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
@@ -29,31 +28,31 @@ from emergent_alignment.self_align.reinforcement.rollouts import (
     read_rollout,
     write_rollout,
 )
+from emergent_alignment.self_align.settings import SelfAlignConfig
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import HYBRID, Objective
 
 
-def policy_config(config: ConfigDict) -> ConfigDict:
+def policy_config(config: SelfAlignConfig) -> SelfAlignConfig:
     """The config of the run: the main one, with what reinforcement.policy says."""
     wanted = config.self_align.reinforcement.policy
-    changed = ConfigDict(config.to_dict())
-    changed.conscience.enabled = False
-    changed.lora.rank = wanted.lora_rank
-    changed.optimizer.learning_rate = wanted.learning_rate
-    changed.training.update(
+    return changed(
+        config,
         {
-            "steps": wanted.rollouts * wanted.epochs * wanted.minibatches,
-            "batch_size": wanted.prompts_per_rollout // wanted.minibatches,
-        }
+            "conscience.enabled": False,
+            "lora.rank": wanted.lora_rank,
+            "optimizer.learning_rate": wanted.learning_rate,
+            "training.steps": wanted.rollouts * wanted.epochs * wanted.minibatches,
+            "training.batch_size": wanted.prompts_per_rollout // wanted.minibatches,
+        },
     )
-    changed.lock()
-    return changed
 
 
 def optimise_policy(
-    config: ConfigDict,
+    config: SelfAlignConfig,
     setup: Setup,
     workdir: Path,
     prompts: Sequence[list[Message]],
@@ -67,9 +66,9 @@ def optimise_policy(
     `base_run` the run that has trained `setup`'s model, where there is one.
 
     Returns the last state; PPO's trainable parameters are `Headed`."""
-    changed = policy_config(config)
-    check_rows(changed, setup.mesh)
-    setup = replace(setup, config=changed)
+    of_run = policy_config(config)
+    check_rows(of_run, setup.mesh)
+    setup = replace(setup, config=of_run)
     wanted = rollout_settings(config, setup, prompts, score)
     training = Training(
         digest([list(prompts), identity]),
@@ -78,10 +77,10 @@ def optimise_policy(
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         base_run=base_run,
     )
-    return train(changed, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
+    return train(of_run, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
 
 
-def _objective(config: ConfigDict) -> Objective:
+def _objective(config: SelfAlignConfig) -> Objective:
     wanted = config.self_align.reinforcement
     if wanted.algorithm == "dpo":
         return HYBRID
@@ -100,7 +99,7 @@ def _objective(config: ConfigDict) -> Objective:
 
 
 def rollout_settings(
-    config: ConfigDict, setup: Setup, prompts: Sequence[list[Message]], score: Score
+    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: Score
 ) -> RolloutSettings:
     """How the run's rollouts are made."""
     wanted = config.self_align.reinforcement.policy

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
@@ -40,6 +39,8 @@ from emergent_alignment.self_align.reinforcement.reward_model import (
     ends_of,
 )
 from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.self_align.settings import SelfAlignConfig
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -75,22 +76,25 @@ def _totals(batch: Batch) -> dict[str, Float[Array, ""]]:
 REWARD = Objective(preference_objective, _totals)
 
 
-def reward_config(config: ConfigDict, num_pairs: int) -> ConfigDict:
+def reward_config(config: SelfAlignConfig, num_pairs: int) -> SelfAlignConfig:
     """The config of the reward model's run: the main one, with what reinforcement.reward_model
     says."""
     wanted = config.self_align.reinforcement.reward_model
-    changed = ConfigDict(config.to_dict())
-    changed.conscience.enabled = False
     size = min(wanted.batch_size, num_pairs)
-    steps = max(round(wanted.epochs * num_pairs / size), 1)
-    changed.training.update({"batch_size": size, "steps": steps, "accumulation": 1})
-    changed.optimizer.update({"learning_rate": wanted.learning_rate})
-    changed.lock()
-    return changed
+    return changed(
+        config,
+        {
+            "conscience.enabled": False,
+            "training.batch_size": size,
+            "training.steps": max(round(wanted.epochs * num_pairs / size), 1),
+            "training.accumulation": 1,
+            "optimizer.learning_rate": wanted.learning_rate,
+        },
+    )
 
 
 def train_reward_model(
-    config: ConfigDict, setup: Setup, folder: Path, pairs: list[Preference], held_out: list
+    config: SelfAlignConfig, setup: Setup, folder: Path, pairs: list[Preference], held_out: list
 ) -> tuple[RewardModel, dict]:
     """Train on `pairs` in a work directory `folder`, going on where a kill left it; measure on
     those `held_out`. Returns the model and what was measured, which lies beside the folder's
@@ -102,28 +106,28 @@ def train_reward_model(
             "reward_model.held_out_share"
         )
     wanted = config.self_align.reinforcement.reward_model
-    changed = reward_config(config, len(pairs))
-    setup = replace(setup, config=changed)
-    limits = changed.data.max_prompt_tokens, changed.data.max_response_tokens
+    of_run = reward_config(config, len(pairs))
+    setup = replace(setup, config=of_run)
+    limits = of_run.data.max_prompt_tokens, of_run.data.max_response_tokens
     rows = [token_pair(one, setup.chat, *limits) for one in pairs]
     digest = preferences_digest(pairs)
     train_it = _train_head if wanted.backbone == "frozen" else _train_whole
-    trainable = train_it(changed, setup, folder, rows, digest)
-    model = RewardModel(setup, step_settings(changed, setup), trainable)
+    trainable = train_it(of_run, setup, folder, rows, digest)
+    model = RewardModel(setup, step_settings(of_run, setup), trainable)
     measured = _measured(model, [token_pair(one, setup.chat, *limits) for one in held_out], folder)
     model = replace(model, mean=measured["mean"], deviation=measured["deviation"])
     return model, measured | {"pairs": len(pairs)}
 
 
 def _train_whole(
-    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+    config: SelfAlignConfig, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
 ) -> Headed:
     training = Training(digest, lambda run: _inputs(run, rows), REWARD, head="beside")
     return train(config, folder, setup, training, name="reward model").trainable
 
 
 def _train_head(
-    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+    config: SelfAlignConfig, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
 ) -> Headed:
     settings = step_settings(config, setup)
 

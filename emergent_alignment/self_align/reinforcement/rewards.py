@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
@@ -24,6 +23,7 @@ from emergent_alignment.self_align.reinforcement.comparing import (
     strongest,
 )
 from emergent_alignment.self_align.reinforcement.reward_model import RewardModel
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 # (prompts, answers of each, the rollout's seed) → a score for each answer.
 Score = Callable[
@@ -128,7 +128,7 @@ class Shaping:
         }
 
 
-def shaping_of(config: ConfigDict) -> Shaping:
+def shaping_of(config: SelfAlignConfig) -> Shaping:
     """The shaping that a config asks for."""
     wanted = config.self_align.reinforcement.shaping
     return Shaping(

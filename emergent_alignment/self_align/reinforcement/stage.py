@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import load_prompts
@@ -15,7 +13,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle, read_principles
 from emergent_alignment.self_align.engraving import engraved
-from emergent_alignment.self_align.reinforcement.checks import check_settings, read_guards
+from emergent_alignment.self_align.reinforcement.checks import check_reinforcement, read_guards
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy
 from emergent_alignment.self_align.reinforcement.preferences import (
     Preference,
@@ -34,6 +32,7 @@ from emergent_alignment.self_align.reinforcement.rewards import (
     principle_score,
 )
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.storage.json_lines import read_json_lines
 from emergent_alignment.storage.spread import limited
@@ -49,9 +48,9 @@ FOLLOWED = (
 ).split()
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for settings and files that stage 4 cannot work with."""
-    check_settings(config)
+    check_reinforcement(config)
     wanted = config.self_align.reinforcement
     if wanted.prompts:
         load_prompts(Path(wanted.prompts))

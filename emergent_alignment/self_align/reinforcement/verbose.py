@@ -6,8 +6,6 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
@@ -16,20 +14,21 @@ from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
     RULES,
     AnswerFilter,
-    FilterSettings,
     answer_filter,
     words,
 )
 from emergent_alignment.self_align.answers.guidance import BUNDLED, Guidance, Principle
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.engraving import training_config
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.spread import limited
 
 SHOWN = 4  # examples of each outcome that the report may show
 
 
-def read_persona(config: ConfigDict) -> str:
+def read_persona(config: SelfAlignConfig) -> str:
     """The persona's text. Raises UserError where its file is missing or empty."""
     source = config.self_align.reinforcement.verbose.persona
     if source == BUNDLED:
@@ -81,13 +80,11 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
 
 def _sampled(stage: StageRun, engraved: Setup, persona: str, prompts) -> list[dict]:
     """Stage 2's sampling, of the engraved model and with the persona before each prompt."""
-    changed = ConfigDict(stage.config.to_dict())
-    changed.self_align.answers.max_new_tokens = (
-        stage.config.self_align.reinforcement.verbose.max_new_tokens
-    )
+    limit = stage.config.self_align.reinforcement.verbose.max_new_tokens
+    config = changed(stage.config, {"self_align.answers.max_new_tokens": limit})
     rows = [engraved.chat.prompt_tokens(as_persona(engraved.chat, persona, p)) for p in prompts]
-    changed_stage = replace(stage, config=changed, setup=engraved)
-    return sampled_answers(changed_stage, rows, Purpose.VERBOSE_ANSWERS)
+    stage = replace(stage, config=config, setup=engraved)
+    return sampled_answers(stage, rows, Purpose.VERBOSE_ANSWERS)
 
 
 def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]:
@@ -103,18 +100,11 @@ def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]
     return [first, *prompt[1:]]
 
 
-def _filter(config: ConfigDict, persona: str) -> AnswerFilter:
+def _filter(config: SelfAlignConfig, persona: str) -> AnswerFilter:
     """Stage 2's rules for the text of an answer; what must not leak is the persona."""
-    settings = config.self_align.answers
+    settings, fewest = config.self_align.answers, config.self_align.reinforcement.verbose.min_words
     return answer_filter(
-        FilterSettings(
-            False,
-            settings.require_end,
-            config.self_align.reinforcement.verbose.min_words,
-            settings.max_repeated,
-            settings.leak_words,
-            settings.max_echo,
-        ),
+        changed(settings, {"require_principle": False, "min_words": fewest}),
         Guidance((Principle(1, "persona", persona),), ()),
     )
 

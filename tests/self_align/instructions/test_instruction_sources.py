@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.instructions.rules import TextRules, topic_broken_by
+from emergent_alignment.self_align.instructions.settings import InstructionsSection
 from emergent_alignment.self_align.instructions.sources import (
     BUNDLED,
     HardKind,
@@ -35,7 +35,7 @@ def test_there_are_twenty_kinds_of_hard_question():
 
 
 def test_what_is_bundled_keeps_the_rules_that_the_model_must_keep():
-    settings = default_config().self_align.instructions
+    settings = InstructionsSection()
     rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
     given = [seed.instruction for seed in load_seeds(BUNDLED)]
     given += [kind.example for kind in load_kinds(BUNDLED)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.question import answer_words
 from emergent_alignment.runs.from_config import load_model
@@ -30,7 +31,7 @@ margins = hypothesis.extra.numpy.arrays(np.float32, 6, elements=st.floats(-9, 9,
 def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model")))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 def comparison(first, second, *guidelines, text="Where to?"):
