@@ -76,7 +76,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """The arms, each with the words that change its config; the seeds; what is measured."""
 
     arms: dict[str, list[str]]
@@ -84,7 +84,7 @@ class Plan:
     measures: tuple[str, ...]
 
 
-def planned(config: "Config") -> Plan:
+def planned(config: "Config") -> ExperimentPlan:
     """What config.experiment asks for. Raises UserError for names that are no folder's or stand
     twice, for changes that are not field=value, and for seeds that are none or stand twice."""
     wanted, arms = config.experiment, {}
@@ -105,10 +105,10 @@ def planned(config: "Config") -> Plan:
     seeds = wanted.seeds
     if not arms or not seeds or len(set(seeds)) < len(seeds):
         raise UserError("config.experiment: name at least one arm, and seeds that differ")
-    return Plan(arms, seeds, wanted.measures)
+    return ExperimentPlan(arms, seeds, wanted.measures)
 
 
-def _calibrated(config: "Config", plan: Plan, setup, root: Path) -> dict[str, "Config"]:
+def _calibrated(config: "Config", plan: ExperimentPlan, setup, root: Path) -> dict[str, "Config"]:
     """Each arm's config, with the calibration that it goes by; what is missing is made."""
     from emergent_alignment.runs.calibrating import with_calibration
 

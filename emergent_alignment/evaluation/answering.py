@@ -61,8 +61,8 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
-    missing = [place for place in wanted if place not in found]
+    records = {place_of(kind, record): record for record in folder.records(ANSWERS)}
+    missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done = len(wanted) - len(missing)
     sampled = sample_answers(
@@ -80,7 +80,7 @@ def sample_missing(
         Batching(
             config.conscience.batch_size,
             config.data.bucket_tokens,
-            ids=np.array([_row_id(section, place) for place in missing], np.int32),
+            ids=np.array([_row_id(place) for place in missing], np.int32),
         ),
     )
     with folder.appending(ANSWERS) as file:
@@ -92,14 +92,15 @@ def sample_missing(
                 "ended": answer.ended,
             }
             append_json_lines(file, [record])
-            found[missing[i]] = record
+            records[missing[i]] = record
             progress(done + count, len(wanted))
-    return {place: found[place] for place in wanted}
+    return {place: records[place] for place in wanted}
 
 
-def _row_id(section: str, place: Place) -> int:
-    """A number below 2³¹ that stands for this place among all that are evaluated."""
-    text = repr((section, *place))
+def _row_id(place: Place) -> int:
+    """A number below 2³¹ that stands for this place among those of all evaluations, whose places
+    have other fields."""
+    text = repr(place._asdict())
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
