@@ -23,7 +23,8 @@ from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.refilling import BatchShape, sample_refilling
 from emergent_alignment.generation.sampler import Sampler, sampler_settings
-from emergent_alignment.generation.text import answers_of, row_keys, sample_answers
+from emergent_alignment.generation.text import answers_of, sample_answers
+from emergent_alignment.randomness import row_keys
 
 SENTENCE_ENDS = (".", "!", "?", "\n", "\n\n", ":")
 

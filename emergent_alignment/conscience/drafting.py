@@ -1,12 +1,10 @@
 """Drafts: what answers a conversation before any review, a model of ours or an endpoint."""
 
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Chat, Message
@@ -17,6 +15,7 @@ from emergent_alignment.generation.sampler import SamplerSettings, sampler_setti
 from emergent_alignment.generation.streaming import settled_text, stream_answer
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import Purpose, key_for, known_seed
 
 Tell = Callable[[str], None]
 Meter = Callable[[int, int], None]
@@ -85,7 +84,7 @@ class ModelDrafter:
             self.model.policy,
             self.chat,
             rows,
-            key_of(seed),
+            key_for(known_seed(seed), Purpose.DRAFTS),
             self._sampler(settings),
             ids=np.array(ids, np.uint32),
             batch_size=size,
@@ -100,7 +99,7 @@ class ModelDrafter:
 
     def streamed(self, conversation, settings, seed, tell) -> Draft:
         row, told = self.chat.prompt_tokens(conversation), ""
-        key = jax.random.fold_in(key_of(seed), 0)
+        key = key_for(known_seed(seed), Purpose.DRAFTS, row=0)
         given = self.model, self.model.policy, self.chat, row, key, self._sampler(settings)
         for answer in stream_answer(*given, width_step=self.width_step):
             cut = cut_at(answer, settings.stop, self.chat)
@@ -176,10 +175,3 @@ def cut_at(answer: Answer, stop: tuple[str, ...], chat: Chat) -> Answer:
     text = answer.text[: min(places)].rstrip()
     tokens = chat.response_tokens(text)
     return replace(answer, tokens=tokens, log_probs=np.zeros(0, np.float32), text=text, ended=True)
-
-
-def key_of(seed: int | None) -> jax.Array:
-    """A seed's key; one that nobody can foresee for None. JAX itself reads 32 bits of a seed."""
-    high, low = divmod((secrets.randbits(63) if seed is None else seed) % 2**63, 2**32)
-    key = jax.random.key(low)
-    return jax.random.fold_in(key, high) if high else key

@@ -22,7 +22,7 @@ from emergent_alignment.conscience.endpoint_verdict import (
     score_from_text,
 )
 from emergent_alignment.conscience.evidence import named_evidence, with_findings
-from emergent_alignment.conscience.hearing import Score, Written, hear
+from emergent_alignment.conscience.hearing import Corrections, Score
 from emergent_alignment.conscience.question import (
     critique_request,
     defused,
@@ -35,6 +35,7 @@ from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.randomness import CRITIQUES, Draws
 
 # How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
 # many servers read such spellings in a message as the tokens themselves.
@@ -61,6 +62,17 @@ class EndpointReviewer:
         default_factory=threading.Event, init=False, repr=False
     )
     _gives_none: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+
+    def hear(
+        self,
+        settings: ConscienceSettings,
+        messages: list[list[Message]],
+        candidates: list[Answer],
+        draws: Draws,
+        ids: Int[np.ndarray, "rows"],
+    ) -> "EndpointHearing":
+        """The candidates before the endpoint."""
+        return EndpointHearing(self, settings, messages, candidates, draws, ids)
 
     def ask(self, messages: list[Message], form: Form) -> Score:
         """The score of one reply: from its log-probs, or from its text where the endpoint gives
@@ -107,7 +119,7 @@ class EndpointHearing:
     settings: ConscienceSettings
     messages: list[list[Message]]
     candidates: list[Answer]
-    seed: int | None
+    draws: Draws
     ids: Int[np.ndarray, "rows"]
 
     def scores(self) -> list[Score]:
@@ -119,13 +131,13 @@ class EndpointHearing:
         def critique(row: int) -> str:
             request = self._about(row, self.candidates[row], critique_request())
             try:
-                return self._write(row, request, 1 << 16).text
+                return self._write(row, request, CRITIQUES).text
             except EndpointError:
                 return ""
 
         return ["" if text is None else text for text in self._each(critique, live)]
 
-    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Written:
+    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         def correct(row: int) -> Answer | str:
             request = self.messages[row]
             if link == "rewrite":
@@ -140,10 +152,10 @@ class EndpointHearing:
         nothing = Answer([], np.zeros(0, np.float32), "", True)
         answers = [answer if isinstance(answer, Answer) else nothing for answer in found]
         failures = [answer if isinstance(answer, str) else "" for answer in found]
-        return Written(answers, None, failures)
+        return Corrections(answers, None, failures)
 
-    def scores_of(self, written: Written, needed: list[bool]) -> list[Score]:
-        return self._scores(written.answers, needed)
+    def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
+        return self._scores(corrections.answers, needed)
 
     def log_probs_of_candidates(self, needed: list[bool]) -> np.ndarray:
         """An endpoint cannot be DPO's reference."""
@@ -193,14 +205,14 @@ class EndpointHearing:
             {"role": "user", "content": request},
         ]
 
-    def _write(self, row: int, messages: list[Message], purpose: int) -> Completion:
+    def _write(self, row: int, messages: list[Message], part: int) -> Completion:
         return self.reviewer.endpoint.chat(
             messages,
             max_tokens=self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             stop=self.settings.stop,
-            seed=derived_seed(self.seed, purpose, int(self.ids[row])),
+            seed=self.draws.number(part, int(self.ids[row])),
         )
 
     def _each(self, work: Callable[[int], Any], wanted: list[bool]) -> list[Any]:
@@ -215,18 +227,6 @@ class EndpointHearing:
         for row, result in zip(rows, results):
             found[row] = result
         return found
-
-
-@hear.register
-def _(reviewer: EndpointReviewer, settings, messages, candidates, key, ids) -> EndpointHearing:
-    return EndpointHearing(reviewer, settings, messages, candidates, key, ids)
-
-
-def derived_seed(seed: int | None, *purposes: int) -> int | None:
-    """A seed of its own for each purpose; None stays None."""
-    if seed is None:
-        return None
-    return int(np.random.SeedSequence([seed % 2**63, *purposes]).generate_state(1)[0] >> 1)
 
 
 def without_control(text: str) -> str:

@@ -6,17 +6,17 @@ Every candidate ends in exactly one outcome, and the counts add up to the candid
 import difflib
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from emergent_alignment.conscience.hearing import Hearing, Score, ScoredBy, Written, hear
+from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
+from emergent_alignment.randomness import Draws
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,19 @@ class Reviewed:
 
 
 def review_and_revise(
-    reviewer: Any,
+    reviewer: Reviewer,
     settings: ConscienceSettings,
     prompts: list[list[Message]],
     candidates: list[Answer],
-    key: Any,
+    draws: Draws,
     *,
     row_ids: list[int] | None = None,
     with_reference: bool = False,
 ) -> list[Reviewed]:
-    """The conscience step for a list of candidates, by a reviewer that `hear` knows: a Reader
-    that holds the frozen copy, or an endpoint.
+    """The conscience step for a list of candidates.
 
-    A row draws from `key` (for a Reader a JAX key) and its id (by default its place), whatever
-    the rows beside it. `with_reference` gives each pair its reference log-probs.
+    A row draws from `draws` and its id (by default its place), whatever the rows beside it.
+    `with_reference` gives each pair its reference log-probs.
     """
     ids = np.arange(len(prompts)) if row_ids is None else np.array(row_ids)
     order = list(range(len(prompts)))
@@ -86,7 +85,7 @@ def review_and_revise(
     for start in range(0, len(order), reviewer.batch_size):
         rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
-        hearing = hear(reviewer, settings, messages, answers, key, ids[rows])
+        hearing = reviewer.hear(settings, messages, answers, draws, ids[rows])
         for i, row in zip(rows, _chunk(hearing, settings, messages, answers)):
             found[i] = row
         if with_reference:
@@ -185,7 +184,7 @@ def _first_outcome(text: str, score: Score, settings: ConscienceSettings) -> str
 
 
 def _attempts(
-    hearing: Hearing, settings, link, found, live, written: Written
+    hearing: Hearing, settings, link, found, live, written: Corrections
 ) -> list[Attempt | None]:
     """The corrections of one link: those that need no review are sorted out, the rest reviewed."""
     reasons = [

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
@@ -18,6 +17,7 @@ from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
@@ -70,14 +70,14 @@ def sample_missing(
         setup.model.policy,
         setup.chat,
         prompts,
-        jax.random.key(config.seed),
+        key_for(config.seed, Purpose.EVALUATED_ANSWERS),
         sampler_settings(
             setup.chat.end_tokens,
             settings.max_new_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
         ),
-        ids=np.array([_key_id(place) for place in missing], np.int32),
+        ids=np.array([_row_id(place) for place in missing], np.int32),
         batch_size=config.conscience.batch_size,
         width_step=config.data.bucket_tokens,
     )
@@ -95,9 +95,11 @@ def sample_missing(
     return {place: found[place] for place in wanted}
 
 
-def _key_id(place: Place) -> int:
-    """A number below 2³¹ that stands for this place in fold_in."""
-    return int.from_bytes(hashlib.sha256(repr(tuple(place)).encode()).digest()[:4]) >> 1
+def _row_id(place: Place) -> int:
+    """A number below 2³¹ that stands for this place among those of all evaluations, whose places
+    have other fields."""
+    text = repr(place._asdict())
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
 def _prompt_tokens(setup: Setup, messages: list[Message]) -> list[int]:

@@ -32,6 +32,7 @@ from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.model import Model
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 
 SMALLEST_WIDTH = 32
 SMALLEST_SCORED = 16
@@ -222,7 +223,7 @@ class HarnessModel(TemplateLM):
                 self.params,
                 self.chat,
                 [contexts[i] + answers[i] for i in going],
-                jax.random.fold_in(jax.random.key(self.seed), done),
+                key_for(self.seed, Purpose.HARNESS_ANSWERS, done),
                 settings,
                 ids=np.array([ids[i] for i in going], np.int32),
                 batch_size=self.batch_size,

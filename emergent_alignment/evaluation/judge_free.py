@@ -4,8 +4,8 @@ frozen conscience says of sampled answers to prompts of kinds that training neve
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.batches import bucket, pad_rows
@@ -13,7 +13,7 @@ from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.generation.prefill import answer_log_probs, prefill
-from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.sampler import SamplerSettings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.intervals import Interval, mean_interval, share_interval
 from emergent_alignment.models.model import Model
@@ -129,17 +129,12 @@ def sampled_answers(
     chat: Chat,
     examples: list[Example],
     limits: Limits,
+    sampler: SamplerSettings,
+    key: Key[Array, ""],
     *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
     progress: Progress = lambda done, total: None,
 ) -> list[Answer]:
     """One answer of the model as it stands (adapters on) to each example's prompt."""
-    sampler = sampler_settings(
-        chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p
-    )
     prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
     found: list[Answer | None] = [None] * len(prompts)
     sampled = sample_answers(
@@ -147,7 +142,7 @@ def sampled_answers(
         model.policy,
         chat,
         prompts,
-        jax.random.key(seed),
+        key,
         sampler,
         batch_size=limits.batch_size,
         width_step=limits.bucket,

@@ -15,9 +15,11 @@ from emergent_alignment.evaluation.judge_free import (
     sampled_answers,
 )
 from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -74,7 +76,8 @@ def write_evaluation(result: dict, directory: Path) -> Path:
 def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dict:
     chosen = spread(examples, config.evaluation.samples)
     label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
-    answers = _answers(config, base, model, chosen, limits, limit, label)
+    key = key_for(config.seed, Purpose.HELD_OUT_ANSWERS)
+    answers = _answers(config, base, model, chosen, limits, limit, key, label)
     found = flag_rate(
         base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
     )
@@ -92,7 +95,8 @@ def _code(config, base, model, limits, arm: str) -> dict:
     ]
     chosen = spread_kinds(examples, [row["kind"] for row in rows], config.evaluation.code_prompts)
     label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
-    answers = _answers(config, base, model, chosen, limits, limit, label)
+    key = key_for(config.seed, Purpose.HELD_OUT_CODE)
+    answers = _answers(config, base, model, chosen, limits, limit, key, label)
     found = inspect_code([answer.text for answer in answers])
     records = [
         {"prompt": example.messages[-1]["content"], "answer": answer.text, **asdict(findings)}
@@ -101,17 +105,13 @@ def _code(config, base, model, limits, arm: str) -> dict:
     return summarize_code(found) | {"answers": records}
 
 
-def _answers(config, base, model, examples, limits, max_new_tokens: int, label: str):
+def _answers(config, base, model, examples, limits, max_new_tokens: int, key, label: str):
     """One sampled answer to each example, with progress."""
+    sampler = sampler_settings(
+        base.chat.end_tokens,
+        max_new_tokens,
+        temperature=config.evaluation.temperature,
+        top_p=config.evaluation.top_p,
+    )
     with progress(label) as meter:
-        return sampled_answers(
-            model,
-            base.chat,
-            examples,
-            limits,
-            max_new_tokens=max_new_tokens,
-            temperature=config.evaluation.temperature,
-            top_p=config.evaluation.top_p,
-            seed=config.seed,
-            progress=meter,
-        )
+        return sampled_answers(model, base.chat, examples, limits, sampler, key, progress=meter)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
@@ -24,6 +24,7 @@ from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, largest, own_share
 from emergent_alignment.parallel.mesh import current_mesh
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
+from emergent_alignment.randomness import Purpose, key_for, row_keys
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Answer:
 def given_answer(chat: Chat, text: str) -> Answer:
     """An answer that somebody else wrote, with its end token."""
     return Answer(chat.response_tokens(text), np.zeros(0, np.float32), text, True)
-
-
-def row_keys(key: Key[Array, ""], ids: Int[np.ndarray, "rows"]) -> Key[Array, "rows"]:
-    """fold_in(key, id) for every row's id."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
 
 
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
@@ -74,9 +70,9 @@ def sample_answers(
     width_step: int = 32,
     answer_step: int | None = None,
 ) -> Iterator[tuple[int, Answer]]:
-    """(index, answer) for every prompt of token ids, as they end. A prompt draws from
-    fold_in(key, its id), by default its index, whatever the batch size. Where all prompts begin
-    alike, that is read once (`read_beginning`) and given as `before`; `prompts` are the rests.
+    """(index, answer) for every prompt of token ids, as they end. A prompt draws from `key` and
+    its id, by default its index, whatever the batch size. Where all prompts begin alike, that is
+    read once (`read_beginning`) and given as `before`; `prompts` are the rests.
 
     Prompts are padded to multiples of `width_step` tokens. Room for an answer is a multiple of
     `answer_step`, by default of width_step but no more than 32: where all have one limit, more
@@ -205,9 +201,8 @@ def generate(
     prompts = [chat.prompt_tokens(conversation) for conversation in conversations]
     texts = [""] * len(prompts)
     rows = min(batch_size, max(len(prompts), 1))
-    answers = sample_answers(
-        model, model.policy, chat, prompts, jax.random.key(seed), settings, batch_size=rows
-    )
+    key = key_for(seed, Purpose.GENERATED)
+    answers = sample_answers(model, model.policy, chat, prompts, key, settings, batch_size=rows)
     for index, answer in answers:
         texts[index] = answer.text
     return texts

@@ -1,7 +1,7 @@
 """The conscience's view of a data set's own targets: everything frozen is computed once, and
 kept on disk for later epochs and runs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import jax
@@ -16,9 +16,9 @@ from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
-from emergent_alignment.runs.step_inputs import CORRECTIONS
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
 from emergent_alignment.training.state import fingerprint
@@ -54,7 +54,7 @@ def reviewed_targets(
     if not chunks:
         return done
     reviewer = reviewer_of(setup.model, setup.chat, conscience)
-    key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
+    draws = Draws(config.seed, Purpose.TARGET_CORRECTIONS)
     with progress("reviewing targets", shown=is_first()) as meter:
         for place, chunk in enumerate(chunks):
             meter(place, len(chunks))
@@ -64,7 +64,7 @@ def reviewed_targets(
                 conscience,
                 [examples[row].messages for row in own],
                 [_as_answer(tokenized[row], examples[row]) for row in own],
-                key,
+                draws,
                 row_ids=own,
                 with_reference=True,
             )
@@ -92,7 +92,7 @@ def cache_file(
         "template": setup.chat.tokenizer.chat_template,
         "data": examples_digest(examples),
         "max_response": config.data.max_response_tokens,
-        "seed": config.seed,
+        "draws": astuple(Draws(config.seed, Purpose.TARGET_CORRECTIONS)),
         "conscience": settings,
         "wording": _wording(setup.chat, conscience),
     }

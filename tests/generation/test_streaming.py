@@ -10,8 +10,9 @@ from emergent_alignment.conscience.drafting import DraftSettings, ModelDrafter
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.streaming import _advance, settled_text, stream_answer
-from emergent_alignment.generation.text import row_keys, sample_answers
+from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import load
+from emergent_alignment.randomness import row_keys
 
 TALK = [{"role": "user", "content": "Should I wear a helmet?"}]
 

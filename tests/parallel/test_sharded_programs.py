@@ -12,11 +12,11 @@ from random_batches import random_batch
 
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.planning.hlo_text import Array, Instruction, Program, parse
+from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
 

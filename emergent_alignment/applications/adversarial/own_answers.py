@@ -3,7 +3,6 @@ written once, and kept on disk for later runs."""
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
@@ -11,14 +10,12 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import NO_STEP, Purpose, key_for
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 from emergent_alignment.training.state import fingerprint
-
-# A purpose of randomness beside those in step_inputs.py.
-OWN_ANSWERS = 3
 
 
 def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
@@ -45,7 +42,7 @@ def cache_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) ->
         "template": setup.chat.tokenizer.chat_template,
         "prompts": prompts,
         "max_prompt": config.data.max_prompt_tokens,
-        "seed": config.seed,
+        "draws": [config.seed, Purpose.OWN_ANSWERS, NO_STEP],
         "sampling": [
             sampling.max_new_tokens,
             sampling.revision_temperature,
@@ -64,7 +61,6 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
     )
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), OWN_ANSWERS)
     found: dict[int, dict] = {}
     with progress("answering benign prompts", shown=is_first()) as meter:
         for index, answer in sample_shares(
@@ -72,7 +68,7 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
             setup.model.params,
             setup.chat,
             [setup.chat.prompt_tokens(prompt)[-limit:] for prompt in prompts],
-            key,
+            key_for(config.seed, Purpose.OWN_ANSWERS),
             sampler,
             batch_size=config.conscience.batch_size,
             width_step=config.data.bucket_tokens,

@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -23,14 +22,13 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.training.state import policy_params
 
-# Purposes of randomness beside those in step_inputs.py and own_answers.py.
-TRIALS, VARIANTS = 4, 5
 PARAPHRASE = "paraphrase"
 # How a prompt is put as another kind of attack. Kinds that a model cannot write (encodings, split
 # texts) have no place here.
@@ -133,14 +131,15 @@ def _next(
     if not last:
         raise _missing(settings, replace(now, number=now.number - 1))
     before = _pool(last)
-    key = jax.random.fold_in(jax.random.key(run.config.seed), now.first_step)
-    trials = _trials(run, before, trainable, jax.random.fold_in(key, TRIALS))
+    seed, step = run.config.seed, now.first_step
+    trials = _trials(run, before, trainable, key_for(seed, Purpose.TRIALS, step))
     won = [i for i, trial in enumerate(trials) if trial["succeeded"]]
     won.sort(key=lambda i: (trials[i]["score"], i))
     kept = [before[i] for i in won][: -(-settings.size // 2)]
     room = settings.size - len(kept)
     asked = [(prompt, _dress(prompt, settings, random)) for prompt in kept * settings.variants]
-    variants = _variants(run, settings, asked[:room], before, jax.random.fold_in(key, VARIANTS))
+    key = key_for(seed, Purpose.VARIANTS, step)
+    variants = _variants(run, settings, asked[:room], before, key)
     fresh = [
         AttackPrompt(row["kind"], "hostile", row["prompt"]) for row in variants if not row["reason"]
     ]

@@ -37,7 +37,7 @@ from emergent_alignment.runs.from_config import (
     examples_digest,
     load_model,
 )
-from emergent_alignment.runs.step_inputs import policy_inputs
+from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
@@ -55,7 +55,7 @@ def train_against_attacks(
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train as the config says; see `composition.train` for what a run is.
+    """Train as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
@@ -190,17 +190,8 @@ def _round_inputs(
         shape,
         now.first_step,
     )
-    return policy_inputs(
-        config,
-        run.setup,
-        run.conscience,
-        run.lora,
-        schedule,
-        [prompt.messages for prompt in prompts],
-        tokenized,
-        run.clock,
-        settle=_sparing(prompts, run.conscience.threshold),
-    )
+    asked = PromptRows(schedule, [prompt.messages for prompt in prompts], tokenized)
+    return policy_inputs(run, asked, settle=_sparing(prompts, run.conscience.threshold))
 
 
 def _sparing(

@@ -3,14 +3,13 @@ dropped where there is none. Each review is kept as it is made."""
 
 from dataclasses import dataclass
 
-import jax
-
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
@@ -18,7 +17,6 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
 PART = "reviews"
-PURPOSE = 203  # of randomness
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _reviewed(stage: StageRun, reviewer, conscience, chunk: list[Candidate]) -> 
         conscience,
         [[{"role": "user", "content": c.instruction}] for c in chunk],
         answers,
-        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        Draws(stage.config.seed, Purpose.PRINCIPLED_CORRECTIONS),
         row_ids=[c.place for c in chunk],
     )
 

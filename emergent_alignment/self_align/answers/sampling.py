@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.batches import split_beginning
@@ -18,15 +17,19 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import read_beginning, sample_shares
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 
 PART = "answers"
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
-PURPOSE = 202  # of randomness: everything random is fold_in(seed, purpose)
 
 
-def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]:
+def sampled_answers(
+    stage: StageRun,
+    prompts: Iterable[list[int]],
+    purpose: Purpose = Purpose.PRINCIPLED_ANSWERS,
+) -> list[dict]:
     """{"place", "text", "ended", "tokens"} for every prompt; those that answers.jsonl has are
     read, the others sampled and appended as they come.
 
@@ -45,7 +48,7 @@ def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]
         meter(len(found), len(rests))
         before = _read(stage, beginning) if rounds and beginning else None
         for places in rounds:
-            for record in _sampled(stage, before, rests, places):
+            for record in _sampled(stage, before, rests, places, purpose):
                 if record["place"] not in found:
                     append_json_lines(file, [record])
                     found[record["place"]] = record
@@ -54,7 +57,11 @@ def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]
 
 
 def _sampled(
-    stage: StageRun, before: Prompts | None, rests: list[list[int]], places: list[int]
+    stage: StageRun,
+    before: Prompts | None,
+    rests: list[list[int]],
+    places: list[int],
+    purpose: Purpose,
 ) -> Iterator[dict]:
     settings, setup = stage.config.self_align.answers, stage.setup
     sampler = sampler_settings(
@@ -68,7 +75,7 @@ def _sampled(
         setup.model.policy,
         setup.chat,
         [rests[place] for place in places],
-        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        key_for(stage.config.seed, purpose),
         sampler,
         ids=np.array(places),
         before=before,

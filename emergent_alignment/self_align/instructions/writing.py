@@ -3,18 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
 from emergent_alignment.self_align.instructions.prompts import Begun
 from emergent_alignment.self_align.settings import SelfAlignConfig
-
-# Purposes of randomness, beside those of the applications: fold_in(seed, round, purpose).
-TOPICS, INSTRUCTIONS = 11, 12
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Writer:
         self,
         asked: Sequence[Begun],
         round_number: int,
-        purpose: int,
+        purpose: Purpose,
         max_new_tokens: int,
         most: int,
         tell: Callable[[int, int], None],
@@ -38,13 +35,12 @@ class Writer:
         than `most`: one with fewer is padded, so that nothing is compiled for it."""
         setup, settings = self.setup, self.config.self_align.instructions
         found: list[list[Entry]] = [[] for _ in asked]
-        key = jax.random.fold_in(jax.random.key(self.config.seed), round_number)
         sampled = sample_shares(
             setup.model,
             setup.model.policy,
             setup.chat,
             [begun.tokens(setup.chat) for begun in asked],
-            jax.random.fold_in(key, purpose),
+            key_for(self.config.seed, purpose, round_number),
             sampler_settings(
                 setup.chat.end_tokens,
                 max_new_tokens,
@@ -60,6 +56,6 @@ class Writer:
         return found
 
 
-def round_draws(seed: int, round_number: int, purpose: int) -> np.random.Generator:
+def round_draws(seed: int, round_number: int, purpose: Purpose) -> np.random.Generator:
     """What decides a round's choices."""
     return np.random.default_rng([seed, round_number, purpose])

@@ -4,7 +4,6 @@ prompt, compared by a handful of random principles, of which the strongest decid
 from collections import Counter
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
@@ -13,6 +12,7 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import sample_shares
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
@@ -27,7 +27,6 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
 SAMPLES, COMPARED = "samples", "comparisons"
-PURPOSE = 401  # of randomness: everything random is fold_in(seed, purpose)
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 PER_PROMPT = 2
 # Why a prompt gives no preference.
@@ -92,7 +91,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
         temperature=wanted.temperature,
         top_p=wanted.top_p,
     )
-    key = jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE)
+    key = key_for(stage.config.seed, Purpose.COMPARED_ANSWERS)
     places = np.repeat(np.arange(len(prompts)), PER_PROMPT)
     with (
         progress("sampling answers to compare", shown=is_first()) as meter,

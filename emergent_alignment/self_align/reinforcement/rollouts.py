@@ -17,6 +17,7 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.self_align.reinforcement.policy_losses import RolloutBatch, answered
@@ -26,7 +27,7 @@ from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step import StepSettings, branch_masks
 
-SAMPLES, ORDER = 402, 403  # purposes of randomness: everything random is fold_in(seed, purpose, …)
+ORDER = 403  # what the orders of minibatches are drawn by, beside the seed
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,6 @@ def minibatch(num_prompts: int, size: int, seed: tuple[int, ...], place: int) ->
 def _sampled(run, wanted, number, body, chosen, places) -> list[list[Answer]]:
     """Answers at temperature 1: their log-probs are then those of what they were drawn from."""
     setup, config = run.setup, run.config
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), SAMPLES), number)
     ids = (places[:, None] * wanted.samples + np.arange(wanted.samples)).reshape(-1)
     found: list[Answer | None] = [None] * len(ids)
     for index, answer in sample_answers(
@@ -162,7 +162,7 @@ def _sampled(run, wanted, number, body, chosen, places) -> list[list[Answer]]:
         policy_params(body, setup.model.params, run.lora),
         setup.chat,
         [wanted.tokens[row] for row in chosen[places] for _ in range(wanted.samples)],
-        key,
+        key_for(config.seed, Purpose.ROLLOUTS, number),
         sampler_settings(setup.chat.end_tokens, wanted.width),
         ids=ids,
         batch_size=len(ids),

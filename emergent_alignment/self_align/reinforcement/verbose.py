@@ -9,6 +9,7 @@ from pathlib import Path
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
     RULES,
@@ -82,7 +83,8 @@ def _sampled(stage: StageRun, engraved: Setup, persona: str, prompts) -> list[di
     limit = stage.config.self_align.reinforcement.verbose.max_new_tokens
     config = changed(stage.config, {"self_align.answers.max_new_tokens": limit})
     rows = [engraved.chat.prompt_tokens(as_persona(engraved.chat, persona, p)) for p in prompts]
-    return sampled_answers(replace(stage, config=config, setup=engraved), rows)
+    stage = replace(stage, config=config, setup=engraved)
+    return sampled_answers(stage, rows, Purpose.VERBOSE_ANSWERS)
 
 
 def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]:
