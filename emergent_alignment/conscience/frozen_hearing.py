@@ -62,8 +62,8 @@ class FrozenHearing:
     def scores(self) -> list[Score]:
         forms = self.settings.review.forms
         _, before, rows, _ = self._opened
-        found = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
-        return [Score(float(score)) for score in found]
+        scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
+        return [Score(float(score)) for score in scores]
 
     def critiques(self, live: list[bool]) -> list[str]:
         case, before, _, _ = self._opened
@@ -88,8 +88,8 @@ class FrozenHearing:
         return Corrections(written.answers, log_probs, [""] * len(live), written)
 
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
-        found = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
-        return [Score(float(score)) for score in found.mean(-1)]
+        scores = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
+        return [Score(float(score)) for score in scores.mean(-1)]
 
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         _, _, _, log_probs = self._opened

@@ -141,8 +141,8 @@ class Reader:
     def _case(self, messages, answers: list[Answer], read: Shown | None = None) -> Case:
         if self.evidence is None:
             return Case(messages, answers, read)
-        found = self.evidence([answer.text for answer in answers])
-        safe = [defused(findings, self.chat.without_control) for findings in found]
+        evidence = self.evidence([answer.text for answer in answers])
+        safe = [defused(findings, self.chat.without_control) for findings in evidence]
         return Case(messages, answers, read, safe)
 
     def rows(
@@ -210,7 +210,7 @@ class Reader:
     ) -> tuple[Float[np.ndarray, "rows"], Block]:
         rows = [answer.tokens for answer in answers]
         tokens, lengths = to_devices(padded(rows, self._size(answers), self.width_step))
-        found, block = answer_log_probs(
+        log_probs, block = answer_log_probs(
             self.model.config,
             self.model.params,
             prompts.held,
@@ -218,7 +218,7 @@ class Reader:
             lengths[:, None],
             dtype=self.model.dtype,
         )
-        return to_host(found)[: len(answers), 0], block
+        return to_host(log_probs)[: len(answers), 0], block
 
     def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
         """Prompt and answer but for its last token: the end token opens the next turn, and the

@@ -61,8 +61,8 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
-    missing = [place for place in wanted if place not in found]
+    records = {place_of(kind, record): record for record in folder.records(ANSWERS)}
+    missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done = len(wanted) - len(missing)
     sampled = sample_answers(
@@ -90,9 +90,9 @@ def sample_missing(
                 "ended": answer.ended,
             }
             append_json_lines(file, [record])
-            found[missing[i]] = record
+            records[missing[i]] = record
             progress(done + count, len(wanted))
-    return {place: found[place] for place in wanted}
+    return {place: records[place] for place in wanted}
 
 
 def _row_id(place: Place) -> int:

@@ -135,7 +135,7 @@ class HarnessModel(TemplateLM):
             row = (context + continuation)[-(self.max_length + 1) :]
             rows.append(row)
             starts.append(len(row) - len(continuation))
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
+        scores: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
         done = 0
         with self._progress("log-likelihoods") as meter:
             for chosen, width, num_scored in _batches(rows, starts, self.batch_size):
@@ -152,10 +152,10 @@ class HarnessModel(TemplateLM):
                 )
                 log_probs, greedy = (np.asarray(part).tolist() for part in scored)
                 for i, log_prob, likeliest in zip(chosen, log_probs, greedy):
-                    found[i] = log_prob, likeliest
+                    scores[i] = log_prob, likeliest
                 done += len(chosen)
                 meter(done, len(rows))
-        return found
+        return scores
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False

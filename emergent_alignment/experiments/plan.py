@@ -7,7 +7,7 @@ from emergent_alignment.experiments.settings import ExperimentSection, Measure
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """The arms, each with its changes of the config as words ("section.field=value"); the seeds;
     what is measured."""
 
@@ -16,7 +16,7 @@ class Plan:
     measures: tuple[Measure, ...]
 
 
-def planned(wanted: ExperimentSection) -> Plan:
+def planned(wanted: ExperimentSection) -> ExperimentPlan:
     """What a config's section `experiment` asks for. Raises UserError for names that are no
     folder's or stand twice, for changes that are not field=value, and for seeds that are none or
     stand twice."""
@@ -37,4 +37,4 @@ def planned(wanted: ExperimentSection) -> Plan:
         arms[name] = words
     if not arms or not wanted.seeds or len(set(wanted.seeds)) < len(wanted.seeds):
         raise UserError("config.experiment: name at least one arm, and seeds that differ")
-    return Plan(arms, wanted.seeds, wanted.measures)
+    return ExperimentPlan(arms, wanted.seeds, wanted.measures)

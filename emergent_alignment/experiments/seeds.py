@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from emergent_alignment.experiments.arms import Arm, check_arms, run_arms
-from emergent_alignment.experiments.plan import Plan
+from emergent_alignment.experiments.plan import ExperimentPlan
 from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.runs.calibrating import with_calibration
 from emergent_alignment.runs.config import C
@@ -20,7 +20,7 @@ Change = Callable[[C], C]
 
 def run_seeds(
     config: ExperimentConfig,
-    plan: Plan,
+    plan: ExperimentPlan,
     arms: Mapping[str, Change],
     root: Path,
     setup: Setup,

@@ -95,14 +95,14 @@ class ReviewedTargets:
     def scalars(self, rows: Sequence[int]) -> dict[str, float]:
         """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
         journals = [self.reviewed[int(row)]["journal"] for row in rows]
-        found = _outcome_scalars(
+        scalars = _outcome_scalars(
             [journal["outcome"] for journal in journals],
             [journal["candidate_score"] for journal in journals],
             [journal["revision_score"] for journal in journals],
             self.conscience.threshold,
         )
         learnt = gather(np.array([bool(tokens) for tokens in self.learnt(rows)], np.float32))
-        return found | {"learnt_rate": float(learnt.mean())}
+        return scalars | {"learnt_rate": float(learnt.mean())}
 
     def _is_flagged(self, record: dict) -> bool:
         """Below the threshold; with the relative gate, where a better answer was found."""

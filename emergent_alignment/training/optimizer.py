@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt32
 
 from emergent_alignment.settings import Section, setting
 
-Schedule = Literal["constant", "linear", "cosine"]
+RateSchedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OptimizerSection(Section):
         "float32", "What moments are held in; bfloat16 is half the memory, rounded at random."
     )
     learning_rate: float = setting(1e-4, "At its peak, after the warm-up.", at_least=0)
-    schedule: Schedule = setting("linear", "How the learning rate falls after the warm-up.")
+    schedule: RateSchedule = setting("linear", "How the learning rate falls after the warm-up.")
     warmup_steps: int = setting(5, "Steps until the learning rate has its peak.", at_least=0)
     weight_decay: float = setting(0.01, "Of matrices; never of norms and biases.", at_least=0)
     b1: float = setting(0.9, "Decay of adamw's first moment.", at_least=0, less_than=1)

@@ -31,7 +31,7 @@ def kept_at(setup):
 
     def path(layout):
         config = changed(setup.config, {"conscience.layout": layout})
-        return reviewed_targets.cache_file(config, setup, conscience_settings(config), examples)
+        return reviewed_targets.reviews_file(config, setup, conscience_settings(config), examples)
 
     return path
 
@@ -83,7 +83,7 @@ def test_two_runs_that_review_at_once_keep_whole_records(setup, monkeypatch):
     first = reviewed_targets.reviewed_targets(*given)
     assert first == second[0] and first.keys() == set(range(40))
     assert sorted(asked) == sorted([*first, *first]), "neither saw the other's"
-    kept = reviewed_targets.cache_file(config, setup, conscience, examples)
+    kept = reviewed_targets.reviews_file(config, setup, conscience, examples)
     records = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
     assert sorted(record["row"] for record in records) == sorted(asked)
     asked.clear()

@@ -118,13 +118,13 @@ def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
-        found = ReviewedText(None, [], {})
+        reviewed_text = ReviewedText(None, [], {})
         if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            found = review_windows(run, copies, shown, step * rows, step, trainable)
-        batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
-        return StepInput(batch, found.records, found.scalars)
+            reviewed_text = review_windows(run, copies, shown, step * rows, step, trainable)
+        batch = TextBatch(windows.rows(own_rows(rows)), reviewed_text.batch)
+        return StepInput(batch, reviewed_text.records, reviewed_text.scalars)
 
     return make_input
 

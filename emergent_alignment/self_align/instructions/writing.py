@@ -34,7 +34,7 @@ class Writer:
         """What the model adds to each of the begun lists, in their order. No round has more lists
         than `most`: one with fewer is padded, so that nothing is compiled for it."""
         setup, settings = self.setup, self.config.self_align.instructions
-        found: list[list[Entry]] = [[] for _ in asked]
+        lists: list[list[Entry]] = [[] for _ in asked]
         sampled = sample_shares(
             setup.model,
             setup.model.policy,
@@ -51,9 +51,9 @@ class Writer:
             width_step=self.config.data.bucket_tokens,
         )
         for count, (place, answer) in enumerate(sampled, 1):
-            found[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)
+            lists[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)
             tell(count, len(asked))
-        return found
+        return lists
 
 
 def round_draws(seed: int, round_number: int, purpose: Purpose) -> np.random.Generator:

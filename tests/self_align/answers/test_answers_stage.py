@@ -16,7 +16,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers import review, sampling, stage
-from emergent_alignment.self_align.answers.filters import RULES
+from emergent_alignment.self_align.answers.filters import ANSWER_RULES
 from emergent_alignment.self_align.answers.guidance import read_guidance
 from emergent_alignment.self_align.answers.prompt import prompt_rows
 from emergent_alignment.self_align.stages import StageRun, stage_folder
@@ -129,7 +129,7 @@ def test_every_answer_is_kept_or_dropped_by_one_rule(made, monkeypatch):
     result = stage.run(run)
     counts = result.counts
     assert counts["made"] == NUM_ROWS
-    assert counts["dropped"] == dict.fromkeys(RULES, 0) | {
+    assert counts["dropped"] == dict.fromkeys(ANSWER_RULES, 0) | {
         "format": 2,
         "unnamed": 2,
         "short": 2,
