@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.experiments.settings import ExperimentSection, Measure
+from emergent_alignment.experiments.settings import ArmMeasure, ExperimentSection
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class ExperimentPlan:
 
     arms: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[ArmMeasure, ...]
 
 
 def planned(wanted: ExperimentSection) -> ExperimentPlan:
