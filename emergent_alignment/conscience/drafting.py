@@ -13,7 +13,7 @@ from emergent_alignment.generation.completion import Completion
 from emergent_alignment.generation.endpoint import Endpoint
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.streaming import settled_text, stream_answer
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.progress import OnProgress
 from emergent_alignment.randomness import Purpose, key_for, known_seed
@@ -86,10 +86,10 @@ class ModelDrafter:
             rows,
             key_for(known_seed(seed), Purpose.DRAFTS),
             self._sampler(settings),
-            ids=np.array(ids, np.uint32),
-            batch_size=size,
-            width_step=self.width_step,
-            answer_step=self.width_step,  # each request has its own limit
+            # Each request has its own limit.
+            Batching(
+                size, self.width_step, ids=np.array(ids, np.uint32), answer_step=self.width_step
+            ),
         )
         for done, (index, answer) in enumerate(sampled, 1):
             cut = cut_at(answer, settings.stop, self.chat)

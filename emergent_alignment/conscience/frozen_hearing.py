@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 
 from emergent_alignment.conscience.drafting import cut_at
 from emergent_alignment.conscience.hearing import Corrections, Score
@@ -18,7 +18,7 @@ from emergent_alignment.conscience.revise import (
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
-from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer
 from emergent_alignment.randomness import CRITIQUES, Draws
 
@@ -67,8 +67,7 @@ class FrozenHearing:
 
     def critiques(self, live: list[bool]) -> list[str]:
         case, before, _, _ = self._opened
-        keys = self._keys(CRITIQUES)
-        return write_critiques(self.reader, case, before, live, keys, self._sampler)
+        return write_critiques(self.reader, case, before, live, self._sampler(CRITIQUES))
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         case, before, _, _ = self._opened
@@ -80,8 +79,7 @@ class FrozenHearing:
             before,
             critiques,
             live,
-            self._keys(place),
-            self._sampler,
+            self._sampler(place),
         )
         if self.settings.stop:
             written, log_probs = self._cut(written)
@@ -122,14 +120,12 @@ class FrozenHearing:
         rows = [reader.rows(case, [request] * len(self.candidates)) for request in asked]
         return case, reader.before(case, rows), rows, log_probs
 
-    @cached_property
-    def _sampler(self) -> SamplerSettings:
-        return sampler_settings(
+    def _sampler(self, part: int) -> Sampler:
+        """How a part of what it writes is drawn."""
+        settings = sampler_settings(
             self.reader.chat.end_tokens,
             self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
         )
-
-    def _keys(self, part: int) -> Key[Array, "rows"]:
-        return self.draws.keys(part, self.ids)
+        return Sampler(settings, self.draws.keys(part, self.ids))

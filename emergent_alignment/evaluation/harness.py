@@ -26,7 +26,7 @@ from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import forward, unembedding
@@ -225,9 +225,9 @@ class HarnessModel(TemplateLM):
                 [contexts[i] + answers[i] for i in going],
                 key_for(self.seed, Purpose.HARNESS_ANSWERS, done),
                 settings,
-                ids=np.array([ids[i] for i in going], np.int32),
-                batch_size=self.batch_size,
-                width_step=SMALLEST_WIDTH,
+                Batching(
+                    self.batch_size, SMALLEST_WIDTH, ids=np.array([ids[i] for i in going], np.int32)
+                ),
             )
             unfinished = []
             for index, answer in sampled:

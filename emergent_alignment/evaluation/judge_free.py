@@ -13,7 +13,7 @@ from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.generation.prefill import answer_log_probs, prefill
 from emergent_alignment.generation.sampler import SamplerSettings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.intervals import Interval, mean_interval, share_interval
 from emergent_alignment.models.model import Model
 from emergent_alignment.progress import OnProgress
@@ -142,8 +142,7 @@ def answers_to(
         prompts,
         key,
         sampler,
-        batch_size=limits.batch_size,
-        width_step=limits.bucket,
+        Batching(limits.batch_size, limits.bucket),
     )
     for done, (index, answer) in enumerate(sampled, 1):
         answers[index] = answer

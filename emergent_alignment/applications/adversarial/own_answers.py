@@ -7,7 +7,7 @@ import numpy as np
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_shares
+from emergent_alignment.generation.text import Answer, Batching, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import NO_STEP, Purpose, key_for
@@ -70,8 +70,7 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
             [setup.chat.prompt_tokens(prompt)[-limit:] for prompt in prompts],
             key_for(config.seed, Purpose.OWN_ANSWERS),
             sampler,
-            batch_size=config.conscience.batch_size,
-            width_step=config.data.bucket_tokens,
+            Batching(config.conscience.batch_size, config.data.bucket_tokens),
         ):
             kept = {"tokens": answer.tokens, "text": answer.text, "ended": answer.ended}
             records[index] = {"prompt": index} | kept

@@ -20,7 +20,7 @@ from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
@@ -257,9 +257,7 @@ def _sampled(
         [chat.prompt_tokens(prompts[place])[-limit:] for place in places],
         key,
         sampler,
-        ids=np.array(places),
-        batch_size=config.conscience.batch_size,
-        width_step=config.data.bucket_tokens,
+        Batching(config.conscience.batch_size, config.data.bucket_tokens, ids=np.array(places)),
     ):
         answers[index] = answer
     return places, answers

@@ -14,7 +14,7 @@ from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import read_beginning, sample_shares
+from emergent_alignment.generation.text import Batching, read_beginning, sample_shares
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
@@ -77,10 +77,8 @@ def _sampled(
         [rests[place] for place in places],
         key_for(stage.config.seed, purpose),
         sampler,
-        ids=np.array(places),
+        Batching(settings.batch_size, stage.config.data.bucket_tokens, ids=np.array(places)),
         before=before,
-        batch_size=settings.batch_size,
-        width_step=stage.config.data.bucket_tokens,
     ):
         yield {
             "place": places[index],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.generation.text import Batching, sample_shares
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
@@ -47,8 +47,10 @@ class Writer:
                 temperature=settings.temperature,
                 top_p=settings.top_p,
             ),
-            batch_size=min(self.config.conscience.batch_size, 1 << (most - 1).bit_length()),
-            width_step=self.config.data.bucket_tokens,
+            Batching(
+                min(self.config.conscience.batch_size, 1 << (most - 1).bit_length()),
+                self.config.data.bucket_tokens,
+            ),
         )
         for count, (place, answer) in enumerate(sampled, 1):
             lists[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)

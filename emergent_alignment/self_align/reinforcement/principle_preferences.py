@@ -9,7 +9,7 @@ import numpy as np
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.generation.text import Batching, sample_shares
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
@@ -108,9 +108,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
                 [rows[places[i]] for i in ids],
                 key,
                 sampler,
-                ids=ids,
-                batch_size=wanted.batch_size,
-                width_step=stage.config.data.bucket_tokens,
+                Batching(wanted.batch_size, stage.config.data.bucket_tokens, ids=ids),
             ):
                 record = {"place": int(ids[index]), "text": answer.text, "ended": answer.ended}
                 if record["place"] not in samples:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from emergent_alignment.data.batches import Batch, Roles, bucket, pad_rows, rows_of_step
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
 from emergent_alignment.randomness import Purpose, key_for
@@ -164,9 +164,7 @@ def _sampled(run, wanted, number, body, chosen, places) -> list[list[Answer]]:
         [wanted.tokens[row] for row in chosen[places] for _ in range(wanted.samples)],
         key_for(config.seed, Purpose.ROLLOUTS, number),
         sampler_settings(setup.chat.end_tokens, wanted.width),
-        ids=ids,
-        batch_size=len(ids),
-        width_step=config.data.bucket_tokens,
+        Batching(len(ids), config.data.bucket_tokens, ids=ids),
     ):
         answers[index] = answer
     return [answers[i : i + wanted.samples] for i in range(0, len(ids), wanted.samples)]

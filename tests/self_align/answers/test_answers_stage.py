@@ -60,8 +60,8 @@ def made(setup, tmp_path):
 def say(monkeypatch, texts, ended=True):
     """The model writes these texts, in turn."""
 
-    def sample(model, params, chat, prompts, key, settings, *, ids, **options):
-        for index, place in enumerate(ids):
+    def sample(model, params, chat, prompts, key, settings, batching, **options):
+        for index, place in enumerate(batching.ids):
             text = texts[place % len(texts)]
             yield index, Answer([1] * 5, np.zeros(5, np.float32), text, ended)
 
@@ -96,9 +96,9 @@ def test_a_killed_sampling_goes_on_to_the_same_answers(made, monkeypatch):
     assert len(begun) == 6
     rounds, sample = [], sampling.sample_shares
 
-    def counted(*arguments, ids, **options):
-        rounds.append(len(ids))
-        return sample(*arguments, ids=ids, **options)
+    def counted(*arguments, **options):
+        rounds.append(len(arguments[-1].ids))
+        return sample(*arguments, **options)
 
     monkeypatch.setattr(sampling, "sample_shares", counted)
     assert sampled(run) == expected
