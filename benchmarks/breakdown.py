@@ -25,9 +25,9 @@ from traces import OTHER, origins, part_of, shares, trace
 import emergent_alignment as ea
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import StepSettings, compiled_step

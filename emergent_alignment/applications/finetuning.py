@@ -18,6 +18,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
 from emergent_alignment.runs.step_inputs import (
+    PromptRows,
     ReviewedTargets,
     plain_inputs,
     policy_inputs,
@@ -41,7 +42,7 @@ def finetune(
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train on a task as the config says; see `composition.train` for what a run is.
+    """Train on a task as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, on every host where it is not right on one, and Stopped where a process was asked to
@@ -75,17 +76,7 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
     if config.conscience.candidate == "target":
         return target_inputs(schedule, targets)
     prompts = [example.messages for example in examples]
-    return policy_inputs(
-        config,
-        run.setup,
-        conscience,
-        run.lora,
-        schedule,
-        prompts,
-        tokenized,
-        run.clock,
-        targets=targets,
-    )
+    return policy_inputs(run, PromptRows(schedule, prompts, tokenized), targets=targets)
 
 
 def _reviewed_targets(

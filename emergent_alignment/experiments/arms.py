@@ -14,10 +14,10 @@ from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
-from emergent_alignment.experiments.settings import Measure
+from emergent_alignment.experiments.settings import ArmMeasure
 from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
-from emergent_alignment.runs.workdir import check_same_run, read_run
+from emergent_alignment.runs.workdir import START, check_same_run, read_run
 from emergent_alignment.settings import changed
 
 BASE = "base"  # the arm that trains nothing
@@ -39,7 +39,7 @@ def check_arms(arms: list[Arm], root: Path) -> None:
 
 
 def run_arms(
-    arms: list[Arm], root: Path, base: Setup, measures: tuple[Measure, ...] = ("heldout",)
+    arms: list[Arm], root: Path, base: Setup, measures: tuple[ArmMeasure, ...] = ("heldout",)
 ) -> None:
     """Train and evaluate what is missing in `root`, arm after arm. `base` is the model that arms
     start from, unless their config names another."""
@@ -88,7 +88,11 @@ def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
     if heldout.exists() and set(measures) == {"heldout"}:
         print(f"{name}: evaluated already", file=sys.stderr, flush=True)
         return
-    trained = setup if name == BASE else read_run(folder, type(config), base=setup).trained
+    trained = setup
+    if name != BASE:
+        # A run from random weights has a base of its own, beside it.
+        own = read_run(folder, type(config), base=None if (folder / START).is_dir() else setup)
+        setup, trained = own.base, own.trained
     if not heldout.exists():
         write_evaluation(evaluate_arm(config, setup, trained.model, arm=name), folder)
     if "choices" in measures:

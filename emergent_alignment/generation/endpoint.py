@@ -18,8 +18,8 @@ from emergent_alignment.generation.completion import (
     Completion,
     TokenLogProbs,
     Unreadable,
+    json_object_of,
     read_completion,
-    read_json_object,
     read_stream,
     shortened,
     whole_text,
@@ -29,7 +29,7 @@ from emergent_alignment.settings import Section, setting
 __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
 
 Kind = Literal["unreachable", "key", "request", "busy", "timeout", "rubbish", "no_log_probs"]
-PASSING: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
+TRANSIENT: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
 MAX_ANSWER_BYTES = 16 << 20
 MAX_WAIT_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
@@ -160,7 +160,7 @@ class Endpoint:
         """The names of the models that the endpoint serves. Raises EndpointError."""
 
         def once() -> list[str]:
-            listed = read_json_object(self._whole("GET", "/models", None)).get("data")
+            listed = json_object_of(self._whole("GET", "/models", None)).get("data")
             if not isinstance(listed, list):
                 raise Unreadable("no list of models")
             names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
@@ -183,7 +183,7 @@ class Endpoint:
                 failed = _Failed("rubbish", str(error), "is it an OpenAI-compatible endpoint?")
             except BrokenOff:
                 failed = _Failed("unreachable", "it broke off in mid-answer", "see its own log")
-            if failed.kind not in PASSING or told or attempt == self.retries:
+            if failed.kind not in TRANSIENT or told or attempt == self.retries:
                 break
             backoff = min(0.25 * 2**attempt, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
             time.sleep(max(backoff, min(failed.wait_seconds, MAX_WAIT_SECONDS)))

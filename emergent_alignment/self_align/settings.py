@@ -7,7 +7,7 @@ from emergent_alignment.self_align.answers.settings import AnswersSection
 from emergent_alignment.self_align.instructions.settings import InstructionsSection
 from emergent_alignment.self_align.reinforcement.settings import ReinforcementSection
 from emergent_alignment.settings import Section, setting
-from emergent_alignment.training.optimizer import Schedule
+from emergent_alignment.training.optimizer import RateSchedule
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class EngravingSection(Section):
     epochs: float = setting(1.0, "Passes over the answers.", at_least=0)
     batch_size: int = setting(32, "Answers a step.", more_than=0)
     learning_rate: float = setting(1e-4, "The learning rate at its peak.", at_least=0)
-    schedule: Schedule = setting("cosine", "How the learning rate falls after the warm-up.")
+    schedule: RateSchedule = setting("cosine", "How the learning rate falls after the warm-up.")
     lora_rank: int = setting(16, "The rank of the adapters; 0 trains all parameters.", at_least=0)
     conscience: bool = setting(
         False, "Add the conscience's pairs to each step, as config.conscience says."

@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt32
 
 from emergent_alignment.settings import Section, setting
 
-Schedule = Literal["constant", "linear", "cosine"]
+RateSchedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OptimizerSection(Section):
     learning_rate: float = setting(
         1e-4, "The learning rate at its peak, after the warm-up.", at_least=0
     )
-    schedule: Schedule = setting("linear", "How the learning rate falls after the warm-up.")
+    schedule: RateSchedule = setting("linear", "How the learning rate falls after the warm-up.")
     warmup_steps: int = setting(5, "Steps until the learning rate has its peak.", at_least=0)
     weight_decay: float = setting(
         0.01, "Decay of matrices; norms and biases have none.", at_least=0

@@ -37,14 +37,14 @@ from emergent_alignment.runs.from_config import (
     examples_digest,
     load_model,
 )
-from emergent_alignment.runs.step_inputs import policy_inputs
+from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
-WIDTH_STEP = 8
+_WIDTH_STEP = 8
 
 
 def train_against_attacks(
@@ -55,7 +55,7 @@ def train_against_attacks(
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train as the config says; see `composition.train` for what a run is.
+    """Train as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
@@ -79,8 +79,8 @@ def training_prompts(config: AdversarialConfig, side: Side) -> list[AttackPrompt
     """The prompts of one side that training may see; config.data.limit of them, evenly spread
     over the file, where it is not 0."""
     wanted = config.adversarial
-    found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
-    return limited(found, config.data.limit)
+    prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    return limited(prompts, config.data.limit)
 
 
 def num_benign(config: AdversarialConfig) -> int:
@@ -126,10 +126,10 @@ def _inputs(
         config.adversarial.held_out,
         config.adversarial.pool,
         config.adversarial.variants,
-        bucket(width, WIDTH_STEP, 1 << 30),
+        bucket(width, _WIDTH_STEP, 1 << 30),
     )
     longest = max([config.sampling.max_new_tokens, *map(len, answers)])
-    shape = settings.max_tokens, bucket(longest, WIDTH_STEP, 1 << 30)
+    shape = settings.max_tokens, bucket(longest, _WIDTH_STEP, 1 << 30)
     feeding: dict[Round, tuple[list[AttackPrompt], MakeInput]] = {}  # the round at hand alone
 
     def make_input(step: int, trainable: dict) -> StepInput:
@@ -195,17 +195,8 @@ def _round_inputs(
         shape,
         now.first_step,
     )
-    return policy_inputs(
-        config,
-        run.setup,
-        run.conscience,
-        run.lora,
-        schedule,
-        [prompt.messages for prompt in prompts],
-        tokenized,
-        run.clock,
-        settle=_sparing(prompts, run.conscience.threshold),
-    )
+    asked = PromptRows(schedule, [prompt.messages for prompt in prompts], tokenized)
+    return policy_inputs(run, asked, settle=_sparing(prompts, run.conscience.threshold))
 
 
 def _sparing(
@@ -214,27 +205,29 @@ def _sparing(
     """Candidates that must not be rejected count as approved, whatever a better answer scores:
     refusals of hostile prompts, and what is not flagged of the answers to benign ones."""
 
-    def spared(prompt: AttackPrompt, found: Reviewed) -> bool:
+    def spared(prompt: AttackPrompt, review: Reviewed) -> bool:
         if prompt.side == "hostile":
-            return is_refusal(found.candidate)
-        return found.score >= threshold
+            return is_refusal(review.candidate)
+        return review.score >= threshold
 
     def settle(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
         return [
-            replace(found, outcome="approved", attempts=(), reference=None)
-            if spared(prompts[row], found) and found.candidate.strip()
-            else found
-            for row, found in zip(rows, reviewed)
+            replace(review, outcome="approved", attempts=(), reference=None)
+            if spared(prompts[row], review) and review.candidate.strip()
+            else review
+            for row, review in zip(rows, reviewed)
         ]
 
     return settle
 
 
-def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round) -> StepInput:
+def _told(
+    inputs: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round
+) -> StepInput:
     """The step's input, with what its rows are in the journal and in the log."""
     records = [
         record | {"side": prompts[record["row"]].side, "kind": prompts[record["row"]].kind}
-        for record in found.records
+        for record in inputs.records
     ]
     rows = []
     for record in records:
@@ -255,7 +248,7 @@ def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: 
     }
     if (hostile == 0).any():
         scalars["benign/refused"] = float(refused[hostile == 0].mean())
-    return StepInput(found.batch, records, found.scalars | scalars)
+    return StepInput(inputs.batch, records, inputs.scalars | scalars)
 
 
 def _prompt_tokens(run: Run[AdversarialConfig], prompt: AttackPrompt) -> list[int]:

@@ -20,6 +20,7 @@ from emergent_alignment.models.placement import check_mesh, shardings_of
 from emergent_alignment.models.plain_text import FEWEST_TOKENS, train_tokenizer
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.parallel.mesh import make_mesh
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import START
 
@@ -31,7 +32,7 @@ def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
     tokenizer = _tokenizer(config, corpus)
     sizes = _sizes(config, len(tokenizer))
     check_mesh(mesh, sizes)
-    params = random_params(sizes, config.seed, jnp.dtype(config.model.param_dtype))
+    params = _initial_params(config, sizes)
     if mesh is not None:
         params = jax.device_put(params, shardings_of(mesh, params))
     model = Model(sizes, tokenizer, params, START, jnp.dtype(config.model.dtype))
@@ -41,8 +42,13 @@ def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
 def write_start(model: Model, workdir: Path, config: PretrainingConfig) -> None:
     """Keep the model that a run starts from, whole or not at all, unless it is there already."""
     if not (workdir / START).is_dir():
-        params = random_params(model.config, config.seed, jnp.dtype(config.model.param_dtype))
+        params = _initial_params(config, model.config)
         write_safetensors(workdir / START, model.config, params, model.tokenizer)
+
+
+def _initial_params(config: PretrainingConfig, sizes: ModelConfig) -> dict:
+    key = key_for(config.seed, Purpose.INITIAL_WEIGHTS)
+    return random_params(sizes, key, jnp.dtype(config.model.param_dtype))
 
 
 def _tokenizer(config: PretrainingConfig, corpus: Corpus):

@@ -12,7 +12,7 @@ from emergent_alignment.applications.pretraining.loss import RAW_TEXT
 from emergent_alignment.applications.pretraining.random_start import random_start, write_start
 from emergent_alignment.applications.pretraining.reviewed_text import (
     ReviewedText,
-    Reviewers,
+    TakenCopies,
     review_windows,
 )
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
@@ -35,10 +35,11 @@ def pretrain(
     config: PretrainingConfig,
     workdir: Path,
     *,
+    setup: Setup | None = None,
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train on raw text as the config says; see `composition.train` for what a run is.
+    """Train on raw text as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
@@ -51,7 +52,7 @@ def pretrain(
             conscience_settings(config)
             matched = load_examples(config.pretraining.matched)
         corpus = corpus_of(config)
-        setup = _setup(config, workdir, corpus)
+        setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
@@ -97,11 +98,12 @@ def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     return digest([corpus.identity, vars(packing.settings), tokenizer])
 
 
-def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus) -> Setup:
-    """The model that training starts from, with a chat that knows documents. Random weights
-    and their tokenizer are made once, and then read from the work directory."""
+def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:
+    """The model that training starts from, with a chat that knows documents: `given`, or read
+    here. Random weights and their tokenizer are made once, and then read from the work
+    directory, whatever is given."""
     if not config.pretraining.random.layers:
-        setup = load_model(config)
+        setup = given or load_model(config)
     elif (workdir / START).is_dir():
         kept = changed(config, {"model.path": str(workdir / START)})
         setup = replace(load_model(kept), config=config)
@@ -114,17 +116,17 @@ def _inputs(
     run: Run[PretrainingConfig], workdir: Path, packing: Packing, matched: list[Example]
 ) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
-    reviewers = Reviewers(run, workdir, matched) if reviewed else None
+    copies = TakenCopies(run, workdir, matched) if reviewed else None
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
-        found = ReviewedText(None, [], {})
-        if reviewers is not None:
+        reviewed_text = ReviewedText(None, [], {})
+        if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            found = review_windows(run, reviewers, shown, step * rows, step, trainable)
-        batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
-        return StepInput(batch, found.records, found.scalars)
+            reviewed_text = review_windows(run, copies, shown, step * rows, step, trainable)
+        batch = TextBatch(windows.rows(own_rows(rows)), reviewed_text.batch)
+        return StepInput(batch, reviewed_text.records, reviewed_text.scalars)
 
     return make_input
 

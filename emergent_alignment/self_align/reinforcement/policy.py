@@ -19,7 +19,7 @@ from emergent_alignment.self_align.reinforcement.policy_losses import (
     grpo_objective,
     ppo_objective,
 )
-from emergent_alignment.self_align.reinforcement.rewards import Score, shaping_of
+from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, shaping_of
 from emergent_alignment.self_align.reinforcement.rollouts import (
     Rollout,
     RolloutSettings,
@@ -56,7 +56,7 @@ def optimise_policy(
     setup: Setup,
     workdir: Path,
     prompts: Sequence[list[Message]],
-    score: Score,
+    score: ScoreAnswers,
     *,
     identity: str = "",
     base_run: Path | None = None,
@@ -99,7 +99,7 @@ def _objective(config: SelfAlignConfig) -> Objective:
 
 
 def rollout_settings(
-    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: Score
+    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: ScoreAnswers
 ) -> RolloutSettings:
     """How the run's rollouts are made."""
     wanted = config.self_align.reinforcement.policy

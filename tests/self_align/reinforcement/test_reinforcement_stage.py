@@ -129,7 +129,7 @@ def test_verbose_cloning_trains_the_base_on_what_the_persona_wrote_and_hides_it(
     said += ["so so so so so so so so so so", "One more of them, please, and then rest."]
     asked = []
 
-    def sampled(stage, prompts):
+    def sampled(stage, prompts, purpose):
         asked.extend(setup.chat.tokenizer.decode(prompt) for prompt in prompts)
         assert stage.config.self_align.answers.max_new_tokens == 384
         return [{"place": i, "text": t, "ended": True} for i, t in enumerate(said)]
