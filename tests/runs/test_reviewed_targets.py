@@ -11,6 +11,7 @@ from emergent_alignment.conscience import question, review
 from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import tokenize
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs import reviewed_targets
 from emergent_alignment.runs.from_config import conscience_settings, load_model
 from emergent_alignment.settings import changed
@@ -59,6 +60,17 @@ def test_what_the_turn_layout_never_shows_is_no_part_of_it(kept_at, monkeypatch)
     before = kept_at("turn")
     monkeypatch.setattr(question, "_QUOTE", f"Look. {question._QUOTE}")
     assert kept_at("turn") == before
+
+
+def test_what_corrections_draw_from_is_part_of_it(kept_at, monkeypatch):
+    """Reviews of versions that drew otherwise are not mistaken for this one's."""
+    before = kept_at("quote")
+
+    def elsewhere(seed, purpose):
+        return Draws(seed, Purpose.CORRECTIONS, 0)
+
+    monkeypatch.setattr(reviewed_targets, "Draws", elsewhere)
+    assert kept_at("quote") != before
 
 
 def test_two_runs_that_review_at_once_keep_whole_records(setup, monkeypatch):
