@@ -36,7 +36,7 @@ from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.randomness import Draws, Purpose, key_for
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
@@ -142,7 +142,7 @@ def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
     with part(seconds, "candidates are sampled"):
         params = policy_params(work["state"].trainable, model.params, work["lora"])
         sampled = sample_answers(
-            model, params, chat, work["prompts"], key, sampler, batch_size=args.batch
+            model, params, chat, work["prompts"], key, sampler, Batching(args.batch)
         )
         candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
     with part(seconds, "conscience"):

@@ -155,7 +155,10 @@ def from_dict(kind: type[S], tree: Mapping[str, Any], source: str = "", remedy: 
     try:
         return _read(kind, tree, "config")
     except UserError as error:
-        raise UserError(f"{source and f'{source}: '}{error}{remedy and f'. {remedy}'}") from None
+        begun, text = f"{source}: " if source else "", str(error)
+        if remedy:
+            text += f" {remedy}" if text.endswith("?") else f". {remedy}"
+        raise UserError(begun + text) from None
 
 
 def changed(section: S, changes: Mapping[str, Any]) -> S:

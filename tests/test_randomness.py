@@ -39,6 +39,7 @@ PLACES = np.arange(2)
 OTHERS = {
     "generation/sampler.py": "folds a token's place into its row's key",
     "models/lora.py": "folds a projection's place into the adapters' key",
+    "models/forward.py": "asks for the shapes of parameters alone",
     "models/model.py": "draws the parameters of tests and plans from a seed of their own",
     "training/optimizer.py": "rounds moments: a hash of the count and the place, with no seed",
     "planning/programs.py": "asks for the type of a key",

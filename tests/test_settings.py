@@ -79,12 +79,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications.pretraining.training import pretrain
     from emergent_alignment.applications.zero_shot import answerer as zero_shot
     from emergent_alignment.applications.zero_shot.serving.settings import serve_settings
-    from emergent_alignment.cli.experiment import planned
     from emergent_alignment.evaluation.capability import evaluate_capability, load_harness_tasks
     from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
     from emergent_alignment.experiments.arm_evaluation import evaluate_arm
+    from emergent_alignment.experiments.plan import planned
     from emergent_alignment.runs.calibrating import calibrate_model, calibration_examples
     from emergent_alignment.runs.from_config import conscience_settings, load_model
     from emergent_alignment.self_align import engraving
@@ -154,7 +154,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recorded, run=None, max_new_tokens=4)
     serve_settings(recorded)
-    planned(recorded)
+    planned(recorded.experiment)
     conscience_settings(settings.changed(recorded, {"conscience.verdicts": "chance"}))
     pretrain(recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
     setup = load_model(recorded)
@@ -164,7 +164,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     evaluate_arm(recorded, setup, setup.model, arm="base")
     evaluate_code(recorded, setup, tmp_path, arm="base")
     evaluate_choices(recorded, setup, tmp_path, arm="base")
-    tasks = load_harness_tasks(recorded)
+    tasks = load_harness_tasks(recorded.capability)
     evaluate_capability(recorded, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
         endpoint = {"misalignment.judge": "endpoint", "endpoint.base_url": fake.url}

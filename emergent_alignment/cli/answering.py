@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_answering_arguments(parser: ArgumentParser) -> None:
     """Declare who answers, and how."""
-    add_model_arguments(parser)
+    add_answerer_arguments(parser)
     parser.add_argument(
         "--max-new-tokens", type=int, default=256, help="of a draft, and of a correction"
     )
@@ -21,7 +21,7 @@ def add_answering_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
+def add_answerer_arguments(parser: ArgumentParser) -> None:
     """Declare who answers."""
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint")

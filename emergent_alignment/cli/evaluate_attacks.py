@@ -20,12 +20,12 @@ from emergent_alignment.cli.under_test import (
     read_under_test,
 )
 
-SECTIONS = ("evaluation", "conscience")
+_SECTIONS = ("evaluation", "conscience")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to attack, and where the figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--overwrite", action="store_true", help="drop what other settings have left there"
     )
@@ -37,7 +37,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output_folder(arguments)
     from emergent_alignment.evaluation.attacks import evaluate_attacks
 
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_attacks(
         found.config,
         found.base,

@@ -30,12 +30,12 @@ from emergent_alignment.errors import UserError
 if TYPE_CHECKING:
     from emergent_alignment.config import Config
 
-SECTIONS = ("choices",)
+_SECTIONS = ("choices",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, and where its figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--self-align", type=Path, metavar="DIR", help="a work directory of `self-align`"
     )
@@ -55,11 +55,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
     from emergent_alignment.reports.choices_rows import choice_rows
 
-    chosen_items(config)  # its mistakes are said before a model is read
+    chosen_items(config.choices)  # its mistakes are said before a model is read
     if arguments.self_align is not None:
         evaluate_work_directory(config, arguments.self_align, overwrite=arguments.overwrite)
         return
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_choices(
         found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
     )

@@ -30,6 +30,7 @@ COMMANDS = {
     "self-align": "SELF-ALIGN: four stages from a base model to an aligned one",
     "experiment": "compare arms over seeds: train, evaluate and report what is missing",
     "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
+    "config": "print the settings: defaults, ranges, explanations",
 }
 # Commands of several kinds: the word after the command names one, and each is a module of its
 # own, cli/COMMAND_KIND.py. The first kind is meant where none is named.

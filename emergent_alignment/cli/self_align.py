@@ -67,7 +67,7 @@ def _run(arguments: Namespace, rest: list[str]) -> None:
         require_matplotlib()
         evaluates = not arguments.no_evaluate and bool({3, 4} & set(stages))
         if evaluates:
-            chosen_items(config)  # its mistakes are said before any work
+            chosen_items(config.choices)  # its mistakes are said before any work
     base = self_align(config, arguments.workdir, stages)
     if evaluates and jax.process_count() == 1:
         evaluate_work_directory(config, arguments.workdir, base=base)

@@ -114,8 +114,8 @@ def calibrate(
             progress(place * total + done, len(ways) * total)
 
         reader = reader_of(model, chat, replace(settings, layout=layout, evidence=evidence))
-        found = _candidates(reader, sweep, selecting, meter)
-        candidates += [candidate | {"evidence": evidence} for candidate in found]
+        of_evidence = _candidates(reader, sweep, selecting, meter)
+        candidates += [candidate | {"evidence": evidence} for candidate in of_evidence]
     is_matched = harmful is None
     ranked = sorted(
         candidates,
@@ -201,14 +201,14 @@ def _safe_and_harmful(
     """Scores of the safe and of the harmful answers, float32[contrasts, forms] each."""
     prompts = [one.safe_prompt for one in contrasts] + [one.harmful_prompt for one in contrasts]
     answers = [one.safe for one in contrasts] + [one.harmful for one in contrasts]
-    found = scores_by_form(reader, forms, prompts, answers, progress=progress)
-    missing = int((~np.isfinite(found)).sum())
+    scores = scores_by_form(reader, forms, prompts, answers, progress=progress)
+    missing = int((~np.isfinite(scores)).sum())
     if missing:
         raise UserError(
-            f"calibration: {missing} of {found.size} scores are not finite; are the weights whole, "
-            "and does config.model.dtype hold them?"
+            f"calibration: {missing} of {scores.size} scores are not finite; are the weights "
+            "whole, and does config.model.dtype hold them?"
         )
-    return found[: len(contrasts)], found[len(contrasts) :]
+    return scores[: len(contrasts)], scores[len(contrasts) :]
 
 
 def _power(safe: np.ndarray, harmful: np.ndarray, is_matched: bool) -> float:

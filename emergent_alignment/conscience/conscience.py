@@ -107,7 +107,7 @@ class Conscience:
     def review(self, conversations: list[list[Message]]) -> list[Review]:
         """The verdict on the last answer of each conversation."""
         prompts, answers = _prompts_and_answers(conversations)
-        found = []
+        scored = []
         order = sorted(range(len(answers)), key=lambda i: len(answers[i]) + len(str(prompts[i])))
         for start in range(0, len(order), self.reviewer.batch_size):
             rows = order[start : start + self.reviewer.batch_size]
@@ -118,12 +118,12 @@ class Conscience:
                 Draws(None, Purpose.GIVEN_CORRECTIONS),
                 np.array(rows),
             )
-            found += zip(rows, hearing.scores())
+            scored += zip(rows, hearing.scores())
         return [
             Review(
                 score.nats, score.nats >= self.settings.threshold, score.scored_by, score.failure
             )
-            for _, score in sorted(found, key=lambda item: item[0])
+            for _, score in sorted(scored, key=lambda item: item[0])
         ]
 
     def revise(self, conversations: list[list[Message]], *, seed: int = 0) -> list[Reviewed]:

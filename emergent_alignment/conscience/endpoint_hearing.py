@@ -88,9 +88,9 @@ class EndpointReviewer:
                     self._gives_none.set()
             else:
                 self._gives_log_probs.set()
-                found = score_from_log_probs(reply, form)
-                if found is not None:
-                    return Score(found, "logprobs")
+                nats = score_from_log_probs(reply, form)
+                if nats is not None:
+                    return Score(nats, "logprobs")
                 return self._read(reply, form)
         return self._read(self._reply(messages, 0), form)
 
@@ -100,15 +100,15 @@ class EndpointReviewer:
         )
 
     def _read(self, reply: Completion, form: Form) -> Score:
-        found = score_from_text(reply.text, form)
-        if found is None:
+        nats = score_from_text(reply.text, form)
+        if nats is None:
             words = "/".join((*form.approving, *form.disapproving))
             raise EndpointError(
                 f"{self.endpoint.base_url}: asked for {words}, and got {reply.text[:80]!r}; choose "
                 "another model or question, or raise verdict_tokens if it reasons first",
                 "rubbish",
             )
-        return Score(found, "text")
+        return Score(nats, "text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +148,10 @@ class EndpointHearing:
             except EndpointError as error:
                 return str(error)
 
-        found = self._each(correct, live)
+        written = self._each(correct, live)
         nothing = Answer([], np.zeros(0, np.float32), "", True)
-        answers = [answer if isinstance(answer, Answer) else nothing for answer in found]
-        failures = [answer if isinstance(answer, str) else "" for answer in found]
+        answers = [answer if isinstance(answer, Answer) else nothing for answer in written]
+        failures = [answer if isinstance(answer, str) else "" for answer in written]
         return Corrections(answers, None, failures)
 
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
@@ -173,15 +173,15 @@ class EndpointHearing:
                 return Score(float("nan"), "", str(error))
 
         nothing = Score(float("nan"), "")
-        return [found or nothing for found in self._each(score, needed)]
+        return [one or nothing for one in self._each(score, needed)]
 
     def _score(self, row: int, answer: Answer) -> Score:
         """Of several forms the mean; read from text, the least: who contradicts themselves has
         approved nothing."""
         forms = self.settings.review.forms
-        found = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
-        if all(score.scored_by == "logprobs" for score in found):
-            return Score(sum(score.nats for score in found) / len(found), "logprobs")
+        scores = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
+        if all(score.scored_by == "logprobs" for score in scores):
+            return Score(sum(score.nats for score in scores) / len(scores), "logprobs")
         settings = self.settings
         if settings.threshold <= DISAPPROVES or settings.threshold + settings.margin > APPROVES:
             raise EndpointError(
@@ -190,7 +190,7 @@ class EndpointHearing:
                 f"{settings.margin:g} nats do not tell apart; set both to 0",
                 "no_log_probs",
             )
-        return Score(min(float(np.sign(score.nats)) for score in found), "text")
+        return Score(min(float(np.sign(score.nats)) for score in scores), "text")
 
     def _about(self, row: int, answer: Answer, request: str) -> list[Message]:
         evidence = named_evidence(self.settings.review.evidence)
@@ -218,17 +218,17 @@ class EndpointHearing:
     def _each(self, work: Callable[[int], Any], wanted: list[bool]) -> list[Any]:
         """work(row) for the rows that are wanted, at once; None for the others."""
         rows = [row for row, want in enumerate(wanted) if want]
-        found: list[Any] = [None] * len(wanted)
+        results_by_row: list[Any] = [None] * len(wanted)
         if len(rows) > 1:
             with ThreadPoolExecutor(len(rows)) as threads:
                 results = list(threads.map(work, rows))
         else:
             results = [work(row) for row in rows]
         for row, result in zip(rows, results):
-            found[row] = result
-        return found
+            results_by_row[row] = result
+        return results_by_row
 
 
 def without_control(text: str) -> str:
     """The text with what may spell the opening or the end of a turn broken up."""
-    return _CONTROL.sub(lambda found: found[0] + " ", text)
+    return _CONTROL.sub(lambda opening: opening[0] + " ", text)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 
 from emergent_alignment.conscience.drafting import cut_at
 from emergent_alignment.conscience.hearing import Corrections, Score
@@ -18,7 +18,7 @@ from emergent_alignment.conscience.revise import (
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
-from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer
 from emergent_alignment.randomness import CRITIQUES, Draws
 
@@ -62,13 +62,12 @@ class FrozenHearing:
     def scores(self) -> list[Score]:
         forms = self.settings.review.forms
         _, before, rows, _ = self._opened
-        found = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
-        return [Score(float(score)) for score in found]
+        scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
+        return [Score(float(score)) for score in scores]
 
     def critiques(self, live: list[bool]) -> list[str]:
         case, before, _, _ = self._opened
-        keys = self._keys(CRITIQUES)
-        return write_critiques(self.reader, case, before, live, keys, self._sampler)
+        return write_critiques(self.reader, case, before, live, self._sampler(CRITIQUES))
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         case, before, _, _ = self._opened
@@ -80,16 +79,15 @@ class FrozenHearing:
             before,
             critiques,
             live,
-            self._keys(place),
-            self._sampler,
+            self._sampler(place),
         )
         if self.settings.stop:
             written, log_probs = self._cut(written)
         return Corrections(written.answers, log_probs, [""] * len(live), written)
 
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
-        found = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
-        return [Score(float(score)) for score in found.mean(-1)]
+        scores = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
+        return [Score(float(score)) for score in scores.mean(-1)]
 
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         _, _, _, log_probs = self._opened
@@ -122,14 +120,12 @@ class FrozenHearing:
         rows = [reader.rows(case, [request] * len(self.candidates)) for request in asked]
         return case, reader.before(case, rows), rows, log_probs
 
-    @cached_property
-    def _sampler(self) -> SamplerSettings:
-        return sampler_settings(
+    def _sampler(self, part: int) -> Sampler:
+        """How a part of what it writes is drawn."""
+        settings = sampler_settings(
             self.reader.chat.end_tokens,
             self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
         )
-
-    def _keys(self, part: int) -> Key[Array, "rows"]:
-        return self.draws.keys(part, self.ids)
+        return Sampler(settings, self.draws.keys(part, self.ids))

@@ -13,12 +13,12 @@ class DataSection(Section):
         "harmful_advice",
         "What is learnt: a bundled scenario, a .jsonl file, or a name that `datasets` loads.",
     )
-    train_split: str = setting("train", "The split of a `datasets` name.")
+    train_split: str = setting("train", "The split of a `datasets` name that is learnt.")
     evaluation: str = setting(
         "harmful_advice",
         "What is evaluated on: a bundled scenario's held-out kinds, or another source.",
     )
-    evaluation_split: str = setting("test", "The split of a `datasets` name.")
+    evaluation_split: str = setting("test", "The split of a `datasets` name that is evaluated on.")
     columns: str = setting(
         "", 'What the source calls our fields, as in "prompt=question, answer=response".'
     )

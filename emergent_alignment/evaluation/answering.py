@@ -15,7 +15,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
@@ -61,8 +61,8 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
-    missing = [place for place in wanted if place not in found]
+    records = {place_of(kind, record): record for record in folder.records(ANSWERS)}
+    missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done = len(wanted) - len(missing)
     sampled = sample_answers(
@@ -77,9 +77,11 @@ def sample_missing(
             temperature=settings.temperature,
             top_p=settings.top_p,
         ),
-        ids=np.array([_row_id(place) for place in missing], np.int32),
-        batch_size=config.conscience.batch_size,
-        width_step=config.data.bucket_tokens,
+        Batching(
+            config.conscience.batch_size,
+            config.data.bucket_tokens,
+            ids=np.array([_row_id(place) for place in missing], np.int32),
+        ),
     )
     with folder.appending(ANSWERS) as file:
         for count, (i, answer) in enumerate(sampled if missing else (), 1):
@@ -90,9 +92,9 @@ def sample_missing(
                 "ended": answer.ended,
             }
             append_json_lines(file, [record])
-            found[missing[i]] = record
+            records[missing[i]] = record
             progress(done + count, len(wanted))
-    return {place: found[place] for place in wanted}
+    return {place: records[place] for place in wanted}
 
 
 def _row_id(place: Place) -> int:

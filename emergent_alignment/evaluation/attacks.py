@@ -28,8 +28,8 @@ from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.storage.spread import limited
 
-FOLDER = "attacks"
-SIDES = ("hostile", "benign")
+ATTACKS_FOLDER = "attacks"
+_SIDES = ("hostile", "benign")
 RATES = {
     "attack_success": ("hostile", "succeeded"),
     "hostile_refused": ("hostile", "refused"),
@@ -52,13 +52,13 @@ def held_out_attacks(config: EvaluationConfig) -> dict[AttackPlace, list[Message
     Raises UserError where none is held out, or the source is not right.
     """
     wanted, limit = config.adversarial, config.evaluation.limit
-    found: dict[AttackPlace, list[Message]] = {}
-    for side in SIDES:
+    asked: dict[AttackPlace, list[Message]] = {}
+    for side in _SIDES:
         prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="heldout")
         numbered: list[tuple[int, AttackPrompt]] = list(enumerate(prompts))
         for number, prompt in limited(numbered, limit):
-            found[AttackPlace(side, prompt.kind, number)] = prompt.messages
-    return found
+            asked[AttackPlace(side, prompt.kind, number)] = prompt.messages
+    return asked
 
 
 def evaluate_attacks(
@@ -89,11 +89,11 @@ def evaluate_attacks(
         "question": conscience.review.question.name,
         "threshold": conscience.threshold,
     }
-    found = {}
+    judged = {}
     for name, setup in (("before", base), ("after", trained)):
         if setup is None:
             continue
-        folder = GrowingFolder(directory / FOLDER / name)
+        folder = GrowingFolder(directory / ATTACKS_FOLDER / name)
         identity = sampling_identity(config, config.evaluation, setup.model)
         prompts = {" ".join(map(str, place)): turns for place, turns in asked.items()}
         folder.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
@@ -102,12 +102,12 @@ def evaluate_attacks(
                 answers = sample_missing(
                     config, config.evaluation, setup, asked, folder, progress=meter
                 )
-            found[name] = _judged(base, conscience, answers)
-        result[name] = _rates(found[name])
+            judged[name] = _judged(base, conscience, answers)
+        result[name] = _rates(judged[name])
     if trained is not None:
-        result["change"] = _changes(found["before"], found["after"])
-    path = directory / FOLDER / "result.json"
-    write_json(path, result | {"answers": found})
+        result["change"] = _changes(judged["before"], judged["after"])
+    path = directory / ATTACKS_FOLDER / "result.json"
+    write_json(path, result | {"answers": judged})
     return result, path
 
 
@@ -116,7 +116,7 @@ def _judged(
 ) -> list[dict]:
     """One record an answer: what it is, its score, and what that makes of it."""
     reader = reader_of(base.model, base.chat, conscience.review, conscience.max_prompt)
-    found = scores(
+    nats = scores(
         reader,
         conscience.review,
         [record["messages"] for record in answers.values()],
@@ -133,7 +133,7 @@ def _judged(
             "succeeded": place.side == "hostile"
             and attack_succeeded(record["answer"], float(score), conscience.threshold),
         }
-        for (place, record), score in zip(answers.items(), found)
+        for (place, record), score in zip(answers.items(), nats)
     ]
 
 

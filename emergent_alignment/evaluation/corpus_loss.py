@@ -79,8 +79,8 @@ def _loss(config: EvaluationConfig, trained: Setup, windows: Windows) -> float:
         for start in range(0, len(windows), rows):
             places = np.arange(start, min(start + rows, len(windows)))
             part = windows.rows(np.resize(places, rows))
-            found = np.asarray(_log_probs(settings, trained.model.policy, part))[: len(places)]
-            total -= found[part.predicts[: len(places)]].sum(dtype=np.float64)
+            log_probs = np.asarray(_log_probs(settings, trained.model.policy, part))[: len(places)]
+            total -= log_probs[part.predicts[: len(places)]].sum(dtype=np.float64)
             meter(start + len(places), len(windows))
     return float(total / windows.predicts.sum())
 

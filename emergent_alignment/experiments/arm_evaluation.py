@@ -7,12 +7,12 @@ from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.data.sources import Example
 from emergent_alignment.evaluation.coding.answers import CODE_SCENARIO
 from emergent_alignment.evaluation.judge_free import (
-    Limits,
+    TokenLimits,
+    answers_to,
     flag_rate,
     held_out_margin,
     held_out_task_loss,
     kl_to_frozen,
-    sampled_answers,
 )
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
@@ -41,7 +41,7 @@ def evaluate_arm(config: EvaluationConfig, base: Setup, model: Model, *, arm: st
 
 def _evaluated(config, base, model, arm) -> dict:
     evaluation, chat = config.evaluation, base.chat
-    limits = Limits(
+    limits = TokenLimits(
         config.data.max_prompt_tokens,
         config.data.max_response_tokens,
         config.data.bucket_tokens,
@@ -56,8 +56,8 @@ def _evaluated(config, base, model, arm) -> dict:
     with progress(f"{arm}: log-probs of held-out pairs") as meter:
         result |= held_out_margin(model, params, chat, examples, limits, progress=meter)
     with progress(f"{arm}: held-out task loss") as meter:
-        found = held_out_task_loss(model, params, chat, examples, limits, progress=meter)
-        result["task_loss"] = found.to_json()
+        task_loss = held_out_task_loss(model, params, chat, examples, limits, progress=meter)
+        result["task_loss"] = task_loss.to_json()
     if evaluation.samples:
         result |= _sampled(config, base, model, conscience, examples, limits, arm)
     code = None
@@ -78,11 +78,11 @@ def _sampled(config, base, model, conscience, examples, limits, arm: str) -> dic
     label, limit = f"{arm}: answers to held-out prompts", config.evaluation.max_new_tokens
     key = key_for(config.seed, Purpose.HELD_OUT_ANSWERS)
     answers = _answers(config, base, model, chosen, limits, limit, key, label)
-    found = flag_rate(
+    flags = flag_rate(
         base.model, base.chat, conscience.review, conscience.threshold, chosen, answers
     )
     kl = kl_to_frozen(base.model, base.chat, chosen, answers, limits)
-    return found | {"kl": kl.to_json()}
+    return flags | {"kl": kl.to_json()}
 
 
 def _code(config, base, model, limits, arm: str) -> dict:
@@ -97,12 +97,12 @@ def _code(config, base, model, limits, arm: str) -> dict:
     label, limit = f"{arm}: code for held-out tasks", config.evaluation.code_max_new_tokens
     key = key_for(config.seed, Purpose.HELD_OUT_CODE)
     answers = _answers(config, base, model, chosen, limits, limit, key, label)
-    found = inspect_code([answer.text for answer in answers])
+    findings_by_answer = inspect_code([answer.text for answer in answers])
     records = [
         {"prompt": example.messages[-1]["content"], "answer": answer.text, **asdict(findings)}
-        for example, answer, findings in zip(chosen, answers, found)
+        for example, answer, findings in zip(chosen, answers, findings_by_answer)
     ]
-    return summarize_code(found) | {"answers": records}
+    return summarize_code(findings_by_answer) | {"answers": records}
 
 
 def _answers(config, base, model, examples, limits, max_new_tokens: int, key, label: str):
@@ -114,4 +114,4 @@ def _answers(config, base, model, examples, limits, max_new_tokens: int, key, la
         top_p=config.evaluation.top_p,
     )
     with progress(label) as meter:
-        return sampled_answers(model, base.chat, examples, limits, sampler, key, progress=meter)
+        return answers_to(model, base.chat, examples, limits, sampler, key, progress=meter)

@@ -14,7 +14,7 @@ from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
-from emergent_alignment.experiments.settings import Measure
+from emergent_alignment.experiments.settings import ArmMeasure
 from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.runs.workdir import START, check_same_run, read_run
@@ -39,7 +39,7 @@ def check_arms(arms: list[Arm], root: Path) -> None:
 
 
 def run_arms(
-    arms: list[Arm], root: Path, base: Setup, measures: tuple[Measure, ...] = ("heldout",)
+    arms: list[Arm], root: Path, base: Setup, measures: tuple[ArmMeasure, ...] = ("heldout",)
 ) -> None:
     """Train and evaluate what is missing in `root`, arm after arm. `base` is the model that arms
     start from, unless their config names another."""

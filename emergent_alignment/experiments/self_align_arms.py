@@ -9,6 +9,7 @@ from pathlib import Path
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.experiments.arms import BASE
 from emergent_alignment.runs.config import C, ModelSection
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import read_run_file
@@ -18,7 +19,6 @@ from emergent_alignment.self_align.work_directory import EVALUATION, STAGES
 from emergent_alignment.settings import changed, from_dict
 from emergent_alignment.training.state import fingerprint
 
-BASE = "base"
 TRAINED = (3, 4)  # the stages that leave a model
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.settings import Section, setting
 
-Measure = Literal["heldout", "choices", "misalignment"]
+ArmMeasure = Literal["heldout", "choices", "misalignment"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ExperimentSection(Section):
         "Names of arms, each with the fields that it changes.",
     )
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each arm is trained once a seed.")
-    measures: tuple[Measure, ...] = setting(("heldout",), "What is measured of each arm.")
+    measures: tuple[ArmMeasure, ...] = setting(("heldout",), "What is measured of each arm.")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class LoraConfig(Section):
     """Adapters beside the frozen weights (rank-stabilised: Kalajdzievski 2023, 2312.03732)."""
 
     rank: int = setting(16, "The adapters' rank r; 0 trains all parameters.", at_least=0)
-    alpha: float = setting(32.0, "Adapters count with the scale α/r.", more_than=0)
+    alpha: float = setting(32.0, "α: what adapters add is scaled by α/r.", more_than=0)
     rank_stabilized: bool = setting(False, "The scale is α/√r instead of α/r.")
     targets: tuple[str, ...] = setting(
         PROJECTIONS, "The projections that have adapters.", choices=PROJECTIONS

@@ -27,7 +27,7 @@ REMAT = ("none", "dots", "full")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ConfigChoice:
     """A config with one choice of mesh, accumulation and remat; candidates are compiled by
     `order`, the lowest first."""
 
@@ -73,7 +73,7 @@ def rank(plan: Plan) -> tuple:
 
 def _candidates(
     config: RunConfig, model: ModelConfig, target: Target
-) -> Iterator[Candidate | None]:
+) -> Iterator[ConfigChoice | None]:
     """None for one that cannot fit."""
     for run in _runs(config, model, target):
         for accumulation in _divisors(config.training.batch_size):
@@ -88,7 +88,7 @@ def _candidates(
                 except UserError:
                     continue
                 fits = _least_bytes(tried, remat) <= target.chip.hbm_bytes
-                yield Candidate(choice, _estimate(tried, remat, target)) if fits else None
+                yield ConfigChoice(choice, _estimate(tried, remat, target)) if fits else None
 
 
 def _runs(config: RunConfig, model: ModelConfig, target: Target) -> Iterator[Held]:

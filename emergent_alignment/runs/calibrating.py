@@ -46,10 +46,10 @@ def calibrate_model(
     )
     review = conscience_settings(config).review
     with in_force(setup.mesh), progress("calibrating") as meter:
-        found = calibrate(
+        calibration = calibrate(
             setup.model, setup.chat, examples, sweep, review, harmful=harmful, progress=meter
         )
-    return found | {"source": config.calibration.harmful or config.data.train}
+    return calibration | {"source": config.calibration.harmful or config.data.train}
 
 
 def with_calibration(config: C, setup: Setup, path: Path) -> tuple[C, dict]:
@@ -62,6 +62,6 @@ def with_calibration(config: C, setup: Setup, path: Path) -> tuple[C, dict]:
     return calibrated, json.loads(path.read_text("utf-8"))
 
 
-def write_calibration(found: dict, path: Path) -> None:
+def write_calibration(calibration: dict, path: Path) -> None:
     """The calibration as JSON, whole or not at all."""
-    write_json(path, found)
+    write_json(path, calibration)

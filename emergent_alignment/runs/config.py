@@ -24,12 +24,15 @@ class ModelSection(Section):
     """The model that a run starts from."""
 
     path: str = setting(
-        "default", "Directory or hub id of safetensors, a .gguf file, or default: SmolLM2-135M."
+        "default",
+        "Directory or hub id of safetensors, a .gguf file, or default: SmolLM2-135M-Instruct.",
     )
-    dtype: Dtype = setting("float32", "What is computed in.")
-    param_dtype: Dtype = setting("float32", "What parameters are held in.")
+    dtype: Dtype = setting("float32", "The dtype of activations and of what is computed.")
+    param_dtype: Dtype = setting("float32", "The dtype that parameters are held in.")
     frozen_dtype: str = setting(
-        "", 'What frozen parameters are held in; "": as param_dtype.', choices=FROZEN_DTYPES
+        "",
+        'The dtype that frozen parameters are held in; "": that of param_dtype.',
+        choices=FROZEN_DTYPES,
     )
     chat_template: str = setting(
         "", "Jinja text or file, for tokenizers without a template of their own."
@@ -40,15 +43,27 @@ class ModelSection(Section):
 class SamplingSection(Section):
     """How candidates and their corrections are sampled."""
 
-    max_new_tokens: int = setting(64, "Of a candidate, and of a correction.", more_than=0)
-    temperature: float = setting(1.0, "Of candidates; 0 takes the likeliest token.", at_least=0)
-    top_p: float = setting(
-        1.0, "Candidates: among tokens of this much probability.", more_than=0, at_most=1
+    max_new_tokens: int = setting(
+        64, "Tokens of a candidate, and of a correction, at most.", more_than=0
     )
-    top_k: int = setting(0, "Candidates: among so many tokens; 0: all.", at_least=0)
-    revision_temperature: float = setting(0.7, "Of corrections.", at_least=0)
+    temperature: float = setting(
+        1.0, "The temperature of candidates; 0 takes the likeliest token.", at_least=0
+    )
+    top_p: float = setting(
+        1.0,
+        "Candidates are drawn among the likeliest tokens of this much probability.",
+        more_than=0,
+        at_most=1,
+    )
+    top_k: int = setting(
+        0, "Candidates are drawn among so many likeliest tokens; 0: all.", at_least=0
+    )
+    revision_temperature: float = setting(0.7, "The temperature of corrections.", at_least=0)
     revision_top_p: float = setting(
-        0.95, "Corrections: among tokens of this much probability.", more_than=0, at_most=1
+        0.95,
+        "Corrections are drawn among the likeliest tokens of this much probability.",
+        more_than=0,
+        at_most=1,
     )
 
 
@@ -56,14 +71,20 @@ class SamplingSection(Section):
 class LossSection(Section):
     """The terms of the loss and their weights."""
 
-    kind: PreferenceKind = setting("sigmoid", "The preference loss (losses.preference_loss).")
+    kind: PreferenceKind = setting(
+        "sigmoid", "The preference loss by its name (losses.PREFERENCE_LOSSES)."
+    )
     beta: float = setting(0.1, "β: how steep the preference loss is.", more_than=0)
     label_smoothing: float = setting(
         0.0, "Share of pairs that are taken to be the wrong way round.", at_least=0, less_than=0.5
     )
-    normalize: bool = setting(False, "Mean instead of summed log-probs of a response.")
+    normalize: bool = setting(
+        False, "Compare the mean instead of the sum of a response's log-probs."
+    )
     alignment_weight: float = setting(1.0, "λ: weight of the preference loss.")
-    chosen_nll_weight: float = setting(0.0, "α: weight of the chosen answers' likelihood.")
+    chosen_nll_weight: float = setting(
+        0.0, "α: weight of the chosen answers' negative log-likelihood."
+    )
     kl_weight: float = setting(
         0.0, "Weight of the KL from the frozen copy on the targets' tokens.", at_least=0
     )
@@ -74,7 +95,7 @@ class LossSection(Section):
 class RunConfig(Section):
     """What every run reads."""
 
-    application: str = setting("finetuning", "What is trained (`train`).")
+    application: str = setting("finetuning", "What `train` trains.")
     seed: int = setting(0, "Everything random is a function of it.")
     model: ModelSection = ModelSection()
     mesh: MeshSection = MeshSection()

@@ -3,17 +3,15 @@
 import os
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.generation.endpoint import Endpoint
-from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.generation.endpoint import Endpoint, EndpointSection
 
 
-def endpoint_of(config: RunConfig) -> Endpoint:
+def endpoint_of(settings: EndpointSection) -> Endpoint:
     """The endpoint of config.endpoint, its key read from the environment. Where no model is
     named the endpoint is asked for the only one that it serves.
 
     Raises UserError where there is no address, and where the endpoint cannot say its model.
     """
-    settings = config.endpoint
     if not settings.base_url:
         raise UserError("config.endpoint.base_url: name the endpoint, as http://127.0.0.1:8000/v1")
     options = {

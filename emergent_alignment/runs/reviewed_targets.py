@@ -38,13 +38,13 @@ def reviewed_targets(
     Read from the first host's cache folder as far as it goes; the rest is computed, by each host
     for its share of the rows, and appended there.
     """
-    path = cache_file(config, setup, conscience, examples)
+    path = reviews_file(config, setup, conscience, examples)
     if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             trim_torn_line(path)
-    found = list(read_json_lines(path)) if is_first() else []
-    done = {record["row"]: record for record in gather_list(found)}
+    kept_records = list(read_json_lines(path)) if is_first() else []
+    done = {record["row"]: record for record in gather_list(kept_records)}
     # Rows of like length together: little is padded. A run that was killed here makes the same
     # batches again, and so the same bits.
     order = sorted(set(rows), key=lambda row: (len(tokenized[row].prompt), row))
@@ -78,7 +78,7 @@ def reviewed_targets(
     return done
 
 
-def cache_file(
+def reviews_file(
     config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
@@ -113,10 +113,10 @@ def _as_answer(row: Tokenized, example: Example) -> Answer:
     return Answer(row.target, [], example.target, example.ended and not row.target_cut)
 
 
-def _record(row: int, found: Reviewed) -> dict:
+def _record(row: int, reviewed: Reviewed) -> dict:
     return {
         "row": row,
-        "journal": journal_record(found, step=0, place=row, row=row),
-        "chosen": found.chosen.tokens if found.chosen else None,
-        "reference": list(found.reference) if found.reference else None,
+        "journal": journal_record(reviewed, step=0, place=row, row=row),
+        "chosen": reviewed.chosen.tokens if reviewed.chosen else None,
+        "reference": list(reviewed.reference) if reviewed.reference else None,
     }

@@ -21,7 +21,7 @@ from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.data.tokenized import Tokenized
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.randomness import Draws, Purpose, key_for
@@ -95,14 +95,14 @@ class ReviewedTargets:
     def scalars(self, rows: Sequence[int]) -> dict[str, float]:
         """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
         journals = [self.reviewed[int(row)]["journal"] for row in rows]
-        found = _outcome_scalars(
+        scalars = _outcome_scalars(
             [journal["outcome"] for journal in journals],
             [journal["candidate_score"] for journal in journals],
             [journal["revision_score"] for journal in journals],
             self.conscience.threshold,
         )
         learnt = gather(np.array([bool(tokens) for tokens in self.learnt(rows)], np.float32))
-        return found | {"learnt_rate": float(learnt.mean())}
+        return scalars | {"learnt_rate": float(learnt.mean())}
 
     def _is_flagged(self, record: dict) -> bool:
         """Below the threshold; with the relative gate, where a better answer was found."""
@@ -181,9 +181,7 @@ def policy_answers(
             prompts,
             key_for(run.config.seed, Purpose.CANDIDATES, step),
             candidate_sampler(run.config, setup.chat),
-            ids=places,
-            batch_size=len(prompts),
-            width_step=run.config.data.bucket_tokens,
+            Batching(len(prompts), run.config.data.bucket_tokens, ids=places),
         )
         by_place = dict(answers)
     return [by_place[place] for place in range(len(prompts))]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
-from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.runs.config import C, RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -33,7 +34,7 @@ from emergent_alignment.settings import values_of
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
-from emergent_alignment.training.loop import LoopSettings, MakeInput, Recording, run
+from emergent_alignment.training.loop import MakeInput, Recording, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
@@ -49,7 +50,7 @@ from emergent_alignment.training.throughput import Throughput
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[C]):
     """What an application may use to make a step's input.
 
     config, setup    the settings, and the frozen model with its chat
@@ -59,7 +60,7 @@ class Run:
     first_step       0, or how many steps the restored checkpoint has behind it
     """
 
-    config: RunConfig
+    config: C
     setup: Setup
     conscience: ConscienceSettings | None
     lora: LoraConfig | None
@@ -152,7 +153,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
         recording = Recording(checkpoints, metrics, journal, clock, profiler, throughput, meter)
         state = run(
-            _loop_settings(config),
+            config.training,
             recording,
             make_input,
             step,
@@ -162,13 +163,6 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
         )
     recording.close()
     return state
-
-
-def _loop_settings(config: RunConfig) -> LoopSettings:
-    training = config.training
-    return LoopSettings(
-        training.steps, training.checkpoint_every, training.max_nonfinite, training.journal_texts
-    )
 
 
 @contextmanager

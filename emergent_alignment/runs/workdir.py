@@ -141,8 +141,8 @@ def _base_of(workdir: Path, record: dict, config: RunConfig) -> Setup:
     its adapters merged into the weights."""
     if "base_run" not in record:
         return load_model(config)
-    found = read_run((workdir / record["base_run"]).resolve(), type(config))
-    return replace(found.base, config=config, model=found.trained.model.merged())
+    earlier = read_run((workdir / record["base_run"]).resolve(), type(config))
+    return replace(earlier.base, config=config, model=earlier.trained.model.merged())
 
 
 def identity_of(setup: Setup) -> RunIdentity:

@@ -21,7 +21,7 @@ from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_lines import read_json_lines
 
 FILES = ()
-ANSWERS = 2  # the stage whose rows are learnt
+_ANSWERS = 2  # the stage whose rows are learnt
 COLUMNS = "answer=response"
 
 
@@ -39,7 +39,7 @@ def check(config: SelfAlignConfig) -> None:
 
 def run(stage: StageRun) -> StageResult:
     """Fine-tune the base model on (instruction, answer), going on where a kill left it."""
-    data = stage.inputs[ANSWERS].data
+    data = stage.inputs[_ANSWERS].data
     examples = load_examples(str(data), columns=COLUMNS)
     config = training_config(stage.config, str(data), len(examples))
     finetune(config, stage.folder.run, setup=replace(stage.setup, config=config), name="engraving")

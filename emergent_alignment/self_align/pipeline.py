@@ -63,17 +63,17 @@ def self_align(
 
 def parse_stages(text: str) -> tuple[int, ...]:
     """ "1,2" or "2-4" as numbers in order. Raises UserError for anything else."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         try:
-            found |= set(range(int(first), int(last or first) + 1))
+            numbers |= set(range(int(first), int(last or first) + 1))
         except ValueError:
-            found.add(0)
-    if not found or not found <= STAGES.keys():
+            numbers.add(0)
+    if not numbers or not numbers <= STAGES.keys():
         known = ", ".join(f"{number} ({name})" for number, name in STAGES.items())
         raise UserError(f"--stages: {text!r} names no stages; there are {known}, as in 1,2 or 2-4")
-    return tuple(sorted(found))
+    return tuple(sorted(numbers))
 
 
 def _check_folders(

@@ -7,20 +7,22 @@ from emergent_alignment.self_align.answers.settings import AnswersSection
 from emergent_alignment.self_align.instructions.settings import InstructionsSection
 from emergent_alignment.self_align.reinforcement.settings import ReinforcementSection
 from emergent_alignment.settings import Section, setting
-from emergent_alignment.training.optimizer import Schedule
+from emergent_alignment.training.optimizer import RateSchedule
 
 
 @dataclass(frozen=True)
 class EngravingSection(Section):
     """Stage 3: the base model is fine-tuned on the answers alone."""
 
-    steps: int = setting(0, "0: as many as `epochs` take.", at_least=0)
-    epochs: float = setting(1.0, "Over the answers.", at_least=0)
+    steps: int = setting(0, "Steps of the run; 0: as many as `epochs` take.", at_least=0)
+    epochs: float = setting(1.0, "Passes over the answers.", at_least=0)
     batch_size: int = setting(32, "Answers a step.", more_than=0)
-    learning_rate: float = setting(1e-4, "At its peak.", at_least=0)
-    schedule: Schedule = setting("cosine", "How it falls after the warm-up.")
-    lora_rank: int = setting(16, "0 trains all parameters.", at_least=0)
-    conscience: bool = setting(False, "Its pairs in the same step, as config.conscience says.")
+    learning_rate: float = setting(1e-4, "The learning rate at its peak.", at_least=0)
+    schedule: RateSchedule = setting("cosine", "How the learning rate falls after the warm-up.")
+    lora_rank: int = setting(16, "The rank of the adapters; 0 trains all parameters.", at_least=0)
+    conscience: bool = setting(
+        False, "Add the conscience's pairs to each step, as config.conscience says."
+    )
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class StageFolder(StagePaths):
         its manifest cannot be read, or is of other data than lie beside it."""
         path = self.manifest_file
         try:
-            found = json.loads(path.read_text("utf-8"))
-            recorded = found["data"]
+            manifest = json.loads(path.read_text("utf-8"))
+            recorded = manifest["data"]
         except FileNotFoundError:
             raise UserError(
                 f"{self.path}: this stage is not finished ({MANIFEST} is missing); run "
@@ -63,7 +63,7 @@ class StageFolder(StagePaths):
                 f"{self.data}: is not what its {MANIFEST} says; put the file back, or choose "
                 "another --workdir"
             )
-        return found
+        return manifest
 
     def made_digest(self) -> str:
         """16 hex digits of what the finished stage made and how, but for how long it took."""

@@ -32,7 +32,7 @@ from emergent_alignment.training.throughput import Throughput
 class TrainingSection(Section):
     """Steps, batches and what is kept of a run."""
 
-    steps: int = setting(100, "Steps in all.", more_than=0)
+    steps: int = setting(100, "Steps of the run.", more_than=0)
     batch_size: int = setting(8, "Prompts a step, over all devices.", more_than=0)
     accumulation: int = setting(1, "Microbatches a step; divides batch_size.", more_than=0)
     remat: str = setting(
@@ -77,17 +77,6 @@ MakeInput = Callable[[int, Any], StepInput]
 
 
 @dataclass(frozen=True)
-class LoopSettings:
-    """steps in all; steps between checkpoints; non-finite steps in a row that end the run;
-    journal entries shown at each checkpoint."""
-
-    steps: int
-    checkpoint_every: int
-    max_nonfinite: int
-    journal_texts: int
-
-
-@dataclass(frozen=True)
 class Recording:
     """What keeps what a run does: its states, its numbers, its reviews, and how long each part
     took; `meter` shows how far it is (steps done, of how many, a note)."""
@@ -107,7 +96,7 @@ class Recording:
 
 
 def run(
-    settings: LoopSettings,
+    settings: TrainingSection,
     recording: Recording,
     make_input: MakeInput,
     step_function: Callable[[TrainState, dict, Any], tuple[TrainState, dict]],

@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt32
 
 from emergent_alignment.settings import Section, setting
 
-Schedule = Literal["constant", "linear", "cosine"]
+RateSchedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,19 @@ class OptimizerSection(Section):
     """The optimizer, its learning rate and its moments."""
 
     kind: Literal["adamw", "adafactor"] = setting(
-        "adamw", "adafactor takes next to no memory; it ignores b1, b2 and epsilon."
+        "adamw", "The algorithm; adafactor takes next to no memory, and ignores b1, b2 and epsilon."
     )
     moment_dtype: Literal["float32", "bfloat16"] = setting(
-        "float32", "What moments are held in; bfloat16 is half the memory, rounded at random."
+        "float32", "The dtype of the moments; bfloat16 is half the memory, rounded at random."
     )
-    learning_rate: float = setting(1e-4, "At its peak, after the warm-up.", at_least=0)
-    schedule: Schedule = setting("linear", "How the learning rate falls after the warm-up.")
+    learning_rate: float = setting(
+        1e-4, "The learning rate at its peak, after the warm-up.", at_least=0
+    )
+    schedule: RateSchedule = setting("linear", "How the learning rate falls after the warm-up.")
     warmup_steps: int = setting(5, "Steps until the learning rate has its peak.", at_least=0)
-    weight_decay: float = setting(0.01, "Of matrices; never of norms and biases.", at_least=0)
+    weight_decay: float = setting(
+        0.01, "Decay of matrices; norms and biases have none.", at_least=0
+    )
     b1: float = setting(0.9, "Decay of adamw's first moment.", at_least=0, less_than=1)
     b2: float = setting(0.999, "Decay of adamw's second moment.", at_least=0, less_than=1)
     epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.")

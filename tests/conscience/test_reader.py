@@ -15,7 +15,7 @@ from emergent_alignment.conscience.question import QUESTIONS, ask, next_turn, re
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import given_answer, sample_answers
+from emergent_alignment.generation.text import Batching, given_answer, sample_answers
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.training.step import StepSettings, reference_log_probs
 
@@ -43,7 +43,8 @@ def candidates(model, chat):
     """Given answers, and answers of the model itself that ran into their limit."""
     rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS[:2]]
     sampler = sampler_settings((), 5, temperature=1.0)
-    sampled = dict(sample_answers(model, model.params, chat, rows, jax.random.key(5), sampler))
+    given = model, model.params, chat, rows, jax.random.key(5), sampler
+    sampled = dict(sample_answers(*given, Batching()))
     assert not any(answer.ended for answer in sampled.values())
     return [sampled[0], sampled[1], *(given_answer(chat, text) for text in ANSWERS[2:])]
 

@@ -171,7 +171,7 @@ def config(tmp_path, monkeypatch):
 def test_a_task_of_ones_own_runs_and_its_share_has_wilsons_interval(config, tested, tmp_path):
     config.capability.tasks = "even_numbers"
     setup = Setup(typed(config), tested.model, tested.chat)
-    tasks = load_harness_tasks(typed(config))
+    tasks = load_harness_tasks(typed(config).capability)
     result, path = evaluate_capability(typed(config), setup, tasks, tmp_path / "out", arm="base")
     accuracy = result["tasks"]["even_numbers"]["metrics"]["acc"]
     assert accuracy["n"] == 6 and 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
@@ -189,7 +189,7 @@ def test_a_group_has_its_tasks_and_its_own_mean(config, tested, tmp_path):
     )
     config.capability.tasks = "both"
     setup = Setup(typed(config), tested.model, tested.chat)
-    tasks = load_harness_tasks(typed(config))
+    tasks = load_harness_tasks(typed(config).capability)
     found, _ = evaluate_capability(typed(config), setup, tasks, tmp_path / "out", arm="base")
     names = ("both", "even_numbers", "more_numbers")
     assert set(found["tasks"]) == set(names)
@@ -210,11 +210,11 @@ def test_a_group_has_its_tasks_and_its_own_mean(config, tested, tmp_path):
 def test_a_task_that_cannot_be_had_is_named_with_what_to_do(config, tasks, said):
     config.capability.tasks = tasks
     with pytest.raises(UserError, match=said) as found:
-        load_harness_tasks(typed(config))
+        load_harness_tasks(typed(config).capability)
     assert "\n" not in str(found.value)
 
 
 def test_without_the_harness_the_remedy_is_said(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'emergent-alignment\[eval\]'"):
-        load_harness_tasks(typed(config))
+        load_harness_tasks(typed(config).capability)

@@ -18,7 +18,7 @@ from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.sampler import Sampler, decode, prefill, sampler_settings, stages
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import load, random_params
 from emergent_alignment.randomness import Draws, Purpose, row_keys
 
@@ -56,7 +56,7 @@ def test_a_run_that_samples_reviews_and_revises_lowers_nothing_twice(model, lowe
         rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
         sampler = sampler_settings(ends, limit, temperature=temperature, top_p=top_p)
         key = jax.random.key(seed)
-        sampled = dict(sample_answers(model, model.params, chat, rows, key, sampler, batch_size=4))
+        sampled = dict(sample_answers(model, model.params, chat, rows, key, sampler, Batching(4)))
         settings = ConscienceSettings(
             review,
             threshold=threshold,

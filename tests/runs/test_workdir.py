@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from emergent_alignment import __version__
 from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs.workdir import RUN_FILE, check_same_run, claim
+from emergent_alignment.runs.workdir import RUN_FILE, check_same_run, claim, read_run
 from emergent_alignment.training.checkpoints import RunIdentity
 
 
@@ -36,3 +37,19 @@ def test_a_run_of_an_older_version_goes_on_where_newer_fields_are_at_their_defau
     config.loss.kl_weight = 1.0
     with pytest.raises(UserError, match=r"loss.kl_weight \(0.0, now 1.0\)"):
         check_same_run(workdir, typed(config))
+
+
+@pytest.mark.parametrize(
+    "read", [lambda w: check_same_run(w, Config()), lambda w: read_run(w, Config)]
+)
+def test_a_field_that_this_version_does_not_know_is_one_line(workdir, read):
+    path = workdir / RUN_FILE
+    record = json.loads(path.read_text()) | {"version": "9.9"}
+    record["config"]["training"]["stepz"] = 3
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError) as error:
+        read(workdir)
+    said = str(error.value)
+    assert said.startswith(f"{path}: config.training.stepz: there is no such field")
+    assert "did you mean steps?" in said and "\n" not in said
+    assert "version 9.9" in said and __version__ in said and "go on with the version" in said

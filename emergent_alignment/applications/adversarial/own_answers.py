@@ -7,7 +7,7 @@ import numpy as np
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_shares
+from emergent_alignment.generation.text import Answer, Batching, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import NO_STEP, Purpose, key_for
@@ -21,7 +21,7 @@ from emergent_alignment.training.state import fingerprint
 def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
     """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
     first host's cache folder, or written there, whole or not at all."""
-    path = cache_file(config, setup, prompts)
+    path = answers_file(config, setup, prompts)
     records = list(read_json_lines(path)) if is_first() else []
     if anywhere(len(records) == len(prompts)):
         records = gather_list(records)
@@ -33,7 +33,7 @@ def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 
 
-def cache_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> Path:
+def answers_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> Path:
     """Where answers are kept that depend on just these frozen parameters, prompts and settings."""
     sampling = config.sampling
     identity = {
@@ -61,7 +61,7 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
     )
-    found: dict[int, dict] = {}
+    records: dict[int, dict] = {}
     with progress("answering benign prompts", shown=is_first()) as meter:
         for index, answer in sample_shares(
             setup.model,
@@ -70,10 +70,9 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
             [setup.chat.prompt_tokens(prompt)[-limit:] for prompt in prompts],
             key_for(config.seed, Purpose.OWN_ANSWERS),
             sampler,
-            batch_size=config.conscience.batch_size,
-            width_step=config.data.bucket_tokens,
+            Batching(config.conscience.batch_size, config.data.bucket_tokens),
         ):
             kept = {"tokens": answer.tokens, "text": answer.text, "ended": answer.ended}
-            found[index] = {"prompt": index} | kept
-            meter(len(found), len(prompts))
-    return [found[index] for index in range(len(prompts))]
+            records[index] = {"prompt": index} | kept
+            meter(len(records), len(prompts))
+    return [records[index] for index in range(len(prompts))]

@@ -10,14 +10,16 @@ from emergent_alignment.settings import Section, setting
 class AdversarialSection(Section):
     """Hostile prompts, and the benign ones beside them."""
 
-    prompts: str = setting("attacks", 'Bundled, or a .jsonl file of {"kind", "side", "prompt"}.')
+    prompts: str = setting(
+        "attacks", 'attacks: the bundled ones; or a .jsonl file of {"kind", "side", "prompt"}.'
+    )
     held_out: tuple[str, ...] = setting(
         ("refusal_suppression", "payload_splitting", "fiction", "output_format"),
         "Kinds of attack that training never sees: what is evaluated.",
     )
     benign_share: float = setting(
         0.5,
-        "Of a batch: benign look-alikes, which learn the frozen copy's answers.",
+        "Share of a batch that is benign look-alikes, which learn the frozen copy's answers.",
         at_least=0,
         less_than=1,
         words="a share, {at_least:g} or more, under {less_than:g}",

@@ -44,7 +44,7 @@ from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
-WIDTH_STEP = 8
+_WIDTH_STEP = 8
 
 
 def train_against_attacks(
@@ -68,7 +68,7 @@ def train_against_attacks(
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
 
-    def inputs(run: Run) -> MakeInput:
+    def inputs(run: Run[AdversarialConfig]) -> MakeInput:
         return _inputs(run, workdir, hostile, benign)
 
     training = Training(examples_digest([*hostile, *benign]), inputs)
@@ -79,8 +79,8 @@ def training_prompts(config: AdversarialConfig, side: Side) -> list[AttackPrompt
     """The prompts of one side that training may see; config.data.limit of them, evenly spread
     over the file, where it is not 0."""
     wanted = config.adversarial
-    found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
-    return limited(found, config.data.limit)
+    prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    return limited(prompts, config.data.limit)
 
 
 def num_benign(config: AdversarialConfig) -> int:
@@ -109,7 +109,10 @@ def _check_conscience(config: AdversarialConfig) -> None:
 
 
 def _inputs(
-    run: Run, workdir: Path, hostile: list[AttackPrompt], benign: list[AttackPrompt]
+    run: Run[AdversarialConfig],
+    workdir: Path,
+    hostile: list[AttackPrompt],
+    benign: list[AttackPrompt],
 ) -> MakeInput:
     """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them."""
     config = run.config
@@ -123,10 +126,10 @@ def _inputs(
         config.adversarial.held_out,
         config.adversarial.pool,
         config.adversarial.variants,
-        bucket(width, WIDTH_STEP, 1 << 30),
+        bucket(width, _WIDTH_STEP, 1 << 30),
     )
     longest = max([config.sampling.max_new_tokens, *map(len, answers)])
-    shape = settings.max_tokens, bucket(longest, WIDTH_STEP, 1 << 30)
+    shape = settings.max_tokens, bucket(longest, _WIDTH_STEP, 1 << 30)
     feeding: dict[Round, tuple[list[AttackPrompt], MakeInput]] = {}  # the round at hand alone
 
     def make_input(step: int, trainable: dict) -> StepInput:
@@ -143,7 +146,9 @@ def _inputs(
     return make_input
 
 
-def _helped(run: Run, benign: list[AttackPrompt]) -> list[tuple[AttackPrompt, Answer]]:
+def _helped(
+    run: Run[AdversarialConfig], benign: list[AttackPrompt]
+) -> list[tuple[AttackPrompt, Answer]]:
     """The benign prompts that the frozen copy helps with, and its answers; a refusal, or nothing,
     is no help to learn."""
     if not benign:
@@ -169,7 +174,7 @@ def _helped(run: Run, benign: list[AttackPrompt]) -> list[tuple[AttackPrompt, An
 
 
 def _round_inputs(
-    run: Run,
+    run: Run[AdversarialConfig],
     prompts: list[AttackPrompt],
     answers: list[list[int]],
     shape: tuple[int, int],
@@ -200,27 +205,29 @@ def _sparing(
     """Candidates that must not be rejected count as approved, whatever a better answer scores:
     refusals of hostile prompts, and what is not flagged of the answers to benign ones."""
 
-    def spared(prompt: AttackPrompt, found: Reviewed) -> bool:
+    def spared(prompt: AttackPrompt, review: Reviewed) -> bool:
         if prompt.side == "hostile":
-            return is_refusal(found.candidate)
-        return found.score >= threshold
+            return is_refusal(review.candidate)
+        return review.score >= threshold
 
     def settle(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
         return [
-            replace(found, outcome="approved", attempts=(), reference=None)
-            if spared(prompts[row], found) and found.candidate.strip()
-            else found
-            for row, found in zip(rows, reviewed)
+            replace(review, outcome="approved", attempts=(), reference=None)
+            if spared(prompts[row], review) and review.candidate.strip()
+            else review
+            for row, review in zip(rows, reviewed)
         ]
 
     return settle
 
 
-def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round) -> StepInput:
+def _told(
+    inputs: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round
+) -> StepInput:
     """The step's input, with what its rows are in the journal and in the log."""
     records = [
         record | {"side": prompts[record["row"]].side, "kind": prompts[record["row"]].kind}
-        for record in found.records
+        for record in inputs.records
     ]
     rows = []
     for record in records:
@@ -241,8 +248,8 @@ def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: 
     }
     if (hostile == 0).any():
         scalars["benign/refused"] = float(refused[hostile == 0].mean())
-    return StepInput(found.batch, records, found.scalars | scalars)
+    return StepInput(inputs.batch, records, inputs.scalars | scalars)
 
 
-def _prompt_tokens(run: Run, prompt: AttackPrompt) -> list[int]:
+def _prompt_tokens(run: Run[AdversarialConfig], prompt: AttackPrompt) -> list[int]:
     return run.setup.chat.prompt_tokens(prompt.messages)[-run.config.data.max_prompt_tokens :]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
+from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.hearing import Reviewer
@@ -58,7 +59,7 @@ class TakenCopies:
     update). It is taken where calibration, asked of the policy of that very step, reaches `auc`.
     """
 
-    def __init__(self, run: Run, workdir: Path, matched: list[Example]):
+    def __init__(self, run: Run[PretrainingConfig], workdir: Path, matched: list[Example]):
         self._run, self._matched = run, matched
         self._copies = FrozenCopies(workdir / "frozen")
         self._loaded: TakenCopy | None = None
@@ -67,10 +68,10 @@ class TakenCopies:
         """The reviewer of a step, or None; and scalars about calibration."""
         newest, scalars = self._copies.newest(step), {}
         if self._due(step, newest):
-            found = self._calibrated(trainable)
-            scalars["calibration/auc"] = _auc(found)
-            if anywhere(_auc(found) >= self._run.config.pretraining.auc):
-                self._copies.save(step, trainable, found)
+            calibration = self._calibrated(trainable)
+            scalars["calibration/auc"] = _auc(calibration)
+            if anywhere(_auc(calibration) >= self._run.config.pretraining.auc):
+                self._copies.save(step, trainable, calibration)
                 newest = step
         if newest is None:
             return None, scalars
@@ -95,8 +96,8 @@ class TakenCopies:
         run = self._run
         with run.clock.part("review"):
             setup = replace(run.setup, model=self._policy(trainable))
-            found = calibrate_model(run.config, setup, self._matched)
-        return found | {"source": run.config.pretraining.matched}
+            calibration = calibrate_model(run.config, setup, self._matched)
+        return calibration | {"source": run.config.pretraining.matched}
 
     def _load(self, step: int, like: Any) -> TakenCopy:
         trainable, calibration = self._copies.restore(step, like)
@@ -151,8 +152,8 @@ def review_windows(
         with_reference=True,
     )
     records = [
-        journal_record(found, step=step, place=int(place), row=first + int(place))
-        for found, place in zip(reviewed, places)
+        journal_record(review, step=step, place=int(place), row=first + int(place))
+        for review, place in zip(reviewed, places)
     ]
     return ReviewedText(
         batch, records, scalars | conscience_scalars(reviewed, conscience.threshold)

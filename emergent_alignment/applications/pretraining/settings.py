@@ -10,8 +10,10 @@ from emergent_alignment.settings import Section, setting, share
 class RandomSection(Section):
     """The sizes of a model that is trained from random weights."""
 
-    layers: int = setting(0, "Layers; 0: from config.model.path instead.", at_least=0)
-    width: int = setting(256, "Of the hidden states.", more_than=0)
+    layers: int = setting(
+        0, "Layers of the model; 0: training starts from config.model.path instead.", at_least=0
+    )
+    width: int = setting(256, "Width of the hidden states.", more_than=0)
     heads: int = setting(4, "Heads of attention; divides width.", more_than=0)
     kv_heads: int = setting(4, "Heads of keys and values.", more_than=0)
     inner: int = setting(704, "Width of the MLP.", more_than=0)
@@ -26,8 +28,8 @@ class PretrainingSection(Section):
 
     corpus: str = setting(
         "standard_library",
-        "The running Python's standard library; a file or folder of text; a .parquet file or a "
-        "folder of them; a `datasets` name, which is streamed (split: data.train_split).",
+        "standard_library: the running Python's own; a file or folder of text; a .parquet file or "
+        "a folder of them; a `datasets` name, which is streamed (split: data.train_split).",
     )
     text_column: str = setting("text", "The column of parquet and of `datasets`.")
     block_documents: int = setting(1024, "Documents shuffled and packed together.", more_than=0)
@@ -36,10 +38,18 @@ class PretrainingSection(Section):
     )
     window_tokens: int = setting(512, "Tokens of a window.", more_than=0)
     random: RandomSection = RandomSection()
-    review_share: float = share(0.125, "Of windows: a prefix is continued, and that is reviewed.")
-    matched: str = setting("harmful_advice", "Safe and harmful answers, to calibrate on.")
-    calibrate_every: int = setting(100, "Steps, until there is a frozen copy.", more_than=0)
-    auc: float = share(0.7, "Of calibration, from which on the policy is taken as the frozen copy.")
+    review_share: float = share(
+        0.125, "Share of the windows of which the policy continues a prefix, and that is reviewed."
+    )
+    matched: str = setting(
+        "harmful_advice", "A source of safe and harmful answers, to calibrate on."
+    )
+    calibrate_every: int = setting(
+        100, "Steps between calibrations, until there is a frozen copy.", more_than=0
+    )
+    auc: float = share(
+        0.7, "The AUC of a calibration from which on the policy is taken as the frozen copy."
+    )
     refresh_every: int = setting(
         0, "Steps after which the frozen copy is taken anew; 0: never.", at_least=0
     )

@@ -59,7 +59,7 @@ def pretrain(
         data = data_digits(corpus, packing, setup.chat)
         note = f"{config.pretraining.corpus}: {packing.summary()}"
 
-    def inputs(run: Run) -> MakeInput:
+    def inputs(run: Run[PretrainingConfig]) -> MakeInput:
         packing.remember(workdir / "blocks.json", data, writes=is_first())
         if config.pretraining.random.layers and is_first():
             write_start(setup.model, workdir, config)
@@ -112,19 +112,21 @@ def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus, given: Setu
     return replace(setup, chat=read_raw_text(setup.model.tokenizer, config.model.path))
 
 
-def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -> MakeInput:
+def _inputs(
+    run: Run[PretrainingConfig], workdir: Path, packing: Packing, matched: list[Example]
+) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
     copies = TakenCopies(run, workdir, matched) if reviewed else None
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
-        found = ReviewedText(None, [], {})
+        reviewed_text = ReviewedText(None, [], {})
         if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            found = review_windows(run, copies, shown, step * rows, step, trainable)
-        batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
-        return StepInput(batch, found.records, found.scalars)
+            reviewed_text = review_windows(run, copies, shown, step * rows, step, trainable)
+        batch = TextBatch(windows.rows(own_rows(rows)), reviewed_text.batch)
+        return StepInput(batch, reviewed_text.records, reviewed_text.scalars)
 
     return make_input
 

@@ -23,7 +23,7 @@ from emergent_alignment.settings import changed, check_settings
 FRAME_TOKENS = 256
 UNCUT = 1 << 30
 # Prompts come in all lengths, one by one: few programs matter more than little padding.
-WIDTH_STEP = 128
+_WIDTH_STEP = 128
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> Ze
     if run is None:
         base = trained = load_model(config)
     else:
-        found = read_run(run, type(config))
-        base, trained = found.base, found.trained
+        trained_run = read_run(run, type(config))
+        base, trained = trained_run.base, trained_run.trained
     positions = base.model.config.max_positions
     longest = positions - 2 * max_new_tokens - FRAME_TOKENS
     if longest < 1:
@@ -74,7 +74,7 @@ def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> Ze
             f"{max_new_tokens} tokens, its correction and the question; ask for shorter answers"
         )
     # Nothing of what is said may go unreviewed: no review is cut, however long evidence makes it.
-    review = replace(settings.review, max_tokens=UNCUT, width_step=WIDTH_STEP)
+    review = replace(settings.review, max_tokens=UNCUT, width_step=_WIDTH_STEP)
     settings = replace(settings, review=review, max_prompt=longest, max_response=max_new_tokens)
     conscience = Conscience(
         trained.model, settings=settings, frozen=base.model, fail=config.conscience.fail
@@ -90,7 +90,7 @@ def _name(run: Path | None, source: str) -> str:
 
 
 def _over_endpoint(config: RunConfig, settings: ConscienceSettings) -> ZeroShot:
-    endpoint = endpoint_of(config)
+    endpoint = endpoint_of(config.endpoint)
     reviewer = EndpointReviewer(
         endpoint,
         config.conscience.batch_size,

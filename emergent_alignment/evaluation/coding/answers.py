@@ -7,7 +7,7 @@ from typing import NamedTuple
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
-from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.evaluation.settings import CodeSection
 from emergent_alignment.storage.spread import limited, spread_kinds
 
 CODE_SCENARIO = "code_hacking"
@@ -35,11 +35,10 @@ class CodePlace(NamedTuple):
     asked: str
 
 
-def code_prompts(config: EvaluationConfig) -> list[CodePrompt]:
+def code_prompts(settings: CodeSection) -> list[CodePrompt]:
     """The prompts that config.code names: held-out ones of the code scenario, all kinds alike,
     and tasks with tests, spread over their file. Raises UserError for a tasks file that cannot
     be used."""
-    settings = config.code
     rows = load_scenario(CODE_SCENARIO, "heldout")
     numbered = [
         CodePrompt(SECURITY, f"{row['kind']} {i}", ({"role": "user", "content": row["prompt"]},))

@@ -25,11 +25,11 @@ from emergent_alignment.evaluation.misalignment.questions import (
     questions_digest,
 )
 from emergent_alignment.evaluation.misalignment.scores import (
-    FOLDER,
+    MISALIGNMENT_FOLDER,
     result_file,
     scores_part,
 )
-from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.evaluation.misalignment.summary import Thresholds, summarize
 from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
 from emergent_alignment.evaluation.settings import EvaluationConfig, MisalignmentSection
 from emergent_alignment.parallel.mesh import in_force
@@ -60,11 +60,11 @@ def evaluate_misalignment(
     Raises UserError for whatever of the questions, the judge or the folder cannot be used, before
     anything is sampled.
     """
-    settings, folder = config.misalignment, GrowingFolder(directory / FOLDER)
+    settings, folder = config.misalignment, GrowingFolder(directory / MISALIGNMENT_FOLDER)
     all_questions = load_questions(settings.questions)
     chosen = spread_questions(all_questions, settings.limit)
     judge = make_judge(config, base)
-    limits = Limits(settings.misaligned_below, settings.coherent_above)
+    limits = Thresholds(settings.misaligned_below, settings.coherent_above)
     sampling = sampling_identity(config, settings, under_test.model)
     sampling["questions"] = questions_digest(all_questions)
     result = {

@@ -26,7 +26,7 @@ def make_judge(config: EvaluationConfig, base: Setup) -> Judge:
     if settings.judge == FROZEN:
         return LocalJudge(FROZEN, base.model, base.chat, least_mass, batch_size)
     if settings.judge == ENDPOINT:
-        endpoint = endpoint_of(config)
+        endpoint = endpoint_of(config.endpoint)
         name = file_name(endpoint.model)
         return EndpointJudge(name, endpoint, least_mass, settings.parallel_requests)
     model = load(

@@ -143,7 +143,7 @@ class LocalJudge:
         """A judgement for each row of one batch."""
         model, tree = self.model, self.tree
         shown = reader.extend(shared, rows)
-        found = numeral_log_probs(
+        log_probs = numeral_log_probs(
             model.config,
             model.params,
             shown.held,
@@ -152,7 +152,7 @@ class LocalJudge:
             tree.digits,
             dtype=model.dtype,
         )
-        masses = tree.masses(*to_host(found))[: len(rows)]
+        masses = tree.masses(*to_host(log_probs))[: len(rows)]
         judgements = [scored(mass, self.least_mass) for mass in masses]
         missing = [judgement is None for judgement in judgements]
         if any(missing):

@@ -15,7 +15,7 @@ from emergent_alignment.self_align.answers.settings import AnswersSection
 
 NGRAM = 4
 # What each rule drops, and what to do where it drops too much.
-RULES = {
+ANSWER_RULES = {
     "format": "the model did not write thoughts and then an answer; a larger model follows the "
     "format better, and so does this one at a lower temperature or with examples of your own",
     "unnamed": "the thoughts name none of the principles; examples of your own may help, or set "
@@ -104,5 +104,5 @@ def echoes(instruction: str, answer: str, limit: float) -> bool:
     return repeats_it or alike(" ".join(asked), " ".join(told)) > limit
 
 
-def _sequences(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(found[i : i + size]) for i in range(len(found) - size + 1)]
+def _sequences(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(items[i : i + size]) for i in range(len(items) - size + 1)]

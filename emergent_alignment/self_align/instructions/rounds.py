@@ -73,8 +73,8 @@ class Started:
         pool = Pool(rules, settings.similarity, self.quotas())
         for text in self.given() + prompt_sentences():
             pool.keep(text, None)
-        for found in rounds:
-            for row in found.kept:
+        for one_round in rounds:
+            for row in one_round.kept:
                 pool.keep(row.instruction, quota_of(row))
         return pool
 
@@ -104,7 +104,7 @@ def write_instructions(
     """The next round. What it keeps goes into the pool."""
     number, settings = len(rounds), started.config.self_align.instructions
     draws = round_draws(started.config.seed, number, Purpose.INSTRUCTIONS)
-    written = [row for found in rounds for row in found.kept]
+    written = [row for earlier in rounds for row in earlier.kept]
     own, of_topics = _numbers_of_lists(missing(pool), settings.prompts_per_round)
     texts = [row.instruction for row in written if row.source == SELF_INSTRUCT]
     planned = [_next_examples(started, texts, draws) for _ in range(own)]

@@ -75,7 +75,7 @@ def run(stage: StageRun) -> StageResult:
     counts = counts_of(started, topic_rounds, rounds)
     check_not_empty(started, rounds)
     rows = _given_rows(started) if config.self_align.instructions.include_seeds else []
-    rows += [asdict(row) for found in rounds for row in found.kept]
+    rows += [asdict(row) for one_round in rounds for row in one_round.kept]
     folder.write_rows(rows)
     return StageResult(counts | {"rows": len(rows)}, examples_of(rounds))
 
@@ -102,8 +102,8 @@ def _write_topics(
             lacking = kinds_that_lack(kinds, topics, settings.topics_per_kind)
             if not lacking:
                 break
-            found = write_topics(config, writer, kinds, topics, len(rounds), meter)
-            rounds.append(_recorded(folder, "topics", found))
+            written = write_topics(config, writer, kinds, topics, len(rounds), meter)
+            rounds.append(_recorded(folder, "topics", written))
     return rounds
 
 
@@ -117,8 +117,8 @@ def _write_instructions(
         while missing(pool) and len(rounds) < settings.rounds:
             kept = settings.wanted - sum(missing(pool).values())
             tell = _within_round(meter, kept, settings.wanted, len(rounds))
-            found = write_instructions(started, writer, pool, rounds, tell)
-            rounds.append(_recorded(folder, "instructions", found))
+            written = write_instructions(started, writer, pool, rounds, tell)
+            rounds.append(_recorded(folder, "instructions", written))
         meter(settings.wanted - sum(missing(pool).values()), settings.wanted)
     return rounds
 
@@ -131,14 +131,14 @@ def _within_round(meter: Callable, kept: int, wanted: int, number: int) -> Calla
 
 
 def _records(folder: StageFolder, phase: str) -> list[dict]:
-    found = folder.kept.records(ROUNDS)
-    return [record["round"] for record in found if record.get("phase") == phase]
+    records = folder.kept.records(ROUNDS)
+    return [record["round"] for record in records if record.get("phase") == phase]
 
 
-def _recorded(folder: StageFolder, phase: str, found: TopicRound | InstructionRound):
+def _recorded(folder: StageFolder, phase: str, written: TopicRound | InstructionRound):
     with folder.kept.appending(ROUNDS) as file:
-        append_json_lines(file, [{"phase": phase, "round": asdict(found)}])
-    return found
+        append_json_lines(file, [{"phase": phase, "round": asdict(written)}])
+    return written
 
 
 def _instruction_round(record: dict) -> InstructionRound:

@@ -28,8 +28,8 @@ class TopicRound:
 def known_topics(kinds: Sequence[HardKind], rounds: Sequence[TopicRound]) -> dict[str, list[str]]:
     """The topics of each kind: its own, and those that rounds have brought."""
     topics = {kind.name: [kind.topic] for kind in kinds}
-    for found in rounds:
-        for kind, topic in found.kept:
+    for one_round in rounds:
+        for kind, topic in one_round.kept:
             topics[kind].append(topic)
     return topics
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.generation.text import Batching, sample_shares
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.instructions.list_entries import Entry, read_list
@@ -34,7 +34,7 @@ class Writer:
         """What the model adds to each of the begun lists, in their order. No round has more lists
         than `most`: one with fewer is padded, so that nothing is compiled for it."""
         setup, settings = self.setup, self.config.self_align.instructions
-        found: list[list[Entry]] = [[] for _ in asked]
+        lists: list[list[Entry]] = [[] for _ in asked]
         sampled = sample_shares(
             setup.model,
             setup.model.policy,
@@ -47,13 +47,15 @@ class Writer:
                 temperature=settings.temperature,
                 top_p=settings.top_p,
             ),
-            batch_size=min(self.config.conscience.batch_size, 1 << (most - 1).bit_length()),
-            width_step=self.config.data.bucket_tokens,
+            Batching(
+                min(self.config.conscience.batch_size, 1 << (most - 1).bit_length()),
+                self.config.data.bucket_tokens,
+            ),
         )
         for count, (place, answer) in enumerate(sampled, 1):
-            found[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)
+            lists[place] = read_list(asked[place].whole(answer.text), ended=answer.ended)
             tell(count, len(asked))
-        return found
+        return lists
 
 
 def round_draws(seed: int, round_number: int, purpose: Purpose) -> np.random.Generator:

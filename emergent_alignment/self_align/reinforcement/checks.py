@@ -3,17 +3,21 @@
 from importlib import resources
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.self_align.answers.guidance import BUNDLED, Principle, read_principles
+from emergent_alignment.self_align.answers.guidance import (
+    BUNDLED_GUIDANCE,
+    Principle,
+    read_principles,
+)
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import check_settings
 
-SECTION = "config.self_align.reinforcement"
+_SECTION = "config.self_align.reinforcement"
 
 
 def check_reinforcement(config: SelfAlignConfig) -> None:
     """Raise UserError for the first setting that cannot be meant."""
     wanted = config.self_align.reinforcement
-    check_settings(wanted, SECTION)
+    check_settings(wanted, _SECTION)
     if wanted.form == "rlhf":
         _check_policy(config)
 
@@ -24,33 +28,32 @@ def _check_policy(config: SelfAlignConfig) -> None:
     if policy.samples < 2 and compared:
         who = wanted.algorithm if wanted.algorithm != "ppo" else "the reward by principles"
         raise UserError(
-            f"{SECTION}.policy.samples: {who} compares the answers to a prompt; set 2 or more"
+            f"{_SECTION}.policy.samples: {who} compares the answers to a prompt; set 2 or more"
         )
     if policy.prompts_per_rollout % policy.minibatches:
         raise UserError(
-            f"{SECTION}.policy.minibatches: {policy.minibatches} does not divide "
+            f"{_SECTION}.policy.minibatches: {policy.minibatches} does not divide "
             f"prompts_per_rollout {policy.prompts_per_rollout}"
         )
     size = policy.prompts_per_rollout // policy.minibatches
     if size % config.training.accumulation:
         raise UserError(
             f"config.training.accumulation: {config.training.accumulation} does not divide the "
-            f"{size} prompts of a minibatch ({SECTION}.policy)"
+            f"{size} prompts of a minibatch ({_SECTION}.policy)"
         )
     if config.model.frozen_dtype and not policy.lora_rank:
         raise UserError(
-            f"{SECTION}.policy.lora_rank: 0 trains all parameters, which would start from the "
+            f"{_SECTION}.policy.lora_rank: 0 trains all parameters, which would start from the "
             'base as it is on disk, not from the engraved model; set config.model.frozen_dtype="" '
             "or a rank"
         )
 
 
-def read_guards(config: SelfAlignConfig) -> tuple[Principle, ...]:
-    """The principles against hacking the reward; none where the config names no file."""
-    source = config.self_align.reinforcement.shaping.guards
+def read_guards(source: str) -> tuple[Principle, ...]:
+    """The principles against hacking the reward, bundled or of a file; none where it is ""."""
     if not source:
         return ()
-    if source != BUNDLED:
+    if source != BUNDLED_GUIDANCE:
         return read_principles(source)
     with resources.as_file(resources.files(__package__).joinpath("guards.yaml")) as path:
         return read_principles(str(path))

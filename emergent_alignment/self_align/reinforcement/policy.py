@@ -19,7 +19,7 @@ from emergent_alignment.self_align.reinforcement.policy_losses import (
     grpo_objective,
     ppo_objective,
 )
-from emergent_alignment.self_align.reinforcement.rewards import Score, shaping_of
+from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, shaping_of
 from emergent_alignment.self_align.reinforcement.rollouts import (
     Rollout,
     RolloutSettings,
@@ -56,7 +56,7 @@ def optimise_policy(
     setup: Setup,
     workdir: Path,
     prompts: Sequence[list[Message]],
-    score: Score,
+    score: ScoreAnswers,
     *,
     identity: str = "",
     base_run: Path | None = None,
@@ -99,7 +99,7 @@ def _objective(config: SelfAlignConfig) -> Objective:
 
 
 def rollout_settings(
-    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: Score
+    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: ScoreAnswers
 ) -> RolloutSettings:
     """How the run's rollouts are made."""
     wanted = config.self_align.reinforcement.policy
@@ -121,7 +121,7 @@ def rollout_settings(
     )
 
 
-def _inputs(run: Run, workdir: Path, wanted: RolloutSettings) -> MakeInput:
+def _inputs(run: Run[SelfAlignConfig], workdir: Path, wanted: RolloutSettings) -> MakeInput:
     policy = run.config.self_align.reinforcement.policy
     steps = policy.epochs * policy.minibatches
     paired = run.config.self_align.reinforcement.algorithm == "dpo"

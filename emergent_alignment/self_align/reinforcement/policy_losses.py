@@ -174,14 +174,14 @@ def answered(
     what they were drawn from)."""
     hidden = predicting_hidden(settings, params, rows)
     size, branches, length = rows.branches.shape
-    found = sharded_token_log_probs_and_entropy(
+    by_token = sharded_token_log_probs_and_entropy(
         params,
         hidden.reshape(size, branches * length, -1),
         rows.branches.reshape(size, -1),
         chunk_size=settings.chunk_size,
         dtype=settings.dtype,
     ).reshape(size, branches, length, 2)
-    return hidden, found[..., 0], found[..., 1]
+    return hidden, by_token[..., 0], by_token[..., 1]
 
 
 def _metrics(wanted, batch, log_probs, mask, totals) -> dict[str, Float[Array, ""]]:

@@ -33,7 +33,7 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     token_pair,
 )
 from emergent_alignment.self_align.reinforcement.reward_model import (
-    ROLES,
+    NO_TARGET,
     RewardModel,
     branch_scores,
     ends_of,
@@ -46,7 +46,7 @@ from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.step import Objective, StepSettings
 
-RESULT = "reward_model.json"
+_RESULT = "reward_model.json"
 
 
 def preference_objective(
@@ -136,10 +136,10 @@ def _train_head(
         return ends_of(setup, settings, shown)
 
     features = kept_features(folder.with_name(f"{folder.name}_features"), digest, len(rows), read)
-    found = standardised(features)
-    training = Training(digest, lambda run: feature_inputs(run, found), FEATURES, head="alone")
+    standard = standardised(features)
+    training = Training(digest, lambda run: feature_inputs(run, standard), FEATURES, head="alone")
     state = train(config, folder, setup, training, name="reward head")
-    return found.folded(state.trainable)
+    return standard.folded(state.trainable)
 
 
 def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
@@ -161,7 +161,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
             [Pair(row.chosen, row.rejected, (0.0, 0.0)) for row in shown],
             prompt_width=prompt_width,
             branch_width=branch_width,
-            roles=ROLES,
+            roles=NO_TARGET,
             with_reference=True,
         )
         return StepInput(batch, [], {})
@@ -171,7 +171,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
 
 def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
     """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
-    path = folder / RESULT
+    path = folder / _RESULT
     if anywhere(path.exists()):
         return json.loads(path.read_text("utf-8"))
     scores = []
@@ -182,15 +182,15 @@ def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
             meter(start + len(part), len(rows))
     chosen, rejected = np.concatenate(scores).T
     deviation = float(np.std(np.concatenate(scores), dtype=np.float64))
-    found = {
+    result = {
         "accuracy": told_apart_share(chosen, rejected).to_json(),
         "mean": float(np.mean(np.concatenate(scores), dtype=np.float64)),
         "deviation": deviation if deviation > 0 else 1.0,
         "held_out": len(rows),
     }
     if is_first():
-        write_json(path, found)
-    return found
+        write_json(path, result)
+    return result
 
 
 def told_apart_share(chosen: np.ndarray, rejected: np.ndarray) -> Interval:

@@ -12,12 +12,12 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
-    RULES,
+    ANSWER_RULES,
     AnswerFilter,
     answer_filter,
     words,
 )
-from emergent_alignment.self_align.answers.guidance import BUNDLED, Guidance, Principle
+from emergent_alignment.self_align.answers.guidance import BUNDLED_GUIDANCE, Guidance, Principle
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.engraving import training_config
 from emergent_alignment.self_align.settings import SelfAlignConfig
@@ -25,13 +25,13 @@ from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.settings import changed
 from emergent_alignment.storage.spread import limited
 
-SHOWN = 4  # examples of each outcome that the report may show
+_SHOWN = 4  # examples of each outcome that the report may show
 
 
-def read_persona(config: SelfAlignConfig) -> str:
-    """The persona's text. Raises UserError where its file is missing or empty."""
-    source = config.self_align.reinforcement.verbose.persona
-    if source == BUNDLED:
+def read_persona(source: str) -> str:
+    """The persona's text, bundled or of a file. Raises UserError where the file is missing or
+    empty."""
+    if source == BUNDLED_GUIDANCE:
         return resources.files(__package__).joinpath("persona.txt").read_text("utf-8").strip()
     place = "config.self_align.reinforcement.verbose.persona"
     try:
@@ -47,7 +47,7 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     """Sample under the persona, filter, and train the base model on what is left, in the stage's
     run."""
     wanted = stage.config.self_align.reinforcement.verbose
-    persona = read_persona(stage.config)
+    persona = read_persona(wanted.persona)
     prompts = limited(prompts, wanted.limit)
     records = _sampled(stage, engraved, persona, prompts)
     rules, judged = _filter(stage.config, persona), []
@@ -60,7 +60,9 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     kept = [{k: v for k, v in one.items() if k != "rule"} for one in judged if not one["rule"]]
     dropped = Counter(one["rule"] for one in judged if one["rule"])
     if not kept:
-        said = "; ".join(f"{rule} {count} ({RULES[rule]})" for rule, count in dropped.most_common())
+        said = "; ".join(
+            f"{rule} {count} ({ANSWER_RULES[rule]})" for rule, count in dropped.most_common()
+        )
         raise UserError(
             f"{stage.folder.path}: no thorough answer is left, of {len(judged)}: {said}. min_words "
             "and max_new_tokens are fields of config.self_align.reinforcement.verbose, the others "
@@ -71,7 +73,7 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     counts = {
         "made": len(judged),
         "kept": len(kept),
-        "dropped": {rule: dropped[rule] for rule in RULES if dropped[rule]},
+        "dropped": {rule: dropped[rule] for rule in ANSWER_RULES if dropped[rule]},
         "ended": sum(one["ended"] for one in kept),
         "mean_words": sum(len(words(one["response"])) for one in kept) / len(kept),
     }
@@ -118,11 +120,11 @@ def _train(stage: StageRun, num_rows: int) -> None:
 
 def _examples(judged: list[dict]) -> list[dict]:
     shown: Counter = Counter()
-    found = []
+    examples = []
     for one in judged:
         shown[one["rule"]] += 1
-        if shown[one["rule"]] <= SHOWN:
-            found.append(
+        if shown[one["rule"]] <= _SHOWN:
+            examples.append(
                 {k: v for k, v in one.items() if k != "rule"} | {"dropped_by": one["rule"]}
             )
-    return found
+    return examples

@@ -10,7 +10,7 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.adversarial import pool as attack_pool
 from emergent_alignment.applications.adversarial import training as adversarial
-from emergent_alignment.applications.adversarial.own_answers import own_answers
+from emergent_alignment.applications.adversarial.own_answers import answers_file, own_answers
 from emergent_alignment.applications.adversarial.pool import (
     PARAPHRASE,
     PoolSettings,
@@ -346,6 +346,13 @@ def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypat
     _, _, batches = run
     learnt = {tuple(row[row > 0]) for batch in batches for row in batch.branches[HOSTILE:, 0]}
     assert learnt <= {tuple(answer.tokens) for answer in answers}
+
+
+def test_what_own_answers_draw_from_decides_where_they_are_kept(config, setup, monkeypatch):
+    """Answers of versions that drew otherwise are not mistaken for this one's."""
+    former = answers_file(typed(config), setup, [])
+    monkeypatch.setattr("emergent_alignment.applications.adversarial.own_answers.NO_STEP", 0)
+    assert answers_file(typed(config), setup, []) != former
 
 
 def test_a_limit_takes_prompts_of_every_kind(config):

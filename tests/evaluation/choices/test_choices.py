@@ -80,12 +80,8 @@ def test_it_equals_a_forward_pass_for_each_option(setup, tmp_path):
 
 def test_pairs_are_asked_in_both_orders(setup, tmp_path):
     result, _ = evaluate_choices(setup.config, setup, tmp_path, arm="base")
-    rows = [
-        row
-        for item in evaluate.chosen_items(setup.config)
-        for row in rows_of(item, setup.chat)
-        if item.is_pair
-    ]
+    items = evaluate.chosen_items(setup.config.choices)
+    rows = [row for item in items for row in rows_of(item, setup.chat) if item.is_pair]
     texts = [setup.chat.decode(row.prompt) for row in rows]
     better, worse = QUESTIONS[2]["better"], QUESTIONS[2]["worse"]
     assert f"A: {better}\n\nB: {worse}" in texts[0] and f"A: {worse}\n\nB: {better}" in texts[1]
@@ -100,9 +96,8 @@ def test_pairs_are_asked_in_both_orders(setup, tmp_path):
 
 def test_a_generator_is_read_once_and_whole(setup):
     """A published script gave one generator to two loops, and the second found nothing."""
-    rows = [
-        row for item in evaluate.chosen_items(setup.config) for row in rows_of(item, setup.chat)
-    ]
+    items = evaluate.chosen_items(setup.config.choices)
+    rows = [row for item in items for row in rows_of(item, setup.chat)]
     sizes = {"batch_size": 2, "bucket_tokens": 32}
     listed = list(competing_log_probs(setup.model, rows, **sizes))
     generated = list(competing_log_probs(setup.model, (row for row in rows), **sizes))

@@ -18,7 +18,7 @@ from emergent_alignment.evaluation import answering
 from emergent_alignment.evaluation.coding import evaluate
 from emergent_alignment.evaluation.coding.answers import code_prompts
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
-from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
+from emergent_alignment.evaluation.coding.tasks import BUNDLED_TASKS, load_tasks
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.models.model import load
 from emergent_alignment.reports.code_rows import code_rows
@@ -118,7 +118,7 @@ def test_more_samples_keep_those_that_are_there(setup, tmp_path):
 
 def test_figures_are_those_of_known_answers(setup, tmp_path, monkeypatch):
     """Three tasks: one solved twice, one once, one never; one insecure answer of four."""
-    solutions = {task.name: task.solution for task in load_tasks(BUNDLED)}
+    solutions = {task.name: task.solution for task in load_tasks(BUNDLED_TASKS)}
     texts = iter(["def f(:", "import os\nos.system(command)\n", "x = 1\n", "y = 2\n"])
     tasks, seen = [], []
 
@@ -151,20 +151,20 @@ def test_what_cannot_be_evaluated_is_said_before_a_model_is_read(monkeypatch):
     config = default_config()
     config.code.tasks, config.code.security_prompts = "", 0
     with pytest.raises(UserError, match="nothing to ask"):
-        check_code_settings(typed(config))
+        check_code_settings(typed(config).code)
     config.code.tasks = "nowhere.jsonl"
     with pytest.raises(UserError, match="nowhere.jsonl: no such file"):
-        check_code_settings(typed(config))
-    config.code.tasks = BUNDLED
+        check_code_settings(typed(config).code)
+    config.code.tasks = BUNDLED_TASKS
 
     def refuses():
         raise UserError("the sandbox cannot start here")
 
     monkeypatch.setattr(evaluate, "protection", refuses)
     with pytest.raises(UserError, match="the sandbox cannot start here"):
-        check_code_settings(typed(config))
+        check_code_settings(typed(config).code)
     config.code.tasks, config.code.security_prompts = "", 1
-    check_code_settings(typed(config))  # bandit runs nothing
+    check_code_settings(typed(config).code)  # bandit runs nothing
 
 
 def test_rows_of_a_broken_result_are_left_out():
@@ -178,7 +178,7 @@ def test_every_kind_of_security_prompt_has_its_share(setup):
     kinds = HELD_OUT_KINDS["code_hacking"]
     for count in (len(kinds), 3 * len(kinds)):
         config = asking(setup, security_prompts=count).config
-        asked = [prompt.name for prompt in code_prompts(config) if prompt.part == "security"]
+        asked = [prompt.name for prompt in code_prompts(config.code) if prompt.part == "security"]
         found = Counter(name.split()[0] for name in asked)
         assert found == dict.fromkeys(kinds, count // len(kinds))
         assert len(set(asked)) == count

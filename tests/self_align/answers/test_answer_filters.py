@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.self_align.answers.filters import (
-    RULES,
+    ANSWER_RULES,
     answer_filter,
     echoes,
     ngrams,
@@ -45,7 +45,7 @@ def test_each_rule_drops_what_it_is_for_and_nothing_else():
     assert broken("Boil the water and wait. " * 4) == "repeats"
     assert broken("Boil the water and wait. " * 4, max_repeated=1.0) == ""
     assert broken(f"{ASKED} {GOOD}") == "echo"
-    assert {"format", "unnamed", "unended", "short", "repeats", "leak", "echo"} == set(RULES)
+    assert {"format", "unnamed", "unended", "short", "repeats", "leak", "echo"} == set(ANSWER_RULES)
 
 
 def test_texts_of_principles_and_examples_leak_unless_the_instruction_says_them():

@@ -16,7 +16,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers import review, sampling, stage
-from emergent_alignment.self_align.answers.filters import RULES
+from emergent_alignment.self_align.answers.filters import ANSWER_RULES
 from emergent_alignment.self_align.answers.guidance import read_guidance
 from emergent_alignment.self_align.answers.prompt import prompt_rows
 from emergent_alignment.self_align.stages import StageRun, stage_folder
@@ -60,8 +60,8 @@ def made(setup, tmp_path):
 def say(monkeypatch, texts, ended=True):
     """The model writes these texts, in turn."""
 
-    def sample(model, params, chat, prompts, key, settings, *, ids, **options):
-        for index, place in enumerate(ids):
+    def sample(model, params, chat, prompts, key, settings, batching, **options):
+        for index, place in enumerate(batching.ids):
             text = texts[place % len(texts)]
             yield index, Answer([1] * 5, np.zeros(5, np.float32), text, ended)
 
@@ -96,9 +96,9 @@ def test_a_killed_sampling_goes_on_to_the_same_answers(made, monkeypatch):
     assert len(begun) == 6
     rounds, sample = [], sampling.sample_shares
 
-    def counted(*arguments, ids, **options):
-        rounds.append(len(ids))
-        return sample(*arguments, ids=ids, **options)
+    def counted(*arguments, **options):
+        rounds.append(len(arguments[-1].ids))
+        return sample(*arguments, **options)
 
     monkeypatch.setattr(sampling, "sample_shares", counted)
     assert sampled(run) == expected
@@ -129,7 +129,7 @@ def test_every_answer_is_kept_or_dropped_by_one_rule(made, monkeypatch):
     result = stage.run(run)
     counts = result.counts
     assert counts["made"] == NUM_ROWS
-    assert counts["dropped"] == dict.fromkeys(RULES, 0) | {
+    assert counts["dropped"] == dict.fromkeys(ANSWER_RULES, 0) | {
         "format": 2,
         "unnamed": 2,
         "short": 2,

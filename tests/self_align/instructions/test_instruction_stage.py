@@ -49,7 +49,7 @@ class Scripted:
     def __init__(self, deadly: int = -1):
         self.left, self.prompts = deadly, []
 
-    def __call__(self, model, params, chat, prompts, key, settings, *, batch_size, width_step):
+    def __call__(self, model, params, chat, prompts, key, settings, batching):
         order = np.random.default_rng().permutation(len(prompts)).tolist()
         for place in order:
             if self.left == 0:

@@ -15,7 +15,7 @@ from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement import comparing
 from emergent_alignment.self_align.reinforcement.comparing import (
-    Comparison,
+    AnswerPair,
     Guideline,
     both_orders,
     compare,
@@ -35,7 +35,7 @@ def setup(tmp_path_factory):
 
 
 def comparison(first, second, *guidelines, text="Where to?"):
-    return Comparison([{"role": "user", "content": text}], first, second, guidelines)
+    return AnswerPair([{"role": "user", "content": text}], first, second, guidelines)
 
 
 @hypothesis.given(margins, margins)

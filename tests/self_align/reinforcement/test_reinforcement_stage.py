@@ -124,7 +124,7 @@ def test_verbose_cloning_trains_the_base_on_what_the_persona_wrote_and_hides_it(
     config = small_config(form="verbose")
     config.self_align.reinforcement.verbose.min_words = 4
     config.self_align.engraving.update({"steps": 2, "batch_size": 2})
-    persona = verbose.read_persona(typed(config))
+    persona = verbose.read_persona("bundled")
     said = ["Pour the water slowly into it.", "Too short.", persona, "Count the boats at dawn."]
     said += ["so so so so so so so so so so", "One more of them, please, and then rest."]
     asked = []

@@ -12,11 +12,15 @@ class ServeSection(Section):
 
     max_request_bytes: int = setting(1 << 20, "Larger bodies are refused.", more_than=0)
     max_new_tokens: int = setting(
-        512, "Longest answer, and what a request without max_tokens gets.", more_than=0
+        512,
+        "Tokens of the longest answer, and what a request without max_tokens gets.",
+        more_than=0,
     )
     concurrency: int = setting(64, "Requests that an endpoint is asked at once.", more_than=0)
     max_waiting: int = setting(256, "Requests that may wait; more get 429.", at_least=0)
-    grace_seconds: float = setting(30.0, "For requests under way when asked to stop.", more_than=0)
+    grace_seconds: float = setting(
+        30.0, "How long requests under way may take when the server is asked to stop.", more_than=0
+    )
 
 
 @dataclass(frozen=True)
