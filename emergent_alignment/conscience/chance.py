@@ -15,7 +15,8 @@ from emergent_alignment.conscience.hearing import CorrectedElsewhere, Correction
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.models.model import Model
 from emergent_alignment.randomness import FLAGGING, PASSING, Draws

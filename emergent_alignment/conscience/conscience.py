@@ -20,7 +20,8 @@ from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import Layout, Polarity, Question, named_question
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
-from emergent_alignment.data.chat import Message, read_chat
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import Endpoint

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.reasoning import with_reasoning
 from emergent_alignment.generation.completion import Completion
 from emergent_alignment.generation.endpoint import Endpoint

@@ -32,7 +32,7 @@ from emergent_alignment.conscience.question import (
 from emergent_alignment.conscience.review import Form
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.randomness import CRITIQUES, Draws

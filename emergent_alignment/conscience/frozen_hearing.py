@@ -17,7 +17,7 @@ from emergent_alignment.conscience.revise import (
     write_critiques,
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.generation.text import Answer, given_answer
 from emergent_alignment.randomness import CRITIQUES, Draws

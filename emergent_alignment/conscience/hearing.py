@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.randomness import Draws
 

@@ -13,7 +13,7 @@ from emergent_alignment.conscience.hearing import (
     Score,
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.randomness import Draws
 

@@ -13,7 +13,7 @@ from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
 from emergent_alignment.randomness import Draws

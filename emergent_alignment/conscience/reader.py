@@ -19,7 +19,8 @@ from emergent_alignment.conscience.question import (
     quote_beginning,
 )
 from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
 from emergent_alignment.generation.sampler import Sampler, decode
 from emergent_alignment.generation.text import Answer, answers_of

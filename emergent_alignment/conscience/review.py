@@ -23,7 +23,8 @@ from emergent_alignment.conscience.question import (
 )
 from emergent_alignment.conscience.reader import WIDTH_STEP, Case, Reader, Shown
 from emergent_alignment.data.batches import bucket
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, last_hidden
 from emergent_alignment.generation.text import given_answer
 from emergent_alignment.models.cache import read

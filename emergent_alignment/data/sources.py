@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
 from emergent_alignment.evaluation.settings import EvaluationConfig

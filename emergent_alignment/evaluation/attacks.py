@@ -14,7 +14,7 @@ from emergent_alignment.applications.adversarial.prompts import AttackPrompt, lo
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.review import reader_of, scores
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity

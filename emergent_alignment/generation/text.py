@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from emergent_alignment.data.batches import bucket, pad_rows
-from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.generation.refilling import BatchShape, sample_refilling
 from emergent_alignment.generation.sampler import (

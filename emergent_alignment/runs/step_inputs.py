@@ -18,7 +18,7 @@ from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, re
 from emergent_alignment.conscience.settings import OnFlagged
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer, Batching, sample_answers

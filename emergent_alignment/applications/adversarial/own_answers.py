@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_shares
 from emergent_alignment.parallel.hosts import anywhere, gather_list, is_first

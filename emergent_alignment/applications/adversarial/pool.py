@@ -17,7 +17,7 @@ from emergent_alignment.applications.adversarial.prompts import AttackPrompt
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import alike
 from emergent_alignment.conscience.review import reader_of, scores
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers

@@ -7,7 +7,8 @@ import numpy as np
 
 from emergent_alignment.applications.pretraining.corpus import Document
 from emergent_alignment.applications.pretraining.windows import Windows
-from emergent_alignment.data.chat import Chat, Message, read_chat
+from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 
 DOCUMENT = "document"

@@ -10,7 +10,7 @@ from emergent_alignment.conscience.conscience import Conscience
 from emergent_alignment.conscience.drafting import ModelDrafter
 from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
 from emergent_alignment.conscience.settings import ConscienceSettings
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
 from emergent_alignment.evaluation.settings import CodeSection

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.guidance import Guidance
 

@@ -12,7 +12,7 @@ from emergent_alignment.conscience.question import answer_words, defused
 from emergent_alignment.conscience.reader import padded
 from emergent_alignment.conscience.review import word_margins
 from emergent_alignment.data.batches import common_beginning
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 from emergent_alignment.runs.from_config import Setup

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.data.sources import example_of, json_lines
 from emergent_alignment.errors import UserError

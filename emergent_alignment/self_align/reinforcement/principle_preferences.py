@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_shares

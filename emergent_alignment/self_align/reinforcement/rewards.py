@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.runs.from_config import Setup

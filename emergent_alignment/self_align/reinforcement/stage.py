@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.data.chat import Message
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.sources import load_prompts
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import Setup

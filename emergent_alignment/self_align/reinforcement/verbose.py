@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.data.chat import Chat, Message
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
