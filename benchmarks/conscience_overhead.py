@@ -40,7 +40,8 @@ from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import initial_state, policy_params
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 

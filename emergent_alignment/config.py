@@ -123,7 +123,7 @@ def default_config() -> ConfigDict:
             "normalize": False,  # mean instead of summed log-probs of a response
             "alignment_weight": 1.0,  # λ
             "chosen_nll_weight": 0.0,  # α
-            "kl_weight": 0.0,  # times the KL from the frozen copy on the targets' tokens
+            "kl_weight": 0.0,  # of the KL from the frozen copy, see training/terms.KLTerm
             "chunk_size": 256,  # tokens that meet the vocabulary at once
         }
     )

@@ -19,7 +19,6 @@ MOST_PARAMETERS = 8
 LONG_FUNCTIONS = {
     "config.py: default_config",
     "runs/step_inputs.py: policy_inputs",
-    "training/loop.py: run",
 }
 MANY_PARAMETERS = {
     # The public loss, called from outside with all of its arrays and knobs by name: it stays.
@@ -30,10 +29,6 @@ MANY_PARAMETERS = {
     "generation/text.py: _whole_batches",
     "generation/text.py: sample_answers",
     "runs/step_inputs.py: policy_inputs",
-    "runs/training_run.py: _train",
-    "runs/training_run.py: train",
-    "self_align/reinforcement/rl_losses.py: grpo_token_loss",
-    "training/loop.py: run",
 }
 LONG_FILES: set[str] = set()
 # Other libraries call these by name.
