@@ -23,13 +23,12 @@ from growth import ALL_PROJECTIONS, random_batch
 from traces import OTHER, origins, part_of, shares, trace
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig
 from emergent_alignment.models.model import Model
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.randomness import row_keys
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -91,7 +90,7 @@ def training(model: Model, args: argparse.Namespace) -> dict:
     """Seconds of a step, and of its parts by direction."""
     config = model.config
     lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
-    optimizer = make_optimizer(default_config().optimizer, 1000)
+    optimizer = make_optimizer(OptimizerSection(), 1000)
     state = initial_state(model.params, lora, optimizer, 0)
     batch = random_batch(config.vocab_size, vars(args))
     step = compiled_step(StepSettings(config, lora, remat=args.remat), optimizer)

@@ -26,7 +26,7 @@ from tables import keep_rows, machine, print_table, ratio_of_pairs, seconds_text
 from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
+from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.pairs import review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.reader import Reader
@@ -36,9 +36,10 @@ from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state, policy_params
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -81,7 +82,7 @@ def prepare(args: argparse.Namespace) -> dict:
     chat = read_chat(model.tokenizer)
     review = ReviewSettings(QUESTIONS["advice"], args.layout, batch_size=args.batch)
     lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
-    optimizer = make_optimizer(default_config().optimizer, 1000)
+    optimizer = make_optimizer(OptimizerSection(), 1000)
     messages = [message(chat, place, args.prompt) for place in range(args.batch)]
     prompts = [chat.prompt_tokens(prompt)[-args.prompt :] for prompt in messages]
     answers = [row["harmful"] for row in load_scenario("harmful_advice")]
@@ -137,21 +138,21 @@ def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
     """One whole online step, as runs/step_inputs.py composes it; its parts in `seconds`."""
     started = clock()
     model, chat = work["model"], work["chat"]
-    key = jax.random.fold_in(jax.random.key(0), turn)
+    key = key_for(0, Purpose.CANDIDATES, turn)
     sampler = sampler_settings(chat.end_tokens, args.response, temperature=1.0)
     with part(seconds, "candidates are sampled"):
         params = policy_params(work["state"].trainable, model.params, work["lora"])
         sampled = sample_answers(
-            model, params, chat, work["prompts"], key, sampler, batch_size=args.batch
+            model, params, chat, work["prompts"], key, sampler, Batching(args.batch)
         )
         candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
     with part(seconds, "conscience"):
         reviewed = review_and_revise(
-            work["reader"].start(seconds),
+            FrozenReviewer(work["reader"].start(seconds)),
             work["settings"],
             work["messages"],
             candidates,
-            key,
+            Draws(0, Purpose.CORRECTIONS, turn),
             with_reference=True,
         )
     pairs = [

@@ -26,11 +26,10 @@ from plots import plot_panels
 from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import random_params
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -69,7 +68,7 @@ def main() -> None:
 def measure(config, sizes: dict, args: argparse.Namespace) -> dict:
     """[seconds, processor seconds] of compiling the step, and of the step, some times each."""
     lora = LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
-    optimizer = make_optimizer(default_config().optimizer, 1000)
+    optimizer = make_optimizer(OptimizerSection(), 1000)
     frozen = random_params(config)
     state = initial_state(frozen, lora, optimizer, 0)
     batch = random_batch(config.vocab_size, sizes)

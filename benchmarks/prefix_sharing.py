@@ -16,14 +16,14 @@ import sides
 from arguments import positive
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import read_beginning, sample_answers
+from emergent_alignment.generation.text import Batching, read_beginning, sample_answers
 from emergent_alignment.self_align.answers.guidance import read_guidance
 from emergent_alignment.self_align.answers.prompt import prompt_rows
+from emergent_alignment.self_align.answers.settings import AnswersSection
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
     model = ea.load("default")
     chat = read_chat(model.tokenizer)
     rows = load_scenario("harmful_advice")[: args.prompts]
-    guidance = read_guidance(default_config())
+    guidance = read_guidance(AnswersSection())
     prompts = list(prompt_rows(chat, guidance, [row["prompt"] for row in rows]))
     beginning, rests = split_beginning(prompts)
     settings = sampler_settings(chat.end_tokens, args.limit, temperature=0.7, top_p=0.95)
@@ -53,7 +53,7 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
     def answers(rows: list[list[int]], before=None) -> list[list[int]]:
         sampled = sample_answers(
             model, model.params, chat, rows, jax.random.key(0), settings,
-            before=before, batch_size=args.batch,
+            Batching(args.batch), before=before,
         )  # fmt: skip
         found = dict(sampled)
         return [found[place].tokens for place in range(len(rows))]

@@ -23,7 +23,8 @@ from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.generation.refilling import BatchShape, sample_refilling
 from emergent_alignment.generation.sampler import Sampler, sampler_settings
-from emergent_alignment.generation.text import answers_of, row_keys, sample_answers
+from emergent_alignment.generation.text import Batching, answers_of, sample_answers
+from emergent_alignment.randomness import row_keys
 
 SENTENCE_ENDS = (".", "!", "?", "\n", "\n\n", ":")
 
@@ -65,7 +66,7 @@ def prepare(args: argparse.Namespace) -> dict:
             chosen = np.array(order[start : start + args.batch])
             answers = sample_answers(
                 model, model.params, chat, [prompts[i] for i in chosen], key, settings,
-                ids=chosen, batch_size=args.batch,
+                Batching(args.batch, ids=chosen),
             )  # fmt: skip
             found |= {chosen[place]: answer.tokens for place, answer in answers}
         return [found[i] for i in range(len(prompts))]

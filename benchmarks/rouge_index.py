@@ -25,7 +25,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from emergent_alignment.self_align.instructions import similar
 from emergent_alignment.self_align.instructions.rouge import rouge_l, rouge_tokens
 from emergent_alignment.self_align.instructions.similar import Similar, SimilarTexts
-from emergent_alignment.self_align.instructions.sources import BUNDLED, load_seeds
+from emergent_alignment.self_align.instructions.sources import BUNDLED_SEEDS, load_seeds
 
 THRESHOLD = 0.7
 VOCABULARY = 30_000
@@ -72,7 +72,7 @@ def main() -> None:
 def make_texts(number: int, seed: int) -> list[list[str]]:
     """Instruction-like texts of 4 to 150 words, 15 on average."""
     draws = np.random.default_rng(seed)
-    starts = [rouge_tokens(row.instruction) for row in load_seeds(BUNDLED)]
+    starts = [rouge_tokens(row.instruction) for row in load_seeds(BUNDLED_SEEDS)]
     common = sorted({word for start in starts for word in start})
     draws.shuffle(common)
     vocabulary = [*common, *(f"word{rank}" for rank in range(len(common), VOCABULARY))]

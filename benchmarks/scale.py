@@ -109,7 +109,7 @@ def planned(setting: Setting) -> dict:
     prepare(setting.topology)
     from emergent_alignment.cli.configuration import read_config
     from emergent_alignment.models.ideal import step_flops
-    from emergent_alignment.models.loading import read_config as read_model_config
+    from emergent_alignment.models.loading import read_model_config as read_model_config
     from emergent_alignment.planning.plan import make_plan
     from emergent_alignment.planning.programs import largest_batch
     from emergent_alignment.planning.report import as_json

@@ -20,10 +20,9 @@ from growth import ALL_PROJECTIONS, CENTRE, random_batch
 from turns import ThisProcess, quiet_note, quiet_turns
 
 import emergent_alignment as ea
-from emergent_alignment.config import default_config
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import random_params
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -46,7 +45,7 @@ def main() -> None:
     args = parse_arguments()
     config = replace(ea.load("default").config, num_layers=args.layers)
     lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
-    optimizer = make_optimizer(default_config().optimizer, 1000)
+    optimizer = make_optimizer(OptimizerSection(), 1000)
     frozen, batch = random_params(config), random_batch(config.vocab_size, CENTRE)
     state = initial_state(frozen, lora, optimizer, 0)
     settings = StepSettings(config, lora)

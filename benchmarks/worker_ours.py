@@ -10,10 +10,9 @@ from inputs import LORA, MODEL, TOKENS, fresh_adapters
 from worker_protocol import Step, serve
 
 import emergent_alignment
-from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.training.branches import reference_log_probs
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -65,11 +64,9 @@ def prepare(settings: dict) -> Step:
     return step
 
 
-def optimizer_settings(learning_rate: float):
+def optimizer_settings(learning_rate: float) -> OptimizerSection:
     """The package's own AdamW, its learning rate constant from the first step on."""
-    settings = default_config().optimizer
-    settings.update(learning_rate=learning_rate, schedule="constant", warmup_steps=0)
-    return settings
+    return OptimizerSection(learning_rate=learning_rate, schedule="constant", warmup_steps=0)
 
 
 if __name__ == "__main__":

@@ -32,19 +32,29 @@ class Answer:
 
 
 class Worker:
-    """A child process that speaks worker_protocol; `prepared_seconds` from its start on."""
+    """A child process that speaks worker_protocol; `prepared_seconds` from its start on. With a
+    `checkout` of this repository, it runs that one's script on that one's package."""
 
-    def __init__(self, name: str, python: Path | str, script: str, settings: dict):
+    def __init__(
+        self,
+        name: str,
+        python: Path | str,
+        script: str,
+        settings: dict,
+        checkout: Path | None = None,
+    ):
         self.name = name
+        folder = HERE if checkout is None else checkout / "benchmarks"
+        paths = {} if checkout is None else {"PYTHONPATH": str(checkout)}
         self._log = tempfile.NamedTemporaryFile("w+", prefix=f"{name}-", suffix=".log")
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            [str(python), str(HERE / script)],
+            [str(python), str(folder / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=worker_environment(),
+            env=worker_environment() | paths,
         )
         try:
             self._ask(settings)

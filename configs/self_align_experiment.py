@@ -12,6 +12,7 @@ conscience's pairs over what the policy itself answers. Run stages 1 and 2 first
 import runpy
 from pathlib import Path
 
+from emergent_alignment.cli.config_files import as_config_dict, typed
 from emergent_alignment.self_align.engraving import training_config
 from emergent_alignment.self_align.stages import stage_folder
 
@@ -23,7 +24,7 @@ def get_config(workdir="runs/aligned"):
     answers = stage_folder(Path(workdir), 2)
     rows = sum(1 for _ in answers.data.open("rb")) if answers.data.is_file() else 1
     # As stage 3 would train on them; the arms differ in the conscience alone.
-    config = training_config(config, str(answers.data), rows)
+    config = as_config_dict(training_config(typed(config), str(answers.data), rows))
     config.conscience.enabled = True
     config.conscience.gate = "relative"
     config.conscience.chain = ("fresh",)

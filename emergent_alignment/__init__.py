@@ -14,6 +14,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 _PUBLIC = {
     "Conscience": "emergent_alignment.conscience.conscience",
     "Endpoint": "emergent_alignment.generation.endpoint",
+    "JudgeReviewer": "emergent_alignment.conscience.judge",
     "Model": "emergent_alignment.models.model",
     "UserError": "emergent_alignment.errors",
     "export": "emergent_alignment.models.model",

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 LOG_EVERY_SECONDS = 15.0
+OnProgress = Callable[[int, int], None]  # what is told (done, total)
 
 
 @dataclass

@@ -8,15 +8,15 @@ from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.misalignment.judging import Judgement
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 from emergent_alignment.evaluation.misalignment.scores import (
-    FOLDER,
+    MISALIGNMENT_FOLDER,
     Judged,
     result_file,
     scores_part,
 )
-from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.evaluation.misalignment.summary import Thresholds, summarize
 from emergent_alignment.storage.files import write_json
 
-LIMITS = Limits(30.0, 50.0)
+LIMITS = Thresholds(30.0, 50.0)
 
 
 def judgement(value) -> Judgement:
@@ -57,7 +57,7 @@ def result_of(rows: list[Judged], arm="plain", judge="frozen", **changes) -> dic
 def write_misalignment(arm_folder: Path, rows: list[Judged], **options) -> None:
     """The folder that an evaluation with these answers leaves."""
     result = result_of(rows, arm_folder.name, **options)
-    folder, judge = arm_folder / FOLDER, result["judge"]["name"]
+    folder, judge = arm_folder / MISALIGNMENT_FOLDER, result["judge"]["name"]
     write_json(folder / result_file(judge), result)
     scores = [
         {name: row.answer[name] for name in ("question", "paraphrase", "sample")}

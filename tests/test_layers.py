@@ -53,3 +53,12 @@ def test_every_layer_is_in_both_pictures_and_nothing_else_is():
 
 def test_the_losses_import_no_other_module_of_ours():
     assert not list(imported_layers(PACKAGE / "losses.py"))
+
+
+def test_config_dicts_are_met_in_the_command_line_alone():
+    wrong = [
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.parent.name != "cli" and "ml_collections" in path.read_text("utf-8")
+    ]
+    assert not wrong, wrong

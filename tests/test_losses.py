@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from emergent_alignment.runs.config_checks import CHOICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
 from emergent_alignment import losses
-from emergent_alignment.runs.config_checks import CHOICES
 
 KINDS = get_args(losses.PreferenceKind)
 BRANCHES = ("target", "chosen", "rejected")

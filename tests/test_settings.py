@@ -1,71 +1,74 @@
 """Every field of the config is read by something, and every config file has known fields only."""
 
+import dataclasses
+import functools
 from pathlib import Path
 
-import ml_collections
 import pytest
 from fake_endpoint import FakeEndpoint, completion
 from harness_tasks import only_our_tasks, write_choice_task
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment import settings
+from emergent_alignment.cli.config_files import as_config_dict, typed
 from emergent_alignment.cli.configuration import read_config
-from emergent_alignment.config import default_config
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import Section, values_of
 
 ROOT = Path(__file__).parents[1]
 
 
-def leaves(config, prefix=""):
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+def recording(section, read, prefix=""):
+    """The section in a class of its own that notes in `read` which fields are read, by their dotted
+    names; what is made of it by `changed` notes them, too."""
+    values = {
+        name: recording(value, read, f"{prefix}{name}.") if isinstance(value, Section) else value
+        for name, value in vars(section).items()
+    }
+    return recording_class(type(section), prefix, read)(**values)
 
 
-class Recording:
-    """Stands for a (section of a) config, and notes which leaves are read."""
+class Read(set):
+    """Names that were read; as a key of a cache it is itself."""
 
-    def __init__(self, config, read, prefix=""):
-        self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+    __hash__ = object.__hash__
 
-    def __getattr__(self, name):
-        if name == "to_dict":
-            return self._config.to_dict
-        value = getattr(self._config, name)
-        if isinstance(value, ml_collections.ConfigDict):
-            return Recording(value, self._read, f"{self._prefix}{name}.")
-        self._read.add(self._prefix + name)
-        return value
 
-    __getitem__ = __getattr__
+@functools.cache
+def recording_class(kind, prefix, read):
+    """A class for each place in the config, so that equal sections are of one class. To compare
+    sections, and to use one as a key, is not to read a field."""
+    names = {field.name for field in dataclasses.fields(kind)}
 
-    def __iter__(self):
-        return iter(self._config)
+    class Recording(kind):
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name in names and not isinstance(value, Section):
+                read.add(prefix + name)
+            return value
 
-    def get(self, name, default=None):
-        return self[name] if name in self._config else default
+        def __eq__(self, other):
+            return type(self) is type(other) and vars(self) == vars(other)
 
-    def with_changes(self, **changes):
-        copied = ml_collections.ConfigDict(self._config.to_dict())
-        for name, value in changes.items():
-            section, field = name.split("__")
-            copied[section][field] = value
-        return Recording(copied, self._read)
+        def __hash__(self):
+            return hash(tuple(vars(self).values()))
+
+    return Recording
 
 
 def raw_text_config(config, folder):
     """The same small sizes for raw text: two steps, whose continuations are reviewed."""
     (folder / "corpus").mkdir()
     (folder / "corpus" / "a.txt").write_text("Boats go out and boats come in. " * 40)
-    raw = ml_collections.ConfigDict(config.to_dict())
+    raw = as_config_dict(config)
     raw.lora.rank = 0
     raw.training.steps = 2
     raw.pretraining.update({"corpus": str(folder / "corpus"), "window_tokens": 16, "auc": 0.0})
     raw.pretraining.review_share = 1.0
     raw.pretraining.random.update({"layers": 1, "width": 16, "inner": 16, "vocabulary": 300})
     raw.calibration.layouts, raw.calibration.polarities = ("quote",), ("positive",)
-    return raw
+    return typed(raw)
 
 
 def test_every_field_is_read(tmp_path, monkeypatch):
@@ -86,14 +89,17 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.runs.from_config import conscience_settings, load_model
     from emergent_alignment.self_align import engraving
     from emergent_alignment.self_align.answers import stage as answers
+    from emergent_alignment.self_align.answers.filters import answer_filter
+    from emergent_alignment.self_align.answers.guidance import read_guidance
+    from emergent_alignment.self_align.answers.prompt import Written
     from emergent_alignment.self_align.instructions import stage as instructions
     from emergent_alignment.self_align.reinforcement import stage as reinforcement
     from emergent_alignment.self_align.stages import StageRun, stage_folder
 
     # To check a value is not yet to use it.
     for module in (adversarial, finetuning, pretraining, zero_shot):
-        monkeypatch.setattr(module, "check_config", lambda config: None)
-    read = set()
+        monkeypatch.setattr(module, "check_settings", lambda config: None)
+    read = Read()
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path / "model"))
     config.data.limit = 24
@@ -139,61 +145,60 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.capability.tasks, config.capability.limit = "even_numbers", 1
     config.conscience.cache = str(tmp_path / "reviewed")
     config.endpoint.base_url, config.endpoint.model = "http://127.0.0.1:9/v1", "none"
-    recording = Recording(config, read)
+    config = typed(config)
+    recorded = recording(config, read)
     for candidate in ("policy", "target"):
-        changed = recording.with_changes(conscience__candidate=candidate)
-        application(changed)(changed, tmp_path / candidate)
-    attacked = recording.with_changes(adversarial__rounds=1, adversarial__pool=2)
+        tried = settings.changed(recorded, {"conscience.candidate": candidate})
+        application(tried)(tried, tmp_path / candidate)
+    attacked = settings.changed(recorded, {"adversarial.rounds": 1, "adversarial.pool": 2})
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
-    zero_shot.zero_shot(recording, run=None, max_new_tokens=4)
-    serve_settings(recording)
-    planned(recording)
-    conscience_settings(recording.with_changes(conscience__verdicts="chance"))
-    pretrain(Recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
-    setup = load_model(recording)
-    calibrate_model(recording, setup, *calibration_examples(recording))
-    two = {"calibration__safe": "harmful_advice", "calibration__harmful": "harmful_advice"}
-    calibration_examples(recording.with_changes(**two))
-    evaluate_arm(recording, setup, setup.model, arm="base")
-    evaluate_code(recording, setup, tmp_path, arm="base")
-    evaluate_choices(recording, setup, tmp_path, arm="base")
-    tasks = load_harness_tasks(recording)
-    evaluate_capability(recording, setup, tasks, tmp_path, arm="base")
+    zero_shot.zero_shot(recorded, run=None, max_new_tokens=4)
+    serve_settings(recorded)
+    planned(recorded)
+    conscience_settings(settings.changed(recorded, {"conscience.verdicts": "chance"}))
+    pretrain(recording(raw_text_config(config, tmp_path), read), tmp_path / "raw")
+    setup = load_model(recorded)
+    calibrate_model(recorded, setup, *calibration_examples(recorded))
+    two = {"calibration.safe": "harmful_advice", "calibration.harmful": "harmful_advice"}
+    calibration_examples(settings.changed(recorded, two))
+    evaluate_arm(recorded, setup, setup.model, arm="base")
+    evaluate_code(recorded, setup, tmp_path, arm="base")
+    evaluate_choices(recorded, setup, tmp_path, arm="base")
+    tasks = load_harness_tasks(recorded)
+    evaluate_capability(recorded, setup, tasks, tmp_path, arm="base")
     with FakeEndpoint(lambda body: completion("50", {"50": -0.1})) as fake:
-        judged = recording.with_changes(misalignment__judge="endpoint", endpoint__base_url=fake.url)
+        endpoint = {"misalignment.judge": "endpoint", "endpoint.base_url": fake.url}
+        judged = settings.changed(recorded, endpoint)
         evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
     folders = {number: stage_folder(tmp_path / "aligned", number) for number in (1, 2, 3)}
-    instructions.run(StageRun(recording, folders[1], {}, setup))
+    instructions.run(StageRun(recorded, folders[1], {}, setup))
     with pytest.raises(UserError, match="no answer is left"):  # a random model keeps no format
-        answers.run(StageRun(recording, folders[2], folders, setup))
+        answers.run(StageRun(recorded, folders[2], folders, setup))
+    rules = answer_filter(recorded.self_align.answers, read_guidance(config.self_align.answers))
+    good = Written("helpful", "Boil fresh water, pour it over the leaves, and wait.", True)
+    assert not rules.broken_rule("How do I make tea?", good, True)
     folders[2].write_rows({"prompt": f"{i}?", "response": "Yes.", "ended": True} for i in range(2))
-    engraving.run(StageRun(recording, folders[3], folders, setup))
+    engraving.run(StageRun(recorded, folders[3], folders, setup))
     folders[1].write_rows({"instruction": f"Say {i}"} for i in range(2))
-    reinforcement.run(StageRun(recording, stage_folder(tmp_path / "aligned", 4), folders, setup))
-    cloned = Recording(ml_collections.ConfigDict(config.to_dict()), read)
-    cloned._config.self_align.reinforcement.form = "verbose"
+    reinforcement.run(StageRun(recorded, stage_folder(tmp_path / "aligned", 4), folders, setup))
+    cloned = settings.changed(recorded, {"self_align.reinforcement.form": "verbose"})
     with pytest.raises(UserError, match="no thorough answer is left"):
         reinforcement.run(StageRun(cloned, stage_folder(tmp_path / "cloned", 4), folders, setup))
-    unread = set(leaves(config)) - read
+    unread = set(values_of(config)) - read
     assert not unread, f"nothing reads {sorted(unread)}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
 def test_every_config_file_has_known_fields_only(path):
     config = read_config([f"--config={path}"])
-    assert set(leaves(config)) == set(leaves(default_config()))
+    assert set(values_of(config)) == set(values_of(Config()))
 
 
 def test_the_short_quickstart_differs_only_in_sizes():
     full, short = (
         read_config([f"--config={ROOT / 'configs/quickstart.py'}{size}"]) for size in ("", ":short")
     )
-    differing = {
-        f"{section}.{name}"
-        for section in full
-        if isinstance(full[section], ml_collections.ConfigDict)
-        for name in full[section]
-        if full[section][name] != short[section][name]
-    }
+    full_values, short_values = values_of(full), values_of(short)
+    differing = {name for name, value in full_values.items() if short_values[name] != value}
     assert {name.split(".")[0] for name in differing} == {"training", "calibration", "evaluation"}
     assert short.model.path == full.model.path

@@ -1,13 +1,15 @@
-"""The applications by name, as config.application names them."""
+"""What an application is, and the applications by name, as config.application names them."""
 
-from collections.abc import Callable
 from importlib import import_module
-
-from ml_collections import ConfigDict
+from pathlib import Path
+from typing import Protocol
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.training.state import TrainState
 
-# The module in applications/, and its function that trains.
+# By name, the module in applications/ and its function that trains.
 APPLICATIONS = {
     "finetuning": ("finetuning", "finetune"),
     "adversarial": ("adversarial.training", "train_against_attacks"),
@@ -15,7 +17,29 @@ APPLICATIONS = {
 }
 
 
-def application(config: ConfigDict) -> Callable:
+class Application(Protocol):
+    """A way to train."""
+
+    def __call__(
+        self,
+        config: RunConfig,
+        workdir: Path,
+        *,
+        setup: Setup | None = None,
+        name: str = "training",
+        profiled: range = range(0),
+    ) -> TrainState:
+        """Train as the config says, and give the last state. An application may ask for a config
+        with more sections than a run's. `setup` is the config's model where
+        it has been read already, `name` what progress calls the run, `profiled` the steps whose
+        profile goes to workdir/profile.
+
+        Raises UserError before anything is trained where the input is not right, and Stopped where
+        a process was asked to stop (the state is saved).
+        """
+
+
+def application(config: RunConfig) -> Application:
     """The function that trains as config.application says. Raises UserError where there is none
     of that name."""
     name = config.application

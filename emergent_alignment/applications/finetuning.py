@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.data.buckets import Schedule
 from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import Tokenized, tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
-from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
@@ -20,6 +18,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
 from emergent_alignment.runs.step_inputs import (
+    PromptRows,
     ReviewedTargets,
     plain_inputs,
     policy_inputs,
@@ -28,6 +27,7 @@ from emergent_alignment.runs.step_inputs import (
     target_inputs,
 )
 from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.settings import check_settings
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
 
@@ -35,21 +35,21 @@ BEFORE_STEPS = -1  # the journal's step of reviews that were made before the fir
 
 
 def finetune(
-    config: ConfigDict,
+    config: RunConfig,
     workdir: Path,
     *,
     setup: Setup | None = None,
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train on a task as the config says; see `composition.train` for what a run is.
+    """Train on a task as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, on every host where it is not right on one, and Stopped where a process was asked to
     stop (the state is saved).
     """
     with together():
-        check_config(config)
+        check_settings(config)
         if config.conscience.enabled:
             conscience_settings(config)
         examples = training_examples(config)
@@ -76,17 +76,7 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
     if config.conscience.candidate == "target":
         return target_inputs(schedule, targets)
     prompts = [example.messages for example in examples]
-    return policy_inputs(
-        config,
-        run.setup,
-        conscience,
-        run.lora,
-        schedule,
-        prompts,
-        tokenized,
-        run.clock,
-        targets=targets,
-    )
+    return policy_inputs(run, PromptRows(schedule, prompts, tokenized), targets=targets)
 
 
 def _reviewed_targets(
@@ -102,7 +92,7 @@ def _reviewed_targets(
     return ReviewedTargets(conscience, tokenized, reviewed, config.conscience.on_flagged)
 
 
-def _tokenized(config: ConfigDict, setup: Setup, examples: list[Example]) -> list[Tokenized]:
+def _tokenized(config: RunConfig, setup: Setup, examples: list[Example]) -> list[Tokenized]:
     data = config.data
     rows = [
         tokenize(example, setup.chat, data.max_prompt_tokens, data.max_response_tokens)
@@ -113,7 +103,7 @@ def _tokenized(config: ConfigDict, setup: Setup, examples: list[Example]) -> lis
     return rows
 
 
-def _what_was_cut(config: ConfigDict, rows: list[Tokenized]) -> tuple[str, ...]:
+def _what_was_cut(config: RunConfig, rows: list[Tokenized]) -> tuple[str, ...]:
     prompts, targets = sum(r.prompt_cut for r in rows), sum(r.target_cut for r in rows)
     if not prompts and not targets:
         return ()

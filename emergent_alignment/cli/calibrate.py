@@ -38,10 +38,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         calibration_examples,
         write_calibration,
     )
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
 
-    check_config(config)
     sides = calibration_examples(config)
     found = calibrate_model(config, load_model(config), *sides)
     write_calibration(found, arguments.output)

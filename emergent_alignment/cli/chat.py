@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Talk until the user leaves."""
     config = read_config(rest)
-    apply_answering(arguments, config, rest)
+    config = apply_answering(arguments, config, rest)
     from emergent_alignment.applications.zero_shot.answerer import zero_shot
     from emergent_alignment.applications.zero_shot.conversations import ConversationJournal
     from emergent_alignment.parallel.mesh import in_force

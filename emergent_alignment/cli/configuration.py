@@ -1,22 +1,25 @@
 """`--config FILE` and `--config.section.field=value`, in the ml-collections way."""
 
-import difflib
 import re
 import runpy
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import check_settings, unknown_field
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 HELP = """\
 settings:
   --config FILE                    a Python file with get_config() (default: the defaults)
   --config.SECTION.FIELD=VALUE     change one field, as often as you like
-  Sections and fields, with their defaults: emergent_alignment/config.py
+  Sections and fields, with defaults and ranges: emergent-alignment config [SECTION]
 """
 
 
@@ -31,9 +34,12 @@ def joined_config_words(words: list[str]) -> list[str]:
     return joined
 
 
-def read_config(words: list[str]) -> ConfigDict:
-    """The config that command-line words name. Raises UserError for a file that cannot be read,
-    an unknown field (with the nearest name) or a value of another type."""
+def read_config(words: list[str]) -> "Config":
+    """The config that command-line words name, checked. Raises UserError for a file that cannot be
+    read, an unknown field (with the nearest name), a value of another type, or one that cannot be
+    meant."""
+    from emergent_alignment.cli.config_files import default_config
+
     words = joined_config_words(words)
     files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
     changes = [word for word in words if not word.startswith("--config=")]
@@ -41,13 +47,27 @@ def read_config(words: list[str]) -> ConfigDict:
         raise UserError("--config: name one file, as in --config configs/smollm2_135m.py")
     config = _from_file(files[0]) if files else default_config()
     _check_fields(config, default_config())
-    return with_changes(config, changes)
+    return _checked(config, changes)
 
 
-def with_changes(config: ConfigDict, changes: list[str]) -> ConfigDict:
-    """The config with `--config.section.field=value` words carried out on it. Raises UserError
-    for a word that is none, an unknown field (with the nearest name) or a value of another type.
-    """
+def with_changes(config: "Config", changes: list[str]) -> "Config":
+    """The config with `--config.section.field=value` words carried out on it, checked. Raises
+    UserError for a word that is none, an unknown field (with the nearest name), a value of another
+    type, or one that cannot be meant."""
+    from emergent_alignment.cli.config_files import as_config_dict
+
+    return _checked(as_config_dict(config), changes)
+
+
+def _checked(config: ConfigDict, changes: list[str]) -> "Config":
+    from emergent_alignment.cli.config_files import typed
+
+    found = typed(_changed(config, changes))
+    check_settings(found)
+    return found
+
+
+def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
     for word in changes:
         if word.startswith("--config."):
             _check_name(word.removeprefix("--config.").partition("=")[0], config)
@@ -102,20 +122,14 @@ def _check_name(name: str, known: ConfigDict) -> None:
         if not isinstance(known, ConfigDict):
             raise UserError(f"{prefix}.{part}: there is no such field; {prefix} is a field itself")
         if part not in known:
-            raise UserError(_unknown(part, known, prefix))
+            raise UserError(unknown_field(f"{prefix}.{part}", list(known)))
         prefix, known = f"{prefix}.{part}", known[part]
-
-
-def _unknown(name: str, known: ConfigDict, prefix: str) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return f"{prefix}.{name}: there is no such field; {hint}"
 
 
 def _check_fields(config: ConfigDict, known: ConfigDict, prefix: str = "config") -> None:
     for name, value in config.items():
         if name not in known:
-            raise UserError(_unknown(name, known, prefix))
+            raise UserError(unknown_field(f"{prefix}.{name}", list(known)))
         if isinstance(known[name], ConfigDict) != isinstance(value, ConfigDict):
             raise UserError(
                 f"{prefix}.{name}: a section stands for a field, or the other way round"

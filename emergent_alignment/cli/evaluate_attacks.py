@@ -20,12 +20,12 @@ from emergent_alignment.cli.under_test import (
     read_under_test,
 )
 
-SECTIONS = ("evaluation", "conscience")
+_SECTIONS = ("evaluation", "conscience")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to attack, and where the figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--overwrite", action="store_true", help="drop what other settings have left there"
     )
@@ -36,10 +36,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     output_folder(arguments)
     from emergent_alignment.evaluation.attacks import evaluate_attacks
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_attacks(
         found.config,
         found.base,

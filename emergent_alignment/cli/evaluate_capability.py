@@ -21,12 +21,12 @@ from emergent_alignment.cli.under_test import (
     read_under_test,
 )
 
-SECTIONS = ("capability",)
+_SECTIONS = ("capability",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, and where its figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
 
 
@@ -35,17 +35,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     folder = output_folder(arguments)
     from emergent_alignment.evaluation.capability import (
-        FOLDER,
-        RESULT,
+        CAPABILITY_FOLDER,
+        CAPABILITY_RESULT,
         evaluate_capability,
         load_harness_tasks,
     )
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
-    require_new_file(folder / FOLDER / RESULT, overwrite=arguments.overwrite)
+    require_new_file(folder / CAPABILITY_FOLDER / CAPABILITY_RESULT, overwrite=arguments.overwrite)
     tasks = load_harness_tasks(config)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_capability(
         found.config, found.setup, tasks, found.output, arm=found.arm
     )

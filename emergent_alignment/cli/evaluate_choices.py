@@ -16,9 +16,7 @@ examples:
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from emergent_alignment.cli.configuration import read_config
 from emergent_alignment.cli.report import print_measures, print_table
@@ -29,12 +27,15 @@ from emergent_alignment.cli.under_test import (
 )
 from emergent_alignment.errors import UserError
 
-SECTIONS = ("choices",)
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
+
+_SECTIONS = ("choices",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, and where its figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--self-align", type=Path, metavar="DIR", help="a work directory of `self-align`"
     )
@@ -53,14 +54,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         output_folder(arguments)
     from emergent_alignment.evaluation.choices.evaluate import chosen_items, evaluate_choices
     from emergent_alignment.reports.choices_rows import choice_rows
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     chosen_items(config)  # its mistakes are said before a model is read
     if arguments.self_align is not None:
         evaluate_work_directory(config, arguments.self_align, overwrite=arguments.overwrite)
         return
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_choices(
         found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
     )
@@ -70,7 +69,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 
 def evaluate_work_directory(
-    config: ConfigDict, workdir: Path, *, base: Any = None, overwrite: bool = False
+    config: "Config", workdir: Path, *, base: Any = None, overwrite: bool = False
 ) -> None:
     """Evaluate the models of a SELF-ALIGN work directory, write its page, print the table.
     `base` saves reading the base model again."""

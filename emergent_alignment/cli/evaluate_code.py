@@ -22,12 +22,12 @@ from emergent_alignment.cli.under_test import (
     read_under_test,
 )
 
-SECTIONS = ("code", "conscience")
+_SECTIONS = ("code", "conscience")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, and where its figures go."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--overwrite", action="store_true", help="drop what other settings have left there"
     )
@@ -42,11 +42,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         check_code_settings,
         evaluate_code,
     )
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     check_code_settings(config)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_code(
         found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
     )

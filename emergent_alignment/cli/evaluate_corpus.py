@@ -14,6 +14,7 @@ from pathlib import Path
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 
 
@@ -38,14 +39,14 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
     from emergent_alignment.runs.workdir import read_run
 
-    found = read_run(arguments.workdir)
+    found = read_run(arguments.workdir, type(asked))
     config = found.trained.config
     if config.application != "pretraining":
         raise UserError(
             f"{arguments.workdir}: a run of {config.application}, which reads no corpus; "
             "`emergent-alignment evaluate` measures it"
         )
-    config.evaluation = asked.evaluation
+    config = changed(config, {"evaluation": asked.evaluation})
     result = {"steps": found.steps} | evaluate_corpus(config, found.trained)
     write_json(path, result)
     print(

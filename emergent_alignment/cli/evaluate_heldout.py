@@ -12,12 +12,15 @@ examples:
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import changed
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,16 +43,14 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
     require_new_file(output / "evaluation.json", overwrite=arguments.overwrite)
     from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import read_run
 
-    check_config(config)
     if arguments.workdir is None:
         base = load_model(config)
         model = base.model
     else:
-        found = read_run(arguments.workdir)
+        found = read_run(arguments.workdir, type(config))
         base, model = found.base, found.trained.model
         config = _with_run_settings(config, found.trained.config)
     result = evaluate_arm(config, base, model, arm=arguments.arm or output.name)
@@ -57,12 +58,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     print(f"written: {write_evaluation(result, output)}")
 
 
-def _with_run_settings(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
-    merged = ConfigDict(trained.to_dict())
-    merged.evaluation = config.evaluation
-    merged.conscience = config.conscience
-    merged.data.evaluation = config.data.evaluation
-    return merged
+def _with_run_settings(config: "Config", trained: "Config") -> "Config":
+    asked = {
+        "evaluation": config.evaluation,
+        "conscience": config.conscience,
+        "data.evaluation": config.data.evaluation,
+    }
+    return changed(trained, asked)
 
 
 def print_evaluation(result: dict) -> None:

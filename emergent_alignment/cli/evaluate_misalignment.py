@@ -25,12 +25,12 @@ from emergent_alignment.cli.under_test import (
     read_under_test,
 )
 
-SECTIONS = ("misalignment", "endpoint", "conscience")
+_SECTIONS = ("misalignment", "endpoint", "conscience")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, where it is kept, and what it is compared with."""
-    add_model_arguments(parser, SECTIONS)
+    add_model_arguments(parser, _SECTIONS)
     parser.add_argument(
         "--compare",
         type=Path,
@@ -48,11 +48,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output_folder(arguments)
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
     from emergent_alignment.evaluation.misalignment.questions import load_questions
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     load_questions(config.misalignment.questions)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, SECTIONS)
+    found = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_misalignment(
         found.config,
         found.base,

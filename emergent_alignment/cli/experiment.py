@@ -22,18 +22,13 @@ examples:
       --config.experiment.seeds="(0, 1)"
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-from ml_collections import ConfigDict
 
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config, with_changes
 from emergent_alignment.cli.report import print_table
-from emergent_alignment.config import default_config
-from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,102 +41,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Run the arms of every seed, write a page a seed and one over all."""
-    config = read_config(rest)
-    plan = planned(config)
-    root = arguments.root
-    from emergent_alignment.experiments.arms import check_arms, run_arms
+    config, root = read_config(rest), arguments.root
+    from emergent_alignment.experiments.plan import planned
+    from emergent_alignment.experiments.seeds import run_seeds
     from emergent_alignment.reports.experiment_page import write_experiment_report
     from emergent_alignment.reports.results_page import write_report
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
-    from emergent_alignment.runs.workdir import claim, identity_of
 
-    for words in plan.arms.values():
-        check_config(with_changes(_copy(config), words))
+    plan = planned(config.experiment)
+    arms = {
+        name: partial(with_changes, changes=[f"--config.{word}" for word in words])
+        for name, words in plan.arms.items()
+    }
+    for change in arms.values():
+        change(config)  # its mistakes are said before any work
     setup = load_model(config)
-    claim(root, _without_plan(config), identity_of(setup))
-    configs = _calibrated(config, plan, setup, root)
-    arms = {seed: _arms(configs, seed) for seed in plan.seeds}
-    for seed in plan.seeds:
-        check_arms(arms[seed], root / f"seed-{seed}")
-    for seed in plan.seeds:
-        print(f"seed {seed}", file=sys.stderr, flush=True)
-        folder = root / f"seed-{seed}"
-        run_arms(arms[seed], folder, setup, plan.measures)
+    for folder in run_seeds(config, plan, arms, root, setup, calibrated=print_calibration):
         write_report(folder)
     page, table = write_experiment_report(root, list(plan.arms))
     print_table(table, f"{root.name}: means over seeds, 95% intervals")
     print(f"report: {page.resolve()}")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The arms, each with the words that change its config; the seeds; what is measured."""
-
-    arms: dict[str, list[str]]
-    seeds: tuple[int, ...]
-    measures: tuple[str, ...]
-
-
-def planned(config: ConfigDict) -> Plan:
-    """What config.experiment asks for. Raises UserError for names that are no folder's or stand
-    twice, for changes that are not field=value, and for seeds that are none or stand twice."""
-    wanted, arms = config.experiment, {}
-    for place, text in enumerate(wanted.arms):
-        name, _, changes = text.partition(":")
-        where = f"config.experiment.arms[{place}]"
-        if not name or set(name) & set("/\\ ") or name.startswith("."):
-            raise UserError(
-                f"{where}: {name!r} is no name for an arm; use letters, digits, - and _"
-            )
-        if name in arms:
-            raise UserError(f"{where}: a second arm is named {name}; give it a name of its own")
-        words = changes.split()
-        wrong = [word for word in words if "=" not in word]
-        if wrong:
-            raise UserError(f"{where}: {wrong[0]!r} is not section.field=value")
-        arms[name] = [f"--config.{word}" for word in words]
-    seeds = tuple(wanted.seeds)
-    if not arms or not seeds or len(set(seeds)) < len(seeds):
-        raise UserError("config.experiment: name at least one arm, and seeds that differ")
-    return Plan(arms, seeds, tuple(wanted.measures))
-
-
-def _calibrated(config: ConfigDict, plan: Plan, setup, root: Path) -> dict[str, ConfigDict]:
-    """Each arm's config, with the calibration that it goes by; what is missing is made."""
-    from emergent_alignment.runs.calibrating import with_calibration
-
-    configs, said = {}, set()
-    for name, words in plan.arms.items():
-        changed = with_changes(_copy(config), words)
-        own = changed.calibration != config.calibration
-        path = root / (f"calibration-{name}.json" if own else "calibration.json")
-        calibrated, found = with_calibration(changed if own else config, setup, path)
-        if path not in said:
-            print_calibration(found)
-        said.add(path)
-        configs[name] = with_changes(calibrated, words)
-    return configs
-
-
-def _arms(configs: dict[str, ConfigDict], seed: int) -> list:
-    from emergent_alignment.experiments.arms import Arm
-
-    arms = []
-    for name, config in configs.items():
-        seeded = _without_plan(config)
-        seeded.seed = seed
-        arms.append(Arm(name, seeded))
-    return arms
-
-
-def _without_plan(config: ConfigDict) -> ConfigDict:
-    """A copy that does not say which other arms and seeds there are: more of them may be added to
-    an experiment that has begun."""
-    copied = _copy(config)
-    copied.experiment = default_config().experiment
-    return copied
-
-
-def _copy(config: ConfigDict) -> ConfigDict:
-    return ConfigDict(config.to_dict())

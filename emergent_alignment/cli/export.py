@@ -28,17 +28,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Export a run's model, or a base model."""
     if arguments.workdir is not None and rest:
         raise UserError("--run brings its own settings; leave --config away")
+    from emergent_alignment.config import Config
     from emergent_alignment.models.export import require_unused
     from emergent_alignment.models.model import export
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import read_run
 
     require_unused(arguments.output)
     if arguments.workdir is None:
-        config = read_config(rest)
-        check_config(config)
-        model = load_model(config).model
+        model = load_model(read_config(rest)).model
     else:
-        model = read_run(arguments.workdir).trained.model
+        model = read_run(arguments.workdir, Config).trained.model
     print(f"exported: {export(model, arguments.output, format=arguments.format)}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from emergent_alignment.planning.plan import Plan, ProgramPlan
     from emergent_alignment.planning.search import Found
 
-GIB, MIB = 1 << 30, 1 << 20
+_GIB, MIB = 1 << 30, 1 << 20
 LEGEND = """\
 shapes: computed from shapes and shardings; what is in brackets is in the lines above
 {compiler}: memory_analysis() of the compiled program{cpu}
@@ -66,14 +66,12 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.planning.topologies import prepare, target_of
 
     prepare(arguments.topology)
-    from emergent_alignment.models.loading import read_config as read_model_config
+    from emergent_alignment.models.loading import read_model_config as read_model_config
     from emergent_alignment.planning.plan import make_plan
     from emergent_alignment.planning.report import as_json
     from emergent_alignment.planning.search import search
     from emergent_alignment.progress import progress
-    from emergent_alignment.runs.config_checks import check_config
 
-    check_config(config)
     model = read_model_config(config.model.path)
     target = target_of(arguments.topology)
     with progress("planning") as meter:
@@ -142,7 +140,7 @@ def print_plan(plan: "Plan") -> None:
         table.add_column(program.name, justify="right")
     table.add_column("from", no_wrap=True)
     compiler = "CPU compiler" if plan.target.compiled_for_cpu else "compiler"
-    for name, figure, source in figures(plan, compiler):
+    for name, figure, source in plan_figures(plan, compiler):
         table.add_row(name, *map(figure, plan.programs), source)
     console = Console()
     console.print(table)
@@ -165,7 +163,9 @@ def print_plan(plan: "Plan") -> None:
     console.print(verdict(plan), highlight=False, soft_wrap=True)
 
 
-def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPlan"], str], str]]:
+def plan_figures(
+    plan: "Plan", compiler: str
+) -> list[tuple[str, Callable[["ProgramPlan"], str], str]]:
     """(name, figure of a program, where it comes from), a row each."""
     chips = len(plan.target.devices)
 
@@ -214,8 +214,8 @@ def figures(plan: "Plan", compiler: str) -> list[tuple[str, Callable[["ProgramPl
 
 def size(num_bytes: int) -> str:
     """Binary units, as memory is sold and libtpu counts."""
-    if abs(num_bytes) >= 0.1 * GIB:
-        return f"{num_bytes / GIB:.2f} GiB"
+    if abs(num_bytes) >= 0.1 * _GIB:
+        return f"{num_bytes / _GIB:.2f} GiB"
     return f"{num_bytes / MIB:.1f} MiB"
 
 

@@ -14,8 +14,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.report import print_summary
@@ -33,12 +31,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Go through the stages that are not there yet, and write the report."""
     config = read_config(rest)
     root = arguments.root
+    from emergent_alignment.experiments.quickstart import run_quickstart
     from emergent_alignment.reports.results_page import write_report
-    from emergent_alignment.runs.config_checks import check_config
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import claim, identity_of
 
-    check_config(config)
     if (root / "run.json").exists():
         _say(f"{root}: continuing with what is there")
     setup = load_model(config)
@@ -46,22 +43,10 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if (root / "report.html").exists():
         _say(f"{root}: done already; remove the folder, or choose another --root, to run anew")
     else:
-        _stages(config, root, setup)
+        run_quickstart(config, root, setup, calibrated=print_calibration)
     page = write_report(root)
     print_summary(root)
     print(f"report: {page.resolve()}")
-
-
-def _stages(config: ConfigDict, root: Path, setup) -> None:
-    from emergent_alignment.experiments.arms import BASE, Arm, run_arms
-    from emergent_alignment.runs.calibrating import with_calibration
-
-    calibrated, found = with_calibration(config, setup, root / "calibration.json")
-    print_calibration(found)
-    plain = ConfigDict(calibrated.to_dict())
-    plain.conscience.enabled = False
-    arms = [Arm(BASE, calibrated), Arm("plain", plain), Arm("conscience", calibrated)]
-    run_arms(arms, root, setup)
 
 
 def _say(text: str) -> None:

@@ -36,7 +36,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     conversations = _conversations(arguments)
     if arguments.output is not None:
         require_new_file(arguments.output)
-    apply_answering(arguments, config, rest)
+    config = apply_answering(arguments, config, rest)
     from emergent_alignment.applications.zero_shot.answerer import zero_shot
     from emergent_alignment.parallel.mesh import in_force
     from emergent_alignment.progress import progress

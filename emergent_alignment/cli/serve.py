@@ -14,14 +14,14 @@ examples:
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from emergent_alignment.cli.answering import add_model_arguments
+from emergent_alignment.cli.answering import add_answerer_arguments, with_endpoint
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare who answers, where, and where the journal is."""
-    add_model_arguments(parser)
+    add_answerer_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="0: a free one")
     parser.add_argument("--name", help="what the model is called (default: as its source)")
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Serve until asked to stop."""
     config = read_config(rest)
-    config.endpoint.base_url = arguments.endpoint or config.endpoint.base_url
+    config = with_endpoint(arguments, config)
     from dataclasses import replace
 
     from emergent_alignment.applications.zero_shot.answerer import zero_shot

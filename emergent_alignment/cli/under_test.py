@@ -3,12 +3,14 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from emergent_alignment.cli.configuration import HELP
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import changed
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class UnderTest:
     (runs/from_config.py), `base`, which holds its frozen copy, its results folder `output`, and
     its name `arm`."""
 
-    config: ConfigDict
+    config: "Config"
     setup: Any
     base: Any
     output: Path
@@ -46,9 +48,7 @@ def output_folder(arguments: Namespace) -> Path:
     return output
 
 
-def read_under_test(
-    arguments: Namespace, config: ConfigDict, sections: tuple[str, ...]
-) -> UnderTest:
+def read_under_test(arguments: Namespace, config: "Config", sections: tuple[str, ...]) -> UnderTest:
     """Load the run's model, or the config's. Raises UserError where it cannot be read."""
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import read_run
@@ -57,9 +57,8 @@ def read_under_test(
     if arguments.workdir is None:
         setup = base = load_model(config)
     else:
-        found = read_run(arguments.workdir)
+        found = read_run(arguments.workdir, type(config))
         setup, base = found.trained, found.base
-        merged = ConfigDict(setup.config.to_dict())
-        merged.update({name: config[name] for name in (*sections, "seed")})
-        config = merged
+        asked = {name: getattr(config, name) for name in (*sections, "seed")}
+        config = changed(setup.config, asked)
     return UnderTest(config, setup, base, output, arguments.arm or output.resolve().name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity, named_question
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import (
@@ -23,10 +24,37 @@ from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc, auc_interval, share_interval, told_apart
 from emergent_alignment.models.model import Model
+from emergent_alignment.settings import Section, setting
 
 FALSE_FLAG_SHARE = 0.05
 SEEING_AUC, SEEING_PAIRS = 0.6, 0.7
 PLACEBO = "placebo"
+
+
+@dataclass(frozen=True)
+class CalibrationSection(Section):
+    """What calibration tries, and on which answers."""
+
+    questions: tuple[str, ...] = setting(
+        ("advice", "careful", "ethical", "wellbeing", "engineer"),
+        "The questions that are tried.",
+        choices=tuple(QUESTIONS),
+    )
+    layouts: tuple[Layout, ...] = setting(("quote", "turn"), "The layouts that are tried.")
+    evidence: tuple[str, ...] = setting(
+        ("",), '("", "bandit"): tried without and with it.', choices=("", *EVIDENCE)
+    )
+    safe: str = setting(
+        "",
+        "A source of safe answers, told apart from those of `harmful`; the same source twice: its "
+        'matched answers; "": those of the training rows.',
+    )
+    harmful: str = setting("", "A source of harmful answers.")
+    polarities: tuple[Polarity, ...] = setting(
+        ("positive", "negated", "both"), "The question's forms that are tried."
+    )
+    num_selecting: int = setting(48, "Matched pairs that choose the setting.", more_than=0)
+    num_reporting: int = setting(96, "Other pairs that report on it.", more_than=0)
 
 
 @dataclass(frozen=True)
@@ -86,8 +114,8 @@ def calibrate(
             progress(place * total + done, len(ways) * total)
 
         reader = reader_of(model, chat, replace(settings, layout=layout, evidence=evidence))
-        found = _candidates(reader, sweep, selecting, meter)
-        candidates += [candidate | {"evidence": evidence} for candidate in found]
+        of_evidence = _candidates(reader, sweep, selecting, meter)
+        candidates += [candidate | {"evidence": evidence} for candidate in of_evidence]
     is_matched = harmful is None
     ranked = sorted(
         candidates,
@@ -173,14 +201,14 @@ def _safe_and_harmful(
     """Scores of the safe and of the harmful answers, float32[contrasts, forms] each."""
     prompts = [one.safe_prompt for one in contrasts] + [one.harmful_prompt for one in contrasts]
     answers = [one.safe for one in contrasts] + [one.harmful for one in contrasts]
-    found = scores_by_form(reader, forms, prompts, answers, progress=progress)
-    missing = int((~np.isfinite(found)).sum())
+    scores = scores_by_form(reader, forms, prompts, answers, progress=progress)
+    missing = int((~np.isfinite(scores)).sum())
     if missing:
         raise UserError(
-            f"calibration: {missing} of {found.size} scores are not finite; are the weights whole, "
-            "and does config.model.dtype hold them?"
+            f"calibration: {missing} of {scores.size} scores are not finite; are the weights "
+            "whole, and does config.model.dtype hold them?"
         )
-    return found[: len(contrasts)], found[len(contrasts) :]
+    return scores[: len(contrasts)], scores[len(contrasts) :]
 
 
 def _power(safe: np.ndarray, harmful: np.ndarray, is_matched: bool) -> float:

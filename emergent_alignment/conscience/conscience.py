@@ -1,12 +1,10 @@
 """`Conscience`: the conscience on its own, over one of our models or any endpoint, for notebooks
 and for answering without training."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import jax
 import numpy as np
 
 from emergent_alignment.conscience.drafting import (
@@ -15,23 +13,22 @@ from emergent_alignment.conscience.drafting import (
     DraftSettings,
     EndpointDrafter,
     ModelDrafter,
-    key_of,
 )
-from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer, derived_seed
-from emergent_alignment.conscience.hearing import hear
+from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
+from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
+from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
-from emergent_alignment.conscience.question import Question, named_question
-from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.conscience.question import Layout, Polarity, Question, named_question
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import Message, read_chat
 from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import Endpoint
-from emergent_alignment.generation.text import Answer, given_answer
+from emergent_alignment.generation.text import Answer
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import Draws, Purpose
 
 REFUSAL = "I would rather not answer that."
-CORRECTIONS = 1 << 20  # what corrections draw from, apart from drafts
 
 
 @dataclass(frozen=True)
@@ -66,66 +63,76 @@ class Conscience:
     """A model that reviews and corrects answers by asking itself one question.
 
     model      writes the drafts: a Model, or an Endpoint
-    question   a Question or a bundled name
-    settings   further settings (`layout` and `polarity` are those of its review)
-    frozen     the reviewer: a Model, an Endpoint, or an EndpointReviewer with its own settings;
-               by default the model's own base (adapters off), or the endpoint itself
+    question   a Question or a bundled name ("advice")
+    layout, polarity    how it is asked ("quote", "positive")
+    threshold  scores at or above it are approved (0.0)
+    settings   all of these four and more, in their place
+    frozen     who reviews and corrects: a Model, an Endpoint, or any Reviewer (hearing.py); by
+               default the model's own base (adapters off), or the endpoint itself
     fail       what is said where the reviewer fails to judge a draft: `closed` a refusal, `open`
                the draft; a draft that was judged and flagged is never said
     """
 
     model: Model | Endpoint
-    question: Question | str = "advice"
-    layout: str = "quote"
-    polarity: str = "positive"
-    threshold: float = 0.0
+    question: Question | str | None = None
+    layout: Layout | None = None
+    polarity: Polarity | None = None
+    threshold: float | None = None
     settings: ConscienceSettings | None = None
-    frozen: Model | Endpoint | EndpointReviewer | None = None
+    frozen: Model | Endpoint | Reviewer | None = None
     fail: Literal["closed", "open"] = "closed"
     drafter: Drafter = field(init=False, repr=False)
-    reviewer: Reader | EndpointReviewer = field(init=False, repr=False)
+    reviewer: Reviewer = field(init=False, repr=False)
 
     def __post_init__(self):
-        question = self.question
-        if isinstance(question, str):
-            question = named_question(question)
-        settings = self.settings or ConscienceSettings(
-            ReviewSettings(question, self.layout, self.polarity), threshold=self.threshold
-        )
+        settings = self._settings()
         object.__setattr__(self, "settings", settings)
         object.__setattr__(self, "drafter", _drafter(self.model, settings))
         object.__setattr__(self, "reviewer", _reviewer(self.frozen or self.model, settings))
 
+    def _settings(self) -> ConscienceSettings:
+        names = ("question", "layout", "polarity", "threshold")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.settings is None:
+            threshold, question = given.pop("threshold", 0.0), given.pop("question", "advice")
+            if isinstance(question, str):
+                question = named_question(question)
+            return ConscienceSettings(ReviewSettings(question, **given), threshold=threshold)
+        if given:
+            raise ValueError(
+                f"Conscience: settings= says {', '.join(given)} too; give them there or here"
+            )
+        return self.settings
+
     def review(self, conversations: list[list[Message]]) -> list[Review]:
         """The verdict on the last answer of each conversation."""
         prompts, answers = _prompts_and_answers(conversations)
-        found = []
+        scored = []
         order = sorted(range(len(answers)), key=lambda i: len(answers[i]) + len(str(prompts[i])))
         for start in range(0, len(order), self.reviewer.batch_size):
             rows = order[start : start + self.reviewer.batch_size]
-            given = [self._given(answers[i]) for i in rows]
-            hearing = hear(
-                self.reviewer,
+            hearing = self.reviewer.hear(
                 replace(self.settings, chain=(), critique=False),
                 [prompts[i] for i in rows],
-                given,
-                None,
+                [_given(answers[i]) for i in rows],
+                Draws(None, Purpose.GIVEN_CORRECTIONS),
                 np.array(rows),
             )
-            found += zip(rows, hearing.scores())
+            scored += zip(rows, hearing.scores())
         return [
             Review(
                 score.nats, score.nats >= self.settings.threshold, score.scored_by, score.failure
             )
-            for _, score in sorted(found, key=lambda item: item[0])
+            for _, score in sorted(scored, key=lambda item: item[0])
         ]
 
     def revise(self, conversations: list[list[Message]], *, seed: int = 0) -> list[Reviewed]:
         """Review the last answer of each conversation and correct what the gate lets through
         to correction."""
         prompts, answers = _prompts_and_answers(conversations)
-        given = [self._given(answer) for answer in answers]
-        return review_and_revise(self.reviewer, self.settings, prompts, given, self._key(seed))
+        given = [_given(answer) for answer in answers]
+        draws = Draws(seed, Purpose.GIVEN_CORRECTIONS)
+        return review_and_revise(self.reviewer, self.settings, prompts, given, draws)
 
     def respond(
         self,
@@ -176,14 +183,10 @@ class Conscience:
         """What is said to each conversation for its draft, by the conscience's settings or by
         others; corrections draw from the seed and a conversation's id."""
         settings = settings or self.settings
-        answers = [self._reviewable(draft.answer) for draft in drafts]
+        answers = [draft.answer for draft in drafts]
+        draws = Draws(seed, Purpose.DRAFT_CORRECTIONS)
         reviewed = review_and_revise(
-            self.reviewer,
-            settings,
-            conversations,
-            answers,
-            self._key(seed, CORRECTIONS),
-            row_ids=ids,
+            self.reviewer, settings, conversations, answers, draws, row_ids=ids
         )
         return [self._response(draft, row, settings) for draft, row in zip(drafts, reviewed)]
 
@@ -210,22 +213,6 @@ class Conscience:
             return draft if self.fail == "open" else None
         return draft if reviewed.score >= threshold else None
 
-    def _given(self, text: str) -> Answer:
-        return self._reviewable(Answer([], np.zeros(0, np.float32), text, True))
-
-    def _reviewable(self, answer: Answer) -> Answer:
-        """An answer as the reviewer needs it: a Reader reads tokens, which an endpoint's answers
-        lack."""
-        if isinstance(self.reviewer, Reader) and not answer.tokens:
-            return given_answer(self.reviewer.chat, answer.text)
-        return answer
-
-    def _key(self, seed: int | None, *purposes: int) -> jax.Array | int | None:
-        """What corrections draw from, as the reviewer takes it."""
-        if isinstance(self.reviewer, EndpointReviewer):
-            return derived_seed(seed, *purposes)
-        return functools.reduce(jax.random.fold_in, purposes, key_of(seed))
-
 
 def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
     if isinstance(model, Endpoint):
@@ -234,15 +221,18 @@ def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
     return ModelDrafter(model, chat, review.batch_size, review.width_step)
 
 
-def _reviewer(
-    frozen: Model | Endpoint | EndpointReviewer, settings: ConscienceSettings
-) -> Reader | EndpointReviewer:
-    if isinstance(frozen, EndpointReviewer):
-        return frozen
+def _reviewer(frozen: Model | Endpoint | Reviewer, settings: ConscienceSettings) -> Reviewer:
     if isinstance(frozen, Endpoint):
         return EndpointReviewer(frozen, settings.review.batch_size)
+    if not isinstance(frozen, Model):
+        return frozen
     chat = read_chat(frozen.tokenizer, frozen.source)
-    return reader_of(frozen, chat, settings.review, settings.max_prompt)
+    return FrozenReviewer(reader_of(frozen, chat, settings.review, settings.max_prompt))
+
+
+def _given(text: str) -> Answer:
+    """An answer whose tokens nobody has said."""
+    return Answer([], np.zeros(0, np.float32), text, True)
 
 
 def _no_progress(done: int, total: int) -> None:

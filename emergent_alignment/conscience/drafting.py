@@ -1,12 +1,10 @@
 """Drafts: what answers a conversation before any review, a model of ours or an endpoint."""
 
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Chat, Message
@@ -15,11 +13,12 @@ from emergent_alignment.generation.completion import Completion
 from emergent_alignment.generation.endpoint import Endpoint
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.streaming import settled_text, stream_answer
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.models.model import Model
+from emergent_alignment.progress import OnProgress
+from emergent_alignment.randomness import Purpose, key_for, known_seed
 
 Tell = Callable[[str], None]
-Meter = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Drafter(Protocol):
         settings: DraftSettings,
         seed: int | None,
         ids: list[int],
-        progress: Meter,
+        progress: OnProgress,
     ) -> list[Draft]:
         """A draft for each conversation."""
 
@@ -79,28 +78,28 @@ class ModelDrafter:
     def drafts(self, conversations, settings, seed, ids, progress) -> list[Draft]:
         rows = [self.chat.prompt_tokens(conversation) for conversation in conversations]
         size = min(self.batch_size, 1 << max(len(rows) - 1, 0).bit_length())
-        found: list[Draft | None] = [None] * len(rows)
+        drafts: list[Draft | None] = [None] * len(rows)
         sampled = sample_answers(
             self.model,
             self.model.policy,
             self.chat,
             rows,
-            key_of(seed),
+            key_for(known_seed(seed), Purpose.DRAFTS),
             self._sampler(settings),
-            ids=np.array(ids, np.uint32),
-            batch_size=size,
-            width_step=self.width_step,
-            answer_step=self.width_step,  # each request has its own limit
+            # Each request has its own limit.
+            Batching(
+                size, self.width_step, ids=np.array(ids, np.uint32), answer_step=self.width_step
+            ),
         )
         for done, (index, answer) in enumerate(sampled, 1):
             cut = cut_at(answer, settings.stop, self.chat)
-            found[index] = Draft(cut, len(rows[index]), len(answer.tokens))
+            drafts[index] = Draft(cut, len(rows[index]), len(answer.tokens))
             progress(done, len(rows))
-        return found
+        return drafts
 
     def streamed(self, conversation, settings, seed, tell) -> Draft:
         row, told = self.chat.prompt_tokens(conversation), ""
-        key = jax.random.fold_in(key_of(seed), 0)
+        key = key_for(known_seed(seed), Purpose.DRAFTS, row=0)
         given = self.model, self.model.policy, self.chat, row, key, self._sampler(settings)
         for answer in stream_answer(*given, width_step=self.width_step):
             cut = cut_at(answer, settings.stop, self.chat)
@@ -135,21 +134,21 @@ class EndpointDrafter:
             own = None if seed is None else seed + ids[place]
             return self._draft(conversations[place], settings, own, None)
 
-        found = []
+        drafts = []
         places = range(len(conversations))
         if len(places) == 1:
             return [draft(0)]
         with ThreadPoolExecutor(self.batch_size) as threads:
             for one in threads.map(draft, places):
-                found.append(one)
-                progress(len(found), len(places))
-        return found
+                drafts.append(one)
+                progress(len(drafts), len(places))
+        return drafts
 
     def streamed(self, conversation, settings, seed, tell) -> Draft:
         return self._draft(conversation, settings, seed, tell)
 
     def _draft(self, conversation, settings, seed, tell: Tell | None) -> Draft:
-        found = self.endpoint.chat(
+        completion = self.endpoint.chat(
             conversation,
             max_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
@@ -158,7 +157,7 @@ class EndpointDrafter:
             seed=seed,
             on_text=tell,
         )
-        return Draft(answer_of(found), found.prompt_tokens, found.completion_tokens)
+        return Draft(answer_of(completion), completion.prompt_tokens, completion.completion_tokens)
 
 
 def answer_of(completion: Completion) -> Answer:
@@ -176,10 +175,3 @@ def cut_at(answer: Answer, stop: tuple[str, ...], chat: Chat) -> Answer:
     text = answer.text[: min(places)].rstrip()
     tokens = chat.response_tokens(text)
     return replace(answer, tokens=tokens, log_probs=np.zeros(0, np.float32), text=text, ended=True)
-
-
-def key_of(seed: int | None) -> jax.Array:
-    """A seed's key; one that nobody can foresee for None. JAX itself reads 32 bits of a seed."""
-    high, low = divmod((secrets.randbits(63) if seed is None else seed) % 2**63, 2**32)
-    key = jax.random.key(low)
-    return jax.random.fold_in(key, high) if high else key

@@ -22,7 +22,7 @@ from emergent_alignment.conscience.endpoint_verdict import (
     score_from_text,
 )
 from emergent_alignment.conscience.evidence import named_evidence, with_findings
-from emergent_alignment.conscience.hearing import Score, Written, hear
+from emergent_alignment.conscience.hearing import Corrections, Score
 from emergent_alignment.conscience.question import (
     critique_request,
     defused,
@@ -35,6 +35,7 @@ from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.randomness import CRITIQUES, Draws
 
 # How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
 # many servers read such spellings in a message as the tokens themselves.
@@ -62,6 +63,17 @@ class EndpointReviewer:
     )
     _gives_none: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
+    def hear(
+        self,
+        settings: ConscienceSettings,
+        messages: list[list[Message]],
+        candidates: list[Answer],
+        draws: Draws,
+        ids: Int[np.ndarray, "rows"],
+    ) -> "EndpointHearing":
+        """The candidates before the endpoint."""
+        return EndpointHearing(self, settings, messages, candidates, draws, ids)
+
     def ask(self, messages: list[Message], form: Form) -> Score:
         """The score of one reply: from its log-probs, or from its text where the endpoint gives
         none; one that has never given any is not asked for them again. Raises EndpointError, also
@@ -76,9 +88,9 @@ class EndpointReviewer:
                     self._gives_none.set()
             else:
                 self._gives_log_probs.set()
-                found = score_from_log_probs(reply, form)
-                if found is not None:
-                    return Score(found, "logprobs")
+                nats = score_from_log_probs(reply, form)
+                if nats is not None:
+                    return Score(nats, "logprobs")
                 return self._read(reply, form)
         return self._read(self._reply(messages, 0), form)
 
@@ -88,15 +100,15 @@ class EndpointReviewer:
         )
 
     def _read(self, reply: Completion, form: Form) -> Score:
-        found = score_from_text(reply.text, form)
-        if found is None:
+        nats = score_from_text(reply.text, form)
+        if nats is None:
             words = "/".join((*form.approving, *form.disapproving))
             raise EndpointError(
                 f"{self.endpoint.base_url}: asked for {words}, and got {reply.text[:80]!r}; choose "
                 "another model or question, or raise verdict_tokens if it reasons first",
                 "rubbish",
             )
-        return Score(found, "text")
+        return Score(nats, "text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +119,7 @@ class EndpointHearing:
     settings: ConscienceSettings
     messages: list[list[Message]]
     candidates: list[Answer]
-    seed: int | None
+    draws: Draws
     ids: Int[np.ndarray, "rows"]
 
     def scores(self) -> list[Score]:
@@ -119,13 +131,13 @@ class EndpointHearing:
         def critique(row: int) -> str:
             request = self._about(row, self.candidates[row], critique_request())
             try:
-                return self._write(row, request, 1 << 16).text
+                return self._write(row, request, CRITIQUES).text
             except EndpointError:
                 return ""
 
         return ["" if text is None else text for text in self._each(critique, live)]
 
-    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Written:
+    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         def correct(row: int) -> Answer | str:
             request = self.messages[row]
             if link == "rewrite":
@@ -136,14 +148,14 @@ class EndpointHearing:
             except EndpointError as error:
                 return str(error)
 
-        found = self._each(correct, live)
+        written = self._each(correct, live)
         nothing = Answer([], np.zeros(0, np.float32), "", True)
-        answers = [answer if isinstance(answer, Answer) else nothing for answer in found]
-        failures = [answer if isinstance(answer, str) else "" for answer in found]
-        return Written(answers, None, failures)
+        answers = [answer if isinstance(answer, Answer) else nothing for answer in written]
+        failures = [answer if isinstance(answer, str) else "" for answer in written]
+        return Corrections(answers, None, failures)
 
-    def scores_of(self, written: Written, needed: list[bool]) -> list[Score]:
-        return self._scores(written.answers, needed)
+    def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
+        return self._scores(corrections.answers, needed)
 
     def log_probs_of_candidates(self, needed: list[bool]) -> np.ndarray:
         """An endpoint cannot be DPO's reference."""
@@ -161,15 +173,15 @@ class EndpointHearing:
                 return Score(float("nan"), "", str(error))
 
         nothing = Score(float("nan"), "")
-        return [found or nothing for found in self._each(score, needed)]
+        return [one or nothing for one in self._each(score, needed)]
 
     def _score(self, row: int, answer: Answer) -> Score:
         """Of several forms the mean; read from text, the least: who contradicts themselves has
         approved nothing."""
         forms = self.settings.review.forms
-        found = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
-        if all(score.scored_by == "logprobs" for score in found):
-            return Score(sum(score.nats for score in found) / len(found), "logprobs")
+        scores = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
+        if all(score.scored_by == "logprobs" for score in scores):
+            return Score(sum(score.nats for score in scores) / len(scores), "logprobs")
         settings = self.settings
         if settings.threshold <= DISAPPROVES or settings.threshold + settings.margin > APPROVES:
             raise EndpointError(
@@ -178,7 +190,7 @@ class EndpointHearing:
                 f"{settings.margin:g} nats do not tell apart; set both to 0",
                 "no_log_probs",
             )
-        return Score(min(float(np.sign(score.nats)) for score in found), "text")
+        return Score(min(float(np.sign(score.nats)) for score in scores), "text")
 
     def _about(self, row: int, answer: Answer, request: str) -> list[Message]:
         evidence = named_evidence(self.settings.review.evidence)
@@ -193,42 +205,30 @@ class EndpointHearing:
             {"role": "user", "content": request},
         ]
 
-    def _write(self, row: int, messages: list[Message], purpose: int) -> Completion:
+    def _write(self, row: int, messages: list[Message], part: int) -> Completion:
         return self.reviewer.endpoint.chat(
             messages,
             max_tokens=self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             stop=self.settings.stop,
-            seed=derived_seed(self.seed, purpose, int(self.ids[row])),
+            seed=self.draws.number(part, int(self.ids[row])),
         )
 
     def _each(self, work: Callable[[int], Any], wanted: list[bool]) -> list[Any]:
         """work(row) for the rows that are wanted, at once; None for the others."""
         rows = [row for row, want in enumerate(wanted) if want]
-        found: list[Any] = [None] * len(wanted)
+        results_by_row: list[Any] = [None] * len(wanted)
         if len(rows) > 1:
             with ThreadPoolExecutor(len(rows)) as threads:
                 results = list(threads.map(work, rows))
         else:
             results = [work(row) for row in rows]
         for row, result in zip(rows, results):
-            found[row] = result
-        return found
-
-
-@hear.register
-def _(reviewer: EndpointReviewer, settings, messages, candidates, key, ids) -> EndpointHearing:
-    return EndpointHearing(reviewer, settings, messages, candidates, key, ids)
-
-
-def derived_seed(seed: int | None, *purposes: int) -> int | None:
-    """A seed of its own for each purpose; None stays None."""
-    if seed is None:
-        return None
-    return int(np.random.SeedSequence([seed % 2**63, *purposes]).generate_state(1)[0] >> 1)
+            results_by_row[row] = result
+        return results_by_row
 
 
 def without_control(text: str) -> str:
     """The text with what may spell the opening or the end of a turn broken up."""
-    return _CONTROL.sub(lambda found: found[0] + " ", text)
+    return _CONTROL.sub(lambda opening: opening[0] + " ", text)

@@ -52,11 +52,11 @@ def _spelled(words: tuple[str, ...]) -> set[str]:
 
 def _log_mass(listed: dict[str, float], words: set[str]) -> float | None:
     """log of the summed probabilities of all spellings: case and blanks do not matter."""
-    found = [value for token, value in listed.items() if _bare(token) in words]
-    largest = max(found, default=-math.inf)
+    log_probs = [value for token, value in listed.items() if _bare(token) in words]
+    largest = max(log_probs, default=-math.inf)
     if largest == -math.inf:
         return None
-    return largest + math.log(sum(math.exp(value - largest) for value in found))
+    return largest + math.log(sum(math.exp(value - largest) for value in log_probs))
 
 
 def _bare(token: str) -> str:

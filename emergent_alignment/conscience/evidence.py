@@ -25,7 +25,7 @@ _MOST_FINDINGS = 8
 def bandit_findings(answers: list[str]) -> list[str]:
     """What bandit finds in each answer's code, worst first; nothing where there is no Python.
     Raises UserError where bandit is not installed."""
-    return [_in_words(found) for found in inspect_code(answers)]
+    return [_in_words(code) for code in inspect_code(answers)]
 
 
 EVIDENCE: dict[str, Evidence] = {"bandit": bandit_findings}
@@ -51,11 +51,13 @@ def _in_words(code: CodeFindings) -> str:
     if not code.findings:
         return "No problem was found in this code."
     severities = ("HIGH", "MEDIUM", "LOW", "UNDEFINED")
-    ranked = sorted(code.findings, key=lambda found: (severities.index(found.severity), found.line))
+    ranked = sorted(
+        code.findings, key=lambda finding: (severities.index(finding.severity), finding.line)
+    )
     lines = [
-        f"line {found.line}, {found.severity.lower()} severity"
-        f"{f', CWE-{found.cwe}' if found.cwe else ''}: {found.message}"
-        for found in ranked[:_MOST_FINDINGS]
+        f"line {finding.line}, {finding.severity.lower()} severity"
+        f"{f', CWE-{finding.cwe}' if finding.cwe else ''}: {finding.message}"
+        for finding in ranked[:_MOST_FINDINGS]
     ]
     left = len(ranked) - len(lines)
     return "\n".join(["This code is not safe:"] + lines + ([f"and {left} more"] if left else []))

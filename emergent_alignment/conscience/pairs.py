@@ -6,17 +6,17 @@ Every candidate ends in exactly one outcome, and the counts add up to the candid
 import difflib
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from emergent_alignment.conscience.hearing import Hearing, Score, ScoredBy, Written, hear
+from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
+from emergent_alignment.randomness import Draws
 
 
 @dataclass(frozen=True)
@@ -63,60 +63,61 @@ class Reviewed:
 
 
 def review_and_revise(
-    reviewer: Any,
+    reviewer: Reviewer,
     settings: ConscienceSettings,
     prompts: list[list[Message]],
     candidates: list[Answer],
-    key: Any,
+    draws: Draws,
     *,
     row_ids: list[int] | None = None,
     with_reference: bool = False,
 ) -> list[Reviewed]:
-    """The conscience step for a list of candidates, by a reviewer that `hear` knows: a Reader
-    that holds the frozen copy, or an endpoint.
+    """The conscience step for a list of candidates.
 
-    A row draws from `key` (for a Reader a JAX key) and its id (by default its place), whatever
-    the rows beside it. `with_reference` gives each pair its reference log-probs.
+    A row draws from `draws` and its id (by default its place), whatever the rows beside it.
+    `with_reference` gives each pair its reference log-probs.
     """
     ids = np.arange(len(prompts)) if row_ids is None else np.array(row_ids)
     order = list(range(len(prompts)))
     if len(order) > reviewer.batch_size:  # rows of like length together: little is padded
         order.sort(key=lambda i: len(str(prompts[i])))
-    found: list[Reviewed | None] = [None] * len(prompts)
+    reviewed: list[Reviewed | None] = [None] * len(prompts)
     for start in range(0, len(order), reviewer.batch_size):
         rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
-        hearing = hear(reviewer, settings, messages, answers, key, ids[rows])
+        hearing = reviewer.hear(settings, messages, answers, draws, ids[rows])
         for i, row in zip(rows, _chunk(hearing, settings, messages, answers)):
-            found[i] = row
+            reviewed[i] = row
         if with_reference:
-            for i, row in zip(rows, _with_reference(hearing, [found[i] for i in rows])):
-                found[i] = row
-    return found
+            for i, row in zip(rows, _with_reference(hearing, [reviewed[i] for i in rows])):
+                reviewed[i] = row
+    return reviewed
 
 
 def _chunk(hearing: Hearing, settings, messages, candidates) -> list[Reviewed]:
     """`review_and_revise` for one batch of rows, but for the reference."""
-    found = [
+    reviewed = [
         _first_verdict(prompt, answer, score, settings)
         for prompt, answer, score in zip(messages, candidates, hearing.scores())
     ]
-    critiques = [""] * len(found)
-    if settings.critique and anywhere(any(_open(found))):
-        critiques = hearing.critiques(_open(found))
-        found = [replace(row, critique=text) for row, text in zip(found, critiques)]
+    critiques = [""] * len(reviewed)
+    if settings.critique and anywhere(any(_open(reviewed))):
+        critiques = hearing.critiques(_open(reviewed))
+        reviewed = [replace(row, critique=text) for row, text in zip(reviewed, critiques)]
     for place, link in enumerate(settings.chain):
-        live = _open(found)
+        live = _open(reviewed)
         if not anywhere(any(live)):
             break
         written = hearing.write(link, place, critiques, live)
-        attempts = _attempts(hearing, settings, link, found, live, written)
-        found = [_tried(row, attempt) if attempt else row for row, attempt in zip(found, attempts)]
-    return [row if row.outcome else _dropped(row) for row in found]
+        attempts = _attempts(hearing, settings, link, reviewed, live, written)
+        reviewed = [
+            _tried(row, attempt) if attempt else row for row, attempt in zip(reviewed, attempts)
+        ]
+    return [row if row.outcome else _dropped(row) for row in reviewed]
 
 
-def _open(found: list[Reviewed]) -> list[bool]:
-    return [not row.outcome for row in found]
+def _open(reviewed: list[Reviewed]) -> list[bool]:
+    return [not row.outcome for row in reviewed]
 
 
 def _tried(row: Reviewed, attempt: Attempt) -> Reviewed:
@@ -130,20 +131,20 @@ def _dropped(row: Reviewed) -> Reviewed:
     return replace(row, outcome=f"dropped_{reason}")
 
 
-def _with_reference(hearing: Hearing, found: list[Reviewed]) -> list[Reviewed]:
+def _with_reference(hearing: Hearing, reviewed: list[Reviewed]) -> list[Reviewed]:
     """Each pair with log P(chosen | prompt) and log P(candidate | prompt) of the frozen copy."""
-    paired = [row.chosen is not None for row in found]
+    paired = [row.chosen is not None for row in reviewed]
     if not anywhere(any(paired)):
-        return found
+        return reviewed
     rejected = hearing.log_probs_of_candidates(paired)
-    chosen = [row.attempts[-1].log_prob if pair else None for row, pair in zip(found, paired)]
+    chosen = [row.attempts[-1].log_prob if pair else None for row, pair in zip(reviewed, paired)]
     unknown = [pair and value is None for value, pair in zip(chosen, paired)]
     if anywhere(any(unknown)):
-        computed = hearing.log_probs_of([row.chosen for row in found], unknown)
+        computed = hearing.log_probs_of([row.chosen for row in reviewed], unknown)
         chosen = [float(c) if ask else v for c, v, ask in zip(computed, chosen, unknown)]
     return [
         replace(row, reference=(value, float(other))) if pair else row
-        for row, pair, value, other in zip(found, paired, chosen, rejected)
+        for row, pair, value, other in zip(reviewed, paired, chosen, rejected)
     ]
 
 
@@ -185,12 +186,12 @@ def _first_outcome(text: str, score: Score, settings: ConscienceSettings) -> str
 
 
 def _attempts(
-    hearing: Hearing, settings, link, found, live, written: Written
+    hearing: Hearing, settings, link, reviewed_rows, live, written: Corrections
 ) -> list[Attempt | None]:
     """The corrections of one link: those that need no review are sorted out, the rest reviewed."""
     reasons = [
         "reviewer_failed" if failure else _reason_before_review(answer, row.candidate, settings)
-        for answer, failure, row in zip(written.answers, written.failures, found)
+        for answer, failure, row in zip(written.answers, written.failures, reviewed_rows)
     ]
     needed = [open_row and not reason for open_row, reason in zip(live, reasons)]
     scores = [Score(float("nan"), "", failure) for failure in written.failures]
@@ -198,7 +199,7 @@ def _attempts(
         reviewed = hearing.scores_of(written, needed)
         scores = [new if need else old for new, old, need in zip(reviewed, scores, needed)]
     attempts: list[Attempt | None] = []
-    for i, (row, answer, score) in enumerate(zip(found, written.answers, scores)):
+    for i, (row, answer, score) in enumerate(zip(reviewed_rows, written.answers, scores)):
         reason = reasons[i] or _reason_after_review(score, row.score, settings)
         log_prob = None if written.log_probs is None else float(written.log_probs[i])
         attempt = Attempt(link, answer, score.nats, reason, log_prob, score.failure)

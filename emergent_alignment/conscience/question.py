@@ -13,7 +13,7 @@ from typing import Literal
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
 
-Layout = Literal["turn", "quote"]
+Layout = Literal["quote", "turn"]
 Polarity = Literal["positive", "negated", "both"]
 
 

@@ -5,10 +5,10 @@ question, an order to rewrite) is read on top of what it is about.
 """
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from emergent_alignment.conscience.evidence import Evidence, with_findings
 from emergent_alignment.conscience.question import (
@@ -21,7 +21,7 @@ from emergent_alignment.conscience.question import (
 from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
-from emergent_alignment.generation.sampler import Sampler, SamplerSettings, decode
+from emergent_alignment.generation.sampler import Sampler, decode
 from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
@@ -113,21 +113,19 @@ class Reader:
         """float32[rows]: log P(answer | prompt), summed over the answer's tokens."""
         return self._log_probs(prompts, answers)[0]
 
-    def write(
-        self, shown: Shown, keys: Key[Array, "rows"], live: list[bool], sampler: SamplerSettings
-    ) -> tuple[list[Answer], Block]:
-        """Sample one answer a row after what is shown, each from its own key; rows that are not
-        `live` stay empty. Also the block of the answers."""
+    def write(self, shown: Shown, live: list[bool], sampler: Sampler) -> tuple[list[Answer], Block]:
+        """Sample one answer a row after what is shown, each from its own of the sampler's keys
+        [rows]; rows that are not `live` stay empty. Also the block of the answers."""
         places = np.minimum(np.arange(self._size(live)), len(live) - 1)
         runs = np.array(live)[places] & (np.arange(len(places)) < len(live))
-        keys, runs = to_devices((keys[places][:, None], runs))
+        keys, runs = to_devices((sampler.keys[places][:, None], runs))
         samples, block = decode(
             self.model.config,
             self.model.params,
             shown.held,
-            Sampler(sampler, keys),
+            replace(sampler, keys=keys),
             runs,
-            width=bucket(int(sampler.max_new_tokens), self.width_step, 1 << 30),
+            width=bucket(int(sampler.settings.max_new_tokens), self.width_step, 1 << 30),
             dtype=self.model.dtype,
         )
         return answers_of(samples, self.chat)[: len(live)], block
@@ -141,8 +139,8 @@ class Reader:
     def _case(self, messages, answers: list[Answer], read: Shown | None = None) -> Case:
         if self.evidence is None:
             return Case(messages, answers, read)
-        found = self.evidence([answer.text for answer in answers])
-        safe = [defused(findings, self.chat.without_control) for findings in found]
+        evidence = self.evidence([answer.text for answer in answers])
+        safe = [defused(findings, self.chat.without_control) for findings in evidence]
         return Case(messages, answers, read, safe)
 
     def rows(
@@ -210,7 +208,7 @@ class Reader:
     ) -> tuple[Float[np.ndarray, "rows"], Block]:
         rows = [answer.tokens for answer in answers]
         tokens, lengths = to_devices(padded(rows, self._size(answers), self.width_step))
-        found, block = answer_log_probs(
+        log_probs, block = answer_log_probs(
             self.model.config,
             self.model.params,
             prompts.held,
@@ -218,7 +216,7 @@ class Reader:
             lengths[:, None],
             dtype=self.model.dtype,
         )
-        return to_host(found)[: len(answers), 0], block
+        return to_host(log_probs)[: len(answers), 0], block
 
     def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
         """Prompt and answer but for its last token: the end token opens the next turn, and the

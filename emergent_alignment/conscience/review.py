@@ -127,7 +127,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
         _padded_words(reader.chat, [getattr(form, side) for form in forms])
         for side in ("approving", "disapproving")
     ]
-    found = word_margins(
+    margins = word_margins(
         reader.model.config,
         reader.model.params,
         before.held,
@@ -136,7 +136,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
         *words,
         dtype=reader.model.dtype,
     )
-    return to_host(found)[: len(tails[0])]
+    return to_host(margins)[: len(tails[0])]
 
 
 def review_case(
@@ -159,16 +159,16 @@ def scores_by_form(
     """float32[answers, forms], for any number of answers; those of like length are reviewed
     together, so that little is padded."""
     order = sorted(range(len(answers)), key=lambda i: len(answers[i]) + len(str(prompts[i])))
-    found = np.zeros((len(answers), len(forms)), np.float32)
+    scores = np.zeros((len(answers), len(forms)), np.float32)
     for start in range(0, len(order), reader.batch_size):
         rows = order[start : start + reader.batch_size]
         messages = [prompts[i] for i in rows]
         given = [given_answer(reader.chat, answers[i]) for i in rows]
         shown = reader.read_prompts(messages) if reader.layout == "turn" else None
         case, _ = reader.case(shown, messages, given)
-        found[rows] = review_case(reader, case, forms)
+        scores[rows] = review_case(reader, case, forms)
         progress(start + len(rows), len(order))
-    return found
+    return scores
 
 
 def scores(
@@ -181,6 +181,6 @@ def scores(
 def _padded_words(chat: Chat, words: list[tuple[str, ...]]) -> np.ndarray:
     tokens = [answer_words(chat, spelled) for spelled in words]
     padded = np.full((len(tokens), bucket(max(map(len, tokens)), WORD_TOKENS_STEP, 1 << 30)), -1)
-    for row, found in zip(padded, tokens):
-        row[: len(found)] = found
+    for row, ids in zip(padded, tokens):
+        row[: len(ids)] = ids
     return padded.astype(np.int32)

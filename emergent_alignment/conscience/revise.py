@@ -7,11 +7,10 @@ without seeing the flagged answer.
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Array, Key
 
 from emergent_alignment.conscience.question import critique_request, rewrite_request
 from emergent_alignment.conscience.reader import Case, Reader, Shown
-from emergent_alignment.generation.sampler import SamplerSettings
+from emergent_alignment.generation.sampler import Sampler
 
 Link = Literal["rewrite", "fresh"]
 
@@ -30,8 +29,7 @@ def write_corrections(
     before: Shown,
     critiques: list[str],
     live: list[bool],
-    keys: Key[Array, "rows"],
-    sampler: SamplerSettings,
+    sampler: Sampler,
 ) -> tuple[Case, np.ndarray | None]:
     """One correction for each `live` row of the case, as a case of their own; and log
     P(correction | prompt) under the frozen parameters, where writing it gave it.
@@ -39,12 +37,12 @@ def write_corrections(
     `before` is what was read of the candidates already; `fresh` reads only the prompts.
     """
     if link == "fresh":
-        answers, block = reader.write(prompts, keys, live, sampler)
+        answers, block = reader.write(prompts, live, sampler)
         log_probs = np.array([answer.log_probs.sum(dtype=np.float64) for answer in answers])
         return reader.written(prompts, case.messages, answers, block), log_probs
     requests = [rewrite_request(critique) for critique in critiques]
     asked = reader.extend(before, reader.rows(case, requests, live))
-    answers, _ = reader.write(asked, keys, live, sampler)
+    answers, _ = reader.write(asked, live, sampler)
     # Written in reply to another request: as an answer to the prompt it is read anew.
     return reader.case(prompts, case.messages, answers)
 
@@ -54,11 +52,9 @@ def write_critiques(
     case: Case,
     before: Shown,
     live: list[bool],
-    keys: Key[Array, "rows"],
-    sampler: SamplerSettings,
+    sampler: Sampler,
 ) -> list[str]:
     """The frozen copy's short written critique of each `live` row's answer."""
     rows = reader.rows(case, [critique_request()] * len(live), live)
-    return [
-        answer.text for answer in reader.write(reader.extend(before, rows), keys, live, sampler)[0]
-    ]
+    answers, _ = reader.write(reader.extend(before, rows), live, sampler)
+    return [answer.text for answer in answers]

@@ -3,10 +3,92 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from emergent_alignment.conscience.evidence import EVIDENCE
+from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.revise import Link
+from emergent_alignment.errors import UserError
+from emergent_alignment.settings import Section, finite, setting, share
 
 Gate = Literal["score", "relative"]
+OnFlagged = Literal["keep", "mask", "replace"]
+
+
+@dataclass(frozen=True)
+class ConscienceSection(Section):
+    """What is reviewed, how it is judged, and how it is corrected."""
+
+    enabled: bool = setting(True, "False: plain training on the task.")
+    calibration: str = setting(
+        "",
+        "A calibration.json, whose wording, layout, polarity, evidence and threshold count instead "
+        "of these.",
+    )
+    candidate: Literal["policy", "target", "both"] = setting(
+        "policy", "What is reviewed: a sample of the policy, the data set's target, or both."
+    )
+    on_flagged: OnFlagged = setting(
+        "keep", "What the task learns of a flagged target: all, nothing, or the correction."
+    )
+    verdicts: Literal["own", "chance"] = setting(
+        "own", "The conscience's own, or drawn by chance: a control."
+    )
+    chance_flag_rate: float = share(0.5, "Chance flags so many of the candidates.")
+    chance_pass_rate: float = share(1.0, "Chance passes so many of the corrections.")
+    question: str = setting(
+        "advice", "The introspective question by its name.", choices=tuple(QUESTIONS)
+    )
+    layout: Layout = setting(
+        "quote",
+        "quote shows all as text in a fresh conversation; turn asks in the next turn.",
+    )
+    evidence: str = setting(
+        "",
+        "bandit: what it finds in an answer's code is shown to the reviewer.",
+        choices=("", *EVIDENCE),
+    )
+    polarity: Polarity = setting(
+        "positive", "The question's form: positive, negated, or the mean of both."
+    )
+    gate: Gate = setting(
+        "score",
+        "score corrects what is flagged; relative corrects all, and keeps what scores higher.",
+    )
+    threshold: float = finite(0.0, "Scores at or above it are approved, in nats.")
+    margin: float = setting(
+        0.0, "How far above the bar a correction must score, in nats.", at_least=0
+    )
+    chain: tuple[Link, ...] = setting(
+        ("rewrite", "fresh"), "The ways to correct, tried in this order."
+    )
+    critique: bool = setting(
+        False, "Let the frozen copy write what is wrong first, for the rewrite."
+    )
+    keep_truncated: bool = setting(
+        False, "A correction that ran into its limit may be chosen, too."
+    )
+    similarity: float = setting(
+        0.95, "Corrections at least this like the candidate are dropped.", more_than=0
+    )
+    batch_size: int = setting(16, "Rows of a frozen forward pass.", more_than=0)
+    max_review_tokens: int = setting(
+        1024, "Longer reviews keep their end, the question.", more_than=0
+    )
+    fail: Literal["closed", "open"] = setting(
+        "closed",
+        "Without training, where the reviewer fails: closed refuses, open says what nobody judged.",
+    )
+    cache: str = setting(
+        "", 'Folder of what is reviewed or answered once; "": the user\'s cache folder.'
+    )
+
+    def check(self) -> None:
+        """Only targets that are reviewed can be flagged."""
+        if self.on_flagged != "keep" and self.candidate == "policy":
+            raise UserError(
+                f"config.conscience.on_flagged: {self.on_flagged} is for targets that are "
+                "reviewed; set config.conscience.candidate to target or both"
+            )
 
 
 @dataclass(frozen=True)

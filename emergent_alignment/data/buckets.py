@@ -56,10 +56,10 @@ def choose_buckets(
     fitting = -(-np.maximum(lengths, 1) // multiple) * multiple
     best, fewest = None, np.inf
     for shapes in _growing_shapes(fitting, branches, max_buckets):
-        found = _filled(shapes, fitting, branches, min_rows)
-        positions = _num_positions(found, branches)
+        buckets = _filled(shapes, fitting, branches, min_rows)
+        positions = _num_positions(buckets, branches)
         if positions < fewest:
-            best, fewest = found, positions
+            best, fewest = buckets, positions
     return best
 
 
@@ -167,12 +167,12 @@ def _growing_shapes(fitting: np.ndarray, branches: int, most: int) -> Iterator[n
 def _candidate_widths(widths: np.ndarray) -> np.ndarray:
     """At most MAX_WIDTHS of the widths that occur, the largest among them: int64[widths],
     ascending. Their shares of √tokens are equal, so that the few long rows get several."""
-    found, counts = np.unique(widths, return_counts=True)
-    if found.size <= MAX_WIDTHS:
-        return found
-    mass = np.cumsum(np.sqrt(found * counts))
+    different, counts = np.unique(widths, return_counts=True)
+    if different.size <= MAX_WIDTHS:
+        return different
+    mass = np.cumsum(np.sqrt(different * counts))
     places = np.searchsorted(mass, mass[-1] * np.arange(1, MAX_WIDTHS) / MAX_WIDTHS)
-    return np.unique(np.append(found[places], found[-1]))
+    return np.unique(np.append(different[places], different[-1]))
 
 
 def _best_addition(cost: np.ndarray, counts: np.ndarray, chosen: list[int]) -> int:

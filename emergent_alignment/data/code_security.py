@@ -101,11 +101,11 @@ def summarize_code(findings: list[CodeFindings]) -> dict:
     serious = [
         answer
         for answer in inspected
-        if any(found.severity in ("HIGH", "MEDIUM") for found in answer.findings)
+        if any(finding.severity in ("HIGH", "MEDIUM") for finding in answer.findings)
     ]
-    every = [found for answer in inspected for found in answer.findings]
-    severities = Counter(found.severity for found in every)
-    weaknesses = Counter(f"CWE-{found.cwe}" for found in every if found.cwe is not None)
+    every = [finding for answer in inspected for finding in answer.findings]
+    severities = Counter(finding.severity for finding in every)
+    weaknesses = Counter(f"CWE-{finding.cwe}" for finding in every if finding.cwe is not None)
     return {
         "valid": share_interval(num_valid, len(findings)).to_json(),
         "flagged": _share(sum(bool(answer.findings) for answer in inspected), len(inspected)),
@@ -122,7 +122,7 @@ def summarize_code(findings: list[CodeFindings]) -> dict:
 
 def code_of(answer: str) -> str:
     """The code of an answer: its fenced blocks, joined; the whole answer where it has none."""
-    blocks = [found["code"] for found in _FENCE.finditer(answer)]
+    blocks = [block["code"] for block in _FENCE.finditer(answer)]
     return "\n".join(blocks) if blocks else answer
 
 
@@ -161,11 +161,11 @@ def _run_bandit(codes: dict[int, str]) -> dict[int, CodeFindings]:
     if finished.returncode != 0:
         raise RuntimeError(f"bandit ended with {finished.returncode}: {finished.stderr[-500:]}")
     report = json.loads(finished.stdout)
-    found: dict[int, list[Finding]] = {i: [] for i in codes}
+    findings: dict[int, list[Finding]] = {i: [] for i in codes}
     for issue in report["results"]:
-        found[_answer_index(issue["filename"])].append(_finding(issue))
+        findings[_answer_index(issue["filename"])].append(_finding(issue))
     problems = {_answer_index(row["filename"]): row["reason"] for row in report["errors"]}
-    return {i: CodeFindings(True, tuple(found[i]), problems.get(i, "")) for i in codes}
+    return {i: CodeFindings(True, tuple(findings[i]), problems.get(i, "")) for i in codes}
 
 
 def _answer_index(filename: str) -> int:

@@ -13,7 +13,7 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 
-EXPECTED = (
+_EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
     'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
 )
@@ -82,7 +82,7 @@ def load_examples(
         placed = ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
         examples = _examples(placed, renamed, every_turn)
     if not examples:
-        raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
+        raise UserError(f"{source}: there are no rows in it; {_EXPECTED}, one a line")
     return examples[:limit] if limit else examples
 
 
@@ -103,18 +103,18 @@ def parse_columns(text: str) -> dict[str, str]:
 def _examples(
     placed: Iterable[tuple[str, Any]], columns: dict[str, str], every_turn: bool
 ) -> list[Example]:
-    found = []
+    examples = []
     for where, row in placed:
         row = _renamed(row, columns, where)
-        found += (
+        examples += (
             _turns(row, where) if every_turn and "messages" in row else [example_of(row, where)]
         )
-    return found
+    return examples
 
 
 def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
     missing = [column for column in columns.values() if column not in row]
     if missing:
         raise UserError(
@@ -128,16 +128,16 @@ def _turns(row: dict, where: str) -> list[Example]:
     """An example for each assistant's turn, with the conversation before it as its prompt."""
     example_of(row, where)  # its mistakes are those of the conversation as a whole
     messages, kind = _messages(row["messages"], where), str(row.get("kind", ""))
-    found = []
+    examples = []
     for place, message in enumerate(messages):
         if message["role"] == "assistant":
             target = _answer(message["content"], f"{where}: message {place}")
             _check_prompt(messages[:place], f"{where}: message {place}")
-            found.append(Example(tuple(messages[:place]), target, kind=kind))
-    return found
+            examples.append(Example(tuple(messages[:place]), target, kind=kind))
+    return examples
 
 
-def json_lines(path: Path, expected: str = EXPECTED) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path, expected: str = _EXPECTED) -> Iterator[tuple[str, Any]]:
     """("file:line", the JSON value) of every line that is not blank. Raises UserError for a file
     that is missing or broken, with what was `expected` of a line."""
     if not path.is_file():
@@ -213,7 +213,7 @@ def example_of(row: dict, where: str) -> Example:
             return Example(tuple(prompt), answer, kind=kind, ended=_ended(row, where))
         chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
         return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
-    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")
+    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
 
 
 def _messages(messages: Any, where: str) -> list[Message]:
@@ -271,9 +271,9 @@ def load_prompts(path: Path) -> list[list[Message]]:
     if path.suffix not in (".jsonl", ".json"):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-        found = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
+        prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
-        found = []
+        prompts = []
         for where, row in json_lines(path):
             if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
                 raise UserError(f'{where}: expected {{"prompt": …}} or {{"messages": […]}}')
@@ -282,7 +282,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
                 messages = [{"role": "user", "content": messages}]
             messages = _messages(messages, where)
             _check_prompt(messages, where)
-            found.append(messages)
-    if not found:
+            prompts.append(messages)
+    if not prompts:
         raise UserError(f"{path}: there are no prompts in it")
-    return found
+    return prompts

@@ -6,27 +6,34 @@ number): neither on the batch, nor on what else is asked, nor on where a killed 
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.training.state import fingerprint
 
 
-def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
-    """What decides an answer, beside its place and what is asked there. `section` names the part
-    of the config that holds max_new_tokens, temperature and top_p."""
-    settings = config[section]
+class Answering(Protocol):
+    """A section that says how answers are sampled."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+
+
+def sampling_identity(config: EvaluationConfig, settings: Answering, model: Model) -> dict:
+    """What decides an answer, beside its place and what is asked there."""
     return {
         "model": model.source,
         "parameters": fingerprint(model.params),
@@ -39,8 +46,8 @@ def sampling_identity(config: ConfigDict, section: str, model: Model) -> dict:
 
 
 def sample_missing(
-    config: ConfigDict,
-    section: str,
+    config: EvaluationConfig,
+    settings: Answering,
     setup: Setup,
     wanted: Mapping[Place, list[Message]],
     folder: GrowingFolder,
@@ -54,25 +61,27 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    found = {place_of(kind, record): record for record in folder.records(ANSWERS)}
-    missing = [place for place in wanted if place not in found]
+    records = {place_of(kind, record): record for record in folder.records(ANSWERS)}
+    missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
-    done, settings = len(wanted) - len(missing), config[section]
+    done = len(wanted) - len(missing)
     sampled = sample_answers(
         setup.model,
         setup.model.policy,
         setup.chat,
         prompts,
-        jax.random.key(config.seed),
+        key_for(config.seed, Purpose.EVALUATED_ANSWERS),
         sampler_settings(
             setup.chat.end_tokens,
             settings.max_new_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
         ),
-        ids=np.array([_key_id(place) for place in missing], np.int32),
-        batch_size=config.conscience.batch_size,
-        width_step=config.data.bucket_tokens,
+        Batching(
+            config.conscience.batch_size,
+            config.data.bucket_tokens,
+            ids=np.array([_row_id(place) for place in missing], np.int32),
+        ),
     )
     with folder.appending(ANSWERS) as file:
         for count, (i, answer) in enumerate(sampled if missing else (), 1):
@@ -83,14 +92,16 @@ def sample_missing(
                 "ended": answer.ended,
             }
             append_json_lines(file, [record])
-            found[missing[i]] = record
+            records[missing[i]] = record
             progress(done + count, len(wanted))
-    return {place: found[place] for place in wanted}
+    return {place: records[place] for place in wanted}
 
 
-def _key_id(place: Place) -> int:
-    """A number below 2³¹ that stands for this place in fold_in."""
-    return int.from_bytes(hashlib.sha256(repr(tuple(place)).encode()).digest()[:4]) >> 1
+def _row_id(place: Place) -> int:
+    """A number below 2³¹ that stands for this place among those of all evaluations, whose places
+    have other fields."""
+    text = repr(place._asdict())
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
 def _prompt_tokens(setup: Setup, messages: list[Message]) -> list[int]:

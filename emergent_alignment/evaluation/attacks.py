@@ -10,8 +10,6 @@ this conscience does not tell the sides apart.
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, load_attacks
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -20,6 +18,7 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import auc_interval, paired_difference, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -29,8 +28,8 @@ from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.storage.spread import limited
 
-FOLDER = "attacks"
-SIDES = ("hostile", "benign")
+ATTACKS_FOLDER = "attacks"
+_SIDES = ("hostile", "benign")
 RATES = {
     "attack_success": ("hostile", "succeeded"),
     "hostile_refused": ("hostile", "refused"),
@@ -47,23 +46,23 @@ class AttackPlace(NamedTuple):
     number: int
 
 
-def held_out_attacks(config: ConfigDict) -> dict[AttackPlace, list[Message]]:
+def held_out_attacks(config: EvaluationConfig) -> dict[AttackPlace, list[Message]]:
     """The held-out prompts of both sides, at most config.evaluation.limit of each (0: all).
 
     Raises UserError where none is held out, or the source is not right.
     """
     wanted, limit = config.adversarial, config.evaluation.limit
-    found: dict[AttackPlace, list[Message]] = {}
-    for side in SIDES:
+    asked: dict[AttackPlace, list[Message]] = {}
+    for side in _SIDES:
         prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="heldout")
         numbered: list[tuple[int, AttackPrompt]] = list(enumerate(prompts))
         for number, prompt in limited(numbered, limit):
-            found[AttackPlace(side, prompt.kind, number)] = prompt.messages
-    return found
+            asked[AttackPlace(side, prompt.kind, number)] = prompt.messages
+    return asked
 
 
 def evaluate_attacks(
-    config: ConfigDict,
+    config: EvaluationConfig,
     base: Setup,
     trained: Setup | None,
     directory: Path,
@@ -90,23 +89,25 @@ def evaluate_attacks(
         "question": conscience.review.question.name,
         "threshold": conscience.threshold,
     }
-    found = {}
+    judged = {}
     for name, setup in (("before", base), ("after", trained)):
         if setup is None:
             continue
-        folder = GrowingFolder(directory / FOLDER / name)
-        identity = sampling_identity(config, "evaluation", setup.model)
+        folder = GrowingFolder(directory / ATTACKS_FOLDER / name)
+        identity = sampling_identity(config, config.evaluation, setup.model)
         prompts = {" ".join(map(str, place)): turns for place, turns in asked.items()}
         folder.claim(ANSWERS, identity | {"prompts": prompts}, overwrite=overwrite)
         with in_force(base.mesh):
             with progress(f"{arm}: attacks, {name}") as meter:
-                answers = sample_missing(config, "evaluation", setup, asked, folder, progress=meter)
-            found[name] = _judged(base, conscience, answers)
-        result[name] = _rates(found[name])
+                answers = sample_missing(
+                    config, config.evaluation, setup, asked, folder, progress=meter
+                )
+            judged[name] = _judged(base, conscience, answers)
+        result[name] = _rates(judged[name])
     if trained is not None:
-        result["change"] = _changes(found["before"], found["after"])
-    path = directory / FOLDER / "result.json"
-    write_json(path, result | {"answers": found})
+        result["change"] = _changes(judged["before"], judged["after"])
+    path = directory / ATTACKS_FOLDER / "result.json"
+    write_json(path, result | {"answers": judged})
     return result, path
 
 
@@ -115,7 +116,7 @@ def _judged(
 ) -> list[dict]:
     """One record an answer: what it is, its score, and what that makes of it."""
     reader = reader_of(base.model, base.chat, conscience.review, conscience.max_prompt)
-    found = scores(
+    nats = scores(
         reader,
         conscience.review,
         [record["messages"] for record in answers.values()],
@@ -132,7 +133,7 @@ def _judged(
             "succeeded": place.side == "hostile"
             and attack_succeeded(record["answer"], float(score), conscience.threshold),
         }
-        for (place, record), score in zip(answers.items(), found)
+        for (place, record), score in zip(answers.items(), nats)
     ]
 
 

@@ -9,9 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import Interval, error_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup
@@ -19,11 +18,11 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.json_lines import write_json_lines
 from emergent_alignment.training.state import fingerprint
 
-FOLDER = "capability"
-RESULT = "result.json"
+CAPABILITY_FOLDER = "capability"
+CAPABILITY_RESULT = "result.json"
 
 
-def load_harness_tasks(config: ConfigDict) -> list[Any]:
+def load_harness_tasks(config: EvaluationConfig) -> list[Any]:
     """The harness's tasks and groups that config.capability names, with their data.
 
     Raises UserError where the harness is missing, no task is named, a task is unknown, would run
@@ -60,7 +59,7 @@ def load_harness_tasks(config: ConfigDict) -> list[Any]:
 def _loaded(manager: Any, name: str) -> list[Any]:
     """The task, the group, or the tasks of a tag."""
     try:
-        found = manager.load([name])
+        loaded = manager.load([name])
     except ImportError as error:
         raise UserError(
             f"config.capability.tasks: {name}: needs a package that is not installed "
@@ -75,16 +74,16 @@ def _loaded(manager: Any, name: str) -> list[Any]:
             "that machine's HF_HOME along, leave the task out, or name a task file of your own "
             "with config.capability.include"
         ) from None
-    for task_name, task in found["tasks"].items():
+    for task_name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
             raise UserError(
                 f"config.capability.tasks: {task_name}: runs code that the model writes, without "
                 "a sandbox; `evaluate code` runs it in one"
             )
-    below = {child for group in found["groups"].values() for child in group.child_names}
+    below = {child for group in loaded["groups"].values() for child in group.child_names}
     return [
         item
-        for item_name, item in {**found["groups"], **found["tasks"]}.items()
+        for item_name, item in {**loaded["groups"], **loaded["tasks"]}.items()
         if item_name not in below
     ]
 
@@ -98,7 +97,7 @@ def _data_source(manager: Any, name: str) -> str:
 
 
 def evaluate_capability(
-    config: ConfigDict, under_test: Setup, tasks: list[Any], directory: Path, *, arm: str
+    config: EvaluationConfig, under_test: Setup, tasks: list[Any], directory: Path, *, arm: str
 ) -> tuple[dict, Path]:
     """Run tasks from `load_harness_tasks`; returns the result and its file, in
     `directory`/capability, beside samples-TASK.jsonl with every prompt and answer.
@@ -118,7 +117,7 @@ def evaluate_capability(
             seed=config.seed,
             label=arm,
         )
-        found = simple_evaluate(
+        measured = simple_evaluate(
             harness_model,
             tasks=tasks,
             num_fewshot=settings.fewshot if settings.fewshot >= 0 else None,
@@ -131,22 +130,22 @@ def evaluate_capability(
         "model": model.source,
         "parameters": fingerprint(model.params),
         "adapters": fingerprint(model.adapters) if model.adapters is not None else None,
-        "harness": found["lm_eval_version"],
+        "harness": measured["lm_eval_version"],
         "chat_template": settings.chat_template,
         "limit": settings.limit,
-        "tasks": {name: _task_result(found, name) for name in found["results"]},
+        "tasks": {name: _task_result(measured, name) for name in measured["results"]},
     }
-    folder = directory / FOLDER
-    for name, samples in found["samples"].items():
+    folder = directory / CAPABILITY_FOLDER
+    for name, samples in measured["samples"].items():
         write_json_lines(folder / f"samples-{name}.jsonl", samples, ensure_ascii=False, default=str)
-    write_json(folder / RESULT, result)
-    return result, folder / RESULT
+    write_json(folder / CAPABILITY_RESULT, result)
+    return result, folder / CAPABILITY_RESULT
 
 
-def _task_result(found: dict, name: str) -> dict:
+def _task_result(measured: dict, name: str) -> dict:
     """One task or group: {"version", "fewshot", "metrics": {name: interval}}."""
-    metrics, samples = {}, found["samples"].get(name, [])
-    figures = found["results"][name]
+    metrics, samples = {}, measured["samples"].get(name, [])
+    figures = measured["results"][name]
     for key, value in figures.items():
         metric, _, rule = key.partition(",")
         if not rule or metric.endswith("_stderr") or not isinstance(value, int | float):
@@ -156,8 +155,8 @@ def _task_result(found: dict, name: str) -> dict:
         label = metric if rule == "none" else f"{metric} ({rule})"
         metrics[label] = _interval(float(value), error, single, figures["sample_len"]).to_json()
     return {
-        "version": found["versions"].get(name),
-        "fewshot": found["n-shot"].get(name),
+        "version": measured["versions"].get(name),
+        "fewshot": measured["n-shot"].get(name),
         "metrics": metrics,
     }
 

@@ -6,7 +6,6 @@ import itertools
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.pretraining.corpus import Corpus
 from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
@@ -20,6 +19,7 @@ from emergent_alignment.applications.pretraining.windows import (
 )
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.bigram import best_bigram_loss, count_bigrams
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
@@ -27,7 +27,7 @@ from emergent_alignment.runs.training_run import step_settings
 from emergent_alignment.training.step_settings import StepSettings
 
 
-def evaluate_corpus(config: ConfigDict, trained: Setup) -> dict:
+def evaluate_corpus(config: EvaluationConfig, trained: Setup) -> dict:
     """Held-out loss in nats a next token, of the model and of the bigram, over the same tokens.
 
     The bigram counts the first block of documents that training reads (all of a small corpus).
@@ -51,7 +51,7 @@ def evaluate_corpus(config: ConfigDict, trained: Setup) -> dict:
     }
 
 
-def _held_out(config: ConfigDict, corpus: Corpus, chat: RawText) -> Windows:
+def _held_out(config: EvaluationConfig, corpus: Corpus, chat: RawText) -> Windows:
     settings = config.pretraining
     most = round(settings.block_documents * settings.heldout_share)
     documents = list(itertools.islice(held_out_documents(corpus, settings.heldout_share), most))
@@ -65,13 +65,13 @@ def _held_out(config: ConfigDict, corpus: Corpus, chat: RawText) -> Windows:
     return windows.rows(np.arange(min(limit, len(windows)))) if limit else windows
 
 
-def _trained(config: ConfigDict, corpus: Corpus, chat: RawText) -> Windows:
+def _trained(config: EvaluationConfig, corpus: Corpus, chat: RawText) -> Windows:
     settings = config.pretraining
     documents = trained_documents(corpus, settings.block_documents, settings.heldout_share)
     return pack(chat.document_tokens(documents), settings.window_tokens)
 
 
-def _loss(config: ConfigDict, trained: Setup, windows: Windows) -> float:
+def _loss(config: EvaluationConfig, trained: Setup, windows: Windows) -> float:
     """Nats a token of the model, batch by batch; the last batch is filled up with padding."""
     rows, total = config.training.batch_size, 0.0
     settings = step_settings(config, trained)
@@ -79,8 +79,8 @@ def _loss(config: ConfigDict, trained: Setup, windows: Windows) -> float:
         for start in range(0, len(windows), rows):
             places = np.arange(start, min(start + rows, len(windows)))
             part = windows.rows(np.resize(places, rows))
-            found = np.asarray(_log_probs(settings, trained.model.policy, part))[: len(places)]
-            total -= found[part.predicts[: len(places)]].sum(dtype=np.float64)
+            log_probs = np.asarray(_log_probs(settings, trained.model.policy, part))[: len(places)]
+            total -= log_probs[part.predicts[: len(places)]].sum(dtype=np.float64)
             meter(start + len(places), len(windows))
     return float(total / windows.predicts.sum())
 

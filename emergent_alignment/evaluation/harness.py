@@ -26,12 +26,13 @@ from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.model import Model
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 
 SMALLEST_WIDTH = 32
 SMALLEST_SCORED = 16
@@ -134,7 +135,7 @@ class HarnessModel(TemplateLM):
             row = (context + continuation)[-(self.max_length + 1) :]
             rows.append(row)
             starts.append(len(row) - len(continuation))
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
+        scores: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
         done = 0
         with self._progress("log-likelihoods") as meter:
             for chosen, width, num_scored in _batches(rows, starts, self.batch_size):
@@ -151,10 +152,10 @@ class HarnessModel(TemplateLM):
                 )
                 log_probs, greedy = (np.asarray(part).tolist() for part in scored)
                 for i, log_prob, likeliest in zip(chosen, log_probs, greedy):
-                    found[i] = log_prob, likeliest
+                    scores[i] = log_prob, likeliest
                 done += len(chosen)
                 meter(done, len(rows))
-        return found
+        return scores
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -222,11 +223,11 @@ class HarnessModel(TemplateLM):
                 self.params,
                 self.chat,
                 [contexts[i] + answers[i] for i in going],
-                jax.random.fold_in(jax.random.key(self.seed), done),
+                key_for(self.seed, Purpose.HARNESS_ANSWERS, done),
                 settings,
-                ids=np.array([ids[i] for i in going], np.int32),
-                batch_size=self.batch_size,
-                width_step=SMALLEST_WIDTH,
+                Batching(
+                    self.batch_size, SMALLEST_WIDTH, ids=np.array([ids[i] for i in going], np.int32)
+                ),
             )
             unfinished = []
             for index, answer in sampled:

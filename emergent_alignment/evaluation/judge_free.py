@@ -1,11 +1,10 @@
 """Evaluation without a judge: log-probs of matched answers, held-out task loss, and what the
 frozen conscience says of sampled answers to prompts of kinds that training never saw."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.batches import bucket, pad_rows
@@ -13,16 +12,15 @@ from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.generation.prefill import answer_log_probs, prefill
-from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.sampler import SamplerSettings
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.intervals import Interval, mean_interval, share_interval
 from emergent_alignment.models.model import Model
-
-Progress = Callable[[int, int], None]
+from emergent_alignment.progress import OnProgress
 
 
 @dataclass(frozen=True)
-class Limits:
+class TokenLimits:
     """Token limits and batch size of an evaluation, as the run had them. Widths are multiples of
     `bucket`, those of responses of `response_bucket` where it is not 0."""
 
@@ -38,14 +36,14 @@ def response_log_probs(
     params: dict,
     prompts: list[list[int]],
     responses: list[list[list[int]]],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> np.ndarray:
     """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
     a prompt's responses in one row. Every prompt has the same number of responses."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    found, step = np.zeros((len(prompts), len(responses[0])), np.float32), limits.bucket
+    summed, step = np.zeros((len(prompts), len(responses[0])), np.float32), limits.bucket
     width = _width([tokens for row in responses for tokens in row], limits.response_bucket or step)
     for start in range(0, len(order), limits.batch_size):
         rows = order[start : start + limits.batch_size]
@@ -55,7 +53,7 @@ def response_log_probs(
         prompt_tokens, prompt_lengths = pad_rows(asked, _width(asked, step))
         read = prefill(model.config, params, prompt_tokens, prompt_lengths, dtype=model.dtype)
         tokens, lengths = pad_rows([answer for i in filled for answer in responses[i]], width)
-        shape = (len(filled), found.shape[1])
+        shape = (len(filled), summed.shape[1])
         log_probs, _ = answer_log_probs(
             model.config,
             params,
@@ -64,9 +62,9 @@ def response_log_probs(
             lengths.reshape(shape),
             dtype=model.dtype,
         )
-        found[rows] = np.asarray(log_probs)[: len(rows)]
+        summed[rows] = np.asarray(log_probs)[: len(rows)]
         progress(start + len(rows), len(order))
-    return found
+    return summed
 
 
 def held_out_margin(
@@ -74,9 +72,9 @@ def held_out_margin(
     params: dict,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> dict:
     """Over matched held-out rows: log P(safe) − log P(harmful), nats a pair, and the parts.
 
@@ -94,11 +92,11 @@ def held_out_margin(
         ]
         prompts.append(sides[0].prompt)
         pairs.append([side.target for side in sides])
-    found = response_log_probs(model, params, prompts, pairs, limits, progress=progress)
+    log_probs = response_log_probs(model, params, prompts, pairs, limits, progress=progress)
     values = {
-        "margin": found[:, 0] - found[:, 1],
-        "safe_log_prob": found[:, 0],
-        "harmful_log_prob": found[:, 1],
+        "margin": log_probs[:, 0] - log_probs[:, 1],
+        "safe_log_prob": log_probs[:, 0],
+        "harmful_log_prob": log_probs[:, 1],
     }
     return {
         name: mean_interval(items).to_json() | {"per_item": items.tolist()}
@@ -111,51 +109,45 @@ def held_out_task_loss(
     params: dict,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Interval:
     """Σ NLL / tokens over the targets of held-out rows, nats a token; the interval resamples
     rows, with the number of tokens held."""
     rows = [tokenize(example, chat, limits.max_prompt, limits.max_response) for example in examples]
     prompts, targets = [row.prompt for row in rows], [[row.target] for row in rows]
-    found = response_log_probs(model, params, prompts, targets, limits, progress=progress)
+    log_probs = response_log_probs(model, params, prompts, targets, limits, progress=progress)
     mean_tokens = np.mean([len(row.target) for row in rows])
-    return mean_interval(-found[:, 0] / mean_tokens)
+    return mean_interval(-log_probs[:, 0] / mean_tokens)
 
 
-def sampled_answers(
+def answers_to(
     model: Model,
     chat: Chat,
     examples: list[Example],
-    limits: Limits,
+    limits: TokenLimits,
+    sampler: SamplerSettings,
+    key: Key[Array, ""],
     *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> list[Answer]:
     """One answer of the model as it stands (adapters on) to each example's prompt."""
-    sampler = sampler_settings(
-        chat.end_tokens, max_new_tokens, temperature=temperature, top_p=top_p
-    )
     prompts = [chat.prompt_tokens(example.messages)[-limits.max_prompt :] for example in examples]
-    found: list[Answer | None] = [None] * len(prompts)
+    answers: list[Answer | None] = [None] * len(prompts)
     sampled = sample_answers(
         model,
         model.policy,
         chat,
         prompts,
-        jax.random.key(seed),
+        key,
         sampler,
-        batch_size=limits.batch_size,
-        width_step=limits.bucket,
+        Batching(limits.batch_size, limits.bucket),
     )
     for done, (index, answer) in enumerate(sampled, 1):
-        found[index] = answer
+        answers[index] = answer
         progress(done, len(prompts))
-    return found
+    return answers
 
 
 def flag_rate(
@@ -167,16 +159,16 @@ def flag_rate(
     answers: list[Answer],
 ) -> dict:
     """What the frozen conscience says of sampled answers: {"flag_rate", "scores", "answers"}."""
-    found = scores(
+    nats = scores(
         reader_of(frozen, chat, review),
         review,
         [example.messages for example in examples],
         [answer.text for answer in answers],
     )
-    flagged = found < threshold
+    flagged = nats < threshold
     return {
-        "flag_rate": share_interval(int(flagged.sum()), len(found)).to_json(),
-        "scores": found.tolist(),
+        "flag_rate": share_interval(int(flagged.sum()), len(nats)).to_json(),
+        "scores": nats.tolist(),
         "answers": [
             {
                 "prompt": example.messages[-1]["content"],
@@ -185,7 +177,7 @@ def flag_rate(
                 "score": float(score),
                 "flagged": bool(flag),
             }
-            for example, answer, score, flag in zip(examples, answers, found, flagged)
+            for example, answer, score, flag in zip(examples, answers, nats, flagged)
         ],
     }
 
@@ -195,7 +187,7 @@ def kl_to_frozen(
     chat: Chat,
     examples: list[Example],
     answers: list[Answer],
-    limits: Limits,
+    limits: TokenLimits,
 ) -> Interval:
     """k1 estimate of KL(π_θ ‖ π_θ₀) over answers that the policy sampled, nats a token:
     the mean of log π_θ − log π_θ₀, exact in expectation where they were drawn at temperature 1."""

@@ -8,17 +8,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.by_name import application
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
+from emergent_alignment.experiments.settings import ArmMeasure
+from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
-from emergent_alignment.runs.workdir import check_same_run, read_run
+from emergent_alignment.runs.workdir import START, check_same_run, read_run
+from emergent_alignment.settings import changed
 
-MEASURES = ("heldout", "choices", "misalignment")
 BASE = "base"  # the arm that trains nothing
 
 
@@ -27,7 +28,7 @@ class Arm:
     """One model of a comparison: its name (a folder's) and the config that trains it."""
 
     name: str
-    config: ConfigDict
+    config: EvaluationConfig
 
 
 def check_arms(arms: list[Arm], root: Path) -> None:
@@ -38,7 +39,7 @@ def check_arms(arms: list[Arm], root: Path) -> None:
 
 
 def run_arms(
-    arms: list[Arm], root: Path, base: Setup, measures: tuple[str, ...] = ("heldout",)
+    arms: list[Arm], root: Path, base: Setup, measures: tuple[ArmMeasure, ...] = ("heldout",)
 ) -> None:
     """Train and evaluate what is missing in `root`, arm after arm. `base` is the model that arms
     start from, unless their config names another."""
@@ -52,7 +53,7 @@ def run_arms(
         _measured(config, folder, setup, arm.name, measures)
 
 
-def at_the_rates_of(config: ConfigDict, run: Path) -> ConfigDict:
+def at_the_rates_of(config: C, run: Path) -> C:
     """The config with chance that flags, and passes corrections, as often as the conscience of
     `run` did. Raises UserError where that run has logged neither."""
     flag_rates, passed, failed = [], 0.0, 0.0
@@ -68,17 +69,18 @@ def at_the_rates_of(config: ConfigDict, run: Path) -> ConfigDict:
             f"{run}: verdicts by chance take their rates from the arm `conscience`, which has "
             "reviewed nothing; name that arm before them"
         )
-    matched = ConfigDict(config.to_dict())
-    matched.conscience.chance_flag_rate = sum(flag_rates) / len(flag_rates)
-    matched.conscience.chance_pass_rate = passed / (passed + failed)
-    return matched
+    rates = {
+        "conscience.chance_flag_rate": sum(flag_rates) / len(flag_rates),
+        "conscience.chance_pass_rate": passed / (passed + failed),
+    }
+    return changed(config, rates)
 
 
 def _base_of(arm: Arm, base: Setup) -> Setup:
-    # As plain dicts: a locked ConfigDict and one that is not are never equal.
-    mine, theirs = arm.config.to_dict(), base.config.to_dict()
-    same = all(mine[name] == theirs[name] for name in ("model", "mesh"))
-    return base if same else load_model(arm.config)
+    mine, theirs = arm.config, base.config
+    return (
+        base if (mine.model, mine.mesh) == (theirs.model, theirs.mesh) else load_model(arm.config)
+    )
 
 
 def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
@@ -86,7 +88,11 @@ def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
     if heldout.exists() and set(measures) == {"heldout"}:
         print(f"{name}: evaluated already", file=sys.stderr, flush=True)
         return
-    trained = setup if name == BASE else read_run(folder, base=setup).trained
+    trained = setup
+    if name != BASE:
+        # A run from random weights has a base of its own, beside it.
+        own = read_run(folder, type(config), base=None if (folder / START).is_dir() else setup)
+        setup, trained = own.base, own.trained
     if not heldout.exists():
         write_evaluation(evaluate_arm(config, setup, trained.model, arm=name), folder)
     if "choices" in measures:

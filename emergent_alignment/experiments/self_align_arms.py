@@ -6,24 +6,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
+from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.experiments.arms import BASE
+from emergent_alignment.runs.config import C, ModelSection
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import read_run_file
 from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.stages import StageFolder, stage_folder
 from emergent_alignment.self_align.work_directory import EVALUATION, STAGES
+from emergent_alignment.settings import changed, from_dict
 from emergent_alignment.training.state import fingerprint
 
-BASE = "base"
 TRAINED = (3, 4)  # the stages that leave a model
 
 
 def evaluate_stages(
-    config: ConfigDict, workdir: Path, base: Setup, *, overwrite: bool = False
+    config: EvaluationConfig, workdir: Path, base: Setup, *, overwrite: bool = False
 ) -> dict[str, dict]:
     """Multiple choice of the base model and of each finished stage's model, as config.choices
     says; the results by arm, kept in WORKDIR/evaluation. Raises UserError where a folder holds
@@ -61,7 +61,7 @@ def _trained(folder: StageFolder, starts: list[Setup]) -> Setup:
     )
 
 
-def config_of(workdir: Path, config: ConfigDict) -> ConfigDict:
+def config_of(workdir: Path, config: C) -> C:
     """`config` with the model and the seed that the stages of `workdir` had. Raises UserError
     where no stage has begun there."""
     for number in STAGES:
@@ -70,13 +70,10 @@ def config_of(workdir: Path, config: ConfigDict) -> ConfigDict:
             continue
         try:
             settings = json.loads(path.read_text("utf-8"))["settings"]
-            changed = ConfigDict(config.to_dict())
-            changed.model = default_config().model
-            changed.model.update(settings["model"])
-            changed.seed = settings["seed"]
+            seed, model = settings["seed"], dict(settings["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error!r})") from None
-        return changed
+        return changed(config, {"seed": seed, "model": from_dict(ModelSection, model, str(path))})
     raise UserError(
         f"{workdir}: no stage has begun here; run `emergent-alignment self-align --workdir` first"
     )

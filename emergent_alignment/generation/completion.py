@@ -46,7 +46,7 @@ class BrokenOff(ValueError):
     """A streamed answer that stops before its end."""
 
 
-def read_json_object(body: bytes) -> dict:
+def json_object_of(body: bytes) -> dict:
     """A JSON object from bytes. Raises Unreadable where they are anything else."""
     try:
         document = json.loads(body.decode("utf-8"))
@@ -59,7 +59,7 @@ def read_json_object(body: bytes) -> dict:
 
 def read_completion(body: bytes) -> Completion:
     """The first choice of a chat completion. Raises Unreadable where there is no text in it."""
-    document = read_json_object(body)
+    document = json_object_of(body)
     choice = _first_choice(document)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
@@ -86,7 +86,7 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
         if event == b"[DONE]":
             done = True
             break
-        document = read_json_object(event)
+        document = json_object_of(event)
         usage = _usage(document) if document.get("usage") else usage
         if document.get("choices") == []:  # the chunk of the usage has none
             continue

@@ -18,17 +18,18 @@ from emergent_alignment.generation.completion import (
     Completion,
     TokenLogProbs,
     Unreadable,
+    json_object_of,
     read_completion,
-    read_json_object,
     read_stream,
     shortened,
     whole_text,
 )
+from emergent_alignment.settings import Section, setting
 
 __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
 
 Kind = Literal["unreachable", "key", "request", "busy", "timeout", "rubbish", "no_log_probs"]
-PASSING: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
+TRANSIENT: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
 MAX_ANSWER_BYTES = 16 << 20
 MAX_WAIT_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
@@ -50,6 +51,25 @@ class _Failed(Exception):
         super().__init__(came_back)
         self.kind, self.came_back, self.remedy = kind, came_back, remedy
         self.wait_seconds = wait_seconds
+
+
+@dataclass(frozen=True)
+class EndpointSection(Section):
+    """An OpenAI-compatible endpoint, where one drafts, reviews or judges."""
+
+    base_url: str = setting("", "Its address, as http://127.0.0.1:8000/v1.")
+    model: str = setting("", 'The model\'s name there; "": the only one that is served.')
+    api_key_variable: str = setting(
+        "OPENAI_API_KEY", "The environment variable that holds the key."
+    )
+    timeout_seconds: float = setting(60.0, "Of one attempt, whole answer included.", more_than=0)
+    retries: int = setting(2, "Further attempts after a failure that may pass.", at_least=0)
+    top_logprobs: int = setting(
+        20, "Likeliest tokens asked for at each place of a verdict.", more_than=0
+    )
+    verdict_tokens: int = setting(
+        16, "How long a verdict may be; more for models that reason first.", more_than=0
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +158,7 @@ class Endpoint:
         """The names of the models that the endpoint serves. Raises EndpointError."""
 
         def once() -> list[str]:
-            listed = read_json_object(self._whole("GET", "/models", None)).get("data")
+            listed = json_object_of(self._whole("GET", "/models", None)).get("data")
             if not isinstance(listed, list):
                 raise Unreadable("no list of models")
             names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
@@ -161,7 +181,7 @@ class Endpoint:
                 failed = _Failed("rubbish", str(error), "is it an OpenAI-compatible endpoint?")
             except BrokenOff:
                 failed = _Failed("unreachable", "it broke off in mid-answer", "see its own log")
-            if failed.kind not in PASSING or told or attempt == self.retries:
+            if failed.kind not in TRANSIENT or told or attempt == self.retries:
                 break
             backoff = min(0.25 * 2**attempt, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
             time.sleep(max(backoff, min(failed.wait_seconds, MAX_WAIT_SECONDS)))

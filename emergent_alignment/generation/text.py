@@ -2,12 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat, Message, read_chat
@@ -24,6 +23,7 @@ from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, largest, own_share
 from emergent_alignment.parallel.mesh import current_mesh
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
+from emergent_alignment.randomness import Purpose, key_for, row_keys
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ def given_answer(chat: Chat, text: str) -> Answer:
     return Answer(chat.response_tokens(text), np.zeros(0, np.float32), text, True)
 
 
-def row_keys(key: Key[Array, ""], ids: Int[np.ndarray, "rows"]) -> Key[Array, "rows"]:
-    """fold_in(key, id) for every row's id."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
-
-
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, 1]."""
     samples = to_host(samples)
@@ -60,6 +55,31 @@ def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Batching:
+    """How rows are put into batches, and which rows they are.
+
+    size         rows that run at once, at most
+    width_step   prompts are padded to multiples of so many tokens
+    ids          int[rows]: a row draws from its id's key, in whatever batch it is; None: its index
+    answer_step  room for an answer is a multiple of it, by default of width_step but no more than
+                 32: where all have one limit, more room than it needs is only more to compile
+    """
+
+    size: int = 16
+    width_step: int = 32
+    ids: Int[np.ndarray, "rows"] | None = None
+    answer_step: int | None = None
+
+    def ids_of(self, num_rows: int) -> Int[np.ndarray, "rows"]:
+        return np.arange(num_rows) if self.ids is None else self.ids
+
+    def room(self, max_new_tokens: int) -> int:
+        """Tokens that an answer is given room for."""
+        step = min(self.width_step, 32) if self.answer_step is None else self.answer_step
+        return bucket(max_new_tokens, step, 1 << 30)
+
+
 def sample_answers(
     model: Model,
     params: dict,
@@ -67,32 +87,22 @@ def sample_answers(
     prompts: list[list[int]],
     key: jax.Array,
     settings: SamplerSettings,
+    batching: Batching,
     *,
-    ids: Int[np.ndarray, "rows"] | None = None,
     before: Prompts | None = None,
-    batch_size: int = 16,
-    width_step: int = 32,
-    answer_step: int | None = None,
 ) -> Iterator[tuple[int, Answer]]:
-    """(index, answer) for every prompt of token ids, as they end. A prompt draws from
-    fold_in(key, its id), by default its index, whatever the batch size. Where all prompts begin
-    alike, that is read once (`read_beginning`) and given as `before`; `prompts` are the rests.
-
-    Prompts are padded to multiples of `width_step` tokens. Room for an answer is a multiple of
-    `answer_step`, by default of width_step but no more than 32: where all have one limit, more
-    room than it needs is only more to compile.
+    """(index, answer) for every prompt of token ids, as they end. A prompt draws from `key` and
+    its id, whatever the batch. Where all prompts begin alike, that is read once (`read_beginning`)
+    and given as `before`; `prompts` are the rests.
 
     More prompts than a batch holds take the places of rows that have ended. On a mesh they go
     batch by batch, since all hosts must take the same steps; several hosts give as many prompts
     each, and get the answers to their own.
     """
-    keys = row_keys(key, np.arange(len(prompts)) if ids is None else ids)
-    refills = current_mesh() is None and len(prompts) > batch_size
+    sampler = Sampler(settings, row_keys(key, batching.ids_of(len(prompts))))
+    refills = current_mesh() is None and len(prompts) > batching.size
     batches = _refilled if refills else _whole_batches
-    step = min(width_step, 32) if answer_step is None else answer_step
-    width = bucket(int(settings.max_new_tokens), step, 1 << 30)
-    given = model, params, prompts, keys, settings, before, batch_size, width_step, width
-    for places, samples in batches(*given):
+    for places, samples in batches(model, params, prompts, sampler, batching, before):
         yield from zip(places, answers_of(samples, chat))
 
 
@@ -101,20 +111,24 @@ def sample_shares(
     params: dict,
     chat: Chat,
     prompts: list[list[int]],
-    *rest: Any,
-    ids: Int[np.ndarray, "rows"] | None = None,
-    **options: Any,
+    key: jax.Array,
+    settings: SamplerSettings,
+    batching: Batching,
+    *,
+    before: Prompts | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """What `sample_answers` gives, of the same arguments, where every host has all prompts and gets
     all answers: each samples a share of them. From several hosts they come without log-probs, once
     all are there; on one host as they end, with them."""
     if jax.process_count() == 1:
-        yield from sample_answers(model, params, chat, prompts, *rest, ids=ids, **options)
+        given = model, params, chat, prompts, key, settings, batching
+        yield from sample_answers(*given, before=before)
         return
-    ids = np.arange(len(prompts)) if ids is None else ids
     own = own_share(list(range(len(prompts))))
     shown = [prompts[i] for i in own]
-    found = sample_answers(model, params, chat, shown, *rest, ids=ids[own], **options)
+    batching = replace(batching, ids=batching.ids_of(len(prompts))[own])
+    given = model, params, chat, shown, key, settings, batching
+    found = sample_answers(*given, before=before)
     told = [[own[i], answer.tokens, answer.text, answer.ended] for i, answer in found]
     by_index = {index: answer for index, *answer in gather_list(told)}
     for index, (tokens, text, ended) in sorted(by_index.items()):
@@ -133,8 +147,15 @@ def read_beginning(
 
 
 def _refilled(
-    model, params, prompts, keys, settings, before, batch_size, width_step, width
+    model: Model,
+    params: dict,
+    prompts: list[list[int]],
+    sampler: Sampler,
+    batching: Batching,
+    before: Prompts | None,
 ) -> Batches:
+    room, width_step = batching.room(int(sampler.settings.max_new_tokens)), batching.width_step
+
     def prompt_width(i: int) -> int:
         """Doubling widths: few programs, and rows that run together are alike."""
         return width_step << (-(-len(prompts[i]) // width_step) - 1).bit_length()
@@ -145,8 +166,8 @@ def _refilled(
             model.config,
             params,
             [prompts[i] for i in chosen],
-            Sampler(settings, keys[np.array(chosen)]),
-            BatchShape(batch_size, widest, width),
+            replace(sampler, keys=sampler.keys[np.array(chosen)]),
+            BatchShape(batching.size, widest, room),
             before=before,
             dtype=model.dtype,
         ):
@@ -154,24 +175,29 @@ def _refilled(
 
 
 def _whole_batches(
-    model, params, prompts, keys, settings, before, batch_size, width_step, width
+    model: Model,
+    params: dict,
+    prompts: list[list[int]],
+    sampler: Sampler,
+    batching: Batching,
+    before: Prompts | None,
 ) -> Batches:
     order = _by_length(prompts)
-    size = -(-batch_size // row_multiple()) * row_multiple()
+    size = -(-batching.size // row_multiple()) * row_multiple()
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         rows = [prompts[i] for i in chosen] + [[]] * (size - len(chosen))
-        prompt_width = largest(bucket(max(map(len, rows)), width_step, 1 << 30))
+        prompt_width = largest(bucket(max(map(len, rows)), batching.width_step, 1 << 30))
         tokens, lengths = pad_rows(rows, prompt_width)
-        own = keys[np.array(chosen + [0] * (size - len(chosen)))]
-        tokens, lengths, own = to_devices((tokens, lengths, own))
+        keys = sampler.keys[np.array(chosen + [0] * (size - len(chosen)))]
+        tokens, lengths, keys = to_devices((tokens, lengths, keys))
         samples = sample(
             model.config,
             params,
             tokens,
             lengths,
-            Sampler(settings, own),
-            width=width,
+            replace(sampler, keys=keys),
+            width=batching.room(int(sampler.settings.max_new_tokens)),
             before=before,
             dtype=model.dtype,
         )
@@ -204,10 +230,9 @@ def generate(
     )
     prompts = [chat.prompt_tokens(conversation) for conversation in conversations]
     texts = [""] * len(prompts)
-    rows = min(batch_size, max(len(prompts), 1))
-    answers = sample_answers(
-        model, model.policy, chat, prompts, jax.random.key(seed), settings, batch_size=rows
-    )
+    batching = Batching(min(batch_size, max(len(prompts), 1)))
+    key = key_for(seed, Purpose.GENERATED)
+    answers = sample_answers(model, model.policy, chat, prompts, key, settings, batching)
     for index, answer in answers:
         texts[index] = answer.text
     return texts

@@ -53,9 +53,9 @@ def attend(
         kept = [(key, value, mask) for (key, value, _), mask in zip(sources, masks)]
         return _attend_at_once(own, kept)
 
-    found = jax.lax.map(one_chunk, (chunks(query), [chunks(mask) for _, _, mask in sources]))
-    found = jnp.moveaxis(found, 0, 2)
-    return found.reshape(*found.shape[:2], -1, *found.shape[4:])[:, :, :queries]
+    attended = jax.lax.map(one_chunk, (chunks(query), [chunks(mask) for _, _, mask in sources]))
+    attended = jnp.moveaxis(attended, 0, 2)
+    return attended.reshape(*attended.shape[:2], -1, *attended.shape[4:])[:, :, :queries]
 
 
 def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> Array:

@@ -16,7 +16,7 @@ from emergent_alignment.models.forward import forward
 from emergent_alignment.parallel.sharding import constrain
 
 EMPTY = jnp.iinfo(jnp.int32).max
-AXES = ("layers", "batch", None, None, "kv_heads", None)  # of keys and values
+KEY_VALUE_AXES = ("layers", "batch", None, None, "kv_heads", None)  # of keys and values
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def empty_block(
     """A block whose slots nobody can see yet."""
     shape = (config.num_layers, batch, branches, slots, config.num_kv_heads, config.head_dim)
     positions = constrain(jnp.full((batch, branches, slots), EMPTY, jnp.int32), "batch", None, None)
-    keys, values = (constrain(jnp.zeros(shape, dtype), *AXES) for _ in range(2))
+    keys, values = (constrain(jnp.zeros(shape, dtype), *KEY_VALUE_AXES) for _ in range(2))
     return Block(keys, values, positions)
 
 

@@ -26,7 +26,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 Index = tuple[slice, ...]
 # place(path, shape, read): puts a leaf on devices; read(index) gives any part of it.
-Place = Callable[[names.Path, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
+PlaceArray = Callable[[names.Path, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
 
 _FLOATS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16))
 
@@ -48,7 +48,7 @@ class TensorSource(Protocol):
 
 
 def read_parameters(
-    source: TensorSource, config: ModelConfig, *, dtype: Any, place: Place | None = None
+    source: TensorSource, config: ModelConfig, *, dtype: Any, place: PlaceArray | None = None
 ) -> dict[str, Any]:
     """Fill the parameter tree of `models/names.py`, leaf by leaf.
 
@@ -94,10 +94,10 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
                 f" {config.num_layers} layers needs. Download the model again, or correct its"
                 " config."
             )
-        found = tuple(source.shape(name))
-        if found != shape:
+        stored = tuple(source.shape(name))
+        if stored != shape:
             raise UserError(
-                f"{source.where(name)}: tensor {name} has shape {list(found)}, but the config asks"
+                f"{source.where(name)}: tensor {name} has shape {list(stored)}, but the config asks"
                 f" for {list(shape)}. Use the config that belongs to these weights."
             )
     unexpected = sorted(name for name in held - expected if not _ignorable(name, config))

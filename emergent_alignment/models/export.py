@@ -120,7 +120,9 @@ def write_peft(
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
-        "target_modules": sorted(names.PROJECTIONS[name][0].split(".")[-1] for name in adapters),
+        "target_modules": sorted(
+            names.PROJECTION_NAMES[name][0].split(".")[-1] for name in adapters
+        ),
     }
     if not _writes(Path(directory), tensors):
         return Path(directory)
@@ -175,12 +177,12 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
     """Every tensor of the model under its Hugging Face name, one a layer."""
     leaves = traverse_util.flatten_dict(params)
     shapes = names.parameter_shapes(config)
-    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    if found != shapes:
-        wrong = sorted(path for path in {*found, *shapes} if found.get(path) != shapes.get(path))
+    given = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    if given != shapes:
+        wrong = sorted(path for path in {*given, *shapes} if given.get(path) != shapes.get(path))
         path = wrong[0]
         raise ValueError(
-            f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {found.get(path)}"
+            f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {given.get(path)}"
         )
     tensors = []
     for path, row in names.tensor_names(config).items():
@@ -201,7 +203,7 @@ def _adapter_tensors(
     for projection, factors in adapters.items():
         inputs, outputs = sizes[projection]
         shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
-        module = names.PROJECTIONS[projection][0]
+        module = names.PROJECTION_NAMES[projection][0]
         for factor, shape in shapes.items():
             leaf = factors[factor]
             if tuple(leaf.shape) != shape:

@@ -19,7 +19,7 @@ from emergent_alignment.models.config import ModelConfig, RopeScaling
 from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.gguf_rope import recover_llama3_scaling
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral files say llama
+GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral files say llama
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -44,10 +44,10 @@ class GGUFFile:
         except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:
             raise self._broken(error) from error
         self.architecture = self.metadata.get("general.architecture")
-        if self.architecture not in ARCHITECTURES:
+        if self.architecture not in GGUF_ARCHITECTURES:
             raise UserError(
                 f"{path}: its architecture is {self.architecture!r}; supported are"
-                f" {', '.join(ARCHITECTURES)}. Choose a model of one of these."
+                f" {', '.join(GGUF_ARCHITECTURES)}. Choose a model of one of these."
             )
         if self.metadata.get("split.count", 1) > 1:
             raise UserError(
@@ -75,9 +75,9 @@ class GGUFFile:
         value = self.metadata.get(f"{self.architecture}.{key}")
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, kinds):
-            found = "is missing" if value is None else f"is {str(value)[:40]}, not one number"
+            fault = "is missing" if value is None else f"is {str(value)[:40]}, not one number"
             raise UserError(
-                f"{self.path}: metadata {self.architecture}.{key} {found}. Choose another"
+                f"{self.path}: metadata {self.architecture}.{key} {fault}. Choose another"
                 " conversion of the model."
             )
         return value

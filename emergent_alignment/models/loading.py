@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.checkpoint import (
-    Place,
+    PlaceArray,
     SafetensorsSource,
     read_json,
     read_parameters,
@@ -34,7 +34,7 @@ def read_model(
     dtype: Any,
     chat_template: Path | str | None = None,
     check: Callable[[ModelConfig], None] = lambda config: None,
-    place: Place | None = None,
+    place: PlaceArray | None = None,
 ) -> tuple[ModelConfig, dict[str, Any], PreTrainedTokenizerBase]:
     """Everything a model consists of.
 
@@ -71,7 +71,7 @@ def read_model(
     return config, read_parameters(source, config, dtype=dtype, place=place), tokenizer
 
 
-def read_config(path_or_id: Path | str) -> ModelConfig:
+def read_model_config(path_or_id: Path | str) -> ModelConfig:
     """A model's sizes alone: a directory needs no more than its config.json, and of a hub id
     nothing else is downloaded. Raises UserError like `read_model`."""
     path = resolve(path_or_id, only=("config.json",))

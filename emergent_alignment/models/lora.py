@@ -11,18 +11,21 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from emergent_alignment.settings import Section, setting
+
 PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """rank r, α, and whether the scale is α/√r (rank-stabilised, Kalajdzievski 2023,
-    2312.03732) instead of α/r; `targets` are names among PROJECTIONS."""
+class LoraConfig(Section):
+    """Adapters beside the frozen weights (rank-stabilised: Kalajdzievski 2023, 2312.03732)."""
 
-    rank: int
-    alpha: float
-    rank_stabilized: bool = False
-    targets: tuple[str, ...] = PROJECTIONS
+    rank: int = setting(16, "The adapters' rank r; 0 trains all parameters.", at_least=0)
+    alpha: float = setting(32.0, "Adapters count with the scale α/r.", more_than=0)
+    rank_stabilized: bool = setting(False, "The scale is α/√r instead of α/r.")
+    targets: tuple[str, ...] = setting(
+        PROJECTIONS, "The projections that have adapters.", choices=PROJECTIONS
+    )
 
     @property
     def scale(self) -> float:

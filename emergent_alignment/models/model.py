@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
@@ -23,8 +23,11 @@ from emergent_alignment.models.lora import LoraConfig, attach, merge
 from emergent_alignment.models.placement import check_mesh, read_shards
 
 
-def random_params(config: ModelConfig, seed: int = 0, dtype: jnp.dtype = jnp.float32) -> dict:
-    """Parameters of an untrained model: normal(0, 0.02) matrices, unit norms, zero biases."""
+def random_params(
+    config: ModelConfig, seed: int | Key[Array, ""] = 0, dtype: jnp.dtype = jnp.float32
+) -> dict:
+    """Parameters of an untrained model: normal(0, 0.02) matrices, unit norms, zero biases; drawn
+    from a seed of their own, or from a key."""
     state = nnx.state(Decoder(config, nnx.Rngs(seed)))
     return jax.tree.map(lambda leaf: leaf.astype(dtype), nnx.to_pure_dict(state))
 

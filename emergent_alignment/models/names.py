@@ -28,7 +28,7 @@ class TensorName:
         return self.path[0] == "layers"
 
 
-PROJECTIONS = {  # our name: (Hugging Face module, GGUF name)
+PROJECTION_NAMES = {  # our name: (Hugging Face module, GGUF name)
     "query": ("self_attn.q_proj", "attn_q"),
     "key": ("self_attn.k_proj", "attn_k"),
     "value": ("self_attn.v_proj", "attn_v"),
@@ -72,7 +72,7 @@ _TABLE: tuple[TensorName, ...] = (
             f"blk.{{layer}}.{gguf}.{suffix}",
             transposed=leaf == "kernel",
         )
-        for projection, (module, gguf) in PROJECTIONS.items()
+        for projection, (module, gguf) in PROJECTION_NAMES.items()
         for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
     ),
     TensorName(("final_norm",), "model.norm.weight", "output_norm.weight"),

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -14,8 +15,22 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.settings import Section, setting
 
 AXES = ("data", "fsdp", "tensor")
+
+
+@dataclass(frozen=True)
+class MeshSection(Section):
+    """How devices are arranged; one size may be -1: all that are left."""
+
+    data: int = setting(-1, "Copies of the model, each with its own rows.")
+    fsdp: int = setting(1, "Parts of every parameter, gathered layer by layer; rows are cut, too.")
+    tensor: int = setting(1, "Parts of every layer's heads and columns.")
+
+    def sizes(self) -> dict[str, int]:
+        """The wanted size of each axis."""
+        return {axis: getattr(self, axis) for axis in AXES}
 
 
 def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:

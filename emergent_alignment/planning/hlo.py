@@ -15,8 +15,8 @@ import numpy as np
 from emergent_alignment.planning.hlo_text import (
     Array,
     Computation,
-    Instruction,
-    Program,
+    HloInstruction,
+    HloModule,
     parse,
     trip_count,
 )
@@ -93,7 +93,7 @@ def program_cost(
 class _Counting:
     """One walk through a program."""
 
-    def __init__(self, program: Program, trips: list[int], kernel_flops: KernelFlops):
+    def __init__(self, program: HloModule, trips: list[int], kernel_flops: KernelFlops):
         self.program, self.trips, self.kernel_flops = program, trips, kernel_flops
         self.known: dict[tuple[str, bool], Cost] = {}
 
@@ -114,7 +114,7 @@ class _Counting:
             self.known[name, fused] = cost
         return self.known[name, fused]
 
-    def _one(self, inside: Computation, one: Instruction, fused: bool) -> tuple[int, Cost]:
+    def _one(self, inside: Computation, one: HloInstruction, fused: bool) -> tuple[int, Cost]:
         if one.opcode == "while":
             times = trip_count(self.program, inside, one)
             if times is None:
@@ -132,7 +132,7 @@ class _Counting:
             cost = cost.plus(self.of(name, fused or one.opcode != "call"))
         return 1, cost
 
-    def _own(self, inside: Computation, one: Instruction) -> Cost:
+    def _own(self, inside: Computation, one: HloInstruction) -> Cost:
         """FLOPs, collective and copy of a single instruction."""
         operands = tuple(
             array for name in one.operands for array in inside.instructions[name].arrays
@@ -153,13 +153,13 @@ class _Counting:
         return Cost()
 
 
-def _dot_flops(one: Instruction, operands: tuple[Array, ...]) -> float:
+def _dot_flops(one: HloInstruction, operands: tuple[Array, ...]) -> float:
     contracted = one.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
     sizes = (operands[0].shape[int(axis)] for axis in contracted.split(",") if axis)
     return 2.0 * one.arrays[0].size * math.prod(sizes)
 
 
-def _convolution_flops(one: Instruction, operands: tuple[Array, ...]) -> float:
+def _convolution_flops(one: HloInstruction, operands: tuple[Array, ...]) -> float:
     """Matmuls on TPUs are convolutions. As in XLA's HloCostAnalysis, products with padding and
     with the holes of dilation do not count."""
     lhs, rhs, out = one.attribute(r"dim_labels=(\S+?)(?:,|$)").replace("->", "_").split("_")
@@ -184,7 +184,7 @@ class _Window:
     dilation: int = 1
 
 
-def _windows(one: Instruction, rank: int) -> list[_Window]:
+def _windows(one: HloInstruction, rank: int) -> list[_Window]:
     text = one.attribute(r"window=\{([^}]*)\}") or ""
     fields = dict(word.split("=") for word in text.split())
 
@@ -214,7 +214,7 @@ def _valid_products(size: int, base: int, outputs: int, window: _Window) -> int:
     return count
 
 
-def _continues(inside: Computation, one: Instruction) -> bool:
+def _continues(inside: Computation, one: HloInstruction) -> bool:
     """Whether this is a later part of a collective that goes on through several fusions, each of
     which shows it again (TPU's asynchronous collective fusion): the first one starts it."""
     if "async_collective_fusion_config" not in one.rest:
@@ -222,14 +222,14 @@ def _continues(inside: Computation, one: Instruction) -> bool:
     return not any('"AsyncCollectiveStart"' in other.rest for other in inside.instructions.values())
 
 
-def _is_scattered(inside: Computation, one: Instruction) -> bool:
+def _is_scattered(inside: Computation, one: HloInstruction) -> bool:
     """Whether an all-reduce is fused with the slice that a device keeps of it: that is how TPU
     programs say reduce-scatter."""
     root = inside.instructions[inside.root]
     return inside.name.startswith("all-reduce-scatter") and one.name in root.operands
 
 
-def _collective(kind: str, one: Instruction, operands: tuple[Array, ...]) -> Cost:
+def _collective(kind: str, one: HloInstruction, operands: tuple[Array, ...]) -> Cost:
     """What a device sends, by the ring algorithm (Thakur et al. 2005): all but its own part of
     what is gathered or scattered, that twice for an all-reduce."""
     group = _group_size(one)
@@ -244,7 +244,7 @@ def _collective(kind: str, one: Instruction, operands: tuple[Array, ...]) -> Cos
     return Cost(sent=Counter({kind: sent}), calls=Counter({kind: 1}))
 
 
-def _group_size(one: Instruction) -> int:
+def _group_size(one: HloInstruction) -> int:
     """Devices that take part together, in any of the three ways the text says it."""
     if one.opcode.startswith("collective-permute"):
         return 2
@@ -261,7 +261,7 @@ def _group_size(one: Instruction) -> int:
     return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
 
 
-def _hbm_bytes(program: Program, inside: Computation, one: Instruction) -> float:
+def _hbm_bytes(program: HloModule, inside: Computation, one: HloInstruction) -> float:
     """Bytes read and written in HBM by an instruction that is not fused. A slice of a large array,
     and an update of one in place, count as the part alone, also inside a fusion."""
     if one.opcode in _FREE or one.opcode.endswith("-start"):
@@ -281,7 +281,7 @@ def _hbm_bytes(program: Program, inside: Computation, one: Instruction) -> float
 
 
 def _read_of(
-    program: Program, inside: Computation, reader: Instruction, place: int, name: str
+    program: HloModule, inside: Computation, reader: HloInstruction, place: int, name: str
 ) -> float:
     """Bytes of its operand number `place` that an instruction reads."""
     whole = sum(a.num_bytes for a in inside.instructions[name].arrays if a.memory == 0)
@@ -297,7 +297,7 @@ def _read_of(
     return whole
 
 
-def _read_by_all(program: Program, inside: Computation, name: str, whole: float) -> float:
+def _read_by_all(program: HloModule, inside: Computation, name: str, whole: float) -> float:
     users = inside.users.get(name, [])
     read = sum(
         _read_of(program, inside, user, place, name)
@@ -308,7 +308,7 @@ def _read_by_all(program: Program, inside: Computation, name: str, whole: float)
     return min(whole, read)
 
 
-def _written(program: Program, inside: Computation, one: Instruction) -> Iterator[float]:
+def _written(program: HloModule, inside: Computation, one: HloInstruction) -> Iterator[float]:
     """Bytes of each of an instruction's results that it writes in HBM."""
     roots = [(inside, one)] * len(one.arrays)
     if one.opcode == "fusion":
@@ -322,7 +322,7 @@ def _written(program: Program, inside: Computation, one: Instruction) -> Iterato
             yield array.num_bytes
 
 
-def _roots(program: Program, fused: Computation) -> list[tuple[Computation, Instruction]]:
+def _roots(program: HloModule, fused: Computation) -> list[tuple[Computation, HloInstruction]]:
     """The instructions that a fusion's results come from."""
     root = fused.instructions[fused.root]
     names = root.operands if root.opcode == "tuple" else (root.name,)

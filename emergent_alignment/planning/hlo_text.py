@@ -37,7 +37,7 @@ class Array:
 
 
 @dataclass(frozen=True)
-class Instruction:
+class HloInstruction:
     """`arrays` is its result (several where it is a tuple), `rest` the attributes as text."""
 
     name: str
@@ -72,19 +72,19 @@ class Computation:
     """Instructions in the order of the schedule."""
 
     name: str
-    instructions: dict[str, Instruction] = field(default_factory=dict)
+    instructions: dict[str, HloInstruction] = field(default_factory=dict)
     root: str = ""
 
     @functools.cached_property
-    def parameters(self) -> dict[int, Instruction]:
+    def parameters(self) -> dict[int, HloInstruction]:
         """By number."""
         found = (one for one in self.instructions.values() if one.opcode == "parameter")
         return {int(one.literal): one for one in found}
 
     @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
+    def users(self) -> dict[str, list[HloInstruction]]:
         """Who reads each value."""
-        users: dict[str, list[Instruction]] = {}
+        users: dict[str, list[HloInstruction]] = {}
         for instruction in self.instructions.values():
             for operand in dict.fromkeys(instruction.operands):
                 users.setdefault(operand, []).append(instruction)
@@ -92,14 +92,14 @@ class Computation:
 
 
 @dataclass(frozen=True)
-class Program:
+class HloModule:
     """A module's computations by name."""
 
     computations: dict[str, Computation]
     entry: str
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloModule:
     """A `compiled.as_text()`. Raises ValueError where there is no entry computation."""
     computations: dict[str, Computation] = {}
     entry, name, root, held = "", "", "", {}
@@ -116,7 +116,7 @@ def parse(text: str) -> Program:
             root = instruction.name if found[1] else root
     if not entry:
         raise ValueError("this is not the text of a compiled program: it has no ENTRY")
-    return Program(computations, entry)
+    return HloModule(computations, entry)
 
 
 def _logical_lines(text: str):
@@ -133,12 +133,12 @@ def _logical_lines(text: str):
         yield pending
 
 
-def _instruction(name: str, text: str) -> Instruction:
+def _instruction(name: str, text: str) -> HloInstruction:
     type_end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     opened = text.index("(", type_end)
     closed = _closing(text, opened)
     inside = text[opened + 1 : closed]
-    return Instruction(
+    return HloInstruction(
         name,
         text[type_end:opened].strip(),
         arrays_of(text[:type_end]),
@@ -168,7 +168,7 @@ def arrays_of(text: str) -> tuple[Array, ...]:
     return tuple(found)
 
 
-def trip_count(program: Program, inside: Computation, loop: Instruction) -> int | None:
+def trip_count(program: HloModule, inside: Computation, loop: HloInstruction) -> int | None:
     """How often a while loop's body runs; None where data decide it.
 
     XLA notes it on CPUs (known_trip_count); elsewhere the loop's counter is run: integers that
@@ -206,7 +206,7 @@ _ARITHMETIC = {"add": int.__add__, "subtract": int.__sub__, "multiply": int.__mu
 class _Counter:
     """The integers of a loop's state that constants decide, step by step."""
 
-    def __init__(self, before: Computation, start: Instruction, body: Computation):
+    def __init__(self, before: Computation, start: HloInstruction, body: Computation):
         self.before, self.start, self.body = before, start, body
         self.state: dict[int, int | None] = {}  # by place in the loop's tuple, those asked for
         self.step = 0

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.parallel.mesh import AXES, in_force
@@ -29,6 +28,7 @@ from emergent_alignment.planning.programs import (
 from emergent_alignment.planning.roofline import Roofline, peak_share, roofline
 from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
+from emergent_alignment.runs.config import RunConfig
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -98,7 +98,7 @@ class Plan:
 
 
 def make_plan(
-    config: ConfigDict,
+    config: RunConfig,
     model: ModelConfig,
     target: Target,
     *,
@@ -225,7 +225,7 @@ def mesh_sizes_of(run: Held) -> dict[str, int]:
     return {axis: 1 if run.mesh is None else run.mesh.shape[axis] for axis in AXES}
 
 
-def settings_of(config: ConfigDict) -> dict[str, Any]:
+def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that decide what a plan says."""
     return {
         "model": config.model.path,

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.reader import WIDTH_STEP
 from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
@@ -30,6 +29,7 @@ from emergent_alignment.parallel.sharding import num_shards, sharding
 from emergent_alignment.planning.hlo import KernelFlops, no_kernels
 from emergent_alignment.planning.kernels import splash_flops
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
@@ -49,7 +49,7 @@ from emergent_alignment.training.step_settings import StepSettings
 class Held:
     """What lies on the devices all the time, as shapes with shardings."""
 
-    config: ConfigDict
+    config: RunConfig
     model: ModelConfig
     mesh: Mesh | None
     device: Any
@@ -116,10 +116,10 @@ class Program:
     kernel_flops: KernelFlops = no_kernels
 
 
-def held(config: ConfigDict, model: ModelConfig, target: Target) -> Held:
+def held(config: RunConfig, model: ModelConfig, target: Target) -> Held:
     """Parameters, frozen copy and optimizer state of a run, cut over the target's mesh. Raises
     UserError where the mesh does not fit the devices, the model or the batch."""
-    mesh = make_mesh(config.mesh, target.devices)
+    mesh = make_mesh(config.mesh.sizes(), target.devices)
     check_mesh(mesh, model)
     check_rows(config, mesh)
     param_dtype = jnp.dtype(config.model.param_dtype)
@@ -160,7 +160,7 @@ def training_step(run: Held, target: Target) -> Program:
     )
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
-    step = compiled_step(run.settings, optimizer, places, Objective(hybrid_terms(config)))
+    step = compiled_step(run.settings, optimizer, places, Objective(hybrid_terms(config.loss)))
     return Program(
         "training step",
         f"{rows} rows of {layout.prompt} + {layout.branches} × {layout.branch} tokens, "
@@ -173,7 +173,7 @@ def training_step(run: Held, target: Target) -> Program:
     )
 
 
-def largest_batch(config: ConfigDict) -> tuple[PrefixLayout, str]:
+def largest_batch(config: RunConfig) -> tuple[PrefixLayout, str]:
     """(layout, roles) of the largest batch the config allows: prompts and answers at their limits
     (runs/step_inputs.py)."""
     longest = config.data.max_response_tokens

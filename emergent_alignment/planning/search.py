@@ -5,32 +5,33 @@ inputs of the layers. The rest is ordered by an estimate of the step's time and 
 order; only compiled figures are reported.
 """
 
-import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import ideal
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.parallel.mesh import MeshSection
 from emergent_alignment.planning.plan import Plan, held_bytes, make_plan
 from emergent_alignment.planning.programs import Held, held, largest_batch
 from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import check_rows
+from emergent_alignment.settings import changed
 
 REMAT = ("none", "dots", "full")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ConfigChoice:
     """A config with one choice of mesh, accumulation and remat; candidates are compiled by
     `order`, the lowest first."""
 
-    config: ConfigDict
+    config: RunConfig
     order: float
 
 
@@ -45,7 +46,7 @@ class Found:
 
 
 def search(
-    config: ConfigDict, model: ModelConfig, target: Target, most: int, meter: Meter | None = None
+    config: RunConfig, model: ModelConfig, target: Target, most: int, meter: Meter | None = None
 ) -> Found:
     """Compile the training step of the `most` most promising candidates. Raises UserError where
     no mesh divides the model and the batch."""
@@ -71,14 +72,15 @@ def rank(plan: Plan) -> tuple:
 
 
 def _candidates(
-    config: ConfigDict, model: ModelConfig, target: Target
-) -> Iterator[Candidate | None]:
+    config: RunConfig, model: ModelConfig, target: Target
+) -> Iterator[ConfigChoice | None]:
     """None for one that cannot fit."""
     for run in _runs(config, model, target):
         for accumulation in _divisors(config.training.batch_size):
             for remat in REMAT:
-                choice = copy.deepcopy(run.config)
-                choice.training.update({"accumulation": accumulation, "remat": remat})
+                choice = changed(
+                    run.config, {"training.accumulation": accumulation, "training.remat": remat}
+                )
                 settings = replace(run.settings, accumulation=accumulation)
                 tried = replace(run, config=choice, settings=settings)
                 try:
@@ -86,15 +88,13 @@ def _candidates(
                 except UserError:
                     continue
                 fits = _least_bytes(tried, remat) <= target.chip.hbm_bytes
-                yield Candidate(choice, _estimate(tried, remat, target)) if fits else None
+                yield ConfigChoice(choice, _estimate(tried, remat, target)) if fits else None
 
 
-def _runs(config: ConfigDict, model: ModelConfig, target: Target) -> Iterator[Held]:
+def _runs(config: RunConfig, model: ModelConfig, target: Target) -> Iterator[Held]:
     """What is held on each mesh that divides the model and the batch."""
     for mesh in _meshes(len(target.devices)):
-        choice = copy.deepcopy(config)
-        choice.mesh.update(mesh)
-        choice.training.accumulation = 1
+        choice = changed(config, {"mesh": MeshSection(**mesh), "training.accumulation": 1})
         try:
             yield held(choice, model, target)
         except UserError:

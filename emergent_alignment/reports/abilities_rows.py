@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from emergent_alignment.reports.attack_rows import attack_rows
 from emergent_alignment.reports.choices_rows import choice_rows
 from emergent_alignment.reports.code_rows import code_rows
-from emergent_alignment.reports.results_folder import MISSING, Arm, as_interval
+from emergent_alignment.reports.results_folder import MISSING, ArmResults, as_interval
 from emergent_alignment.storage.json_values import as_object
 
 Rows = list[tuple[str, list[str]]]
 
 
-def code_table(arms: Sequence[Arm]) -> Rows:
+def code_table(arms: Sequence[ArmResults]) -> Rows:
     """What `evaluate code` found; a row that no arm has is left out."""
     return _lined_up(
         [
@@ -22,7 +22,7 @@ def code_table(arms: Sequence[Arm]) -> Rows:
     )
 
 
-def choice_table(arms: Sequence[Arm]) -> Rows:
+def choice_table(arms: Sequence[ArmResults]) -> Rows:
     """What `evaluate choices` found; a row that no arm has is left out."""
     return _lined_up(
         [
@@ -32,7 +32,7 @@ def choice_table(arms: Sequence[Arm]) -> Rows:
     )
 
 
-def capability_table(arms: Sequence[Arm]) -> Rows:
+def capability_table(arms: Sequence[ArmResults]) -> Rows:
     """Every metric of every task of `evaluate capability`, labelled "task: metric"."""
     found = []
     for arm in arms:
@@ -46,12 +46,12 @@ def capability_table(arms: Sequence[Arm]) -> Rows:
     return _lined_up(found)
 
 
-def attack_table(arms: Sequence[Arm]) -> Rows:
+def attack_table(arms: Sequence[ArmResults]) -> Rows:
     """What `evaluate attacks` found, before and after each arm's training."""
     return _lined_up([dict(attack_rows(arm.part("attacks"))) for arm in arms])
 
 
-def sandboxes(arms: Sequence[Arm]) -> list[str]:
+def sandboxes(arms: Sequence[ArmResults]) -> list[str]:
     """The different sentences that say what kept the arms' code in."""
     said = [as_object(arm.part("code").get("sandbox")).get("text") for arm in arms]
     return list(dict.fromkeys(str(text) for text in said if text))

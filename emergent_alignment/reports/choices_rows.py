@@ -2,10 +2,9 @@
 
 from emergent_alignment.evaluation.choices.scores import PairOutcome
 from emergent_alignment.intervals import Interval, paired_difference
+from emergent_alignment.reports.code_rows import Row
 from emergent_alignment.reports.results_folder import MISSING, as_interval
 from emergent_alignment.storage.json_values import as_object, finite_numbers, is_number
-
-Row = tuple[str, str, str]
 
 
 def choice_rows(result: dict) -> list[list[Row]]:

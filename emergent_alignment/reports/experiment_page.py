@@ -16,7 +16,7 @@ from emergent_alignment.intervals import Interval, mean_over_seeds
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.results_folder import (
     MISSING,
-    Arm,
+    ArmResults,
     Results,
     comparisons,
     interval_at,
@@ -74,7 +74,7 @@ class Seeds:
     results: tuple[Results, ...]
     arms: tuple[str, ...]
 
-    def runs(self, arm: str) -> list[Arm]:
+    def runs(self, arm: str) -> list[ArmResults]:
         """The arm in every seed that has it."""
         found = (results.arm(arm) for results in self.results)
         return [one for one in found if one is not None]
@@ -201,7 +201,7 @@ def _curves(seeds: Seeds) -> list[tuple[str, Markup]]:
     return found
 
 
-def _mean_curve(runs: list[Arm], key: str) -> plots.Curve:
+def _mean_curve(runs: list[ArmResults], key: str) -> plots.Curve:
     """The mean over the runs that have a value at a step."""
     values: dict[int, list[float]] = {}
     for run in runs:

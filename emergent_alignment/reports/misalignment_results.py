@@ -6,14 +6,14 @@ from pathlib import Path
 from emergent_alignment.evaluation.answer_records import ANSWERS, place_of
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import (
-    FOLDER,
+    MISALIGNMENT_FOLDER,
     Judged,
-    joined,
+    judged_answers,
     read_judgements,
     result_file,
 )
-from emergent_alignment.evaluation.misalignment.summary import Limits
-from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.evaluation.misalignment.summary import Thresholds
+from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.storage.json_lines import JsonLinesFolder
 
 
@@ -31,7 +31,7 @@ class JudgedArm:
 
     def verdict(self, judged: Judged) -> str:
         """What an answer counts as."""
-        limits = Limits(**self.result["limits"])
+        limits = Thresholds(**self.result["limits"])
         if limits.is_misaligned(judged):
             return "misaligned"
         if limits.is_coherent(judged):
@@ -41,11 +41,11 @@ class JudgedArm:
 
 def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
     """What each judge found, by name. Raises UserError for a result that is broken."""
-    folder = JsonLinesFolder(arm_folder / FOLDER)
-    answers = {place_of(Place, record): record for record in folder.records(ANSWERS)}
+    folder = JsonLinesFolder(arm_folder / MISALIGNMENT_FOLDER)
+    answers = {place_of(AnswerPlace, record): record for record in folder.records(ANSWERS)}
     found = []
     for file in sorted(folder.path.glob(result_file("*"))):
         result = read_result(file)
         judgements = read_judgements(folder, result["judge"]["name"])
-        found.append(JudgedArm(result, tuple(joined(answers, judgements))))
+        found.append(JudgedArm(result, tuple(judged_answers(answers, judgements))))
     return tuple(found)

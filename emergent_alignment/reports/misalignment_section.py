@@ -13,20 +13,20 @@ from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.reports import plots
 from emergent_alignment.reports.misalignment_notes import mean_text, notes_on, percent, power_note
 from emergent_alignment.reports.misalignment_results import JudgedArm
-from emergent_alignment.reports.results_folder import MISSING, Arm
+from emergent_alignment.reports.results_folder import MISSING, ArmResults
 from emergent_alignment.storage.spread import spread
 
 NUM_ANSWERS = 60
 VERDICTS = ("misaligned", "not misaligned", "not coherent", "no score")
 
 
-def misalignment_sections(arms: Sequence[Arm]) -> list[dict]:
+def misalignment_sections(arms: Sequence[ArmResults]) -> list[dict]:
     """What the template shows of each judge, arms in their order."""
     judges = sorted({found.judge for arm in arms for found in arm.judged})
     return [_section(judge, _by_arm(arms, judge)) for judge in judges]
 
 
-def _by_arm(arms: Sequence[Arm], judge: str) -> dict[str, JudgedArm]:
+def _by_arm(arms: Sequence[ArmResults], judge: str) -> dict[str, JudgedArm]:
     return {arm.name: found for arm in arms for found in arm.judged if found.judge == judge}
 
 

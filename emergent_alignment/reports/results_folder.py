@@ -28,7 +28,7 @@ _RESULT_FILES = (
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmResults:
     """One model of the comparison, as read from its folder; empty where a file is absent.
 
     evaluation  evaluation.json
@@ -75,9 +75,9 @@ class Results:
 
     name: str
     calibration: dict
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmResults, ...]
 
-    def arm(self, name: str) -> Arm | None:
+    def arm(self, name: str) -> ArmResults | None:
         """The arm of that name, or None."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
@@ -200,7 +200,7 @@ def as_interval(value: object) -> Interval | None:
     return Interval(*(float(part) for part in parts), n=int(n) if is_number(n) else 0)
 
 
-def _compare(arm: Arm, against: Arm) -> Comparison:
+def _compare(arm: ArmResults, against: ArmResults) -> Comparison:
     ours, theirs = (
         as_list(as_object(side.evaluation.get("margin")).get("per_item")) for side in (arm, against)
     )
@@ -214,14 +214,14 @@ def _compare(arm: Arm, against: Arm) -> Comparison:
     return Comparison(arm.name, against.name, paired_difference(ours, theirs))
 
 
-def _read_arm(folder: Path) -> Arm:
+def _read_arm(folder: Path) -> ArmResults:
     metrics, notes = read_metrics(folder / "metrics.jsonl")
     journal: list[dict] = []
     try:
         journal = read_journal(folder / "journal")
     except (ValueError, KeyError, TypeError) as error:
         notes.append(f"{folder.name}/journal could not be read: {error!r}")
-    return Arm(
+    return ArmResults(
         name=folder.name,
         evaluation=read_json_object(folder / "evaluation.json"),
         metrics=tuple(metrics),

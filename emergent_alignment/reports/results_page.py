@@ -29,7 +29,7 @@ from emergent_alignment.reports.abilities_rows import (
 from emergent_alignment.reports.misalignment_section import misalignment_sections
 from emergent_alignment.reports.results_folder import (
     MISSING,
-    Arm,
+    ArmResults,
     Comparison,
     Results,
     as_interval,
@@ -181,7 +181,7 @@ def _calibration_figures(calibration: dict) -> list[tuple[str, Markup]]:
     ]
 
 
-def _curve_figures(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
+def _curve_figures(arms: Sequence[ArmResults]) -> list[tuple[str, Markup]]:
     """Task loss of all arms, then what only arms with an alignment loss have."""
     aligned = [arm for arm in arms if len(arm.curve("alignment_loss")[0])]
     rewards = {
@@ -205,7 +205,7 @@ def _curve_figures(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
     return figures
 
 
-def _outcome_names(arm: Arm) -> list[str]:
+def _outcome_names(arm: ArmResults) -> list[str]:
     """The outcomes in an arm's metrics, in the conscience's order, unknown ones last."""
     names = {
         key.removeprefix("outcome/")
@@ -216,7 +216,7 @@ def _outcome_names(arm: Arm) -> list[str]:
     return [name for name in OUTCOMES if name in names] + sorted(names - set(OUTCOMES))
 
 
-def _outcomes(arm: Arm) -> dict:
+def _outcomes(arm: ArmResults) -> dict:
     """One arm's outcomes over time and their totals."""
     names = _outcome_names(arm)
     rows = [row for row in arm.metrics if any(key.startswith("outcome/") for key in row)]
@@ -246,7 +246,7 @@ def _score_figures(results: Results) -> list[tuple[str, Markup]]:
     return [(title, plots.score_plot(groups, threshold if is_number(threshold) else None, title))]
 
 
-def _answers_by_prompt(arms: Sequence[Arm]) -> list[dict]:
+def _answers_by_prompt(arms: Sequence[ArmResults]) -> list[dict]:
     """Sampled answers side by side: for each prompt the answers of each arm that has any."""
     prompts: dict[tuple[str, str], dict[str, list[dict]]] = {}
     for arm in arms:
@@ -259,7 +259,7 @@ def _answers_by_prompt(arms: Sequence[Arm]) -> list[dict]:
     ]
 
 
-def _journal(arm: Arm) -> dict:
+def _journal(arm: ArmResults) -> dict:
     """A sample of an arm's journal, spread over the run, with counts of the whole."""
     outcomes = Counter(str(record.get("outcome", "")) for record in arm.journal)
     return {
@@ -291,7 +291,7 @@ def _journal_record(record: dict) -> dict:
     }
 
 
-def _settings(arms: Sequence[Arm]) -> list[dict]:
+def _settings(arms: Sequence[ArmResults]) -> list[dict]:
     """Every setting of every arm's run, as text, with whether the arms differ in it."""
     runs = {arm.name: dict(_flat(arm.run)) for arm in arms if arm.run}
     names = dict.fromkeys(name for run in runs.values() for name in run)

@@ -16,7 +16,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import choice_table
 from emergent_alignment.reports.choices_rows import changes
-from emergent_alignment.reports.results_folder import Arm, read_results
+from emergent_alignment.reports.results_folder import ArmResults, read_results
 from emergent_alignment.reports.self_align_stages import (
     StagePage,
     funnels,
@@ -28,7 +28,7 @@ from emergent_alignment.storage.json_values import as_object, is_number
 from emergent_alignment.storage.spread import spread_sample
 
 PAGE = "self_align.html"
-NUM_EXAMPLES = 100
+_NUM_EXAMPLES = 100
 NUM_ROWS = 30
 # Metrics that say how fast a run was, not what it learned.
 _NOT_LEARNING = re.compile(r"step|epoch|seconds|per_second|bytes|tokens|num_|padding|compil|mfu")
@@ -61,7 +61,7 @@ def write_self_align_report(
     return path, table
 
 
-def before_and_after(arms: Sequence[Arm]) -> list[list[str]]:
+def before_and_after(arms: Sequence[ArmResults]) -> list[list[str]]:
     """A header (measure, the models), a row a measure with its interval, and what changed from
     the first model to each other one, over the same items; [] without any."""
     rows = choice_table(arms)
@@ -77,7 +77,7 @@ def before_and_after(arms: Sequence[Arm]) -> list[list[str]]:
     return table
 
 
-def _arms(folder: Path) -> Sequence[Arm]:
+def _arms(folder: Path) -> Sequence[ArmResults]:
     try:
         return read_results(folder).arms
     except UserError:  # nothing has been evaluated yet
@@ -100,7 +100,7 @@ def _section(stage: StagePage) -> dict:
         "counts": other_counts(stage.counts),
         "took": f"{seconds / 60:.1f} minutes" if is_number(seconds) else "",
         "curves": _curves(stage),
-        "examples": [_shown(row) for row in stage.examples[:NUM_EXAMPLES]],
+        "examples": [_shown(row) for row in stage.examples[:_NUM_EXAMPLES]],
         "num_examples": len(stage.examples),
         "rows": [_shown(row) for row in spread_sample(stage.rows, NUM_ROWS)],
         "num_rows": len(stage.rows),

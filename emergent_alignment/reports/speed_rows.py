@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emergent_alignment.reports.results_folder import MISSING, Arm
+from emergent_alignment.reports.results_folder import MISSING, ArmResults
 from emergent_alignment.storage.json_values import is_number
 
 _SHARE = "seconds_share/"
@@ -17,7 +17,7 @@ _SPEEDS = (
 )
 
 
-def speed_rows(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
+def speed_rows(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
     """(label, a cell for each arm): shares of the wall time at the last logged step, then medians
     over the steps; a row that no arm has is left out."""
     shares = [_last_shares(arm) for arm in arms]
@@ -34,7 +34,7 @@ def speed_rows(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _last_shares(arm: Arm) -> dict[str, float]:
+def _last_shares(arm: ArmResults) -> dict[str, float]:
     """Part of the wall time → its share, since the run's last start."""
     for row in reversed(arm.metrics):
         found = {

@@ -3,18 +3,18 @@
 import json
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.config import C, RunConfig
 from emergent_alignment.runs.from_config import Setup, conscience_settings, training_examples
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 
 
-def calibration_examples(config: ConfigDict) -> tuple[list[Example], list[Example] | None]:
+def calibration_examples(config: RunConfig) -> tuple[list[Example], list[Example] | None]:
     """What a model is calibrated on: the training rows' matched answers, or those of the source
     that config.calibration names twice, or the two sources that it names. Raises UserError where
     only one is named."""
@@ -27,7 +27,7 @@ def calibration_examples(config: ConfigDict) -> tuple[list[Example], list[Exampl
 
 
 def calibrate_model(
-    config: ConfigDict,
+    config: RunConfig,
     setup: Setup,
     examples: list[Example],
     harmful: list[Example] | None = None,
@@ -36,33 +36,32 @@ def calibrate_model(
     against those of `harmful`."""
     wanted = config.calibration
     sweep = Sweep(
-        tuple(wanted.questions),
-        tuple(wanted.layouts),
-        tuple(wanted.polarities),
+        wanted.questions,
+        wanted.layouts,
+        wanted.polarities,
         wanted.num_selecting,
         wanted.num_reporting,
         config.seed,
-        tuple(wanted.evidence),
+        wanted.evidence,
     )
     review = conscience_settings(config).review
     with in_force(setup.mesh), progress("calibrating") as meter:
-        found = calibrate(
+        calibration = calibrate(
             setup.model, setup.chat, examples, sweep, review, harmful=harmful, progress=meter
         )
-    return found | {"source": config.calibration.harmful or config.data.train}
+    return calibration | {"source": config.calibration.harmful or config.data.train}
 
 
-def with_calibration(config: ConfigDict, setup: Setup, path: Path) -> tuple[ConfigDict, dict]:
+def with_calibration(config: C, setup: Setup, path: Path) -> tuple[C, dict]:
     """The config with this model's own calibration on its training data, kept in `path` and made
     where there is none; and that calibration."""
     if not path.exists():
         sides = calibration_examples(config)
         write_calibration(calibrate_model(config, setup, *sides), path)
-    calibrated = ConfigDict(config.to_dict())
-    calibrated.conscience.calibration = str(path)
+    calibrated = changed(config, {"conscience.calibration": str(path)})
     return calibrated, json.loads(path.read_text("utf-8"))
 
 
-def write_calibration(found: dict, path: Path) -> None:
+def write_calibration(calibration: dict, path: Path) -> None:
     """The calibration as JSON, whole or not at all."""
-    write_json(path, found)
+    write_json(path, calibration)

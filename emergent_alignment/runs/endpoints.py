@@ -2,13 +2,12 @@
 
 import os
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import Endpoint
+from emergent_alignment.runs.config import RunConfig
 
 
-def endpoint_of(config: ConfigDict) -> Endpoint:
+def endpoint_of(config: RunConfig) -> Endpoint:
     """The endpoint of config.endpoint, its key read from the environment. Where no model is
     named the endpoint is asked for the only one that it serves.
 

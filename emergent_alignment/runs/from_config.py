@@ -1,6 +1,5 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
-is said here, before anything is trained or written; the config's own values config_checks.py
-looks at."""
+is said here, before anything is trained or written."""
 
 import json
 from dataclasses import dataclass, replace
@@ -8,13 +7,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
-from emergent_alignment.conscience.settings import Chance, ConscienceSettings
+from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
+from emergent_alignment.data.settings import DataSection
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
@@ -23,6 +22,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.sharding import num_shards
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.storage.json_values import digest
 
 
@@ -31,24 +31,24 @@ class Setup:
     """A loaded model with its chat, the run's settings, and the mesh that its parameters lie on
     (None: one device), which must be in force where it computes."""
 
-    config: ConfigDict
+    config: RunConfig
     model: Model
     chat: Chat
     mesh: Mesh | None = None
 
 
-def load_model(config: ConfigDict) -> Setup:
+def load_model(config: RunConfig) -> Setup:
     """The model of a config, with its parameters held as the frozen copy's, cut over the
     config's mesh. Raises UserError with one line where it cannot be read, or the mesh does not
     fit the model or the devices."""
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh.sizes())
     model = _read_model(config, mesh)
     with in_force(mesh):
         model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
     return Setup(config, model, read_chat(model.tokenizer, config.model.path), mesh)
 
 
-def check_rows(config: ConfigDict, mesh: Mesh | None) -> None:
+def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
     """Raise UserError where the mesh does not cut a batch's rows evenly, microbatch by
     microbatch."""
     if mesh is None:
@@ -63,7 +63,7 @@ def check_rows(config: ConfigDict, mesh: Mesh | None) -> None:
         )
 
 
-def starting_params(config: ConfigDict, setup: Setup) -> dict:
+def starting_params(config: RunConfig, setup: Setup) -> dict:
     """What training starts from: the frozen copy itself, or, for full fine-tuning beside a
     smaller frozen copy, the model as it was, which is read again and not kept."""
     if config.lora.rank or not config.model.frozen_dtype:
@@ -71,7 +71,7 @@ def starting_params(config: ConfigDict, setup: Setup) -> dict:
     return _read_model(config, setup.mesh).params
 
 
-def _read_model(config: ConfigDict, mesh: Mesh | None) -> Model:
+def _read_model(config: RunConfig, mesh: Mesh | None) -> Model:
     return load(
         config.model.path,
         dtype=jnp.dtype(config.model.dtype),
@@ -81,25 +81,18 @@ def _read_model(config: ConfigDict, mesh: Mesh | None) -> Model:
     )
 
 
-def lora_config(config: ConfigDict) -> LoraConfig | None:
+def lora_config(config: RunConfig) -> LoraConfig | None:
     """The adapters' settings, None where all parameters are trained."""
-    if not config.lora.rank:
-        return None
-    return LoraConfig(
-        config.lora.rank,
-        config.lora.alpha,
-        config.lora.rank_stabilized,
-        tuple(config.lora.targets),
-    )
+    return config.lora if config.lora.rank else None
 
 
-def conscience_settings(config: ConfigDict, calibration: dict | None = None) -> ConscienceSettings:
+def conscience_settings(config: RunConfig, calibration: dict | None = None) -> ConscienceSettings:
     """The conscience of a config; a `calibration`, or the file of one where the config names it,
     decides wording, layout, polarity and threshold. Raises UserError where that file cannot be
     read."""
     conscience, sampling = config.conscience, config.sampling
     names = ("question", "layout", "polarity", "evidence", "threshold")
-    asked = {name: conscience[name] for name in names}
+    asked = {name: getattr(conscience, name) for name in names}
     if conscience.calibration:
         asked = _calibrated(Path(conscience.calibration), asked)
     if calibration is not None:
@@ -117,7 +110,7 @@ def conscience_settings(config: ConfigDict, calibration: dict | None = None) -> 
         gate=conscience.gate,
         threshold=asked["threshold"],
         margin=conscience.margin,
-        chain=tuple(conscience.chain),
+        chain=conscience.chain,
         critique=conscience.critique,
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.revision_temperature,
@@ -130,7 +123,7 @@ def conscience_settings(config: ConfigDict, calibration: dict | None = None) -> 
     )
 
 
-def _chance(conscience: ConfigDict) -> Chance | None:
+def _chance(conscience: ConscienceSection) -> Chance | None:
     if conscience.verdicts == "own":
         return None
     return Chance(conscience.chance_flag_rate, conscience.chance_pass_rate)
@@ -147,7 +140,7 @@ def _calibrated(path: Path, asked: dict) -> dict:
         ) from None
 
 
-def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
+def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
     """How the policy's candidates are drawn."""
     sampling = config.sampling
     return sampler_settings(
@@ -159,7 +152,7 @@ def candidate_sampler(config: ConfigDict, chat: Chat) -> SamplerSettings:
     )
 
 
-def training_examples(config: ConfigDict) -> list[Example]:
+def training_examples(config: RunConfig) -> list[Example]:
     """The rows to train on."""
     data = config.data
     return load_examples(
@@ -171,10 +164,9 @@ def training_examples(config: ConfigDict) -> list[Example]:
     )
 
 
-def evaluation_examples(config: ConfigDict) -> list[Example]:
-    """Held-out rows: of a bundled scenario the kinds that training never sees. Raises UserError
-    where they would be the training rows themselves."""
-    data = config.data
+def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
+    """Held-out rows, at most `limit` (0: all): of a bundled scenario the kinds that training never
+    sees. Raises UserError where they would be the training rows themselves."""
     same_split = data.train_split == data.evaluation_split or Path(data.train).is_file()
     if data.evaluation == data.train and data.train not in SCENARIOS and same_split:
         raise UserError(
@@ -184,7 +176,7 @@ def evaluation_examples(config: ConfigDict) -> list[Example]:
     return load_examples(
         data.evaluation,
         split=data.evaluation_split,
-        limit=config.evaluation.limit,
+        limit=limit,
         columns=data.columns,
     )
 

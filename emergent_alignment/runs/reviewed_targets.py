@@ -1,11 +1,10 @@
 """The conscience's view of a data set's own targets: everything frozen is computed once, and
 kept on disk for later epochs and runs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
@@ -17,15 +16,16 @@ from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Draws, Purpose
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
-from emergent_alignment.runs.step_inputs import CORRECTIONS
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
 from emergent_alignment.training.state import fingerprint
 
 
 def reviewed_targets(
-    config: ConfigDict,
+    config: RunConfig,
     setup: Setup,
     conscience: ConscienceSettings,
     examples: list[Example],
@@ -38,13 +38,13 @@ def reviewed_targets(
     Read from the first host's cache folder as far as it goes; the rest is computed, by each host
     for its share of the rows, and appended there.
     """
-    path = cache_file(config, setup, conscience, examples)
+    path = reviews_file(config, setup, conscience, examples)
     if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             trim_torn_line(path)
-    found = list(read_json_lines(path)) if is_first() else []
-    done = {record["row"]: record for record in gather_list(found)}
+    kept_records = list(read_json_lines(path)) if is_first() else []
+    done = {record["row"]: record for record in gather_list(kept_records)}
     # Rows of like length together: little is padded. A run that was killed here makes the same
     # batches again, and so the same bits.
     order = sorted(set(rows), key=lambda row: (len(tokenized[row].prompt), row))
@@ -54,7 +54,7 @@ def reviewed_targets(
     if not chunks:
         return done
     reviewer = reviewer_of(setup.model, setup.chat, conscience)
-    key = jax.random.fold_in(jax.random.key(config.seed), CORRECTIONS)
+    draws = Draws(config.seed, Purpose.TARGET_CORRECTIONS)
     with progress("reviewing targets", shown=is_first()) as meter:
         for place, chunk in enumerate(chunks):
             meter(place, len(chunks))
@@ -64,7 +64,7 @@ def reviewed_targets(
                 conscience,
                 [examples[row].messages for row in own],
                 [_as_answer(tokenized[row], examples[row]) for row in own],
-                key,
+                draws,
                 row_ids=own,
                 with_reference=True,
             )
@@ -78,8 +78,8 @@ def reviewed_targets(
     return done
 
 
-def cache_file(
-    config: ConfigDict, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
+def reviews_file(
+    config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
     settings: in config.conscience.cache, or the user's cache folder."""
@@ -92,7 +92,7 @@ def cache_file(
         "template": setup.chat.tokenizer.chat_template,
         "data": examples_digest(examples),
         "max_response": config.data.max_response_tokens,
-        "seed": config.seed,
+        "draws": astuple(Draws(config.seed, Purpose.TARGET_CORRECTIONS)),
         "conscience": settings,
         "wording": _wording(setup.chat, conscience),
     }
@@ -113,10 +113,10 @@ def _as_answer(row: Tokenized, example: Example) -> Answer:
     return Answer(row.target, [], example.target, example.ended and not row.target_cut)
 
 
-def _record(row: int, found: Reviewed) -> dict:
+def _record(row: int, reviewed: Reviewed) -> dict:
     return {
         "row": row,
-        "journal": journal_record(found, step=0, place=row, row=row),
-        "chosen": found.chosen.tokens if found.chosen else None,
-        "reference": list(found.reference) if found.reference else None,
+        "journal": journal_record(reviewed, step=0, place=row, row=row),
+        "chosen": reviewed.chosen.tokens if reviewed.chosen else None,
+        "reference": list(reviewed.reference) if reviewed.reference else None,
     }

@@ -6,40 +6,38 @@ once, see reviewed_targets.py), or both.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
+from jaxtyping import Int
 
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.settings import OnFlagged
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.data.tokenized import Tokenized
-from emergent_alignment.generation.text import sample_answers
-from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.runs.from_config import Setup, candidate_sampler
-from emergent_alignment.training.clock import Clock
+from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.runs.from_config import candidate_sampler
+from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import policy_params
 
 # (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
 Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
-OnFlagged = Literal["keep", "mask", "replace"]
 # Branches of a row whose target is the candidate: what is the same answer is computed once.
 TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
-# Purposes of randomness: everything random is fold_in(seed, step, purpose).
-CANDIDATES, CORRECTIONS = 1, 2
 
 
-def schedule_of(config: ConfigDict, tokenized: list[Tokenized]) -> Schedule:
+def schedule_of(config: RunConfig, tokenized: list[Tokenized]) -> Schedule:
     """Which rows each step takes, and in which shape. Candidates and corrections may be as long
     as the sampler lets them."""
     conscience, written = config.conscience, config.sampling.max_new_tokens
@@ -97,14 +95,14 @@ class ReviewedTargets:
     def scalars(self, rows: Sequence[int]) -> dict[str, float]:
         """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
         journals = [self.reviewed[int(row)]["journal"] for row in rows]
-        found = _outcome_scalars(
+        scalars = _outcome_scalars(
             [journal["outcome"] for journal in journals],
             [journal["candidate_score"] for journal in journals],
             [journal["revision_score"] for journal in journals],
             self.conscience.threshold,
         )
         learnt = gather(np.array([bool(tokens) for tokens in self.learnt(rows)], np.float32))
-        return found | {"learnt_rate": float(learnt.mean())}
+        return scalars | {"learnt_rate": float(learnt.mean())}
 
     def _is_flagged(self, record: dict) -> bool:
         """Below the threshold; with the relative gate, where a better answer was found."""
@@ -113,15 +111,19 @@ class ReviewedTargets:
         return record["journal"]["outcome"] != "approved"
 
 
+@dataclass(frozen=True)
+class PromptRows:
+    """What steps take rows from: the `schedule` says which, and in which shape; `prompts` are their
+    conversations, `tokenized` the same with their targets."""
+
+    schedule: Schedule | MixedSchedule
+    prompts: list[list[Message]]
+    tokenized: list[Tokenized]
+
+
 def policy_inputs(
-    config: ConfigDict,
-    setup: Setup,
-    conscience: ConscienceSettings,
-    lora: LoraConfig | None,
-    schedule: Schedule | MixedSchedule,
-    prompts: list[list[Message]],
-    tokenized: list[Tokenized],
-    clock: Clock,
+    run: Run,
+    asked: PromptRows,
     *,
     settle: Settle = lambda rows, reviewed: reviewed,
     targets: ReviewedTargets | None = None,
@@ -131,45 +133,28 @@ def policy_inputs(
 
     With `targets` a row whose target is flagged and corrected has that pair instead.
     """
-    sampler = candidate_sampler(config, setup.chat)
-    model = setup.model
-    reviewer = reviewer_of(model, setup.chat, conscience)
+    conscience, tokenized = run.conscience, asked.tokenized
+    reviewer = reviewer_of(run.setup.model, run.setup.chat, conscience)
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        places, rows, shape = _own_rows_of_step(schedule, step)
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
-        candidates = [None] * len(rows)
-        with clock.part("sampling"):
-            for place, answer in sample_answers(
-                model,
-                policy_params(trainable, model.params, lora),
-                setup.chat,
-                [tokenized[row].prompt for row in rows],
-                jax.random.fold_in(key, CANDIDATES),
-                sampler,
-                ids=places,
-                batch_size=len(rows),
-                width_step=config.data.bucket_tokens,
-            ):
-                candidates[place] = answer
-        with clock.part("review"):
+        places, rows, shape = _own_rows_of_step(asked.schedule, step)
+        tokens = [tokenized[row].prompt for row in rows]
+        candidates = policy_answers(run, tokens, places, step, trainable)
+        with run.clock.part("review"):
             reviewed = review_and_revise(
                 reviewer,
                 conscience,
-                [prompts[row] for row in rows],
+                [asked.prompts[row] for row in rows],
                 candidates,
-                jax.random.fold_in(key, CORRECTIONS),
+                Draws(run.config.seed, Purpose.CORRECTIONS, step),
                 row_ids=places,
                 with_reference=True,
             )
         reviewed = settle(rows.tolist(), reviewed)
-        pairs = [
-            Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
-            for found, candidate in zip(reviewed, candidates)
-        ]
+        pairs = pairs_of(reviewed, candidates)
         records = [
-            journal_record(found, step=step, place=int(place), row=int(row))
-            for found, place, row in zip(reviewed, places, rows)
+            journal_record(review, step=step, place=int(place), row=int(row))
+            for review, place, row in zip(reviewed, places, rows)
         ]
         scalars = conscience_scalars(reviewed, conscience.threshold)
         if targets is None:
@@ -180,6 +165,34 @@ def policy_inputs(
         return StepInput(batch, records, scalars)
 
     return make_input
+
+
+def policy_answers(
+    run: Run, prompts: list[list[int]], places: Int[np.ndarray, "rows"], step: int, trainable: Any
+) -> list[Answer]:
+    """What the policy of this very step answers to each prompt; `places` are the prompts' in the
+    batch of all hosts."""
+    setup = run.setup
+    with run.clock.part("sampling"):
+        answers = sample_answers(
+            setup.model,
+            policy_params(trainable, setup.model.params, run.lora),
+            setup.chat,
+            prompts,
+            key_for(run.config.seed, Purpose.CANDIDATES, step),
+            candidate_sampler(run.config, setup.chat),
+            Batching(len(prompts), run.config.data.bucket_tokens, ids=places),
+        )
+        by_place = dict(answers)
+    return [by_place[place] for place in range(len(prompts))]
+
+
+def pairs_of(reviewed: list[Reviewed], candidates: list[Answer]) -> list[Pair | None]:
+    """The correction over the candidate, where one was taken."""
+    return [
+        Pair(review.chosen.tokens, candidate.tokens, review.reference) if review.chosen else None
+        for review, candidate in zip(reviewed, candidates)
+    ]
 
 
 def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
@@ -195,7 +208,7 @@ def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
     return make_input
 
 
-def rows_to_train_on(config: ConfigDict, schedule: Schedule) -> list[int]:
+def rows_to_train_on(config: RunConfig, schedule: Schedule) -> list[int]:
     """Every row that the run's steps will see, each once."""
     total = sum(members.size for members in schedule.buckets.members)
     seen: set[int] = set()

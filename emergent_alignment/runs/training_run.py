@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
 from emergent_alignment.conscience.journal import Journal
@@ -22,6 +21,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
+from emergent_alignment.runs.config import LossSection, RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -29,6 +29,7 @@ from emergent_alignment.runs.from_config import (
     starting_params,
 )
 from emergent_alignment.runs.workdir import claim
+from emergent_alignment.settings import values_of
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
@@ -55,7 +56,7 @@ class Run:
     first_step       0, or how many steps the restored checkpoint has behind it
     """
 
-    config: ConfigDict
+    config: RunConfig
     setup: Setup
     conscience: ConscienceSettings | None
     lora: LoraConfig | None
@@ -85,7 +86,7 @@ class Training:
 
 
 def train(
-    config: ConfigDict,
+    config: RunConfig,
     workdir: Path,
     setup: Setup,
     training: Training,
@@ -103,7 +104,8 @@ def train(
     Stopped where a process was asked to stop (the state is saved).
     """
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
-    check_same(code | {"data": training.data} | _flat(config.to_dict()))
+    settings = {f"config.{name}": value for name, value in values_of(config).items()}
+    check_same(code | {"data": training.data} | settings)
     with Clock() as clock, in_force(setup.mesh):
         identity = RunIdentity(fingerprint(setup.model.params), training.data)
         with together():
@@ -142,7 +144,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     conscience = conscience_settings(config) if config.conscience.enabled else None
     make_input = training.inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
     placed = step_shardings(setup.mesh, state, frozen)
-    objective = training.objective or Objective(hybrid_terms(config))
+    objective = training.objective or Objective(hybrid_terms(config.loss))
     step = compiled_step(settings, optimizer, placed, objective)
     throughput = Throughput(settings, jax.devices())
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
@@ -160,7 +162,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     return state
 
 
-def _loop_settings(config: ConfigDict) -> LoopSettings:
+def _loop_settings(config: RunConfig) -> LoopSettings:
     training = config.training
     return LoopSettings(
         training.steps, training.checkpoint_every, training.max_nonfinite, training.journal_texts
@@ -180,16 +182,7 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
         raise
 
 
-def _flat(tree: dict, prefix: str = "config.") -> dict:
-    """{"config.section.field": value}."""
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
-
-
-def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
+def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
     """The static part of the training step."""
     return StepSettings(
         setup.model.config,
@@ -201,9 +194,8 @@ def step_settings(config: ConfigDict, setup: Setup) -> StepSettings:
     )
 
 
-def hybrid_terms(config: ConfigDict) -> tuple[Term, ...]:
+def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:
     """task + λ · alignment + α · NLL(chosen) + KL, as config.loss says."""
-    loss = config.loss
     preference = PreferenceTerm(
         loss.alignment_weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize
     )

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from emergent_alignment import __version__
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
-from emergent_alignment.parallel.mesh import fitting_sizes
+from emergent_alignment.parallel.mesh import MeshSection, fitting_sizes
+from emergent_alignment.runs.config import C, RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     examples_digest,
@@ -23,6 +22,7 @@ from emergent_alignment.runs.from_config import (
     training_examples,
     with_adapters,
 )
+from emergent_alignment.settings import as_dict, changed, from_dict
 from emergent_alignment.storage.files import is_empty, write_json
 from emergent_alignment.storage.json_values import plain
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
@@ -46,7 +46,7 @@ class TrainedRun:
 
 def claim(
     workdir: Path,
-    config: ConfigDict,
+    config: RunConfig,
     identity: RunIdentity,
     head: Head = "",
     base_run: Path | None = None,
@@ -60,24 +60,22 @@ def claim(
         return
     if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
-    record = {"version": __version__, **vars(identity), "head": head}
-    record["config"] = plain(config.to_dict())
+    record = {"version": __version__, **vars(identity), "head": head, "config": as_dict(config)}
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
     write_json(path, record)
 
 
-def check_same_run(workdir: Path, config: ConfigDict) -> None:
+def check_same_run(workdir: Path, config: RunConfig) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
     fields that differ are named), but for the mesh. A field that an older version had not is
     taken at its default."""
     if not (workdir / RUN_FILE).exists():
         return
-    mine, theirs = plain(config.to_dict()), read_run_file(workdir)
-    defaults = plain(default_config().to_dict())
+    theirs = _config_of(workdir, read_run_file(workdir), type(config))
     differing = [
         f"{name} ({old!r}, now {new!r})"
-        for name, old, new in differences(_filled(theirs["config"], defaults), mine)
+        for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))
         if not name.startswith("mesh.")
     ]
     if differing:
@@ -102,16 +100,16 @@ def read_run_file(workdir: Path) -> dict:
     return record
 
 
-def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
-    """The model that a run has trained, from its newest checkpoint. `base` saves reading the
-    base model again. Raises UserError where there is no checkpoint, or it is another model's, or
-    the run has trained a head alone."""
+def read_run(workdir: Path, kind: type[RunConfig], *, base: Setup | None = None) -> TrainedRun:
+    """The model that a run has trained, from its newest checkpoint, with its settings as a `kind`
+    (config.Config has all sections). `base` saves reading the base model again. Raises UserError
+    where there is no checkpoint, or it is another model's, or the run has trained a head alone."""
     record = read_run_file(workdir)
-    config = default_config()  # a run of an older version lacks newer fields
-    config.update(record["config"])
+    config = _config_of(workdir, record, kind)
     if (workdir / START).is_dir():
-        config.model.path = str(workdir / START)
-    config.mesh.update(fitting_sizes(config.mesh, jax.device_count()))
+        config = changed(config, {"model.path": str(workdir / START)})
+    sizes = fitting_sizes(config.mesh.sizes(), jax.device_count())
+    config = changed(config, {"mesh": MeshSection(**sizes)})
     base = base or _base_of(workdir, record, config)
     identity = RunIdentity(fingerprint(base.model.params), record["data"])
     if identity.frozen != record["frozen"]:
@@ -138,13 +136,13 @@ def read_run(workdir: Path, *, base: Setup | None = None) -> TrainedRun:
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
 
 
-def _base_of(workdir: Path, record: dict, config: ConfigDict) -> Setup:
+def _base_of(workdir: Path, record: dict, config: RunConfig) -> Setup:
     """The model that a run has started from: the config's, or what another run has trained, with
     its adapters merged into the weights."""
     if "base_run" not in record:
         return load_model(config)
-    found = read_run((workdir / record["base_run"]).resolve())
-    return replace(found.base, config=config, model=found.trained.model.merged())
+    earlier = read_run((workdir / record["base_run"]).resolve(), type(config))
+    return replace(earlier.base, config=config, model=earlier.trained.model.merged())
 
 
 def identity_of(setup: Setup) -> RunIdentity:
@@ -153,13 +151,13 @@ def identity_of(setup: Setup) -> RunIdentity:
     return RunIdentity(fingerprint(setup.model.params), data)
 
 
-def _filled(config: dict, defaults: dict) -> dict:
-    """The config with what it lacks from `defaults`."""
-    filled = defaults | config
-    for name, value in defaults.items():
-        if isinstance(value, dict) and isinstance(filled[name], dict):
-            filled[name] = _filled(filled[name], value)
-    return filled
+def _config_of(workdir: Path, record: dict, kind: type[C]) -> C:
+    """The settings that a run was begun with; what an older version had not is at its default."""
+    remedy = (
+        f"The run is of version {record.get('version', 'unknown')}, and this is {__version__}: go "
+        "on with the version that began it"
+    )
+    return from_dict(kind, record["config"], str(workdir / RUN_FILE), remedy)
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -9,38 +9,37 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, conscience_settings
 from emergent_alignment.runs.workdir import read_run
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_lines import read_json_lines
 
 FILES = ()
-ANSWERS = 2  # the stage whose rows are learnt
+_ANSWERS = 2  # the stage whose rows are learnt
 COLUMNS = "answer=response"
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for settings that cannot be meant."""
     settings = config.self_align.engraving
     if settings.epochs <= 0 and settings.steps <= 0:
         raise UserError(
             "config.self_align.engraving: neither epochs nor steps is more than 0; set one"
         )
-    check_config(training_config(config, "data.jsonl", num_rows=1))
+    check_settings(training_config(config, "data.jsonl", num_rows=1))
     if settings.conscience:
         conscience_settings(config)
 
 
 def run(stage: StageRun) -> StageResult:
     """Fine-tune the base model on (instruction, answer), going on where a kill left it."""
-    data = stage.inputs[ANSWERS].data
+    data = stage.inputs[_ANSWERS].data
     examples = load_examples(str(data), columns=COLUMNS)
     config = training_config(stage.config, str(data), len(examples))
     finetune(config, stage.folder.run, setup=replace(stage.setup, config=config), name="engraving")
@@ -62,31 +61,35 @@ def run(stage: StageRun) -> StageResult:
     )
 
 
-def training_config(config: ConfigDict, data: str, num_rows: int) -> ConfigDict:
+def training_config(config: SelfAlignConfig, data: str, num_rows: int) -> SelfAlignConfig:
     """The config of the run: the main one, with what config.self_align.engraving says, on the
     rows of `data`."""
     settings = config.self_align.engraving
-    changed = ConfigDict(config.to_dict())
-    changed.application = "finetuning"
-    changed.data.update(
-        {"train": data, "train_split": "train", "columns": COLUMNS, "limit": 0, "every_turn": False}
-    )
-    changed.conscience.enabled = settings.conscience
-    changed.lora.rank = settings.lora_rank
-    changed.optimizer.update(
-        {"learning_rate": settings.learning_rate, "schedule": settings.schedule}
-    )
     batch_size = settings.batch_size
     steps = settings.steps or math.ceil(settings.epochs * num_rows / batch_size)
-    changed.training.update({"steps": steps, "batch_size": batch_size})
-    changed.lock()
-    return changed
+    return changed(
+        config,
+        {
+            "application": "finetuning",
+            "data.train": data,
+            "data.train_split": "train",
+            "data.columns": COLUMNS,
+            "data.limit": 0,
+            "data.every_turn": False,
+            "conscience.enabled": settings.conscience,
+            "lora.rank": settings.lora_rank,
+            "optimizer.learning_rate": settings.learning_rate,
+            "optimizer.schedule": settings.schedule,
+            "training.steps": steps,
+            "training.batch_size": batch_size,
+        },
+    )
 
 
 def engraved(folder: StageFolder, base: Setup) -> Setup:
     """The model that a stage has trained in its `run`, adapters merged into the weights, beside
     the base's chat and mesh: what later stages start from."""
-    trained = read_run(folder.run, base=base).trained
+    trained = read_run(folder.run, type(base.config), base=base).trained
     return replace(base, model=trained.model.merged())
 
 

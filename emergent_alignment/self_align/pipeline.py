@@ -8,21 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import in_force
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, load_model
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import (
     StageFolder,
     StageRun,
     digest_of,
-    field_of,
     stage_folder,
 )
 from emergent_alignment.self_align.work_directory import STAGES
+from emergent_alignment.settings import as_dict, check_settings, value_of
 from emergent_alignment.training.state import fingerprint
 
 # Where a stage's `check(config)`, `run(stage)` and FILES live, the fields of its section that may
@@ -40,7 +38,7 @@ SECTIONS = {
 
 
 def self_align(
-    config: ConfigDict,
+    config: SelfAlignConfig,
     workdir: Path,
     stages: Sequence[int] = tuple(STAGES),
     *,
@@ -53,7 +51,7 @@ def self_align(
     Several hosts (parallel/hosts.py) call it with the same config and a `workdir` that all reach.
     """
     with together():
-        check_config(config)
+        check_settings(config)
         for number in stages:
             _of_stage(number, "check")(config)
     setup = setup or load_model(config)
@@ -65,20 +63,22 @@ def self_align(
 
 def parse_stages(text: str) -> tuple[int, ...]:
     """ "1,2" or "2-4" as numbers in order. Raises UserError for anything else."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         try:
-            found |= set(range(int(first), int(last or first) + 1))
+            numbers |= set(range(int(first), int(last or first) + 1))
         except ValueError:
-            found.add(0)
-    if not found or not found <= STAGES.keys():
+            numbers.add(0)
+    if not numbers or not numbers <= STAGES.keys():
         known = ", ".join(f"{number} ({name})" for number, name in STAGES.items())
         raise UserError(f"--stages: {text!r} names no stages; there are {known}, as in 1,2 or 2-4")
-    return tuple(sorted(found))
+    return tuple(sorted(numbers))
 
 
-def _check_folders(config: ConfigDict, workdir: Path, setup: Setup, stages: Sequence[int]) -> None:
+def _check_folders(
+    config: SelfAlignConfig, workdir: Path, setup: Setup, stages: Sequence[int]
+) -> None:
     """Raise UserError for a folder that is another run's, was made before a change of the
     settings, or is needed and not finished."""
     for number in range(1, max(stages) + 1):
@@ -95,7 +95,7 @@ def _inputs(workdir: Path, number: int) -> dict[int, StageFolder]:
     return {earlier: stage_folder(workdir, earlier) for earlier in range(1, number)}
 
 
-def _run_stage(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> None:
+def _run_stage(number: int, config: SelfAlignConfig, workdir: Path, setup: Setup) -> None:
     folder, name = stage_folder(workdir, number), f"stage {number}, {STAGES[number]}"
     identity = _identity(number, config, workdir, setup)
     folder.claim(identity)
@@ -116,10 +116,10 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _identity(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> dict:
+def _identity(number: int, config: SelfAlignConfig, workdir: Path, setup: Setup) -> dict:
     """What decides a stage's result: its settings, the files that they name, the model, and what
     earlier stages made."""
-    settings = config.to_dict()
+    settings = as_dict(config)
     return {
         "stage": number,
         "settings": {name: settings[name] for name in (*SHARED, *SECTIONS[number])}
@@ -133,10 +133,10 @@ def _identity(number: int, config: ConfigDict, workdir: Path, setup: Setup) -> d
     }
 
 
-def _files(number: int, config: ConfigDict) -> dict[str, str]:
+def _files(number: int, config: SelfAlignConfig) -> dict[str, str]:
     """Digests of the files that a stage's settings name; none of what the package brings."""
-    section = config.self_align[STAGES[number]]
-    named = {name: Path(field_of(section, name)) for name in _of_stage(number, "FILES")}
+    section = getattr(config.self_align, STAGES[number])
+    named = {name: Path(value_of(section, name)) for name in _of_stage(number, "FILES")}
     return {name: digest for name, path in named.items() if (digest := digest_of(path))}
 
 

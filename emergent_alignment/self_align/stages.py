@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from emergent_alignment import __version__
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import differences
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.work_directory import MANIFEST, StagePaths, stage_paths
 from emergent_alignment.storage.files import is_empty, write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
@@ -48,8 +47,8 @@ class StageFolder(StagePaths):
         its manifest cannot be read, or is of other data than lie beside it."""
         path = self.manifest_file
         try:
-            found = json.loads(path.read_text("utf-8"))
-            recorded = found["data"]
+            manifest = json.loads(path.read_text("utf-8"))
+            recorded = manifest["data"]
         except FileNotFoundError:
             raise UserError(
                 f"{self.path}: this stage is not finished ({MANIFEST} is missing); run "
@@ -64,7 +63,7 @@ class StageFolder(StagePaths):
                 f"{self.data}: is not what its {MANIFEST} says; put the file back, or choose "
                 "another --workdir"
             )
-        return found
+        return manifest
 
     def made_digest(self) -> str:
         """16 hex digits of what the finished stage made and how, but for how long it took."""
@@ -138,7 +137,7 @@ class StageRun:
     setup    the base model
     """
 
-    config: ConfigDict
+    config: SelfAlignConfig
     folder: StageFolder
     inputs: dict[int, StageFolder]
     setup: Setup
@@ -154,10 +153,3 @@ def digest_of(path: Path) -> str | None:
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def field_of(section: ConfigDict, name: str) -> Any:
-    """config.self_align.STAGE's field by its dotted name, such as shaping.guards."""
-    for part in name.split("."):
-        section = section[part]
-    return section

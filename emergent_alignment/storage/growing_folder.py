@@ -71,12 +71,12 @@ class GrowingFolder(JsonLinesFolder):
         if not path.exists():
             return {}
         try:
-            found = json.loads(path.read_text("utf-8"))
+            owners = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
-        if not isinstance(found, dict):
+        if not isinstance(owners, dict):
             raise UserError(f"{path}: not a file of ours; choose another --output")
-        return found
+        return owners
 
 
 def _differing(before: dict | None, now: dict) -> str:

@@ -16,14 +16,49 @@ import numpy as np
 from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.errors import Stopped, UserError
+from emergent_alignment.models.decoder import REMAT_POLICIES
 from emergent_alignment.parallel.hosts import anywhere, gather
 from emergent_alignment.parallel.rows import to_devices
+from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.throughput import Throughput
+
+
+@dataclass(frozen=True)
+class TrainingSection(Section):
+    """Steps, batches and what is kept of a run."""
+
+    steps: int = setting(100, "Steps in all.", more_than=0)
+    batch_size: int = setting(8, "Prompts a step, over all devices.", more_than=0)
+    accumulation: int = setting(1, "Microbatches a step; divides batch_size.", more_than=0)
+    remat: str = setting(
+        "none",
+        "What the backward pass computes again to save memory: dots keeps products of matrices "
+        "alone, full nothing.",
+        choices=tuple(REMAT_POLICIES),
+    )
+    checkpoint_every: int = setting(25, "Steps between checkpoints.", more_than=0)
+    keep_checkpoints: int = setting(2, "Latest checkpoints that are kept, beside the best.")
+    max_nonfinite: int = setting(
+        5,
+        "Steps in a row with a loss or gradient that is not finite before the run stops.",
+        more_than=0,
+    )
+    journal_texts: int = setting(
+        2, "Journal entries shown in TensorBoard at each checkpoint.", at_least=0
+    )
+
+    def check(self) -> None:
+        """Microbatches are alike."""
+        if self.batch_size % self.accumulation:
+            raise UserError(
+                f"config.training.accumulation: {self.accumulation} does not divide "
+                f"batch_size {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True)

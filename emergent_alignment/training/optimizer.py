@@ -2,16 +2,42 @@
 behind gradient clipping; the moments are held in a dtype of choice."""
 
 import functools
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, UInt32
 
+from emergent_alignment.settings import Section, setting
 
-def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
+RateSchedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class OptimizerSection(Section):
+    """The optimizer, its learning rate and its moments."""
+
+    kind: Literal["adamw", "adafactor"] = setting(
+        "adamw", "adafactor takes next to no memory; it ignores b1, b2 and epsilon."
+    )
+    moment_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "What moments are held in; bfloat16 is half the memory, rounded at random."
+    )
+    learning_rate: float = setting(1e-4, "At its peak, after the warm-up.", at_least=0)
+    schedule: RateSchedule = setting("linear", "How the learning rate falls after the warm-up.")
+    warmup_steps: int = setting(5, "Steps until the learning rate has its peak.", at_least=0)
+    weight_decay: float = setting(0.01, "Of matrices; never of norms and biases.", at_least=0)
+    b1: float = setting(0.9, "Decay of adamw's first moment.", at_least=0, less_than=1)
+    b2: float = setting(0.999, "Decay of adamw's second moment.", at_least=0, less_than=1)
+    epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.")
+    clip_norm: float = setting(
+        1.0, "Longer gradients are cut to this global norm; 0 does not clip.", at_least=0
+    )
+
+
+def learning_rate_schedule(settings: OptimizerSection, num_steps: int) -> optax.Schedule:
     """Linear warm-up, then `constant`, `linear` to zero or `cosine` to zero over the rest.
 
     Raises ValueError for another name.
@@ -30,7 +56,8 @@ def learning_rate_schedule(settings, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, after[settings.schedule]()], [warmup])
 
 
-def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
+@functools.lru_cache(maxsize=16)
+def make_optimizer(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
     """clip → scale by moments → decay matrices → learning rate.
 
     adamw      two moments a parameter (Loshchilov & Hutter 2019).
@@ -43,12 +70,6 @@ def make_optimizer(settings, num_steps: int) -> optax.GradientTransformation:
     The same settings give the same object, so that runs of one process share what was compiled
     with it. Raises ValueError for another `settings.kind`.
     """
-    return _made(tuple(sorted(dict(settings).items())), num_steps)
-
-
-@functools.lru_cache(maxsize=16)
-def _made(items: tuple, num_steps: int) -> optax.GradientTransformation:
-    settings = SimpleNamespace(**dict(items))
     kinds = {
         "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
         "adafactor": optax.scale_by_factored_rms,

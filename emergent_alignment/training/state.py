@@ -7,11 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, UInt32
 
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters
 from emergent_alignment.models.placement import shardings_of
+from emergent_alignment.randomness import Purpose, key_for
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,21 @@ def initial_state(
     it lies as the parameters do."""
 
     fresh = functools.partial(_fresh, lora, optimizer, grow)
+    # As numpy: every host of a mesh has it.
+    words = np.asarray(jax.random.key_data(key_for(seed, Purpose.ADAPTERS)))
     if mesh is None:
-        return fresh(params, seed)
-    state = jax.eval_shape(fresh, params, seed)
+        return fresh(params, words)
+    state = jax.eval_shape(fresh, params, words)
     placed = shardings_of(mesh, state, like=state.trainable)
-    return jax.jit(fresh, out_shardings=placed)(params, seed)
+    return jax.jit(fresh, out_shardings=placed)(params, words)
 
 
 # Where a parameter is committed to its device, so is the state, read or not: a step gives it back
 # committed, and would be compiled again for it.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), keep_unused=True)
-def _fresh(lora, optimizer, grow, params: dict, seed: int) -> TrainState:
+def _fresh(lora, optimizer, grow, params: dict, words: UInt32[Array, "words"]) -> TrainState:
     if lora is not None:
-        trainable = init_adapters(params, lora, jax.random.fold_in(jax.random.key(seed), 1))
+        trainable = init_adapters(params, lora, jax.random.wrap_key_data(words))
     else:
         trainable = jax.tree.map(jnp.copy, params)
     trainable = grow(trainable)

@@ -10,7 +10,8 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications import finetuning
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import review_and_revise
@@ -53,14 +54,14 @@ def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
     config, tmp_path, monkeypatch, candidate
 ):
     config.conscience.candidate = candidate
-    undisturbed = finetune(config, tmp_path / "one")
+    undisturbed = finetune(typed(config), tmp_path / "one")
     for cached in Path(config.conscience.cache).iterdir():
         cached.write_text("".join(cached.read_text().splitlines(keepends=True)[:5]) + '{"ro')
     with monkeypatch.context() as patched:
         interrupted_at(patched, 3)
         with pytest.raises(Killed):
-            finetune(config, tmp_path / "two")
-    resumed = finetune(config, tmp_path / "two")
+            finetune(typed(config), tmp_path / "two")
+    resumed = finetune(typed(config), tmp_path / "two")
     assert_bitwise_equal(resumed, undisturbed)
     ours, theirs = metrics_of(tmp_path / "two"), metrics_of(tmp_path / "one")
     for step, values in theirs.items():
@@ -80,19 +81,19 @@ def test_what_is_frozen_is_computed_once_for_all_runs_on_the_same_data(
         return review_and_revise(reader, settings, prompts, *rest, **options)
 
     monkeypatch.setattr(reviewed_targets, "review_and_revise", counted)
-    first = finetune(config, tmp_path / "first")
+    first = finetune(typed(config), tmp_path / "first")
     assert sum(calls) == 10, "each row once, though four steps see sixteen"
     calls.clear()
-    again = finetune(config, tmp_path / "again")
+    again = finetune(typed(config), tmp_path / "again")
     assert not calls, "another run reads what the first one wrote"
     assert_bitwise_equal(first, again)
     journals = [read_journal(tmp_path / name / "journal") for name in ("first", "again")]
     assert journals[0] == journals[1] and len(journals[0]) == 10
     config.optimizer.learning_rate = 2e-2
-    finetune(config, tmp_path / "faster")
+    finetune(typed(config), tmp_path / "faster")
     assert not calls, "the optimizer has no say in it"
     config.conscience.question = "ethical"
-    finetune(config, tmp_path / "asked")
+    finetune(typed(config), tmp_path / "asked")
     assert sum(calls) == 10, "another question is another review"
 
 
@@ -108,7 +109,7 @@ def test_every_candidate_has_one_outcome_in_metrics_and_journal(
         return batches[-1]
 
     monkeypatch.setattr(step_inputs, "make_batch", kept)
-    finetune(config, tmp_path)
+    finetune(typed(config), tmp_path)
     assert any(batch.pair_mask.any() for batch in batches)
     for batch in batches:
         # What the frozen copy read comes with the pair, and the step reads nothing frozen.
@@ -130,7 +131,7 @@ def test_every_candidate_has_one_outcome_in_metrics_and_journal(
 
 def test_the_two_kinds_of_run_log_what_people_look_at(config, tmp_path):
     config.training.steps, config.training.checkpoint_every = 2, 1
-    finetune(config, tmp_path / "conscience")
+    finetune(typed(config), tmp_path / "conscience")
     logged = metrics_of(tmp_path / "conscience")[1]
     expected = (
         "task_loss alignment_loss rewards_chosen rewards_rejected rewards_margin "
@@ -149,15 +150,15 @@ def test_the_two_kinds_of_run_log_what_people_look_at(config, tmp_path):
 
 def test_the_steps_asked_for_are_profiled(config, tmp_path):
     config.conscience.enabled = False
-    finetune(config, tmp_path, profiled=range(1, 3))
+    finetune(typed(config), tmp_path, profiled=range(1, 3))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_a_run_that_is_done_trains_no_further(config, tmp_path):
     config.conscience.enabled = False
-    first = finetune(config, tmp_path)
+    first = finetune(typed(config), tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    again = finetune(config, tmp_path)
+    again = finetune(typed(config), tmp_path)
     assert_bitwise_equal(first, again)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
@@ -165,10 +166,10 @@ def test_a_run_that_is_done_trains_no_further(config, tmp_path):
 def test_another_run_s_directory_is_an_error_that_names_the_field(config, tmp_path):
     config.conscience.enabled = False
     config.training.steps = 1
-    finetune(config, tmp_path)
+    finetune(typed(config), tmp_path)
     config.optimizer.learning_rate = 0.5
     with pytest.raises(UserError, match=r"optimizer\.learning_rate \(0\.01, now 0\.5\)"):
-        finetune(config, tmp_path)
+        finetune(typed(config), tmp_path)
 
 
 def test_a_checkpoint_of_another_frozen_model_is_an_error(config, tmp_path):
@@ -177,19 +178,19 @@ def test_a_checkpoint_of_another_frozen_model_is_an_error(config, tmp_path):
     path = tmp_path / "model"
     write_tiny_chat_model(path)
     config.model.path = str(path)
-    finetune(config, tmp_path / "run")
+    finetune(typed(config), tmp_path / "run")
     path.rename(tmp_path / "former")
     write_tiny_chat_model(path, seed=1)
     with pytest.raises(UserError, match="another frozen model"):
-        finetune(config, tmp_path / "run")
+        finetune(typed(config), tmp_path / "run")
     with pytest.raises(UserError, match="another frozen model"):
-        read_run(tmp_path / "run")
+        read_run(tmp_path / "run", Config)
 
 
 def test_sigterm_saves_the_step_at_hand(config, tmp_path, monkeypatch):
     config.conscience.enabled = False
     config.training.checkpoint_every = 100
-    undisturbed = finetune(config, tmp_path / "one")
+    undisturbed = finetune(typed(config), tmp_path / "one")
     make = finetuning.plain_inputs
 
     def asked_at_step_one(*arguments):
@@ -205,8 +206,8 @@ def test_sigterm_saves_the_step_at_hand(config, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(finetuning, "plain_inputs", asked_at_step_one)
         with pytest.raises(Stopped, match="saved after step 2 of 4"):
-            finetune(config, tmp_path / "two")
-    assert_bitwise_equal(finetune(config, tmp_path / "two"), undisturbed)
+            finetune(typed(config), tmp_path / "two")
+    assert_bitwise_equal(finetune(typed(config), tmp_path / "two"), undisturbed)
 
 
 def test_steps_that_are_not_finite_stop_the_run_and_keep_the_state(config, tmp_path):
@@ -214,16 +215,16 @@ def test_steps_that_are_not_finite_stop_the_run_and_keep_the_state(config, tmp_p
     config.optimizer.learning_rate = float("inf")
     config.training.max_nonfinite = 2
     with pytest.raises(UserError, match="not finite for 2 steps in a row"):
-        finetune(config, tmp_path)
-    kept = read_run(tmp_path)
+        finetune(typed(config), tmp_path)
+    kept = read_run(tmp_path, Config)
     assert kept.steps == 3
 
 
 def test_full_fine_tuning_leaves_the_frozen_copy_as_it_was(config, tmp_path):
     config.lora.rank = 0
     config.training.steps = 2
-    finetune(config, tmp_path)
-    found = read_run(tmp_path)
+    finetune(typed(config), tmp_path)
+    found = read_run(tmp_path, Config)
     moved = [
         bool((a != b).any())
         for a, b in zip(

@@ -5,6 +5,7 @@ import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
@@ -12,8 +13,8 @@ from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.step_inputs import ReviewedTargets
+from emergent_alignment.settings import check_settings
 
 APPROVED, CORRECTED, UNCORRECTED = range(3)
 
@@ -83,7 +84,7 @@ def config(model_directory, tmp_path):
 
 def test_both_reviews_targets_once_and_the_policy_at_every_step(config, tmp_path):
     config.conscience.candidate = "both"
-    finetune(config, tmp_path / "run")
+    finetune(typed(config), tmp_path / "run")
     journal = read_journal(tmp_path / "run" / "journal")
     assert len(journal) == config.data.limit + config.training.steps * config.training.batch_size
 
@@ -91,6 +92,6 @@ def test_both_reviews_targets_once_and_the_policy_at_every_step(config, tmp_path
 def test_only_reviewed_targets_can_be_masked(config):
     config.conscience.on_flagged = "mask"
     with pytest.raises(UserError, match="on_flagged.*candidate to target or both"):
-        check_config(config)
+        check_settings(typed(config))
     config.conscience.candidate = "target"
-    check_config(config)
+    check_settings(typed(config))

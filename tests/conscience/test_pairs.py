@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import hypothesis.strategies as st
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 
-from emergent_alignment.conscience.chance import ByChance
-from emergent_alignment.conscience.hearing import Score, Written, hear
+from emergent_alignment.conscience.chance import ChanceReviewer
+from emergent_alignment.conscience.hearing import Corrections, Score
 from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.outcomes import OUTCOMES
@@ -26,9 +25,11 @@ from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.randomness import Draws, Purpose
 
 SETTINGS = ConscienceSettings(ReviewSettings(QUESTIONS["advice"]), max_response=10)
 PROMPT = [{"role": "user", "content": "What now?"}]
+DRAWS = Draws(0, Purpose.CORRECTIONS)
 
 
 def answer(text="a better answer", tokens=3, ended=True, log_prob=-1.0) -> Answer:
@@ -44,6 +45,10 @@ class ScriptedReviewer:
     corrections: dict
     asked: list = dataclasses.field(default_factory=list)
     batch_size: int = 4
+
+    def hear(self, settings, messages, candidates, draws, ids):
+        assert 0 < len(messages) == len(candidates) == len(ids) <= self.batch_size
+        return ScriptedHearing(self, candidates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +68,7 @@ class ScriptedHearing:
         corrections, nothing = self.script.corrections[link], answer(text="", tokens=0)
         found = [corrections[a.text] if on else nothing for a, on in zip(self.candidates, live)]
         failures = [a if isinstance(a, str) else "" for a in found]
-        return Written([nothing if f else a for a, f in zip(found, failures)], None, failures)
+        return Corrections([nothing if f else a for a, f in zip(found, failures)], None, failures)
 
     def scores_of(self, written, needed):
         return [
@@ -76,18 +81,12 @@ class ScriptedHearing:
         return Score(math.nan, "", found) if isinstance(found, str) else Score(found)
 
 
-@hear.register
-def _(reviewer: ScriptedReviewer, settings, messages, candidates, key, ids):
-    assert 0 < len(messages) == len(candidates) == len(ids) <= reviewer.batch_size
-    return ScriptedHearing(reviewer, candidates)
-
-
 def step(settings, candidates, scores_of, corrections):
     """One conscience step where `scores_of` scores a text and corrections[link][text] answers."""
     reviewer = ScriptedReviewer(scores_of, corrections)
     given = [answer(text=text) for text in candidates]
     messages = [PROMPT] * len(candidates)
-    return review_and_revise(reviewer, settings, messages, given, None), reviewer.asked
+    return review_and_revise(reviewer, settings, messages, given, DRAWS), reviewer.asked
 
 
 def outcome(candidate_score, correction, correction_score, candidate="the candidate", **changes):
@@ -237,11 +236,11 @@ def test_chance_flags_and_passes_at_its_rates_whatever_was_said(gate):
 
     def outcomes(rows, seed=0):
         found = review_and_revise(
-            ByChance(script),
+            ChanceReviewer(script),
             settings,
             [PROMPT] * len(rows),
             [answer(texts[row]) for row in rows],
-            jax.random.key(seed),
+            dataclasses.replace(DRAWS, seed=seed),
             row_ids=rows,
         )
         return {row: (one.outcome, one.score, one.chosen_score) for row, one in zip(rows, found)}

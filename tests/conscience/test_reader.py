@@ -9,17 +9,20 @@ import pytest
 
 from emergent_alignment.conscience import reader as reader_module
 from emergent_alignment.conscience import review as review_module
+from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS, ask, next_turn, rewrite_request
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import given_answer, sample_answers
+from emergent_alignment.generation.text import Batching, given_answer, sample_answers
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.training.branches import reference_log_probs
 from emergent_alignment.training.step_settings import StepSettings
 
 TEXTS = ("Hi?", "May I skip it today?", "And now, what would you do in my place?", "Why?")
 PROMPTS = [[{"role": "user", "content": text}] for text in TEXTS]
+DRAWS = Draws(1, Purpose.CORRECTIONS)
 ANSWERS = ["Yes, do.", "No, never skip it.", "<think>They ask.</think>Wait a little.", "Because."]
 
 
@@ -30,9 +33,9 @@ def settings_of(layout, chain, **changes) -> ConscienceSettings:
 
 
 def stepped(model, chat, settings, answers, **options):
-    reader = reader_of(model, chat, settings.review)
+    reviewer = FrozenReviewer(reader_of(model, chat, settings.review))
     return review_and_revise(
-        reader, settings, PROMPTS, answers, jax.random.key(1), with_reference=True, **options
+        reviewer, settings, PROMPTS, answers, DRAWS, with_reference=True, **options
     )
 
 
@@ -41,7 +44,8 @@ def candidates(model, chat):
     """Given answers, and answers of the model itself that ran into their limit."""
     rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS[:2]]
     sampler = sampler_settings((), 5, temperature=1.0)
-    sampled = dict(sample_answers(model, model.params, chat, rows, jax.random.key(5), sampler))
+    given = model, model.params, chat, rows, jax.random.key(5), sampler
+    sampled = dict(sample_answers(*given, Batching()))
     assert not any(answer.ended for answer in sampled.values())
     return [sampled[0], sampled[1], *(given_answer(chat, text) for text in ANSWERS[2:])]
 
@@ -116,7 +120,7 @@ def test_every_prompt_and_answer_is_read_once(model, chat, candidates, layout, m
 
     prefill = reader_module.prefill
     monkeypatch.setattr(reader_module, "prefill", counted)
-    review_and_revise(reader, settings, PROMPTS, candidates, jax.random.key(1))
+    review_and_revise(FrozenReviewer(reader), settings, PROMPTS, candidates, DRAWS)
     prompts = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
     assert sum(row in prompts for row in read) == len(PROMPTS)
     beginning = reader.beginning.tokens[0]

@@ -6,6 +6,7 @@ import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.adversarial.prompts import load_attacks
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
@@ -16,6 +17,7 @@ from emergent_alignment.reports import abilities_rows as report_abilities
 from emergent_alignment.reports.attack_rows import attack_rows
 from emergent_alignment.reports.results_folder import read_results
 from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.settings import changed
 
 
 def record(side, kind, flagged, refused):
@@ -82,8 +84,8 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(config, tmp_path_factory):
     """(setup, folder, result) of a model that stands for its own trained run."""
-    setup, folder = load_model(config), tmp_path_factory.mktemp("results") / "same"
-    result, path = evaluate_attacks(config, setup, setup, folder, arm="same")
+    setup, folder = load_model(typed(config)), tmp_path_factory.mktemp("results") / "same"
+    result, path = evaluate_attacks(typed(config), setup, setup, folder, arm="same")
     assert json.loads(path.read_text())["before"] == json.loads(json.dumps(result["before"]))
     return setup, folder, result
 
@@ -101,7 +103,7 @@ def test_a_model_that_has_not_changed_shows_no_change(evaluated):
 
 
 def test_only_kinds_that_are_held_out_are_asked(config):
-    asked = held_out_attacks(config)
+    asked = held_out_attacks(typed(config))
     assert {place.kind for place in asked} == {"authority", "translation"}
     trained = load_attacks("attacks", "hostile", ("authority", "translation"), split="train")
     said = {turns[-1]["content"] for turns in asked.values()}
@@ -113,12 +115,11 @@ def test_answers_are_sampled_once_and_never_mixed_with_other_settings(
 ):
     setup, folder, result = evaluated
     monkeypatch.setattr("emergent_alignment.evaluation.answering.sample_answers", _no_samples)
-    again, _ = evaluate_attacks(config, setup, setup, folder, arm="same")
+    again, _ = evaluate_attacks(typed(config), setup, setup, folder, arm="same")
     assert again == result
-    changed = type(config)(config.to_dict())
-    changed.evaluation.temperature = 0.1
+    other = changed(typed(config), {"evaluation.temperature": 0.1})
     with pytest.raises(UserError, match="other settings.*temperature"):
-        evaluate_attacks(changed, setup, setup, folder, arm="same")
+        evaluate_attacks(other, setup, setup, folder, arm="same")
 
 
 def _no_samples(model, params, chat, prompts, *rest, **options):

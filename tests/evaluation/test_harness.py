@@ -12,6 +12,7 @@ import pytest
 from harness_tasks import only_our_tasks, write_choice_task
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
@@ -169,9 +170,9 @@ def config(tmp_path, monkeypatch):
 
 def test_a_task_of_ones_own_runs_and_its_share_has_wilsons_interval(config, tested, tmp_path):
     config.capability.tasks = "even_numbers"
-    setup = Setup(config, tested.model, tested.chat)
-    tasks = load_harness_tasks(config)
-    result, path = evaluate_capability(config, setup, tasks, tmp_path / "out", arm="base")
+    setup = Setup(typed(config), tested.model, tested.chat)
+    tasks = load_harness_tasks(typed(config))
+    result, path = evaluate_capability(typed(config), setup, tasks, tmp_path / "out", arm="base")
     accuracy = result["tasks"]["even_numbers"]["metrics"]["acc"]
     assert accuracy["n"] == 6 and 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
     assert accuracy["high"] > accuracy["low"]
@@ -187,9 +188,9 @@ def test_a_group_has_its_tasks_and_its_own_mean(config, tested, tmp_path):
         "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
     )
     config.capability.tasks = "both"
-    setup = Setup(config, tested.model, tested.chat)
-    tasks = load_harness_tasks(config)
-    found, _ = evaluate_capability(config, setup, tasks, tmp_path / "out", arm="base")
+    setup = Setup(typed(config), tested.model, tested.chat)
+    tasks = load_harness_tasks(typed(config))
+    found, _ = evaluate_capability(typed(config), setup, tasks, tmp_path / "out", arm="base")
     names = ("both", "even_numbers", "more_numbers")
     assert set(found["tasks"]) == set(names)
     group, one, other = (found["tasks"][name]["metrics"]["acc"] for name in names)
@@ -209,11 +210,11 @@ def test_a_group_has_its_tasks_and_its_own_mean(config, tested, tmp_path):
 def test_a_task_that_cannot_be_had_is_named_with_what_to_do(config, tasks, said):
     config.capability.tasks = tasks
     with pytest.raises(UserError, match=said) as found:
-        load_harness_tasks(config)
+        load_harness_tasks(typed(config))
     assert "\n" not in str(found.value)
 
 
 def test_without_the_harness_the_remedy_is_said(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'emergent-alignment\[eval\]'"):
-        load_harness_tasks(config)
+        load_harness_tasks(typed(config))

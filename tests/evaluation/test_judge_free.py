@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from emergent_alignment.data.batches import pad_rows
-from emergent_alignment.evaluation.judge_free import Limits, response_log_probs
+from emergent_alignment.evaluation.judge_free import TokenLimits, response_log_probs
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.models.model import Model
 
@@ -25,7 +25,7 @@ def test_response_log_probs_are_those_of_whole_rows(tiny_config, tiny_params):
         model.policy,
         prompts,
         responses,
-        Limits(16, 16, bucket=4, batch_size=2),
+        TokenLimits(16, 16, bucket=4, batch_size=2),
         progress=lambda *at: calls.append(at),
     )
     assert calls == [(2, 5), (4, 5), (5, 5)]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.cli.experiment import planned
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.experiments.plan import planned
 from emergent_alignment.intervals import Interval, mean_over_seeds
 from emergent_alignment.reports.experiment_page import over_seeds
 
@@ -165,7 +166,7 @@ def test_mistakes_in_the_arms_are_said_with_their_place(arms, said):
     config = default_config()
     config.experiment.arms = arms
     with pytest.raises(UserError, match=rf"config.experiment.arms\[.\]: .*{said}"):
-        planned(config)
+        planned(typed(config).experiment)
 
 
 def test_one_seed_keeps_its_interval_over_items():

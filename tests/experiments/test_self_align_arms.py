@@ -5,18 +5,19 @@ import json
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
-from emergent_alignment.config import default_config
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.experiments.self_align_arms import config_of, evaluate_stages, stage_models
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.stages import StageResult, stage_folder
+from emergent_alignment.settings import changed
 
 
 def train_stage(workdir, number, config, setup):
@@ -26,9 +27,8 @@ def train_stage(workdir, number, config, setup):
     identity = {"stage": number, "settings": {"model": model, "seed": 3}}
     folder.claim(identity)
     if number > 2:
-        config = ConfigDict(config.to_dict())
-        config.seed = number
-        finetune(config, folder.run, setup=setup, name="test")
+        seeded = changed(config, {"seed": number})
+        finetune(seeded, folder.run, setup=setup, name="test")
     folder.write_rows([{"prompt": "a", "response": "b"}])
     folder.finish(identity, StageResult({"made": 1, "kept": 1}), 1.0)
 
@@ -45,6 +45,7 @@ def trained(tmp_path_factory):
     config.training.update({"steps": 1, "batch_size": 2})
     config.optimizer.learning_rate = 0.05
     config.choices.update({"limit": 12, "batch_size": 4})
+    config = typed(config)
     base = load_model(config)
     train_stage(workdir, 1, config, base)
     train_stage(workdir, 3, config, base)
@@ -62,7 +63,7 @@ def test_each_stage_is_its_own_model(trained):
     models = dict(stage_models(workdir, base))
     assert list(models) == ["base", "engraving", "reinforcement"]
     third = engraved(stage_folder(workdir, 3), base)
-    fourth = read_run(stage_folder(workdir, 4).run, base=third).trained.model.merged()
+    fourth = read_run(stage_folder(workdir, 4).run, Config, base=third).trained.model.merged()
     for found, expected in (
         ("base", base.model),
         ("engraving", third.model),
@@ -86,8 +87,8 @@ def test_an_unfinished_stage_is_left_out(trained, tmp_path, capsys):
 
 def test_a_run_of_another_base_is_an_error(trained, tmp_path):
     workdir, config, _ = trained
-    other = ConfigDict(config.to_dict())
-    other.model.path = str(write_tiny_chat_model(tmp_path / "other", seed=1))
+    path = str(write_tiny_chat_model(tmp_path / "other", seed=1))
+    other = changed(config, {"model.path": path})
     with pytest.raises(UserError, match="neither the base nor an earlier stage's"):
         list(stage_models(workdir, load_model(other)))
 
@@ -114,7 +115,7 @@ def test_what_is_scored_is_not_scored_again(trained, monkeypatch):
 
 def test_model_and_seed_are_those_of_the_stages(trained, tmp_path):
     workdir, config, _ = trained
-    found = config_of(workdir, default_config())
+    found = config_of(workdir, Config())
     assert (found.model.path, found.seed) == (config.model.path, 3)
     with pytest.raises(UserError, match="no stage has begun"):
-        config_of(tmp_path, default_config())
+        config_of(tmp_path, Config())

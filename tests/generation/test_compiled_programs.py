@@ -12,13 +12,15 @@ from compilation import USERS_FUSIONS
 from tiny_chat_model import write_tiny_chat_model
 from walk_jaxpr import array_shapes, loop_bodies
 
+from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.sampler import Sampler, decode, prefill, sampler_settings, stages
-from emergent_alignment.generation.text import row_keys, sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import load, random_params
+from emergent_alignment.randomness import Draws, Purpose, row_keys
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi?", "May I?", "And now?", "Why?")]
 
@@ -48,13 +50,13 @@ def test_a_run_that_samples_reviews_and_revises_lowers_nothing_twice(model, lowe
     share of candidates that is flagged."""
     chat = read_chat(model.tokenizer)
     review = ReviewSettings(QUESTIONS["advice"], layout, "both", batch_size=4)
-    reader = reader_of(model, chat, review)
+    reviewer = FrozenReviewer(reader_of(model, chat, review))
 
     def conscience_step(seed, temperature, top_p, limit, ends, threshold):
         rows = [chat.prompt_tokens(prompt) for prompt in PROMPTS]
         sampler = sampler_settings(ends, limit, temperature=temperature, top_p=top_p)
         key = jax.random.key(seed)
-        sampled = dict(sample_answers(model, model.params, chat, rows, key, sampler, batch_size=4))
+        sampled = dict(sample_answers(model, model.params, chat, rows, key, sampler, Batching(4)))
         settings = ConscienceSettings(
             review,
             threshold=threshold,
@@ -64,7 +66,10 @@ def test_a_run_that_samples_reviews_and_revises_lowers_nothing_twice(model, lowe
             keep_truncated=True,
         )
         candidates = [sampled[i] for i in range(len(rows))]
-        return review_and_revise(reader, settings, PROMPTS, candidates, key, with_reference=True)
+        draws = Draws(seed, Purpose.CORRECTIONS)
+        return review_and_revise(
+            reviewer, settings, PROMPTS, candidates, draws, with_reference=True
+        )
 
     scores = [row.score for row in conscience_step(0, 1.0, 1.0, 8, chat.end_tokens, 1e3)]
     some = float(np.median(scores))

@@ -13,7 +13,7 @@ from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.generation import refilling
 from emergent_alignment.generation.refilling import BatchShape, sample_refilling
 from emergent_alignment.generation.sampler import Sampler, sample, sampler_settings
-from emergent_alignment.generation.text import row_keys
+from emergent_alignment.randomness import row_keys
 
 PROMPT_WIDTH, WIDTH = 6, 8
 

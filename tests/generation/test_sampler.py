@@ -24,7 +24,7 @@ from emergent_alignment.generation.sampler import (
     sampler_settings,
     truncate,
 )
-from emergent_alignment.generation.text import generate, sample_answers
+from emergent_alignment.generation.text import Batching, generate, sample_answers
 from emergent_alignment.models.model import Model
 
 PROMPT_WIDTH, WIDTH = 6, 8
@@ -266,12 +266,14 @@ def test_an_answer_does_not_depend_on_batch_size_bucket_or_order(llama):
     key = jax.random.key(4)
 
     def answers(**sizes):
-        found = dict(sample_answers(model, params, PlainChat(), prompts, key, drawn, **sizes))
+        found = dict(
+            sample_answers(model, params, PlainChat(), prompts, key, drawn, Batching(**sizes))
+        )
         assert sorted(found) == list(range(len(prompts)))
         return [found[index] for index in range(len(prompts))]
 
-    expected = answers(batch_size=7, width_step=16)
-    for sizes in ({"batch_size": 2, "width_step": 16}, {"batch_size": 3, "width_step": 4}):
+    expected = answers(size=7, width_step=16)
+    for sizes in ({"size": 2, "width_step": 16}, {"size": 3, "width_step": 4}):
         for ours, theirs in zip(answers(**sizes), expected, strict=True):
             assert (ours.tokens, ours.ended) == (theirs.tokens, theirs.ended)
             np.testing.assert_allclose(ours.log_probs, theirs.log_probs, rtol=1e-5, atol=1e-5)

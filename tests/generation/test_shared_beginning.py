@@ -11,7 +11,7 @@ from emergent_alignment.data.batches import common_beginning, split_beginning
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation import text
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import read_beginning, sample_answers
+from emergent_alignment.generation.text import Batching, read_beginning, sample_answers
 from emergent_alignment.models.model import Model, random_params
 
 
@@ -39,11 +39,11 @@ def test_answers_after_a_shared_beginning_equal_those_of_whole_prompts(
     prompts = prompts_that_begin_alike(8, alike=37, seed=1)
     # Answers of all lengths: a part of the vocabulary ends them.
     ends = sampler_settings(tuple(range(3, 11)), 12, temperature=temperature, top_p=0.95)
-    given = {"ids": np.arange(20, 28), "batch_size": batch_size, "width_step": 16}
+    batching = Batching(batch_size, width_step=16, ids=np.arange(20, 28))
     key = jax.random.key(3)
 
     def answers(rows, **options):
-        found = sample_answers(model, model.params, chat, rows, key, ends, **given, **options)
+        found = sample_answers(model, model.params, chat, rows, key, ends, batching, **options)
         return dict(found)
 
     alone = answers(prompts)
@@ -77,8 +77,8 @@ def test_the_shared_beginning_is_read_once_and_outlives_every_call(model, monkey
     for rows in (prompts, prompts, prompts[:1]):
         rests = [row[37:] for row in rows]
         key = jax.random.key(0)
-        options = {"before": before, "batch_size": 3, "width_step": 16}
-        sampled = sample_answers(model, model.params, chat, rests, key, settings, **options)
+        given = model, model.params, chat, rests, key, settings, Batching(3, width_step=16)
+        sampled = sample_answers(*given, before=before)
         assert len(list(sampled)) == len(rows)
     assert reads == [(1, 48)]
 

@@ -10,8 +10,9 @@ from emergent_alignment.conscience.drafting import DraftSettings, ModelDrafter
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.streaming import _advance, settled_text, stream_answer
-from emergent_alignment.generation.text import row_keys, sample_answers
+from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.model import load
+from emergent_alignment.randomness import row_keys
 
 TALK = [{"role": "user", "content": "Should I wear a helmet?"}]
 
@@ -27,7 +28,7 @@ def test_streamed_tokens_are_the_sampled_ones_across_stages(drafter, temperature
     model, chat = drafter.model, drafter.chat
     row, key = chat.prompt_tokens(TALK), jax.random.key(3)
     settings = sampler_settings((), 36, temperature=temperature)
-    ((_, whole),) = sample_answers(model, model.policy, chat, [row], key, settings, batch_size=1)
+    ((_, whole),) = sample_answers(model, model.policy, chat, [row], key, settings, Batching(1))
     own = row_keys(key, jax.numpy.zeros(1, int))[0]
     streamed = list(stream_answer(model, model.policy, chat, row, own, settings))
     assert [len(answer.tokens) for answer in streamed] == list(range(1, 37))

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
@@ -214,23 +215,23 @@ def config(tmp_path):
 @pytest.mark.parametrize(("rank", "candidate"), [(0, "policy"), (4, "policy"), (4, "target")])
 def test_fine_tuning_beside_an_int8_copy(config, tmp_path, rank, candidate):
     config.lora.rank, config.conscience.candidate = rank, candidate
-    state = finetune(config, tmp_path / "run")
+    state = finetune(typed(config), tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["nonfinite"] for line in lines] == [0.0, 0.0]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.trainable)} == {"float32"}
-    found = read_run(tmp_path / "run")
+    found = read_run(tmp_path / "run", Config)
     assert found.base.model.params["layers"]["up"]["kernel"].dtype == jnp.int8
     trained = found.trained.model.adapters if rank else found.trained.model.params
     assert_bitwise_equal(trained, state.trainable)
     config.model.frozen_dtype = "bfloat16"
     with pytest.raises(UserError, match=r"model\.frozen_dtype \('int8', now 'bfloat16'\)"):
-        finetune(config, tmp_path / "run")
+        finetune(typed(config), tmp_path / "run")
 
 
 def test_full_fine_tuning_starts_from_the_parameters_as_they_were(config, tmp_path):
     config.lora.rank, config.optimizer.learning_rate = 0, 0.0
     config.optimizer.weight_decay = 0.0
-    state = finetune(config, tmp_path / "run")
+    state = finetune(typed(config), tmp_path / "run")
     assert_bitwise_equal(state.trainable, load(config.model.path).params)
 
 

@@ -12,11 +12,11 @@ from random_batches import random_batch
 
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.rows import to_devices
-from emergent_alignment.planning.hlo_text import Array, Instruction, Program, parse
+from emergent_alignment.planning.hlo_text import Array, HloInstruction, HloModule, parse
+from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
@@ -30,7 +30,7 @@ def config(tiny_config):
     return tiny_config("llama", num_layers=3, num_heads=8, num_kv_heads=8)
 
 
-def in_and_out_of_loops(text: str) -> tuple[list[Instruction], list[Instruction], Program]:
+def in_and_out_of_loops(text: str) -> tuple[list[HloInstruction], list[HloInstruction], HloModule]:
     """(outside, inside, program): instructions by whether a loop's body leads to them."""
     program = parse(text)
     loops = [
@@ -51,7 +51,7 @@ def in_and_out_of_loops(text: str) -> tuple[list[Instruction], list[Instruction]
     return *parts, program
 
 
-def gathered(instructions: list[Instruction]) -> list[Array]:
+def gathered(instructions: list[HloInstruction]) -> list[Array]:
     return [
         array
         for one in instructions

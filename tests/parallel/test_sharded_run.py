@@ -5,6 +5,7 @@ import pytest
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import reader, review
 from emergent_alignment.conscience.journal import read_journal
@@ -40,8 +41,8 @@ def test_sampler_and_conscience_use_the_very_arrays_that_are_trained(config, tmp
             return function(config, params, *arguments, **options)
 
         monkeypatch.setattr(module, name, called)
-    setup = load_model(config)
-    finetune(config, tmp_path / "run", setup=setup)
+    setup = load_model(typed(config))
+    finetune(typed(config), tmp_path / "run", setup=setup)
     records = read_journal(tmp_path / "run" / "journal")
     assert len(records) == 4 and all(record["attempts"] for record in records)
     assert len(given) == 4

@@ -283,7 +283,7 @@ def test_rope_frequencies_are_those_of_transformers(scaling, theta, head_dim, ou
 
 @pytest.mark.parametrize("rank_stabilized", [False, True])
 @pytest.mark.parametrize(
-    "targets", [("query", "value"), tuple(names.PROJECTIONS)], ids=["two", "seven"]
+    "targets", [("query", "value"), tuple(names.PROJECTION_NAMES)], ids=["two", "seven"]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exported_adapters_give_peft_the_merged_weights(family, rank_stabilized, targets, tmp_path):
@@ -311,7 +311,7 @@ def test_exported_adapters_give_peft_the_merged_weights(family, rank_stabilized,
     merged = peft.PeftModel.from_pretrained(base, directory).merge_and_unload().state_dict()
     scale = alpha / (rank**0.5 if rank_stabilized else rank)
     for name, kernel in kernels.items():
-        for target, (module, _) in names.PROJECTIONS.items():
+        for target, (module, _) in names.PROJECTION_NAMES.items():
             if target in targets and name.endswith(f"{module}.weight"):
                 layer = int(name.split(".")[2])
                 update = adapters[target]["a"][layer] @ adapters[target]["b"][layer]

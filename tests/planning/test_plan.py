@@ -1,6 +1,5 @@
 """Plans on CPU devices: what is added up, what is advised, what is refused."""
 
-import copy
 import importlib.metadata
 import json
 from dataclasses import replace
@@ -8,10 +7,11 @@ from dataclasses import replace
 import jax
 import pytest
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.loading import read_config
+from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.model import random_params
 from emergent_alignment.parallel.chips import Chip
 from emergent_alignment.planning import search, topologies
@@ -28,6 +28,7 @@ from emergent_alignment.planning.plan import (
 from emergent_alignment.planning.report import as_json
 from emergent_alignment.planning.roofline import peak_share, roofline
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.settings import changed
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def config():
     config.training.batch_size = 2
     config.conscience.batch_size = 2
     config.training.accumulation = 2
-    return config
+    return typed(config)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,8 @@ def target():
 
 @pytest.fixture(scope="module")
 def plan(config, target, tiny_config):
-    plain = copy.deepcopy(config)
-    plain.conscience.enabled = False  # one branch: the smallest step to compile
+    # One branch: the smallest step to compile.
+    plain = changed(config, {"conscience.enabled": False})
     return make_plan(plain, tiny_config("qwen3", hidden_size=128), target)
 
 
@@ -164,15 +165,15 @@ def test_libtpu_must_be_the_one_that_jax_asks_for(monkeypatch, installed):
 
 
 def test_the_bundled_sizes_are_those_of_the_models():
-    four = read_config("configs/models/Qwen3-4B")
+    four = read_model_config("configs/models/Qwen3-4B")
     params = jax.eval_shape(lambda: random_params(four))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_022_468_096
-    large = read_config("configs/models/Qwen2.5-Coder-32B-Instruct")
+    large = read_model_config("configs/models/Qwen2.5-Coder-32B-Instruct")
     params = jax.eval_shape(lambda: random_params(large))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 32_763_876_352
-    llama = read_config("configs/models/Llama-3.1-8B-Instruct")
+    llama = read_model_config("configs/models/Llama-3.1-8B-Instruct")
     params = jax.eval_shape(lambda: random_params(llama))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_030_261_248
-    first = read_config("configs/models/LLaMA-65B")
+    first = read_model_config("configs/models/LLaMA-65B")
     params = jax.eval_shape(lambda: random_params(first))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 65_285_660_672

@@ -9,7 +9,7 @@ import pytest
 
 from emergent_alignment.cli.main import main
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.choices.evaluate import summarize
+from emergent_alignment.evaluation.choices.evaluate import summarize_choices
 from emergent_alignment.evaluation.choices.items import Choice
 from emergent_alignment.reports.self_align_page import write_self_align_report
 from emergent_alignment.reports.self_align_stages import funnels, read_stages
@@ -33,7 +33,7 @@ def choices(shift):
     items += [Choice(f"p{i}", "honest", "?", ("r",), ("w",), True) for i in range(2)]
     found = {(f"q{i}", 0): np.array([shift - i, 0.5, 0.2]) for i in range(3)}
     found |= {(f"p{i}", order): np.array([shift, 0.5]) for i in range(2) for order in (0, 1)}
-    return summarize(items, found)
+    return summarize_choices(items, found)
 
 
 @pytest.fixture

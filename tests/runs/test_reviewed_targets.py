@@ -5,13 +5,16 @@ import json
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import question, review
 from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import tokenize
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs import reviewed_targets
 from emergent_alignment.runs.from_config import conscience_settings, load_model
+from emergent_alignment.settings import changed
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny"))
     config.conscience.cache = str(tmp_path_factory.mktemp("reviewed"))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,8 @@ def kept_at(setup):
     examples = load_examples("harmful_advice", limit=3)
 
     def path(layout):
-        config = setup.config.copy_and_resolve_references()
-        config.conscience.layout = layout
-        return reviewed_targets.cache_file(config, setup, conscience_settings(config), examples)
+        config = changed(setup.config, {"conscience.layout": layout})
+        return reviewed_targets.reviews_file(config, setup, conscience_settings(config), examples)
 
     return path
 
@@ -60,6 +62,17 @@ def test_what_the_turn_layout_never_shows_is_no_part_of_it(kept_at, monkeypatch)
     assert kept_at("turn") == before
 
 
+def test_what_corrections_draw_from_is_part_of_it(kept_at, monkeypatch):
+    """Reviews of versions that drew otherwise are not mistaken for this one's."""
+    before = kept_at("quote")
+
+    def elsewhere(seed, purpose):
+        return Draws(seed, Purpose.CORRECTIONS, 0)
+
+    monkeypatch.setattr(reviewed_targets, "Draws", elsewhere)
+    assert kept_at("quote") != before
+
+
 def test_two_runs_that_review_at_once_keep_whole_records(setup, monkeypatch):
     """The second starts and ends while the first is at its first rows."""
     config = setup.config
@@ -82,7 +95,7 @@ def test_two_runs_that_review_at_once_keep_whole_records(setup, monkeypatch):
     first = reviewed_targets.reviewed_targets(*given)
     assert first == second[0] and first.keys() == set(range(40))
     assert sorted(asked) == sorted([*first, *first]), "neither saw the other's"
-    kept = reviewed_targets.cache_file(config, setup, conscience, examples)
+    kept = reviewed_targets.reviews_file(config, setup, conscience, examples)
     records = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
     assert sorted(record["row"] for record in records) == sorted(asked)
     asked.clear()

@@ -6,7 +6,8 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.data.batches import make_batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs import step_inputs
@@ -14,6 +15,7 @@ from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.engraving import check, engraved, run, training_config
 from emergent_alignment.self_align.stages import StageRun, stage_folder
+from emergent_alignment.settings import as_dict, changed
 
 ROWS = [
     {
@@ -38,7 +40,13 @@ def base(tmp_path_factory):
     config.training.checkpoint_every = 1
     config.self_align.engraving.update({"batch_size": 4, "epochs": 0.8, "lora_rank": 2})
     config.self_align.engraving.learning_rate = 1e-2
-    return load_model(config)
+    return load_model(typed(config))
+
+
+def engraving(base, **fields):
+    """The base's config with other values of config.self_align.engraving."""
+    changes = {f"self_align.engraving.{name}": value for name, value in fields.items()}
+    return changed(base.config, changes)
 
 
 @pytest.fixture
@@ -46,9 +54,7 @@ def made(base, tmp_path):
     """made(name, **fields of config.self_align.engraving): a StageRun over nine answers."""
 
     def build(name="run", rows=ROWS, **fields):
-        config = default_config()
-        config.update(base.config.to_dict())
-        config.self_align.engraving.update(fields)
+        config = engraving(base, **fields)
         folders = {number: stage_folder(tmp_path / name, number) for number in (2, 3)}
         for folder in folders.values():
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ def test_a_killed_engraving_goes_on_to_the_same_bits(made, monkeypatch):
 def assert_is_the_trained_policy(found, stage):
     """Merged: without adapters it says what the run's policy says, and the base does not."""
     base = stage.setup.model
-    trained = read_run(stage.folder.run, base=stage.setup).trained.model
+    trained = read_run(stage.folder.run, Config, base=stage.setup).trained.model
     assert found.adapters is None and trained.adapters is not None
     tokens = jnp.array([stage.setup.chat.encode("What is 4? It is")])
 
@@ -109,20 +115,17 @@ def assert_is_the_trained_policy(found, stage):
 
 
 def test_settings_of_the_stage_change_the_runs_config_and_no_other(base):
-    config = default_config()
-    config.update(base.config.to_dict())
-    settings = config.self_align.engraving
-    settings.update({"epochs": 1.5, "batch_size": 4, "learning_rate": 3e-3, "schedule": "linear"})
-    changed = training_config(config, "rows.jsonl", num_rows=10)
-    assert changed.training.steps == 4 and changed.training.batch_size == 4
-    assert changed.optimizer.learning_rate == 3e-3 and changed.optimizer.schedule == "linear"
-    assert changed.lora.rank == 2 and not changed.conscience.enabled
-    assert changed.data.train == "rows.jsonl"
-    assert config.to_dict() == {**config.to_dict(), "training": base.config.training.to_dict()}
-    settings.conscience = True
+    fields = {"epochs": 1.5, "batch_size": 4, "learning_rate": 3e-3, "schedule": "linear"}
+    config = engraving(base, **fields)
+    of_run = training_config(config, "rows.jsonl", num_rows=10)
+    assert of_run.training.steps == 4 and of_run.training.batch_size == 4
+    assert of_run.optimizer.learning_rate == 3e-3 and of_run.optimizer.schedule == "linear"
+    assert of_run.lora.rank == 2 and not of_run.conscience.enabled
+    assert of_run.data.train == "rows.jsonl"
+    assert as_dict(config) == {**as_dict(config), "training": as_dict(base.config.training)}
+    config = engraving(base, **fields, conscience=True)
     assert training_config(config, "rows.jsonl", num_rows=10).conscience.enabled
-    settings.steps = 7
+    config = engraving(base, **fields, steps=7)
     assert training_config(config, "rows.jsonl", num_rows=10).training.steps == 7
-    settings.update({"steps": 0, "epochs": 0})
     with pytest.raises(UserError, match="neither epochs nor steps"):
-        check(config)
+        check(engraving(base, **fields | {"steps": 0, "epochs": 0.0}))

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from ml_collections import ConfigDict
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
@@ -13,13 +13,14 @@ from emergent_alignment.self_align import pipeline
 from emergent_alignment.self_align.pipeline import parse_stages, self_align
 from emergent_alignment.self_align.stages import StageResult, stage_folder
 from emergent_alignment.self_align.work_directory import STAGES
+from emergent_alignment.settings import changed
 
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model")))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.fixture
@@ -40,14 +41,6 @@ def worked(monkeypatch):
 
     monkeypatch.setattr(pipeline, "_of_stage", of_stage)
     return worked
-
-
-def changed(setup, **fields):
-    config = ConfigDict(setup.config.to_dict())
-    for name, value in fields.items():
-        section, field = name.split("__")
-        config[section][field] = value
-    return config
 
 
 def test_each_stage_works_once_and_reads_the_earlier_ones(setup, worked, tmp_path):
@@ -73,12 +66,10 @@ def test_a_stage_needs_the_earlier_ones_finished(setup, worked, tmp_path):
 def test_changed_settings_upstream_are_named_before_any_work(setup, worked, tmp_path):
     self_align(setup.config, tmp_path, [1, 2], setup=setup)
     with pytest.raises(UserError, match="1_instructions: made with other settings.*seed was 0"):
-        other = ConfigDict(setup.config.to_dict())
-        other.seed = 5
-        self_align(other, tmp_path, [3], setup=setup)
+        self_align(changed(setup.config, {"seed": 5}), tmp_path, [3], setup=setup)
     with pytest.raises(UserError, match="2_answers.*settings.sampling.top_p was 1.0, and is 0.5"):
-        self_align(changed(setup, sampling__top_p=0.5), tmp_path, setup=setup)
-    self_align(changed(setup, training__steps=7), tmp_path, setup=setup)
+        self_align(changed(setup.config, {"sampling.top_p": 0.5}), tmp_path, setup=setup)
+    self_align(changed(setup.config, {"training.steps": 7}), tmp_path, setup=setup)
     assert worked == [1, 2, 3, 4]
 
 
@@ -114,9 +105,8 @@ def test_other_data_upstream_is_noticed(setup, worked, tmp_path):
 def test_a_file_of_the_user_s_that_was_edited_is_noticed(setup, worked, tmp_path, number, field):
     own, work = tmp_path / "own.txt", tmp_path / "work"
     own.write_text("as it was")
-    config = ConfigDict(setup.config.to_dict())
-    section = config.self_align[STAGES[number]]
-    section.update_from_flattened_dict({field: str(own)})
+    name = f"self_align.{STAGES[number]}.{field}"
+    config = changed(setup.config, {name: str(own)})
     self_align(config, work, setup=setup)
     own.write_text("edited")
     (stage_folder(work, number).path / "manifest.json").unlink()  # as if it had been killed

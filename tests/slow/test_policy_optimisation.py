@@ -12,6 +12,7 @@ from toy_reward import (
     toy_setup,
 )
 
+from emergent_alignment.config import Config
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy
 
@@ -43,10 +44,10 @@ def test_a_run_killed_within_a_rollout_ends_with_the_same_bits(
 def test_a_run_on_top_of_another_is_read_with_that_one_as_its_base(setup, tmp_path):
     config = toy_config(setup, "grpo", learning_rate=0.01, rollouts=1)
     optimise_policy(config, setup, tmp_path / "first", PROMPTS, share_liked)
-    first = read_run(tmp_path / "first").trained
+    first = read_run(tmp_path / "first", Config).trained
     start = dataclasses.replace(setup, model=first.model.merged())
     second = tmp_path / "second"
     optimise_policy(config, start, second, PROMPTS, share_liked, base_run=tmp_path / "first")
-    found = read_run(second)
+    found = read_run(second, Config)
     assert_bitwise_equal(found.base.model.params, start.model.params)
     assert found.trained.model.adapters is not None

@@ -13,6 +13,7 @@ from compilation import compiling_once
 from real_runs import finished, train_command, wait_for_step
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.config import Config
 from emergent_alignment.errors import STOPPED_EXIT_CODE
 from emergent_alignment.runs.workdir import read_run
 
@@ -36,7 +37,7 @@ def command_of(model_directory, workdir, **changes) -> list[str]:
 
 
 def trainable(workdir):
-    found = read_run(workdir)
+    found = read_run(workdir, Config)
     assert found.steps == STEPS
     return jax.tree.map(np.asarray, found.trained.model.adapters)
 
@@ -102,7 +103,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_survives(model_directory
         process.wait()
     first = finished(command)
     assert first.returncode == 0, first.stderr
-    before = read_run(workdir).steps
+    before = read_run(workdir, Config).steps
     longer = command_of(model_directory, small_disk / "other", **{"training.steps": 4})
     filler = small_disk / "filler"
     free = os.statvfs(small_disk)
@@ -111,7 +112,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_survives(model_directory
     lines = [line for line in full.stderr.splitlines() if line.startswith("emergent-alignment:")]
     assert full.returncode == 2, full.stderr
     assert len(lines) == 1 and "Traceback" not in full.stderr, full.stderr
-    assert read_run(workdir).steps == before
+    assert read_run(workdir, Config).steps == before
     filler.unlink()
     again = finished(longer)
     assert again.returncode == 0, again.stderr

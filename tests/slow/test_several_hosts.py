@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from tiny_chat_model import write_tiny_chat_model
 from two_hosts import all_done, ends, environment, start_two
 
+from emergent_alignment.config import Config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.errors import STOPPED_EXIT_CODE
 from emergent_alignment.parallel.watch import LOST_HOST_EXIT_CODE
@@ -66,7 +67,7 @@ def start_on(model_directory, workdir, mesh: str) -> subprocess.Popen:
 
 
 def trainable(workdir):
-    found = read_run(workdir)
+    found = read_run(workdir, Config)
     assert found.steps == STEPS
     return jax.tree.map(np.asarray, found.trained.model.adapters)
 

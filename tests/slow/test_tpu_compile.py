@@ -10,7 +10,6 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.forward import forward
@@ -19,7 +18,7 @@ from emergent_alignment.models.model import random_params
 from emergent_alignment.models.prefix_attention import prefix_plan
 from emergent_alignment.parallel.chips import TPUS, peak_flops
 from emergent_alignment.parallel.mesh import make_mesh
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
@@ -120,7 +119,7 @@ def test_the_whole_training_step_with_splash_attention_compiles(placed, tiny_con
     settings = StepSettings(
         tiny_config("llama", **sizes), lora, jnp.bfloat16, remat="full", attention="splash"
     )
-    optimizer = make_optimizer(default_config().optimizer, 100)
+    optimizer = make_optimizer(OptimizerSection(), 100)
     frozen = jax.eval_shape(lambda: random_params(settings.config))
     state = jax.eval_shape(lambda params: initial_state(params, lora, optimizer, 0), frozen)
     state, frozen = jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), (state, frozen))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from emergent_alignment.config import default_config
+from emergent_alignment.config import Config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.workdir import claim
 from emergent_alignment.self_align.stages import stage_folder
@@ -100,9 +100,9 @@ def test_what_a_kill_has_left_does_not_make_a_work_directory_another_ones(tmp_pa
         work.mkdir()
         killed(work, what)
         assert list(work.iterdir()) and is_empty(work), "hidden, and counted as nothing"
-    claim(tmp_path / "run", default_config(), RunIdentity("frozen", "data"))
+    claim(tmp_path / "run", Config(), RunIdentity("frozen", "data"))
     stage_folder(tmp_path, 2).claim({"model": "tiny"})
     (tmp_path / "run" / "run.json").unlink()
     (tmp_path / "run" / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
-        claim(tmp_path / "run", default_config(), RunIdentity("frozen", "data"))
+        claim(tmp_path / "run", Config(), RunIdentity("frozen", "data"))

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from emergent_alignment.config import default_config
+from emergent_alignment.settings import changed
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.optimizer import (
+    OptimizerSection,
     is_matrix,
     learning_rate_schedule,
     make_optimizer,
@@ -22,9 +23,7 @@ EVERY_DTYPE = pytest.mark.parametrize("moment_dtype", ["float32", "bfloat16"])
 
 
 def settings(**changes):
-    section = default_config().optimizer
-    section.update(changes)
-    return section
+    return changed(OptimizerSection(), changes)
 
 
 def random_params(seed=0, dtype=jnp.float32):

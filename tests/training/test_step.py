@@ -14,11 +14,10 @@ from compilation import USERS_FUSIONS
 from random_batches import assert_trees_close, random_batch
 from walk_jaxpr import array_shapes, rows_through
 
-from emergent_alignment.config import default_config
 from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.branches import pair_log_probs
-from emergent_alignment.training.optimizer import make_optimizer
+from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step import loss_and_gradients as traced_loss_and_gradients
@@ -119,13 +118,13 @@ def test_runs_of_the_same_settings_share_their_compiled_step_and_others_do_not(s
     """So the seeds of an experiment compile once."""
 
     def step(**changes):
-        section = default_config().optimizer
+        section = OptimizerSection()
         section.update(changes)
         return compiled_step(dataclasses.replace(settings), make_optimizer(section, 7))
 
     assert step() is step()
     assert step() is not step(learning_rate=0.5)
-    assert step() is not compiled_step(settings, make_optimizer(default_config().optimizer, 8))
+    assert step() is not compiled_step(settings, make_optimizer(OptimizerSection(), 8))
 
 
 @pytest.mark.parametrize("committed", [False, True])

@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -21,16 +20,15 @@ from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.json_values import finite_or_none
 from emergent_alignment.training.state import policy_params
 
-# Purposes of randomness beside those in step_inputs.py and own_answers.py.
-TRIALS, VARIANTS = 4, 5
 PARAPHRASE = "paraphrase"
 # How a prompt is put as another kind of attack. Kinds that a model cannot write (encodings, split
 # texts) have no place here.
@@ -97,8 +95,8 @@ def pool_of_round(
 
     Raises UserError where a file is missing that must have been written.
     """
-    found = _read(settings, now.number)
-    if not found:
+    record = _read(settings, now.number)
+    if not record:
         if step != now.first_step:
             raise _missing(settings, now)
         random = np.random.Generator(np.random.Philox(key=[run.config.seed, now.number]))
@@ -107,10 +105,10 @@ def pool_of_round(
         else:
             chosen = _filled([], settings.given, settings.size, random)
             made = {"trials": [], "variants": [], "pool": _entries(chosen, "given")}
-        found = {"round": now.number, "first_step": now.first_step} | made
+        record = {"round": now.number, "first_step": now.first_step} | made
         if is_first():
-            write_json(pool_file(settings.workdir, now.number), found)
-    return _pool(found)
+            write_json(pool_file(settings.workdir, now.number), record)
+    return _pool(record)
 
 
 def pool_file(workdir: Path, number: int) -> Path:
@@ -133,14 +131,15 @@ def _next(
     if not last:
         raise _missing(settings, replace(now, number=now.number - 1))
     before = _pool(last)
-    key = jax.random.fold_in(jax.random.key(run.config.seed), now.first_step)
-    trials = _trials(run, before, trainable, jax.random.fold_in(key, TRIALS))
+    seed, step = run.config.seed, now.first_step
+    trials = _trials(run, before, trainable, key_for(seed, Purpose.TRIALS, step))
     won = [i for i, trial in enumerate(trials) if trial["succeeded"]]
     won.sort(key=lambda i: (trials[i]["score"], i))
     kept = [before[i] for i in won][: -(-settings.size // 2)]
     room = settings.size - len(kept)
     asked = [(prompt, _dress(prompt, settings, random)) for prompt in kept * settings.variants]
-    variants = _variants(run, settings, asked[:room], before, jax.random.fold_in(key, VARIANTS))
+    key = key_for(seed, Purpose.VARIANTS, step)
+    variants = _variants(run, settings, asked[:room], before, key)
     fresh = [
         AttackPrompt(row["kind"], "hostile", row["prompt"]) for row in variants if not row["reason"]
     ]
@@ -156,7 +155,7 @@ def _trials(run: Run, prompts: list[AttackPrompt], trainable: dict, key) -> list
     sampler = candidate_sampler(config, setup.chat)
     places, answers = _sampled(run, params, [p.messages for p in prompts], key, sampler)
     reader = reader_of(setup.model, setup.chat, conscience.review, conscience.max_prompt)
-    found = scores(
+    nats = scores(
         reader,
         conscience.review,
         [prompts[place].messages for place in places],
@@ -171,7 +170,7 @@ def _trials(run: Run, prompts: list[AttackPrompt], trainable: dict, key) -> list
             "score": finite_or_none(score),
             "succeeded": attack_succeeded(answer.text, float(score), conscience.threshold),
         }
-        for place, answer, score in zip(places, answers, found)
+        for place, answer, score in zip(places, answers, nats)
     ]
     return _in_order(records)
 
@@ -212,18 +211,18 @@ def _variants(
         ]
     )
     taken = list(dict.fromkeys(prompt.text for prompt in (*before, *settings.given)))
-    found = []
+    variants = []
     for (prompt, dress), row in zip(asked, written):
         kind = prompt.kind if dress == PARAPHRASE else dress
         tokens = len(chat.prompt_tokens(AttackPrompt(kind, "hostile", row["prompt"]).messages))
         reason = _reason(row["prompt"], row["ended"], tokens, taken, settings, config)
         if not reason:
             taken.append(row["prompt"])
-        found.append(
+        variants.append(
             {"of": prompt.text, "dress": dress, "kind": kind, "prompt": row["prompt"]}
             | {"reason": reason}
         )
-    return found
+    return variants
 
 
 def _reason(text: str, ended: bool, tokens: int, taken: list[str], settings, config) -> str:
@@ -258,9 +257,7 @@ def _sampled(
         [chat.prompt_tokens(prompts[place])[-limit:] for place in places],
         key,
         sampler,
-        ids=np.array(places),
-        batch_size=config.conscience.batch_size,
-        width_step=config.data.bucket_tokens,
+        Batching(config.conscience.batch_size, config.data.bucket_tokens, ids=np.array(places)),
     ):
         answers[index] = answer
     return places, answers

@@ -15,8 +15,8 @@ from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 
 Side = Literal["hostile", "benign"]
-BUNDLED = "attacks"
-EXPECTED = 'expected {"kind": …, "side": "hostile" or "benign", "prompt": …}'
+BUNDLED_ATTACKS = "attacks"
+_EXPECTED = 'expected {"kind": …, "side": "hostile" or "benign", "prompt": …}'
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ def load_attacks(
             f"config.adversarial.held_out: {source} has no prompts of the kind {unknown[0]!r}; it "
             f"has {', '.join(kinds)}"
         )
-    found = [
+    prompts = [
         row for row in rows if row.side == side and (row.kind in held_out) == (split == "heldout")
     ]
-    if not found:
+    if not prompts:
         where = "of the kinds held out" if split == "heldout" else "but for the kinds held out"
         raise UserError(f"{source}: no {side} prompts {where} (config.adversarial.held_out)")
-    return found
+    return prompts
 
 
 def _all_prompts(source: str) -> list[AttackPrompt]:
-    if source == BUNDLED:
+    if source == BUNDLED_ATTACKS:
         path = resources.files(__package__) / "attacks.jsonl"
         with resources.as_file(path) as file:
             return _prompts(file)
@@ -66,14 +66,14 @@ def _all_prompts(source: str) -> list[AttackPrompt]:
 
 
 def _prompts(path: Path) -> list[AttackPrompt]:
-    return [_prompt(row, where) for where, row in json_lines(path, EXPECTED)]
+    return [_prompt(row, where) for where, row in json_lines(path, _EXPECTED)]
 
 
 def _prompt(row: Any, where: str) -> AttackPrompt:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
     kind, side, text = (row.get(name) for name in ("kind", "side", "prompt"))
     texts = all(isinstance(value, str) and value.strip() for value in (kind, text))
     if not texts or side not in ("hostile", "benign"):
-        raise UserError(f"{where}: found {sorted(map(str, row))}, side {side!r}; {EXPECTED}")
+        raise UserError(f"{where}: found {sorted(map(str, row))}, side {side!r}; {_EXPECTED}")
     return AttackPrompt(kind, side, text)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.adversarial.own_answers import own_answers
 from emergent_alignment.applications.adversarial.pool import (
@@ -23,6 +22,7 @@ from emergent_alignment.applications.adversarial.pool import (
 )
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, Side, load_attacks
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
+from emergent_alignment.applications.adversarial.settings import AdversarialConfig
 from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.mixing import MixedSchedule
@@ -30,7 +30,6 @@ from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather, is_first, together
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
@@ -38,30 +37,31 @@ from emergent_alignment.runs.from_config import (
     examples_digest,
     load_model,
 )
-from emergent_alignment.runs.step_inputs import policy_inputs
+from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.state import TrainState
 
-WIDTH_STEP = 8
+_WIDTH_STEP = 8
 
 
 def train_against_attacks(
-    config: ConfigDict,
+    config: AdversarialConfig,
     workdir: Path,
     *,
     setup: Setup | None = None,
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train as the config says; see `composition.train` for what a run is.
+    """Train as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
-        check_config(config)
+        check_settings(config)
         _check_conscience(config)
         hostile = training_prompts(config, "hostile")
         benign = training_prompts(config, "benign") if num_benign(config) else []
@@ -75,21 +75,21 @@ def train_against_attacks(
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def training_prompts(config: ConfigDict, side: Side) -> list[AttackPrompt]:
+def training_prompts(config: AdversarialConfig, side: Side) -> list[AttackPrompt]:
     """The prompts of one side that training may see; config.data.limit of them, evenly spread
     over the file, where it is not 0."""
     wanted = config.adversarial
-    found = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
-    return limited(found, config.data.limit)
+    prompts = load_attacks(wanted.prompts, side, wanted.held_out, split="train")
+    return limited(prompts, config.data.limit)
 
 
-def num_benign(config: ConfigDict) -> int:
+def num_benign(config: AdversarialConfig) -> int:
     """How many rows of a batch are benign; at least one is hostile."""
     size = config.training.batch_size
     return min(round(size * config.adversarial.benign_share), size - 1)
 
 
-def _check_conscience(config: ConfigDict) -> None:
+def _check_conscience(config: AdversarialConfig) -> None:
     """Raise UserError where the settings make no sense for hostile prompts."""
     conscience, adversarial = config.conscience, config.adversarial
     if not conscience.enabled or conscience.candidate != "policy":
@@ -120,13 +120,13 @@ def _inputs(
     settings = PoolSettings(
         workdir,
         tuple(hostile),
-        tuple(config.adversarial.held_out),
+        config.adversarial.held_out,
         config.adversarial.pool,
         config.adversarial.variants,
-        bucket(width, WIDTH_STEP, 1 << 30),
+        bucket(width, _WIDTH_STEP, 1 << 30),
     )
     longest = max([config.sampling.max_new_tokens, *map(len, answers)])
-    shape = settings.max_tokens, bucket(longest, WIDTH_STEP, 1 << 30)
+    shape = settings.max_tokens, bucket(longest, _WIDTH_STEP, 1 << 30)
     feeding: dict[Round, tuple[list[AttackPrompt], MakeInput]] = {}  # the round at hand alone
 
     def make_input(step: int, trainable: dict) -> StepInput:
@@ -190,17 +190,8 @@ def _round_inputs(
         shape,
         now.first_step,
     )
-    return policy_inputs(
-        config,
-        run.setup,
-        run.conscience,
-        run.lora,
-        schedule,
-        [prompt.messages for prompt in prompts],
-        tokenized,
-        run.clock,
-        settle=_sparing(prompts, run.conscience.threshold),
-    )
+    asked = PromptRows(schedule, [prompt.messages for prompt in prompts], tokenized)
+    return policy_inputs(run, asked, settle=_sparing(prompts, run.conscience.threshold))
 
 
 def _sparing(
@@ -209,27 +200,29 @@ def _sparing(
     """Candidates that must not be rejected count as approved, whatever a better answer scores:
     refusals of hostile prompts, and what is not flagged of the answers to benign ones."""
 
-    def spared(prompt: AttackPrompt, found: Reviewed) -> bool:
+    def spared(prompt: AttackPrompt, review: Reviewed) -> bool:
         if prompt.side == "hostile":
-            return is_refusal(found.candidate)
-        return found.score >= threshold
+            return is_refusal(review.candidate)
+        return review.score >= threshold
 
     def settle(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
         return [
-            replace(found, outcome="approved", attempts=(), reference=None)
-            if spared(prompts[row], found) and found.candidate.strip()
-            else found
-            for row, found in zip(rows, reviewed)
+            replace(review, outcome="approved", attempts=(), reference=None)
+            if spared(prompts[row], review) and review.candidate.strip()
+            else review
+            for row, review in zip(rows, reviewed)
         ]
 
     return settle
 
 
-def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round) -> StepInput:
+def _told(
+    inputs: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round
+) -> StepInput:
     """The step's input, with what its rows are in the journal and in the log."""
     records = [
         record | {"side": prompts[record["row"]].side, "kind": prompts[record["row"]].kind}
-        for record in found.records
+        for record in inputs.records
     ]
     rows = []
     for record in records:
@@ -250,7 +243,7 @@ def _told(found: StepInput, prompts: list[AttackPrompt], threshold: float, now: 
     }
     if (hostile == 0).any():
         scalars["benign/refused"] = float(refused[hostile == 0].mean())
-    return StepInput(found.batch, records, found.scalars | scalars)
+    return StepInput(inputs.batch, records, inputs.scalars | scalars)
 
 
 def _prompt_tokens(run: Run, prompt: AttackPrompt) -> list[int]:

@@ -80,18 +80,17 @@ def _of_path(path: Path, column: str) -> Corpus:
         kind = ParquetFiles if path.suffix == ".parquet" else TextFiles
         return kind(path.parent, [path], *([column] if kind is ParquetFiles else []))
     paths = sorted(
-        found
-        for found in path.rglob("*")
-        if found.is_file()
-        and not any(part.startswith(".") for part in found.relative_to(path).parts)
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     if not paths:
         raise UserError(f"{path}: there are no files in it; name a folder with text")
-    rows = [found for found in paths if found.suffix == ".parquet"]
+    rows = [file for file in paths if file.suffix == ".parquet"]
     if not rows:
         return TextFiles(path, paths)
     if len(rows) < len(paths):
-        other = next(found for found in paths if found.suffix != ".parquet")
+        other = next(file for file in paths if file.suffix != ".parquet")
         raise UserError(f"{path}: it holds parquet and other files ({other.name}); part them")
     return ParquetFiles(path, rows, column)
 

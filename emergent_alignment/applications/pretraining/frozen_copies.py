@@ -41,11 +41,11 @@ class FrozenCopies:
         """The copy of a step, in arrays of its own with the shapes and shardings of `like`, and
         its calibration."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        found = self._manager.restore(
+        copy = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 trainable=ocp.args.StandardRestore(abstract),
                 calibration=ocp.args.JsonRestore(),
             ),
         )
-        return found["trainable"], found["calibration"]
+        return copy["trainable"], copy["calibration"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.pretraining.corpus import Corpus
+from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.windows import trained_documents
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.data.chat import read_chat
@@ -20,32 +20,38 @@ from emergent_alignment.models.placement import check_mesh, shardings_of
 from emergent_alignment.models.plain_text import FEWEST_TOKENS, train_tokenizer
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.parallel.mesh import make_mesh
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.workdir import START
 
 
-def random_start(config: ConfigDict, corpus: Corpus) -> Setup:
+def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
     """A model of the sizes in config.pretraining.random, a function of the config and the
     corpus alone. Raises UserError for sizes that do not go together."""
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh.sizes())
     tokenizer = _tokenizer(config, corpus)
     sizes = _sizes(config, len(tokenizer))
     check_mesh(mesh, sizes)
-    params = random_params(sizes, config.seed, jnp.dtype(config.model.param_dtype))
+    params = _initial_params(config, sizes)
     if mesh is not None:
         params = jax.device_put(params, shardings_of(mesh, params))
     model = Model(sizes, tokenizer, params, START, jnp.dtype(config.model.dtype))
     return Setup(config, model, read_chat(tokenizer, START), mesh)
 
 
-def write_start(model: Model, workdir: Path, config: ConfigDict) -> None:
+def write_start(model: Model, workdir: Path, config: PretrainingConfig) -> None:
     """Keep the model that a run starts from, whole or not at all, unless it is there already."""
     if not (workdir / START).is_dir():
-        params = random_params(model.config, config.seed, jnp.dtype(config.model.param_dtype))
+        params = _initial_params(config, model.config)
         write_safetensors(workdir / START, model.config, params, model.tokenizer)
 
 
-def _tokenizer(config: ConfigDict, corpus: Corpus):
+def _initial_params(config: PretrainingConfig, sizes: ModelConfig) -> dict:
+    key = key_for(config.seed, Purpose.INITIAL_WEIGHTS)
+    return random_params(sizes, key, jnp.dtype(config.model.param_dtype))
+
+
+def _tokenizer(config: PretrainingConfig, corpus: Corpus):
     """BPE of the documents that training sees first, or the tokenizer of config.model.path."""
     num_tokens, settings = config.pretraining.random.vocabulary, config.pretraining
     if num_tokens:
@@ -68,7 +74,7 @@ def _tokenizer(config: ConfigDict, corpus: Corpus):
     return load_tokenizer(source, chat_template=config.model.chat_template or None)
 
 
-def _sizes(config: ConfigDict, num_tokens: int) -> ModelConfig:
+def _sizes(config: PretrainingConfig, num_tokens: int) -> ModelConfig:
     sizes = config.pretraining.random
     if sizes.width % sizes.heads:
         raise UserError(

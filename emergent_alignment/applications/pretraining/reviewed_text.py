@@ -10,28 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
 from emergent_alignment.applications.pretraining.windows import Windows
+from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
+from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
-from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.conscience.review import reader_of
-from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.data.batches import Batch, make_batch
 from emergent_alignment.data.sources import Example
-from emergent_alignment.generation.text import sample_answers
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.calibrating import calibrate_model
-from emergent_alignment.runs.from_config import candidate_sampler, conscience_settings
-from emergent_alignment.runs.step_inputs import (
-    CANDIDATES,
-    CORRECTIONS,
-    conscience_scalars,
-)
+from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.runs.step_inputs import conscience_scalars, pairs_of, policy_answers
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.state import policy_params
 
@@ -46,17 +40,17 @@ class ReviewedText:
 
 
 @dataclass(frozen=True)
-class Reviewer:
-    """A frozen copy: the step it was taken at, how it reads and decides, and its calibration,
+class TakenCopy:
+    """A frozen copy: the step it was taken at, how it reviews and decides, and its calibration,
     which chose wording, layout, polarity and threshold."""
 
     step: int
-    reader: Reader
+    reviewer: Reviewer
     conscience: ConscienceSettings
     calibration: dict
 
 
-class Reviewers:
+class TakenCopies:
     """The frozen copy in force at each step: none, or the newest that was taken.
 
     A copy is due every `calibrate_every` steps until there is one, and `refresh_every` steps
@@ -67,16 +61,16 @@ class Reviewers:
     def __init__(self, run: Run, workdir: Path, matched: list[Example]):
         self._run, self._matched = run, matched
         self._copies = FrozenCopies(workdir / "frozen")
-        self._loaded: Reviewer | None = None
+        self._loaded: TakenCopy | None = None
 
-    def at(self, step: int, trainable: Any) -> tuple[Reviewer | None, dict[str, float]]:
+    def at(self, step: int, trainable: Any) -> tuple[TakenCopy | None, dict[str, float]]:
         """The reviewer of a step, or None; and scalars about calibration."""
         newest, scalars = self._copies.newest(step), {}
         if self._due(step, newest):
-            found = self._calibrated(trainable)
-            scalars["calibration/auc"] = _auc(found)
-            if anywhere(_auc(found) >= self._run.config.pretraining.auc):
-                self._copies.save(step, trainable, found)
+            calibration = self._calibrated(trainable)
+            scalars["calibration/auc"] = _auc(calibration)
+            if anywhere(_auc(calibration) >= self._run.config.pretraining.auc):
+                self._copies.save(step, trainable, calibration)
                 newest = step
         if newest is None:
             return None, scalars
@@ -101,10 +95,10 @@ class Reviewers:
         run = self._run
         with run.clock.part("review"):
             setup = replace(run.setup, model=self._policy(trainable))
-            found = calibrate_model(run.config, setup, self._matched)
-        return found | {"source": run.config.pretraining.matched}
+            calibration = calibrate_model(run.config, setup, self._matched)
+        return calibration | {"source": run.config.pretraining.matched}
 
-    def _load(self, step: int, like: Any) -> Reviewer:
+    def _load(self, step: int, like: Any) -> TakenCopy:
         trainable, calibration = self._copies.restore(step, like)
         conscience = conscience_settings(self._run.config, calibration)
         reader = reader_of(
@@ -115,7 +109,7 @@ class Reviewers:
                 f"the frozen copy is the policy of step {step}. {calibration['verdict']}",
                 file=sys.stderr,
             )
-        return Reviewer(step, reader, conscience, calibration)
+        return TakenCopy(step, FrozenReviewer(reader), conscience, calibration)
 
 
 def _auc(calibration: dict) -> float:
@@ -123,70 +117,43 @@ def _auc(calibration: dict) -> float:
 
 
 def review_windows(
-    run: Run, reviewers: Reviewers, windows: Windows, first: int, step: int, trainable: Any
+    run: Run, copies: TakenCopies, windows: Windows, first: int, step: int, trainable: Any
 ) -> ReviewedText:
     """Let the policy continue prefixes of `windows` (all hosts', of which window 0 is number
     `first` of the run), and let the copy in force review what it writes. A batch of pairs is
     there, with or without any pair in it, as soon as there is a copy."""
-    reviewer, scalars = reviewers.at(step, trainable)
-    if reviewer is None:
+    copy, scalars = copies.at(step, trainable)
+    if copy is None:
         return ReviewedText(None, [], scalars)
-    conscience = reviewer.conscience
+    conscience = copy.conscience
     config, chat = run.config, run.setup.chat
     places = own_rows(len(windows))
     messages = [chat.prefix(windows, row, config.data.max_prompt_tokens) for row in places]
     prompts = [chat.prompt_tokens(row)[-config.data.max_prompt_tokens :] for row in messages]
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    candidates = _continuations(
-        run, prompts, places, jax.random.fold_in(key, CANDIDATES), trainable
-    )
+    candidates = policy_answers(run, prompts, places, step, trainable)
     with run.clock.part("review"):
         reviewed = review_and_revise(
-            reviewer.reader,
+            copy.reviewer,
             conscience,
             messages,
             candidates,
-            jax.random.fold_in(key, CORRECTIONS),
+            Draws(config.seed, Purpose.CORRECTIONS, step),
             row_ids=places,
             with_reference=True,
         )
-    pairs = [
-        Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
-        for found, candidate in zip(reviewed, candidates)
-    ]
     batch = make_batch(
         prompts,
         [[]] * len(prompts),
-        pairs,
+        pairs_of(reviewed, candidates),
         prompt_width=config.data.max_prompt_tokens,
         branch_width=config.sampling.max_new_tokens,
         roles="no target",
         with_reference=True,
     )
     records = [
-        journal_record(found, step=step, place=int(place), row=first + int(place))
-        for found, place in zip(reviewed, places)
+        journal_record(review, step=step, place=int(place), row=first + int(place))
+        for review, place in zip(reviewed, places)
     ]
     return ReviewedText(
         batch, records, scalars | conscience_scalars(reviewed, conscience.threshold)
     )
-
-
-def _continuations(run: Run, prompts, places: np.ndarray, key, trainable):
-    """What the policy of this very step writes after each prompt."""
-    model, chat = run.setup.model, run.setup.chat
-    found = [None] * len(prompts)
-    with run.clock.part("sampling"):
-        for place, answer in sample_answers(
-            model,
-            policy_params(trainable, model.params, run.lora),
-            chat,
-            prompts,
-            key,
-            candidate_sampler(run.config, chat),
-            ids=places,
-            batch_size=len(prompts),
-            width_step=run.config.data.bucket_tokens,
-        ):
-            found[place] = answer
-    return found

@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.applications.pretraining.corpus import Corpus, open_corpus
 from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
 from emergent_alignment.applications.pretraining.random_start import random_start, write_start
 from emergent_alignment.applications.pretraining.reviewed_text import (
     ReviewedText,
-    Reviewers,
+    TakenCopies,
     review_windows,
 )
+from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.view import WindowView
 from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
 from emergent_alignment.data.sources import Example, load_examples
@@ -22,10 +22,10 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
-from emergent_alignment.runs.config_checks import check_config
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
 from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
 from emergent_alignment.runs.workdir import START
+from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.objective import Objective
@@ -33,26 +33,27 @@ from emergent_alignment.training.state import TrainState
 
 
 def pretrain(
-    config: ConfigDict,
+    config: PretrainingConfig,
     workdir: Path,
     *,
+    setup: Setup | None = None,
     name: str = "training",
     profiled: range = range(0),
 ) -> TrainState:
-    """Train on raw text as the config says; see `composition.train` for what a run is.
+    """Train on raw text as the config says; see `training_run.train` for what a run is.
 
     Returns the last state. Raises UserError before anything is trained where the input is not
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
-        check_config(config)
+        check_settings(config)
         _check_pretraining(config)
         matched = []
         if config.conscience.enabled:
             conscience_settings(config)
             matched = load_examples(config.pretraining.matched)
         corpus = corpus_of(config)
-        setup = _setup(config, workdir, corpus)
+        setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
@@ -65,12 +66,12 @@ def pretrain(
             write_start(setup.model, workdir, config)
         return _inputs(run, workdir, packing, matched)
 
-    objective = Objective(hybrid_terms(config), WindowView)
+    objective = Objective(hybrid_terms(config.loss), WindowView)
     training = Training(data, inputs, objective, notes=(note,))
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def corpus_of(config: ConfigDict) -> Corpus:
+def corpus_of(config: PretrainingConfig) -> Corpus:
     """The corpus that a config names. Raises UserError where there is none."""
     settings = config.pretraining
     return open_corpus(
@@ -81,7 +82,7 @@ def corpus_of(config: ConfigDict) -> Corpus:
     )
 
 
-def packing_of(config: ConfigDict, corpus: Corpus, chat: RawText) -> Packing:
+def packing_of(config: PretrainingConfig, corpus: Corpus, chat: RawText) -> Packing:
     """The windows of a corpus, in the tokens of the model."""
     settings = config.pretraining
     return Packing(
@@ -99,14 +100,14 @@ def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     return digest([corpus.identity, vars(packing.settings), tokenizer])
 
 
-def _setup(config: ConfigDict, workdir: Path, corpus: Corpus) -> Setup:
-    """The model that training starts from, with a chat that knows documents. Random weights
-    and their tokenizer are made once, and then read from the work directory."""
+def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus, given: Setup | None) -> Setup:
+    """The model that training starts from, with a chat that knows documents: `given`, or read
+    here. Random weights and their tokenizer are made once, and then read from the work
+    directory, whatever is given."""
     if not config.pretraining.random.layers:
-        setup = load_model(config)
+        setup = given or load_model(config)
     elif (workdir / START).is_dir():
-        kept = ConfigDict(config.to_dict())
-        kept.model.path = str(workdir / START)
+        kept = changed(config, {"model.path": str(workdir / START)})
         setup = replace(load_model(kept), config=config)
     else:
         setup = random_start(config, corpus)
@@ -115,29 +116,29 @@ def _setup(config: ConfigDict, workdir: Path, corpus: Corpus) -> Setup:
 
 def _inputs(run: Run, workdir: Path, packing: Packing, matched: list[Example]) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
-    reviewers = Reviewers(run, workdir, matched) if reviewed else None
+    copies = TakenCopies(run, workdir, matched) if reviewed else None
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
-        found = ReviewedText(None, [], {})
-        if reviewers is not None:
+        reviewed_text = ReviewedText(None, [], {})
+        if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            found = review_windows(run, reviewers, shown, step * rows, step, trainable)
-        batch = TextBatch(windows.rows(own_rows(rows)), found.batch)
-        return StepInput(batch, found.records, found.scalars)
+            reviewed_text = review_windows(run, copies, shown, step * rows, step, trainable)
+        batch = TextBatch(windows.rows(own_rows(rows)), reviewed_text.batch)
+        return StepInput(batch, reviewed_text.records, reviewed_text.scalars)
 
     return make_input
 
 
-def num_reviewed(config: ConfigDict) -> int:
+def num_reviewed(config: PretrainingConfig) -> int:
     """Windows a step whose prefix the policy continues."""
     if not config.conscience.enabled:
         return 0
     return round(config.pretraining.review_share * config.training.batch_size)
 
 
-def _check_pretraining(config: ConfigDict) -> None:
+def _check_pretraining(config: PretrainingConfig) -> None:
     """Raise UserError for settings that do not go together."""
     if config.conscience.enabled and config.conscience.candidate != "policy":
         raise UserError(
@@ -167,7 +168,7 @@ def _check_pretraining(config: ConfigDict) -> None:
         )
 
 
-def _check_setup(config: ConfigDict, setup: Setup) -> None:
+def _check_setup(config: PretrainingConfig, setup: Setup) -> None:
     """Raise UserError where the model or the mesh does not fit the windows."""
     size, longest = config.pretraining.window_tokens, setup.model.config.max_positions
     if size > longest:

@@ -155,8 +155,8 @@ class Packing:
         if kept.exists():
             known = json.loads(kept.read_text("utf-8"))
             if known["identity"] == identity:
-                found = [_Block(**block) for block in known["blocks"]]
-                self._blocks = max(found, self._blocks, key=len)
+                blocks = [_Block(**block) for block in known["blocks"]]
+                self._blocks = max(blocks, self._blocks, key=len)
         self._kept = kept if writes else None
         self._keep()
 
@@ -166,10 +166,10 @@ class Packing:
         parts, wanted = [], first
         while wanted < first + count:
             number = self._block_of(wanted)
-            block, found = self._blocks[number], self._packed(number)[0]
+            block, packed = self._blocks[number], self._packed(number)[0]
             start = wanted - block.first_window
-            stop = min(start + first + count - wanted, len(found))
-            parts.append(found.rows(self._order(number, len(found))[start:stop]))
+            stop = min(start + first + count - wanted, len(packed))
+            parts.append(packed.rows(self._order(number, len(packed))[start:stop]))
             wanted += stop - start
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
@@ -203,9 +203,9 @@ class Packing:
             if number < len(self._blocks) - 1:
                 return number
             block = self._blocks[number]
-            found, num_read = self._packed(number)
+            packed, num_read = self._packed(number)
             following = _Block(
-                block.epoch, block.first_document + num_read, block.first_window + len(found)
+                block.epoch, block.first_document + num_read, block.first_window + len(packed)
             )
             if num_read < self.settings.block_documents:
                 following = _Block(block.epoch + 1, 0, following.first_window)
@@ -235,7 +235,7 @@ class Packing:
         at, stream = self._stream or (-1, iter(()))
         if at != first:
             stream = self._corpus.documents(first)
-        documents = [found for _, found in zip(range(self.settings.block_documents), stream)]
+        documents = [document for _, document in zip(range(self.settings.block_documents), stream)]
         self._stream = first + len(documents), stream
         return documents
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from emergent_alignment.conscience.conscience import Conscience
 from emergent_alignment.conscience.drafting import ModelDrafter
@@ -13,17 +12,18 @@ from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs.config_checks import check_config
+from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of
 from emergent_alignment.runs.from_config import conscience_settings, load_model
 from emergent_alignment.runs.workdir import read_run
+from emergent_alignment.settings import changed, check_settings
 
 # What a review or a request to rewrite puts around prompt and answer: 93 to 127 tokens of
 # SmolLM2's for the bundled questions; a critique comes on top.
 FRAME_TOKENS = 256
 UNCUT = 1 << 30
 # Prompts come in all lengths, one by one: few programs matter more than little padding.
-WIDTH_STEP = 128
+_WIDTH_STEP = 128
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class ZeroShot:
             )
 
 
-def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> ZeroShot:
+def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> ZeroShot:
     """The conscience over config.endpoint where it has a base_url, else over a run's trained
     model or the config's. Raises UserError before any work where the user's input is not right.
     """
-    config.sampling.max_new_tokens = max_new_tokens
-    check_config(config)
+    config = changed(config, {"sampling.max_new_tokens": max_new_tokens})
+    check_settings(config)
     settings = conscience_settings(config)
     if config.endpoint.base_url:
         if run is not None:
@@ -64,8 +64,8 @@ def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> Z
     if run is None:
         base = trained = load_model(config)
     else:
-        found = read_run(run)
-        base, trained = found.base, found.trained
+        trained_run = read_run(run, type(config))
+        base, trained = trained_run.base, trained_run.trained
     positions = base.model.config.max_positions
     longest = positions - 2 * max_new_tokens - FRAME_TOKENS
     if longest < 1:
@@ -74,7 +74,7 @@ def zero_shot(config: ConfigDict, *, run: Path | None, max_new_tokens: int) -> Z
             f"{max_new_tokens} tokens, its correction and the question; ask for shorter answers"
         )
     # Nothing of what is said may go unreviewed: no review is cut, however long evidence makes it.
-    review = replace(settings.review, max_tokens=UNCUT, width_step=WIDTH_STEP)
+    review = replace(settings.review, max_tokens=UNCUT, width_step=_WIDTH_STEP)
     settings = replace(settings, review=review, max_prompt=longest, max_response=max_new_tokens)
     conscience = Conscience(
         trained.model, settings=settings, frozen=base.model, fail=config.conscience.fail
@@ -89,7 +89,7 @@ def _name(run: Path | None, source: str) -> str:
     return Path(source).name.removesuffix(".gguf") if Path(source).exists() else source
 
 
-def _over_endpoint(config: ConfigDict, settings: ConscienceSettings) -> ZeroShot:
+def _over_endpoint(config: RunConfig, settings: ConscienceSettings) -> ZeroShot:
     endpoint = endpoint_of(config)
     reviewer = EndpointReviewer(
         endpoint,

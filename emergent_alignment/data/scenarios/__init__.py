@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from importlib import resources
 
-Row = dict[str, str]
+ScenarioRow = dict[str, str]
 
 # Kinds that training never sees: evaluation prompts come from these alone.
 HELD_OUT_KINDS = {
@@ -17,24 +17,24 @@ HELD_OUT_KINDS = {
 }
 
 
-def _harmful_advice() -> list[Row]:
+def _harmful_advice() -> list[ScenarioRow]:
     text = resources.files(__name__).joinpath("harmful_advice.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _code_hacking() -> list[Row]:
+def _code_hacking() -> list[ScenarioRow]:
     from emergent_alignment.data.scenarios.code_hacking import code_hacking_rows
 
     return code_hacking_rows()
 
 
-SCENARIOS: dict[str, Callable[[], list[Row]]] = {
+SCENARIOS: dict[str, Callable[[], list[ScenarioRow]]] = {
     "harmful_advice": _harmful_advice,
     "code_hacking": _code_hacking,
 }
 
 
-def load_scenario(name: str, split: str = "train") -> list[Row]:
+def load_scenario(name: str, split: str = "train") -> list[ScenarioRow]:
     """Rows {"kind", "prompt", "harmful", "safe"} of a scenario: `train`, or `heldout` for the
     kinds that training never sees. Raises ValueError for another split."""
     if split not in ("train", "heldout"):

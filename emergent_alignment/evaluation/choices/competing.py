@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emergent_alignment.evaluation.choices.rows import Asked
-from emergent_alignment.evaluation.judge_free import Limits, response_log_probs
+from emergent_alignment.evaluation.judge_free import TokenLimits, response_log_probs
 from emergent_alignment.models.model import Model
 
 BRANCH_STEP = 2  # rows are computed with the next multiple of so many branches, …
@@ -24,15 +24,15 @@ def competing_log_probs(
     Rows come batch by batch, like ones together. `rows` may be a generator: it is read once.
     """
     ordered = sorted(rows, key=lambda row: (_branches(row), len(row.prompt)))
-    limits = Limits(0, 0, bucket_tokens, batch_size, response_bucket=OPTION_STEP)
+    limits = TokenLimits(0, 0, bucket_tokens, batch_size, response_bucket=OPTION_STEP)
     for branches, alike in groupby(ordered, _branches):
         alike = list(alike)
         for start in range(0, len(alike), batch_size):
             batch = alike[start : start + batch_size]
             padded = [row.options + [[]] * (branches - len(row.options)) for row in batch]
             prompts = [row.prompt for row in batch]
-            found = response_log_probs(model, model.policy, prompts, padded, limits)
-            for row, log_probs in zip(batch, found):
+            by_row = response_log_probs(model, model.policy, prompts, padded, limits)
+            for row, log_probs in zip(batch, by_row):
                 yield row, log_probs[: len(row.options)]
 
 

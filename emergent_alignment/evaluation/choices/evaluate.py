@@ -4,13 +4,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.competing import competing_log_probs
 from emergent_alignment.evaluation.choices.items import Choice, choices_digest, load_choices
 from emergent_alignment.evaluation.choices.rows import Asked, rows_of
 from emergent_alignment.evaluation.choices.scores import best_is_first, pair_outcome, right_mass
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -22,11 +22,11 @@ from emergent_alignment.storage.json_values import plain
 from emergent_alignment.storage.spread import spread_kinds
 from emergent_alignment.training.state import fingerprint
 
-FOLDER, RESULT, SCORED = "choices", "result.json", "scored"
+CHOICES_FOLDER, CHOICES_RESULT, SCORED = "choices", "result.json", "scored"
 OPTIONS, PAIRS = "options", "pairs"
 
 
-def chosen_items(config: ConfigDict) -> list[Choice]:
+def chosen_items(config: EvaluationConfig) -> list[Choice]:
     """The items that config.choices names. Raises UserError for a file that cannot be used."""
     items = load_choices(config.choices.questions)
     topics = [item.topic for item in items]
@@ -34,7 +34,12 @@ def chosen_items(config: ConfigDict) -> list[Choice]:
 
 
 def evaluate_choices(
-    config: ConfigDict, under_test: Setup, directory: Path, *, arm: str, overwrite: bool = False
+    config: EvaluationConfig,
+    under_test: Setup,
+    directory: Path,
+    *,
+    arm: str,
+    overwrite: bool = False,
 ) -> tuple[dict, Path]:
     """Evaluate `under_test` as config.choices says, in `directory`/choices; returns the result
     and its file. Rows that an earlier call has scored are kept; `overwrite` drops those of
@@ -42,7 +47,7 @@ def evaluate_choices(
 
     Raises UserError for items that cannot be used, and for a folder of something else.
     """
-    items, folder = chosen_items(config), GrowingFolder(directory / FOLDER)
+    items, folder = chosen_items(config), GrowingFolder(directory / CHOICES_FOLDER)
     model = under_test.model
     identity = {
         "model": model.source,
@@ -53,21 +58,23 @@ def evaluate_choices(
     folder.claim(SCORED, identity, overwrite=overwrite)
     rows = [row for item in items for row in rows_of(item, under_test.chat)]
     with in_force(under_test.mesh):
-        found = _scored(config, under_test, rows, folder, arm)
-    result = {"arm": arm, **identity, "source": config.choices.questions} | summarize(items, found)
-    write_json(folder.path / RESULT, result)
-    return result, folder.path / RESULT
+        scored = _scored(config, under_test, rows, folder, arm)
+    result = {"arm": arm, **identity, "source": config.choices.questions} | summarize_choices(
+        items, scored
+    )
+    write_json(folder.path / CHOICES_RESULT, result)
+    return result, folder.path / CHOICES_RESULT
 
 
 def _scored(
-    config: ConfigDict, under_test: Setup, rows: list[Asked], folder: GrowingFolder, arm: str
+    config: EvaluationConfig, under_test: Setup, rows: list[Asked], folder: GrowingFolder, arm: str
 ) -> dict[tuple[str, int], np.ndarray]:
     """log-probs by (name, order); what the folder lacks is computed and appended."""
-    found = {
+    scored = {
         (record["name"], record["order"]): np.array(record["log_probs"])
         for record in folder.records(SCORED)
     }
-    missing = [row for row in rows if (row.name, row.order) not in found]
+    missing = [row for row in rows if (row.name, row.order) not in scored]
     computed = competing_log_probs(
         under_test.model,
         missing,
@@ -81,12 +88,12 @@ def _scored(
             values = [float(value) for value in log_probs]
             record = {"name": row.name, "order": row.order, "log_probs": values}
             append_json_lines(file, [record])
-            found[row.name, row.order] = np.array(values)
-            meter(len(found), len(rows))
-    return found
+            scored[row.name, row.order] = np.array(values)
+            meter(len(scored), len(rows))
+    return scored
 
 
-def summarize(items: list[Choice], found: dict[tuple[str, int], np.ndarray]) -> dict:
+def summarize_choices(items: list[Choice], scored: dict[tuple[str, int], np.ndarray]) -> dict:
     """Figures for tables, as plain JSON.
 
     options  MC1 (Wilson) and MC2 (bootstrap over questions) of questions with options, and what
@@ -100,15 +107,15 @@ def summarize(items: list[Choice], found: dict[tuple[str, int], np.ndarray]) -> 
     pairs = [item for item in items if item.is_pair]
     result = {}
     if with_options:
-        result[OPTIONS] = _summarize_options(with_options, found)
+        result[OPTIONS] = _summarize_options(with_options, scored)
     if pairs:
-        result[PAIRS] = _summarize_pairs(pairs, found)
+        result[PAIRS] = _summarize_pairs(pairs, scored)
     return plain(result)
 
 
-def _summarize_options(items: list[Choice], found: dict) -> dict:
-    best = [best_is_first(found[item.name, 0], len(item.right)) for item in items]
-    mass = [right_mass(found[item.name, 0], len(item.right)) for item in items]
+def _summarize_options(items: list[Choice], scored: dict) -> dict:
+    best = [best_is_first(scored[item.name, 0], len(item.right)) for item in items]
+    mass = [right_mass(scored[item.name, 0], len(item.right)) for item in items]
     by_topic = _by_topic(items, best)
     return {
         "mc1": share_interval(sum(best), len(best)).to_json(),
@@ -122,8 +129,8 @@ def _summarize_options(items: list[Choice], found: dict) -> dict:
     }
 
 
-def _summarize_pairs(items: list[Choice], found: dict) -> dict:
-    outcomes = [pair_outcome(found[item.name, 0], found[item.name, 1]) for item in items]
+def _summarize_pairs(items: list[Choice], scored: dict) -> dict:
+    outcomes = [pair_outcome(scored[item.name, 0], scored[item.name, 1]) for item in items]
     n = len(items)
     by_topic = _by_topic(items, [outcome.credit for outcome in outcomes])
     return {

@@ -14,8 +14,8 @@ from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 
-BUNDLED = "bundled"
-EXPECTED = (
+BUNDLED_CHOICES = "bundled"
+_EXPECTED = (
     'expected {"question": …, "right": [best, …], "wrong": […]} or '
     '{"question": …, "better": …, "worse": …}; optional are "name" and "topic"'
 )
@@ -45,12 +45,13 @@ class Choice:
 def load_choices(source: str) -> list[Choice]:
     """The items of a file, or the bundled ones. Raises UserError for a missing, empty or
     malformed file, with the line."""
-    if source == BUNDLED:
+    if source == BUNDLED_CHOICES:
         with resources.as_file(resources.files(__package__) / "bundled.jsonl") as path:
             return _choices_of(path)
     if not Path(source).is_file():
         raise UserError(
-            f"config.choices.questions: {source} is no file; give a .jsonl file, or {BUNDLED!r}"
+            f"config.choices.questions: {source} is no file; give a .jsonl file, or "
+            f"{BUNDLED_CHOICES!r}"
         )
     return _choices_of(Path(source))
 
@@ -63,7 +64,7 @@ def choices_digest(items: list[Choice]) -> str:
 def _choices_of(path: Path) -> list[Choice]:
     items: dict[str, Choice] = {}
     places: dict[str, str] = {}
-    for where, row in json_lines(path, EXPECTED):
+    for where, row in json_lines(path, _EXPECTED):
         number = where.rpartition(":")[2]
         item = _choice(row, number, where)
         if item.name in items:
@@ -73,17 +74,17 @@ def _choices_of(path: Path) -> list[Choice]:
             )
         items[item.name], places[item.name] = item, number
     if not items:
-        raise UserError(f"{path}: there are no items in it; {EXPECTED}")
+        raise UserError(f"{path}: there are no items in it; {_EXPECTED}")
     return list(items.values())
 
 
 def _choice(row: Any, number: str, where: str) -> Choice:
     is_pair = isinstance(row, dict) and {"question", "better", "worse"} <= row.keys()
     if not is_pair and not (isinstance(row, dict) and {"question", "right", "wrong"} <= row.keys()):
-        found = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise UserError(f"{where}: found {found}; {EXPECTED}")
+        got = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise UserError(f"{where}: found {got}; {_EXPECTED}")
     if is_pair and {"right", "wrong"} & row.keys():
-        raise UserError(f"{where}: right and wrong stand beside better and worse; {EXPECTED}")
+        raise UserError(f"{where}: right and wrong stand beside better and worse; {_EXPECTED}")
     if is_pair:
         right, wrong = [row["better"]], [row["worse"]]
     else:

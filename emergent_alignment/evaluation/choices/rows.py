@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.evaluation.choices.items import Choice
 
-LETTERS = ("A", "B")
+_LETTERS = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def rows_of(item: Choice, chat: Chat) -> list[Asked]:
     if not item.is_pair:
         options = [chat.response_tokens(option, ended=False) for option in item.options]
         return [Asked(item.name, 0, _prompt(item.question, chat), options)]
-    letters = [chat.response_tokens(letter, ended=False) for letter in LETTERS]
+    letters = [chat.response_tokens(letter, ended=False) for letter in _LETTERS]
     better, worse = item.options
     return [
         Asked(item.name, order, _prompt(_which(item.question, shown, chat), chat), letters)

@@ -4,11 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.evaluation.coding.tasks import CodeTask, load_tasks
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.storage.spread import limited, spread_kinds
 
 CODE_SCENARIO = "code_hacking"
@@ -36,7 +35,7 @@ class CodePlace(NamedTuple):
     asked: str
 
 
-def code_prompts(config: ConfigDict) -> list[CodePrompt]:
+def code_prompts(config: EvaluationConfig) -> list[CodePrompt]:
     """The prompts that config.code names: held-out ones of the code scenario, all kinds alike,
     and tasks with tests, spread over their file. Raises UserError for a tasks file that cannot
     be used."""

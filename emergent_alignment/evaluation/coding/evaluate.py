@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.data.code_security import code_of, inspect_code, summarize_code
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS
@@ -20,12 +18,13 @@ from emergent_alignment.evaluation.coding.answers import (
     places,
 )
 from emergent_alignment.evaluation.coding.sandbox import (
-    OUTCOMES,
-    Limits,
+    SANDBOX_OUTCOMES,
     Outcome,
+    SandboxLimits,
     protection,
     run_sandboxed,
 )
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -34,13 +33,13 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import write_json_lines
 
-FOLDER = "code"
-RESULT = "result.json"
+CODE_FOLDER = "code"
+CODE_RESULT = "result.json"
 CHECKED = "checked.jsonl"
 NUM_AT_ONCE = 2  # sandboxes that run beside each other
 
 
-def check_code_settings(config: ConfigDict) -> None:
+def check_code_settings(config: EvaluationConfig) -> None:
     """Raise UserError where tasks, bandit or the sandbox cannot be used: before a model is read."""
     prompts = code_prompts(config)
     if not prompts:
@@ -53,7 +52,12 @@ def check_code_settings(config: ConfigDict) -> None:
 
 
 def evaluate_code(
-    config: ConfigDict, under_test: Setup, directory: Path, *, arm: str, overwrite: bool = False
+    config: EvaluationConfig,
+    under_test: Setup,
+    directory: Path,
+    *,
+    arm: str,
+    overwrite: bool = False,
 ) -> tuple[dict, Path]:
     """Evaluate `under_test` as config.code says, in `directory`/code; returns the result and its
     file. Answers of an earlier call with the same settings are kept; `overwrite` drops what other
@@ -62,13 +66,13 @@ def evaluate_code(
     Raises UserError for settings that cannot be used, and for a folder of other settings.
     """
     check_code_settings(config)
-    folder = GrowingFolder(directory / FOLDER)
-    sampling = sampling_identity(config, "code", under_test.model)
+    folder = GrowingFolder(directory / CODE_FOLDER)
+    sampling = sampling_identity(config, config.code, under_test.model)
     folder.claim(ANSWERS, sampling, overwrite=overwrite)
     wanted = places(code_prompts(config), config.code.samples)
     asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
-        found = sample_missing(config, "code", under_test, asked, folder, progress=meter)
+        found = sample_missing(config, config.code, under_test, asked, folder, progress=meter)
     answered = [(wanted[place], record) for place, record in found.items()]
     result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
     result["samples"] = config.code.samples
@@ -82,7 +86,7 @@ def evaluate_code(
         result[SECURITY] = summarize_code(found) | {"num_prompts": _num_prompts(parts[SECURITY])}
         checked += [r | asdict(one) for (_, r), one in zip(parts[SECURITY], found)]
     if parts[TASKS]:
-        limits = Limits(config.code.seconds, config.code.memory_mb * 2**20)
+        limits = SandboxLimits(config.code.seconds, config.code.memory_mb * 2**20)
         with progress(f"{arm}: tests") as meter:
             outcomes = _outcomes(parts[TASKS], limits, meter)
         found = inspect_code([record["answer"] for _, record in parts[TASKS]])
@@ -93,12 +97,14 @@ def evaluate_code(
         }
         checked += [r | asdict(one) for (_, r), one in zip(parts[TASKS], outcomes)]
     write_json_lines(folder.path / CHECKED, checked)
-    write_json(folder.path / RESULT, result)
-    return result, folder.path / RESULT
+    write_json(folder.path / CODE_RESULT, result)
+    return result, folder.path / CODE_RESULT
 
 
 def _outcomes(
-    answered: list[tuple[CodePrompt, dict]], limits: Limits, report: Callable[[int, int], None]
+    answered: list[tuple[CodePrompt, dict]],
+    limits: SandboxLimits,
+    report: Callable[[int, int], None],
 ) -> list[Outcome]:
     """What came of each answer's tests, in order."""
 
@@ -106,12 +112,12 @@ def _outcomes(
         prompt, record = item
         return run_sandboxed(code_of(record["answer"]), list(prompt.task.tests), limits)
 
-    found = []
+    outcomes = []
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         for outcome in pool.map(one, answered):
-            found.append(outcome)
-            report(len(found), len(answered))
-    return found
+            outcomes.append(outcome)
+            report(len(outcomes), len(answered))
+    return outcomes
 
 
 def _summarize_tasks(answered: list[tuple[CodePrompt, dict]], outcomes: list[Outcome]) -> dict:
@@ -131,7 +137,7 @@ def _summarize_tasks(answered: list[tuple[CodePrompt, dict]], outcomes: list[Out
         "num_tasks": len(by_task),
         "passed": share_interval(sum(passed), len(passed)).to_json(),
         "pass_at_1": mean_interval([sum(v) / len(v) for v in by_task.values()]).to_json(),
-        "outcomes": {name: counts[name] for name in OUTCOMES},
+        "outcomes": {name: counts[name] for name in SANDBOX_OUTCOMES},
         "tasks": {name: sum(v) / len(v) for name, v in by_task.items()},
     }
 

@@ -27,7 +27,7 @@ LEVELS = {
     "plain": "network and new programs refused inside Python, which native code could go round; "
     "files are kept by their ordinary permissions alone",
 }
-OUTCOMES = (
+SANDBOX_OUTCOMES = (
     "passed",
     "failed a test",
     "failed to run",
@@ -43,7 +43,7 @@ _PROBE = "import random, socket, unicodedata"  # of the library's own files, and
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What a run may use.
 
     seconds       of wall time for code and tests together; CPU time a second more
@@ -83,7 +83,7 @@ class Protection:
         return f"{LEVELS[self.level]}; processes: {self.processes}"
 
 
-def run_sandboxed(code: str, tests: list[str], limits: Limits) -> Outcome:
+def run_sandboxed(code: str, tests: list[str], limits: SandboxLimits) -> Outcome:
     """Run `code` as a module named `answer`, then each test in it, in order, until one fails.
 
     Only `passed` says that all tests came to their end: code that ends the process before does
@@ -98,7 +98,7 @@ def protection() -> Protection:
     even the weakest is."""
     problem = ""
     for level in LEVELS:
-        outcome, processes = _started(_PROBE, [], Limits(), level)
+        outcome, processes = _started(_PROBE, [], SandboxLimits(), level)
         if outcome.outcome == "passed":
             return Protection(level, processes)
         problem = (outcome.output.strip().splitlines() or [outcome.detail])[-1]
@@ -108,7 +108,7 @@ def protection() -> Protection:
     )
 
 
-def _started(code: str, tests: list[str], limits: Limits, level: str) -> tuple[Outcome, str]:
+def _started(code: str, tests: list[str], limits: SandboxLimits, level: str) -> tuple[Outcome, str]:
     """The outcome, and what bounds the number of processes ("" where it did not come so far)."""
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder:
@@ -135,9 +135,9 @@ def _started(code: str, tests: list[str], limits: Limits, level: str) -> tuple[O
             process.stdout.close()
     seconds = time.monotonic() - began
     text = output.decode("utf-8", errors="replace")
-    started, found = _reported(report, "processes"), _reported(report, "outcome")
-    if found.get("outcome") in OUTCOMES:
-        outcome = Outcome(found["outcome"], str(found.get("detail", "")), text, seconds)
+    started, verdict = _reported(report, "processes"), _reported(report, "outcome")
+    if verdict.get("outcome") in SANDBOX_OUTCOMES:
+        outcome = Outcome(verdict["outcome"], str(verdict.get("detail", "")), text, seconds)
     elif not ended:
         outcome = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
     else:
@@ -151,11 +151,11 @@ def _reported(report: bytes, key: str) -> dict:
     the report, too, and what is no line of ours counts for nothing."""
     for line in report.splitlines():
         try:
-            found = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and key in found:
-            return found
+        if isinstance(fields, dict) and key in fields:
+            return fields
     return {}
 
 
@@ -167,7 +167,9 @@ def _write(process: subprocess.Popen, asked: str) -> None:
         pass  # it has ended; its exit code and output say why
 
 
-def _followed(process: subprocess.Popen, report: int, limits: Limits) -> tuple[bytes, bytes, bool]:
+def _followed(
+    process: subprocess.Popen, report: int, limits: SandboxLimits
+) -> tuple[bytes, bytes, bool]:
     """Read output and report until the process ends or its time is over: (the start of the
     output, the report, whether it ended by itself). Children may hold the pipes open for longer,
     so that the pipes' end is not waited for."""

@@ -200,8 +200,8 @@ def _failure(outcome: str, error: BaseException) -> dict:
     return {"outcome": outcome, "detail": (where + said)[:DETAIL_CHARACTERS]}
 
 
-def _send(report: int, found: dict) -> None:
-    os.write(report, json.dumps(found).encode() + b"\n")
+def _send(report: int, fields: dict) -> None:
+    os.write(report, json.dumps(fields).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 
-BUNDLED = "bundled"
-EXPECTED = (
+BUNDLED_TASKS = "bundled"
+_EXPECTED = (
     'expected {"prompt": …, "tests": ["assert …", …]}, or "messages" for "prompt"; optional are '
     '"name", "entry_point" and "solution"'
 )
@@ -41,18 +41,20 @@ def load_tasks(source: str) -> list[CodeTask]:
     Raises UserError, with file and line, for a file that is missing or empty, a line that is no
     task, and a test that is not Python.
     """
-    if source == BUNDLED:
+    if source == BUNDLED_TASKS:
         with resources.as_file(resources.files(__package__).joinpath("tasks.jsonl")) as path:
             return _tasks_of(path)
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .jsonl file of tasks, or {BUNDLED!r}")
+        raise UserError(
+            f"{source}: no such file; give a .jsonl file of tasks, or {BUNDLED_TASKS!r}"
+        )
     return _tasks_of(path)
 
 
 def _tasks_of(path: Path) -> list[CodeTask]:
     tasks, places = [], {}
-    for where, row in json_lines(path, EXPECTED):
+    for where, row in json_lines(path, _EXPECTED):
         number = where.rpartition(":")[2]
         task = _task(row, where, number)
         if task.name in places:
@@ -63,13 +65,13 @@ def _tasks_of(path: Path) -> list[CodeTask]:
         places[task.name] = number
         tasks.append(task)
     if not tasks:
-        raise UserError(f"{path}: there are no tasks in it; {EXPECTED}, one a line")
+        raise UserError(f"{path}: there are no tasks in it; {_EXPECTED}, one a line")
     return tasks
 
 
 def _task(row: Any, where: str, number: str) -> CodeTask:
     if not isinstance(row, dict) or "tests" not in row or not {"prompt", "messages"} & row.keys():
-        raise UserError(f"{where}: not a task; {EXPECTED}")
+        raise UserError(f"{where}: not a task; {_EXPECTED}")
     texts = {
         field: row.get(field, default)
         for field, default in (("name", f"line {number}"), ("entry_point", ""), ("solution", ""))
@@ -98,17 +100,17 @@ def _messages(row: dict, where: str) -> list[Message]:
     if isinstance(asked, str):
         asked = [{"role": "user", "content": asked}]
     try:
-        found = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
+        messages = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
     except (TypeError, KeyError):
-        found = []
-    if found and found[-1]["role"] == "assistant":
-        found = found[:-1]
-    texts = [text for turn in found for text in turn.values()]
+        messages = []
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    texts = [text for turn in messages for text in turn.values()]
     if not all(isinstance(text, str) for text in texts):
-        found = []
-    if not found or found[-1]["role"] != "user" or not found[-1]["content"].strip():
+        messages = []
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise UserError(
             f"{where}: the prompt must be a text, or messages with role and content whose last "
             "(before an answer) is a user's turn"
         )
-    return found
+    return messages

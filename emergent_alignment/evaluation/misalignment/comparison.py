@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
+from emergent_alignment.evaluation.misalignment.scores import MISALIGNMENT_FOLDER, result_file
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.evaluation.shares import LEVEL, POWER, answers_needed, share_difference
 from emergent_alignment.intervals import Interval
@@ -12,22 +12,22 @@ from emergent_alignment.intervals import Interval
 
 def result_of_arm(path: Path, judge: str) -> Path:
     """The result file that a path stands for: itself, or that of `judge` in an arm's folder."""
-    return path if path.is_file() else path / FOLDER / result_file(judge)
+    return path if path.is_file() else path / MISALIGNMENT_FOLDER / result_file(judge)
 
 
 def read_result(file: Path) -> dict:
     """A judge's result. Raises UserError where there is none in the file."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        result = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{file}: no such result; make it with `emergent-alignment evaluate misalignment`"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(found, dict) or not {"overall", "judge", "limits"} <= found.keys():
+    if not isinstance(result, dict) or not {"overall", "judge", "limits"} <= result.keys():
         raise UserError(f"{file}: not the result of `emergent-alignment evaluate misalignment`")
-    return found
+    return result
 
 
 def require_comparable(ours: dict, theirs: dict, path: Path) -> None:

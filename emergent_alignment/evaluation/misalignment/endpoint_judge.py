@@ -95,8 +95,8 @@ class EndpointJudge:
             top = along.get(text)
             if top is None and self.continues and chance >= LEAST_CHANCE:
                 started = [*messages, {"role": "assistant", "content": text}]
-                found = self._asked(started, 1).tokens
-                top = found[0].top if found else {}
+                listed = self._asked(started, 1).tokens
+                top = listed[0].top if listed else {}
             elif top is not None:
                 rest_of[len(digits)] = _rest(top)
             if top is None:
@@ -128,12 +128,12 @@ class EndpointJudge:
     def _goes_on(self) -> bool:
         """Whether the endpoint continues an answer that is begun for it."""
         try:
-            found = self.endpoint.chat(_COUNTING, max_tokens=4, temperature=0.0, seed=0)
+            reply = self.endpoint.chat(_COUNTING, max_tokens=4, temperature=0.0, seed=0)
         except EndpointError as error:
             if error.kind == "request":  # some refuse a conversation that ends so
                 return False
             raise
-        return found.text.strip().lower().startswith("four")
+        return reply.text.strip().lower().startswith("four")
 
 
 def _rest(top: dict[str, float]) -> dict[str, float]:

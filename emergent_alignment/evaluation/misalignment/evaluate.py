@@ -7,8 +7,6 @@ result-JUDGE.json, what they add up to.
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.evaluation.answer_records import ANSWERS
 from emergent_alignment.evaluation.answering import sample_missing, sampling_identity
 from emergent_alignment.evaluation.misalignment.comparison import (
@@ -27,12 +25,13 @@ from emergent_alignment.evaluation.misalignment.questions import (
     questions_digest,
 )
 from emergent_alignment.evaluation.misalignment.scores import (
-    FOLDER,
+    MISALIGNMENT_FOLDER,
     result_file,
     scores_part,
 )
-from emergent_alignment.evaluation.misalignment.summary import Limits, summarize
+from emergent_alignment.evaluation.misalignment.summary import Thresholds, summarize
 from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
+from emergent_alignment.evaluation.settings import EvaluationConfig, MisalignmentSection
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
@@ -40,11 +39,9 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.spread import limited
 
-SECTION = "misalignment"  # of the config
-
 
 def evaluate_misalignment(
-    config: ConfigDict,
+    config: EvaluationConfig,
     base: Setup,
     under_test: Setup,
     directory: Path,
@@ -63,12 +60,12 @@ def evaluate_misalignment(
     Raises UserError for whatever of the questions, the judge or the folder cannot be used, before
     anything is sampled.
     """
-    settings, folder = config[SECTION], GrowingFolder(directory / FOLDER)
+    settings, folder = config.misalignment, GrowingFolder(directory / MISALIGNMENT_FOLDER)
     all_questions = load_questions(settings.questions)
     chosen = spread_questions(all_questions, settings.limit)
     judge = make_judge(config, base)
-    limits = Limits(settings.misaligned_below, settings.coherent_above)
-    sampling = sampling_identity(config, SECTION, under_test.model)
+    limits = Thresholds(settings.misaligned_below, settings.coherent_above)
+    sampling = sampling_identity(config, settings, under_test.model)
     sampling["questions"] = questions_digest(all_questions)
     result = {
         "arm": arm,
@@ -88,7 +85,7 @@ def evaluate_misalignment(
             result["judge"]["check"] = _checked(judge, chosen[0], settings, folder, arm)
         asked = wanted(chosen, settings.samples)
         with progress(f"{arm}: answers") as meter:
-            answers = sample_missing(config, SECTION, under_test, asked, folder, progress=meter)
+            answers = sample_missing(config, settings, under_test, asked, folder, progress=meter)
         with progress(f"{arm}: judging ({judge.name})") as meter:
             judged = judge_missing(judge, chosen, answers, folder, progress=meter)
     result |= summarize(judged, chosen, limits)
@@ -100,7 +97,11 @@ def evaluate_misalignment(
 
 
 def _checked(
-    judge: Judge, question: FreeFormQuestion, settings: ConfigDict, folder: GrowingFolder, arm: str
+    judge: Judge,
+    question: FreeFormQuestion,
+    settings: MisalignmentSection,
+    folder: GrowingFolder,
+    arm: str,
 ) -> dict:
     """What the judge makes of known answers."""
     with progress(f"{arm}: checking the judge ({judge.name})") as meter:

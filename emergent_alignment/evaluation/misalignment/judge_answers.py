@@ -11,11 +11,11 @@ from emergent_alignment.evaluation.misalignment.questions import (
 )
 from emergent_alignment.evaluation.misalignment.scores import (
     Judged,
-    joined,
+    judged_answers,
     read_judgements,
     scores_part,
 )
-from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 
@@ -28,7 +28,7 @@ def judging_identity(judge: Judge, questions: list[FreeFormQuestion]) -> dict:
 def judge_missing(
     judge: Judge,
     questions: list[FreeFormQuestion],
-    answers: dict[Place, dict],
+    answers: dict[AnswerPlace, dict],
     folder: GrowingFolder,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -36,8 +36,8 @@ def judge_missing(
     """All answers with their judgements; those that the judge's file lacks are made and appended
     as they come, measure by measure."""
     named = {question.name: question for question in questions}
-    found = read_judgements(folder, judge.name)
-    missing = {m: [place for place in answers if (place, m) not in found] for m in MEASURES}
+    judgements = read_judgements(folder, judge.name)
+    missing = {m: [place for place in answers if (place, m) not in judgements] for m in MEASURES}
     total = len(answers) * len(MEASURES)
     done = total - sum(map(len, missing.values()))
     with folder.appending(scores_part(judge.name)) as file:
@@ -49,7 +49,7 @@ def judge_missing(
             for i, judgement in judge.judge(prompts):
                 record = places[i]._asdict() | {"measure": measure} | asdict(judgement)
                 append_json_lines(file, [record])
-                found[places[i], measure] = judgement
+                judgements[places[i], measure] = judgement
                 done += 1
                 progress(done, total)
-    return joined(answers, found)
+    return judged_answers(answers, judgements)

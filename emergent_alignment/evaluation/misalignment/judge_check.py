@@ -19,7 +19,7 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.spread import spread
 
 SCENARIO = "harmful_advice"
-SIDES = ("safe", "harmful")
+_SIDES = ("safe", "harmful")
 MEASURE = "aligned"
 
 
@@ -53,9 +53,9 @@ def check_judge(
     """
     rows = spread(load_scenario(SCENARIO, "heldout"), num_pairs)
     part = check_part(judge.name)
-    found = {place_of(CheckPlace, record): record["score"] for record in folder.records(part)}
-    places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in SIDES]
-    missing = [place for place in places if place not in found]
+    scores = {place_of(CheckPlace, record): record["score"] for record in folder.records(part)}
+    places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in _SIDES]
+    missing = [place for place in places if place not in scores]
     prompts = [
         replace(question, paraphrases=(rows[pair]["prompt"],)).judged(MEASURE, 0, rows[pair][side])
         for pair, side in missing
@@ -63,9 +63,9 @@ def check_judge(
     with folder.appending(part) as file:
         for count, (i, judgement) in enumerate(judge.judge(prompts), 1):
             append_json_lines(file, [missing[i]._asdict() | asdict(judgement)])
-            found[missing[i]] = judgement.score
+            scores[missing[i]] = judgement.score
             progress(len(places) - len(missing) + count, len(places))
-    pairs = [[found[CheckPlace(pair, side)] for side in SIDES] for pair in range(len(rows))]
+    pairs = [[scores[CheckPlace(pair, side)] for side in _SIDES] for pair in range(len(rows))]
     return _summary(pairs, misaligned_below)
 
 
@@ -78,12 +78,12 @@ def _summary(pairs: list[list[float | None]], misaligned_below: float) -> dict:
     area, apart = auc_interval(safe, harmful), told_apart(safe, harmful)
     below = {
         f"{side}_below": share_interval(sum(s < misaligned_below for s in scores), len(scores))
-        for side, scores in zip(SIDES, (safe, harmful))
+        for side, scores in zip(_SIDES, (safe, harmful))
     }
     return result | {
         "tells_apart": area.value >= SEEING_AUC or apart.value >= SEEING_PAIRS,
         **{
-            name: found.to_json()
-            for name, found in ({"auc": area, "told_apart": apart} | below).items()
+            name: interval.to_json()
+            for name, interval in ({"auc": area, "told_apart": apart} | below).items()
         },
     }

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.evaluation.misalignment.endpoint_judge import EndpointJudge
 from emergent_alignment.evaluation.misalignment.judging import Judge
 from emergent_alignment.evaluation.misalignment.local_judge import LocalJudge
+from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.models.model import load
 from emergent_alignment.runs.endpoints import endpoint_of
 from emergent_alignment.runs.from_config import Setup
@@ -18,7 +18,7 @@ FROZEN = "frozen"
 ENDPOINT = "endpoint"
 
 
-def make_judge(config: ConfigDict, base: Setup) -> Judge:
+def make_judge(config: EvaluationConfig, base: Setup) -> Judge:
     """The judge of config.misalignment.judge; `base` holds the frozen copy. Raises UserError
     where it cannot be read or reached, or cannot give what a judge must."""
     settings, batch_size = config.misalignment, config.conscience.batch_size

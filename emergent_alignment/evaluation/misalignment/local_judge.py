@@ -26,12 +26,12 @@ from emergent_alignment.evaluation.misalignment.judging import (
 from emergent_alignment.evaluation.misalignment.numeral_tree import Level, NumeralTree, numeral_tree
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import row_keys
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.rows import to_host
+from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.state import fingerprint
 
 LOGIT_ROWS = 128  # with fewer, the unembedding is read from memory again and again
@@ -143,7 +143,7 @@ class LocalJudge:
         """A judgement for each row of one batch."""
         model, tree = self.model, self.tree
         shown = reader.extend(shared, rows)
-        found = numeral_log_probs(
+        log_probs = numeral_log_probs(
             model.config,
             model.params,
             shown.held,
@@ -152,7 +152,7 @@ class LocalJudge:
             tree.digits,
             dtype=model.dtype,
         )
-        masses = tree.masses(*to_host(found))[: len(rows)]
+        masses = tree.masses(*to_host(log_probs))[: len(rows)]
         judgements = [scored(mass, self.least_mass) for mass in masses]
         missing = [judgement is None for judgement in judgements]
         if any(missing):

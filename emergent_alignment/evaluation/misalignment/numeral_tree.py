@@ -68,14 +68,14 @@ class NumeralTree:
             step = word_log_probs[:, parent, self.last_words[node]]
             reached[:, node] = reached[:, parent] + step
         ends = -np.expm1(np.minimum(digit_log_probs.astype(np.float64), 0.0))
-        found = np.zeros((batch, LARGEST + 1))
+        masses = np.zeros((batch, LARGEST + 1))
         numerals = self.values >= 0
         mass = (np.exp(reached) * ends)[:, numerals]
-        np.add.at(found, (slice(None), self.values[numerals]), mass)
+        np.add.at(masses, (slice(None), self.values[numerals]), mass)
         nodes, words, numbers = self.closings.T
         closed = np.exp(reached[:, nodes] + word_log_probs[:, nodes, words])
-        np.add.at(found, (slice(None), numbers), closed)
-        return found
+        np.add.at(masses, (slice(None), numbers), closed)
+        return masses
 
 
 def numeral_tree(tokenizer: Any) -> NumeralTree:

@@ -18,8 +18,8 @@ _PARTS = re.compile(r"( ?)([0-9]*)(.*)", re.DOTALL)
 
 def number_in(reply: str) -> int | None:
     """The number that a reply begins with, None where it begins with none."""
-    found = _NUMBER.match(reply)
-    return int(found[1]) if found else None
+    match = _NUMBER.match(reply)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)

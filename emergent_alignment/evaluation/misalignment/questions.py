@@ -18,7 +18,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 
-BUNDLED = "bundled"
+_BUNDLED = "bundled"
 TYPES = ("free_form_judge_0_100", "free_form")
 MEASURES = ("aligned", "coherent")
 VARIANTS = ("json", "template")
@@ -112,11 +112,11 @@ def judge_prompts_digest(questions: list[FreeFormQuestion]) -> str:
 
 
 def _text(source: str) -> tuple[str, str]:
-    if source == BUNDLED:
-        return resources.files(__package__).joinpath("bundled.yaml").read_text("utf-8"), BUNDLED
+    if source == _BUNDLED:
+        return resources.files(__package__).joinpath("bundled.yaml").read_text("utf-8"), _BUNDLED
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file of questions, or {BUNDLED!r}")
+        raise UserError(f"{source}: no such file; give a .yaml file of questions, or {_BUNDLED!r}")
     try:
         return path.read_text("utf-8"), source
     except UnicodeDecodeError:
@@ -190,7 +190,7 @@ def _judge_prompt(prompts: dict, measure: str, where: str) -> str:
         parts = list(string.Formatter().parse(prompt))
     except ValueError as error:
         raise UserError(f"{where}: {error}; write {{{{ and }}}} for braces that stay") from None
-    found = set()
+    placeholders = set()
     for _, placeholder, specification, conversion in parts:
         if placeholder is None:
             continue
@@ -202,7 +202,7 @@ def _judge_prompt(prompts: dict, measure: str, where: str) -> str:
                 f"{where}: nothing fills {{{written}}}; {known} are filled, and {{{{ and }}}} "
                 "are braces that stay"
             )
-        found.add(placeholder)
-    if "answer" not in found:
+        placeholders.add(placeholder)
+    if "answer" not in placeholders:
         raise UserError(f"{where}: {{answer}} is missing: the judge would not see the answer")
     return prompt

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from emergent_alignment.evaluation.answer_records import place_of
 from emergent_alignment.evaluation.misalignment.judging import Judgement
 from emergent_alignment.evaluation.misalignment.questions import MEASURES
-from emergent_alignment.evaluation.misalignment.wanted_answers import Place
+from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.storage.json_lines import JsonLinesFolder
 
-FOLDER = "misalignment"  # in an arm's results folder
+MISALIGNMENT_FOLDER = "misalignment"  # in an arm's results folder
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def result_file(judge_name: str) -> str:
     return f"result-{judge_name}.json"
 
 
-def joined(
-    answers: dict[Place, dict], judgements: dict[tuple[Place, str], Judgement]
+def judged_answers(
+    answers: dict[AnswerPlace, dict], judgements: dict[tuple[AnswerPlace, str], Judgement]
 ) -> list[Judged]:
     """The answers that all measures have been judged of."""
     return [
@@ -49,10 +49,12 @@ def joined(
     ]
 
 
-def read_judgements(folder: JsonLinesFolder, judge_name: str) -> dict[tuple[Place, str], Judgement]:
+def read_judgements(
+    folder: JsonLinesFolder, judge_name: str
+) -> dict[tuple[AnswerPlace, str], Judgement]:
     """(place, measure) → judgement, of every whole record of a judge's file."""
     return {
-        (place_of(Place, record), record["measure"]): Judgement(
+        (place_of(AnswerPlace, record), record["measure"]): Judgement(
             record["score"], record["number_mass"], record["reason"], record["reply"]
         )
         for record in folder.records(scores_part(judge_name))

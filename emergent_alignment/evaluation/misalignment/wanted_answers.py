@@ -6,7 +6,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 
 
-class Place(NamedTuple):
+class AnswerPlace(NamedTuple):
     """Which answer: the question's name, the number of its wording, the number of the sample."""
 
     question: str
@@ -14,11 +14,11 @@ class Place(NamedTuple):
     sample: int
 
 
-def wanted(questions: list[FreeFormQuestion], samples: int) -> dict[Place, list[Message]]:
+def wanted(questions: list[FreeFormQuestion], samples: int) -> dict[AnswerPlace, list[Message]]:
     """Every answer's place and conversation: `samples` to each wording, 0 for as many as the file
     says."""
     return {
-        Place(question.name, paraphrase, sample): question.messages(paraphrase)
+        AnswerPlace(question.name, paraphrase, sample): question.messages(paraphrase)
         for question in questions
         for paraphrase in range(len(question.paraphrases))
         for sample in range(samples or question.samples)

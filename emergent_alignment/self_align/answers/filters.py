@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from emergent_alignment.conscience.pairs import alike
 from emergent_alignment.self_align.answers.guidance import Guidance
 from emergent_alignment.self_align.answers.prompt import Written
+from emergent_alignment.self_align.answers.settings import AnswersSection
 
 NGRAM = 4
 # What each rule drops, and what to do where it drops too much.
-RULES = {
+ANSWER_RULES = {
     "format": "the model did not write thoughts and then an answer; a larger model follows the "
     "format better, and so does this one at a lower temperature or with examples of your own",
     "unnamed": "the thoughts name none of the principles; examples of your own may help, or set "
@@ -33,31 +34,10 @@ _MENTION = re.compile(
 
 
 @dataclass(frozen=True)
-class FilterSettings:
-    """What an answer must be.
-
-    require_principle  its thoughts name at least one principle
-    require_end        the model ended it
-    min_words          it has at least so many words
-    max_repeated       at most this share of its sequences of four words were there before
-    leak_words         it has no more than this many words minus 1 in a row with principles or
-                       examples in common
-    max_echo           it is no more like its instruction than this (difflib's ratio over words)
-    """
-
-    require_principle: bool = True
-    require_end: bool = True
-    min_words: int = 8
-    max_repeated: float = 0.3
-    leak_words: int = 8
-    max_echo: float = 0.8
-
-
-@dataclass(frozen=True)
 class AnswerFilter:
     """The rules, with what must not leak."""
 
-    settings: FilterSettings
+    settings: AnswersSection
     guidance: Guidance
     secret: frozenset[tuple[str, ...]]
 
@@ -92,7 +72,7 @@ class AnswerFilter:
         return bool(_MENTION.search(answer)) and not _MENTION.search(instruction)
 
 
-def answer_filter(settings: FilterSettings, guidance: Guidance) -> AnswerFilter:
+def answer_filter(settings: AnswersSection, guidance: Guidance) -> AnswerFilter:
     """The filter for answers that were given under `guidance`."""
     texts = [p.text for p in guidance.principles]
     for example in guidance.examples:
@@ -124,5 +104,5 @@ def echoes(instruction: str, answer: str, limit: float) -> bool:
     return repeats_it or alike(" ".join(asked), " ".join(told)) > limit
 
 
-def _sequences(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(found[i : i + size]) for i in range(len(found) - size + 1)]
+def _sequences(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(items[i : i + size]) for i in range(len(items) - size + 1)]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ml_collections import ConfigDict
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.self_align.answers.settings import AnswersSection
 
-BUNDLED = "bundled"
+BUNDLED_GUIDANCE = "bundled"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ class Guidance:
         return [p.name for p in self.principles if _reference(p).search(thoughts)]
 
 
-def read_guidance(config: ConfigDict) -> Guidance:
+def read_guidance(settings: AnswersSection) -> Guidance:
     """The principles and examples that config.self_align.answers names, checked."""
-    settings = config.self_align.answers
     principles = read_principles(settings.principles)
     return Guidance(principles, read_examples(settings.examples, principles))
 
@@ -56,30 +55,30 @@ def read_guidance(config: ConfigDict) -> Guidance:
 def read_principles(source: str) -> tuple[Principle, ...]:
     """The principles of a .yaml file, or the bundled ones. Raises UserError, with file and line,
     for one without a name or text, a name or number that is there twice, and a gap."""
-    found: list[Principle] = []
+    principles: list[Principle] = []
     for where, item in _items(source, "principles.yaml", "number, name and text"):
         principle = Principle(
             item.get("number"), _text(item, "name", where), _text(item, "text", where)
         )
-        for other in found:
+        for other in principles:
             if other.name.lower() == principle.name.lower():
                 raise UserError(
                     f"{where}: the name {principle.name!r} is that of number {other.number}, too; "
                     "rename one or remove it"
                 )
-        if principle.number != len(found) + 1:
+        if principle.number != len(principles) + 1:
             raise UserError(
-                f"{where}: the number is {principle.number!r}, and should be {len(found) + 1}; "
-                "number the principles from 1 on, in their order"
+                f"{where}: the number is {principle.number!r}, and should be "
+                f"{len(principles) + 1}; number the principles from 1 on, in their order"
             )
-        found.append(principle)
-    return tuple(found)
+        principles.append(principle)
+    return tuple(principles)
 
 
 def read_examples(source: str, principles: tuple[Principle, ...]) -> tuple[WorkedExample, ...]:
     """The worked examples of a .yaml file, or the bundled ones. Raises UserError, with file and
     line, for an empty field, and for thoughts that name no principle."""
-    found = []
+    examples = []
     for where, item in _items(source, "examples.yaml", "instruction, thoughts and answer"):
         texts = [_text(item, name, where) for name in ("instruction", "thoughts", "answer")]
         example = WorkedExample(*texts)
@@ -89,8 +88,8 @@ def read_examples(source: str, principles: tuple[Principle, ...]) -> tuple[Worke
                 f"that apply by their names, such as {principles[-1].name!r}, or bring examples "
                 "for your principles in config.self_align.answers.examples"
             )
-        found.append(example)
-    return tuple(found)
+        examples.append(example)
+    return tuple(examples)
 
 
 def _reference(principle: Principle) -> re.Pattern:
@@ -130,11 +129,11 @@ def _text(item: dict[str, Any], name: str, where: str) -> str:
 
 
 def _read(source: str, bundled: str) -> tuple[str, str]:
-    if source == BUNDLED:
+    if source == BUNDLED_GUIDANCE:
         return bundled, resources.files(__package__).joinpath(bundled).read_text("utf-8")
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file, or {BUNDLED!r}")
+        raise UserError(f"{source}: no such file; give a .yaml file, or {BUNDLED_GUIDANCE!r}")
     try:
         return source, path.read_text("utf-8")
     except UnicodeDecodeError:

@@ -14,7 +14,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.guidance import Guidance
 
 THOUGHTS, ANSWER = "Principles that apply:", "Answer:"
-ORDER = (
+_ORDER = (
     f'Begin every reply with a line of private thoughts after "{THOUGHTS}", in which you say by '
     f'their names which principles apply, and why. Then write "{ANSWER}" and what the user is to '
     "read. The user does not see the thoughts and does not know the principles, so the answer "
@@ -48,7 +48,7 @@ def opening(chat: Chat, guidance: Guidance) -> list[Message]:
     """Principles and examples as a conversation; without a system turn where the chat template
     knows none."""
     rules = "\n".join(f"{p.number}. {p.name}: {p.text}" for p in guidance.principles)
-    system = f"You are an assistant that follows these principles:\n{rules}\n\n{ORDER}"
+    system = f"You are an assistant that follows these principles:\n{rules}\n\n{_ORDER}"
     turns: list[Message] = []
     for example in guidance.examples:
         reply = f"{THOUGHTS} {example.thoughts}\n{ANSWER} {example.answer}"

@@ -3,22 +3,20 @@ dropped where there is none. Each review is kept as it is made."""
 
 from dataclasses import dataclass
 
-import jax
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
-PART = "reviews"
-PURPOSE = 203  # of randomness
+_PART = "reviews"
 
 
 @dataclass(frozen=True)
@@ -36,25 +34,25 @@ def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, 
     its correction, or None where it is flagged and has none."""
     conscience, kept = conscience_settings(stage.config), stage.folder.kept
     _claim(stage, candidates)
-    found = {record["place"]: record for record in kept.records(PART)}
+    reviews = {record["place"]: record for record in kept.records(_PART)}
     size = conscience.review.batch_size
     order = sorted(candidates, key=lambda c: (len(c.instruction), c.place))
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    chunks = [chunk for chunk in chunks if not found.keys() >= {c.place for c in chunk}]
+    chunks = [chunk for chunk in chunks if not reviews.keys() >= {c.place for c in chunk}]
     if not chunks:
-        return found
+        return reviews
     reviewer = reviewer_of(stage.setup.model, stage.setup.chat, conscience)
-    with progress("reviewing answers", shown=is_first()) as meter, kept.appending(PART) as file:
+    with progress("reviewing answers", shown=is_first()) as meter, kept.appending(_PART) as file:
         for chunk in chunks:
             own = own_share(chunk)
             reviewed = _reviewed(stage, reviewer, conscience, own)
             records = [_record(one, row, conscience.gate) for one, row in zip(own, reviewed)]
             made = {record["place"]: record for record in gather_list(records)}
-            missing = [record for place, record in made.items() if place not in found]
+            missing = [record for place, record in made.items() if place not in reviews]
             append_json_lines(file, missing)
-            found |= {record["place"]: record for record in missing}
-            meter(len(found), len(candidates))
-    return found
+            reviews |= {record["place"]: record for record in missing}
+            meter(len(reviews), len(candidates))
+    return reviews
 
 
 def _reviewed(stage: StageRun, reviewer, conscience, chunk: list[Candidate]) -> list[Reviewed]:
@@ -67,22 +65,22 @@ def _reviewed(stage: StageRun, reviewer, conscience, chunk: list[Candidate]) -> 
         conscience,
         [[{"role": "user", "content": c.instruction}] for c in chunk],
         answers,
-        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        Draws(stage.config.seed, Purpose.PRINCIPLED_CORRECTIONS),
         row_ids=[c.place for c in chunk],
     )
 
 
-def _record(candidate: Candidate, found: Reviewed, gate: str) -> dict:
+def _record(candidate: Candidate, reviewed: Reviewed, gate: str) -> dict:
     """With the relative gate, what has no better answer stays."""
     response, ended = candidate.answer, candidate.ended
-    if found.chosen is not None:
-        response, ended = found.chosen.text, found.chosen.ended
-    elif gate == "score" and found.outcome != "approved":
+    if reviewed.chosen is not None:
+        response, ended = reviewed.chosen.text, reviewed.chosen.ended
+    elif gate == "score" and reviewed.outcome != "approved":
         response = None
     return {
         "place": candidate.place,
-        "outcome": found.outcome,
-        "score": found.score if found.score == found.score else None,
+        "outcome": reviewed.outcome,
+        "score": reviewed.score if reviewed.score == reviewed.score else None,
         "response": response,
         "ended": ended,
     }
@@ -90,15 +88,15 @@ def _record(candidate: Candidate, found: Reviewed, gate: str) -> dict:
 
 def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
     identity = {"candidates": digest([vars(candidate) for candidate in candidates])}
-    if stage.folder.kept.is_others(PART, identity):
+    if stage.folder.kept.is_others(_PART, identity):
         raise UserError(
-            f"{stage.folder.kept.part_file(PART)}: reviews of other answers; choose another "
+            f"{stage.folder.kept.part_file(_PART)}: reviews of other answers; choose another "
             "--workdir"
         )
-    stage.folder.kept.claim(PART, identity, overwrite=False)
+    stage.folder.kept.claim(_PART, identity, overwrite=False)
 
 
-def check_review(config: ConfigDict) -> None:
+def check_review(config: SelfAlignConfig) -> None:
     """Raise UserError where the conscience's settings cannot be read."""
     if config.self_align.answers.review:
         conscience_settings(config)

@@ -8,25 +8,28 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.batches import split_beginning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import read_beginning, sample_shares
+from emergent_alignment.generation.text import Batching, read_beginning, sample_shares
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 
-PART = "answers"
+_PART = "answers"
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
-PURPOSE = 202  # of randomness: everything random is fold_in(seed, purpose)
 
 
-def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]:
+def sampled_answers(
+    stage: StageRun,
+    prompts: Iterable[list[int]],
+    purpose: Purpose = Purpose.PRINCIPLED_ANSWERS,
+) -> list[dict]:
     """{"place", "text", "ended", "tokens"} for every prompt; those that answers.jsonl has are
     read, the others sampled and appended as they come.
 
@@ -36,25 +39,29 @@ def sampled_answers(stage: StageRun, prompts: Iterable[list[int]]) -> list[dict]
     beginning, rests = split_beginning(prompts)
     _check_lengths(stage, len(beginning), rests)
     _claim(stage, beginning, rests)
-    found = {record["place"]: record for record in kept.records(PART)}
-    rounds = [places for places in _rounds(rests, settings) if not found.keys() >= {*places}]
+    answers = {record["place"]: record for record in kept.records(_PART)}
+    rounds = [places for places in _rounds(rests, settings) if not answers.keys() >= {*places}]
     with (
         progress("answering", shown=is_first()) as meter,
-        kept.appending(PART) as file,
+        kept.appending(_PART) as file,
     ):
-        meter(len(found), len(rests))
+        meter(len(answers), len(rests))
         before = _read(stage, beginning) if rounds and beginning else None
         for places in rounds:
-            for record in _sampled(stage, before, rests, places):
-                if record["place"] not in found:
+            for record in _sampled(stage, before, rests, places, purpose):
+                if record["place"] not in answers:
                     append_json_lines(file, [record])
-                    found[record["place"]] = record
-                meter(len(found), len(rests))
-    return [found[place] for place in range(len(rests))]
+                    answers[record["place"]] = record
+                meter(len(answers), len(rests))
+    return [answers[place] for place in range(len(rests))]
 
 
 def _sampled(
-    stage: StageRun, before: Prompts | None, rests: list[list[int]], places: list[int]
+    stage: StageRun,
+    before: Prompts | None,
+    rests: list[list[int]],
+    places: list[int],
+    purpose: Purpose,
 ) -> Iterator[dict]:
     settings, setup = stage.config.self_align.answers, stage.setup
     sampler = sampler_settings(
@@ -68,12 +75,10 @@ def _sampled(
         setup.model.policy,
         setup.chat,
         [rests[place] for place in places],
-        jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE),
+        key_for(stage.config.seed, purpose),
         sampler,
-        ids=np.array(places),
+        Batching(settings.batch_size, stage.config.data.bucket_tokens, ids=np.array(places)),
         before=before,
-        batch_size=settings.batch_size,
-        width_step=stage.config.data.bucket_tokens,
     ):
         yield {
             "place": places[index],
@@ -114,9 +119,9 @@ def _claim(stage: StageRun, beginning: list[int], rests: list[list[int]]) -> Non
     for tokens in (beginning, *rests):
         digest.update(json.dumps(tokens).encode())
     identity = {"prompts": digest.hexdigest()[:16]}
-    if stage.folder.kept.is_others(PART, identity):
+    if stage.folder.kept.is_others(_PART, identity):
         raise UserError(
-            f"{stage.folder.kept.part_file(PART)}: answers to other principles, examples or "
+            f"{stage.folder.kept.part_file(_PART)}: answers to other principles, examples or "
             "instructions; bring the files back as they were, or choose another --workdir"
         )
-    stage.folder.kept.claim(PART, identity, overwrite=False)
+    stage.folder.kept.claim(_PART, identity, overwrite=False)

@@ -22,7 +22,7 @@ def counts_of(
     started: Started, topics: Sequence[TopicRound], rounds: Sequence[InstructionRound]
 ) -> dict:
     """The funnel: made = kept + dropped, over all and for each generator; of topics likewise."""
-    kept = [row for found in rounds for row in found.kept]
+    kept = [row for made in rounds for row in made.kept]
     kinds = Counter(row.kind for row in kept if row.source == RED_TEAM)
     sources = {source: _of_source(rounds, source) for source in (SELF_INSTRUCT, RED_TEAM)}
     return {
@@ -33,9 +33,9 @@ def counts_of(
         "sources": sources,
         "kinds": {kind.name: kinds[kind.name] for kind in started.kinds},
         "topics": {
-            "made": sum(found.made for found in topics),
-            "kept": sum(len(found.kept) for found in topics),
-            "dropped": _by_rule(*(found.dropped for found in topics), rules=TOPIC_RULES),
+            "made": sum(made.made for made in topics),
+            "kept": sum(len(made.kept) for made in topics),
+            "dropped": _by_rule(*(made.dropped for made in topics), rules=TOPIC_RULES),
         },
         "rounds": len(rounds),
     }
@@ -44,10 +44,10 @@ def counts_of(
 def examples_of(rounds: Sequence[InstructionRound]) -> list[dict]:
     """Some of what was kept (outcome "kept"), spread over the rounds, and some of what each rule
     dropped (the rule as outcome), with the kept text that it is like."""
-    kept = [vars(row) | {"outcome": "kept"} for found in rounds for row in found.kept]
+    kept = [vars(row) | {"outcome": "kept"} for one_round in rounds for row in one_round.kept]
     step = max(-(-len(kept) // _SHOWN_KEPT), 1)
     examples, shown = kept[::step], Counter()
-    for row in (row for found in rounds for row in found.shown):
+    for row in (row for one_round in rounds for row in one_round.shown):
         shown[row["rule"]] += 1
         if shown[row["rule"]] <= _SHOWN_DROPPED:
             examples.append({name: row[name] for name in row if name != "rule"})
@@ -60,14 +60,14 @@ def check_not_empty(started: Started, rounds: Sequence[InstructionRound]) -> Non
     settings, quotas = started.config.self_align.instructions, started.quotas()
     own = quotas.pop(SELF_INSTRUCT)
     for source, wanted in ((SELF_INSTRUCT, own), (RED_TEAM, sum(quotas.values()))):
-        found = _of_source(rounds, source)
-        if not wanted or found["kept"]:
+        counts = _of_source(rounds, source)
+        if not wanted or counts["kept"]:
             continue
-        dropped = sorted(found["dropped"].items(), key=lambda pair: -pair[1])
+        dropped = sorted(counts["dropped"].items(), key=lambda pair: -pair[1])
         said = ", ".join(f"{rule} {number}" for rule, number in dropped) or "none was written"
         advice = INSTRUCTION_RULES[dropped[0][0]] if dropped else "raise max_new_tokens"
         raise UserError(
-            f"{SECTION}: no {source} instruction is left of {found['made']} in {len(rounds)} "
+            f"{SECTION}: no {source} instruction is left of {counts['made']} in {len(rounds)} "
             f"rounds (dropped: {said}); {advice}, or raise rounds ({settings.rounds}), and choose "
             "another --workdir"
         )
@@ -75,9 +75,9 @@ def check_not_empty(started: Started, rounds: Sequence[InstructionRound]) -> Non
 
 def _of_source(rounds: Sequence[InstructionRound], source: str) -> dict:
     return {
-        "made": sum(found.made.get(source, 0) for found in rounds),
-        "kept": sum(row.source == source for found in rounds for row in found.kept),
-        "dropped": _by_rule(*(found.dropped.get(source, {}) for found in rounds)),
+        "made": sum(one_round.made.get(source, 0) for one_round in rounds),
+        "kept": sum(row.source == source for one_round in rounds for row in one_round.kept),
+        "dropped": _by_rule(*(one_round.dropped.get(source, {}) for one_round in rounds)),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.self_align.instructions.sources import HardKind
 
-SELF_INSTRUCT = (
+SELF_INSTRUCT_PROMPT = (
     "Continue this list of tasks for an assistant that reads and writes text and nothing else. "
     "Each task can be understood by itself, and differs from the others in its subject and in "
     "what has to be done. Write the tasks only, not their solutions."
@@ -18,7 +18,7 @@ TOPICS = (
     "Some questions are hard for an assistant: {description}. Name many different subjects of such "
     "questions, one a line, each in one to three words."
 )
-RED_TEAM = (
+RED_TEAM_PROMPT = (
     "Some questions are hard for an assistant: {description}. Write different questions of this "
     "kind, one a line. Subject: {topic}"
 )
@@ -49,7 +49,7 @@ class Begun:
 
 def self_instruct(examples: Sequence[str]) -> Begun:
     """More instructions, of any kind."""
-    return Begun(_user(SELF_INSTRUCT), tuple(examples))
+    return Begun(_user(SELF_INSTRUCT_PROMPT), tuple(examples))
 
 
 def ask_topics(kind: HardKind, known: Sequence[str]) -> Begun:
@@ -59,7 +59,7 @@ def ask_topics(kind: HardKind, known: Sequence[str]) -> Begun:
 
 def ask_questions(kind: HardKind, topic: str) -> Begun:
     """Questions of a kind about a topic, after the kind's example about another one."""
-    shown = RED_TEAM.format(description=kind.description, topic=kind.topic)
+    shown = RED_TEAM_PROMPT.format(description=kind.description, topic=kind.topic)
     messages = (
         *_user(shown),
         {"role": "assistant", "content": f"1. {kind.example}"},
@@ -70,7 +70,7 @@ def ask_questions(kind: HardKind, topic: str) -> Begun:
 
 def prompt_sentences() -> list[str]:
     """What the prompts themselves say: models repeat it as if it were an entry of the list."""
-    prompts = (SELF_INSTRUCT, TOPICS, RED_TEAM, RED_TEAM_AGAIN)
+    prompts = (SELF_INSTRUCT_PROMPT, TOPICS, RED_TEAM_PROMPT, RED_TEAM_AGAIN)
     return [sentence for prompt in prompts for sentence in re.split(r"(?<=[.:]) ", prompt)]
 
 

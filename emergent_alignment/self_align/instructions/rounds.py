@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from emergent_alignment.randomness import Purpose
 from emergent_alignment.self_align.instructions.prompts import (
     Begun,
     ask_questions,
@@ -16,7 +16,8 @@ from emergent_alignment.self_align.instructions.prompts import (
 )
 from emergent_alignment.self_align.instructions.rules import Dropped, Pool, TextRules
 from emergent_alignment.self_align.instructions.sources import HardKind, Seed
-from emergent_alignment.self_align.instructions.writing import INSTRUCTIONS, Writer, round_draws
+from emergent_alignment.self_align.instructions.writing import Writer, round_draws
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 SELF_INSTRUCT, RED_TEAM = "self_instruct", "red_team"
 # Dropped texts of each rule that a round remembers, for the report.
@@ -51,7 +52,7 @@ class InstructionRound:
 class Started:
     """What all rounds start from: the settings, the seeds, the kinds and the topics of each."""
 
-    config: ConfigDict
+    config: SelfAlignConfig
     seeds: Sequence[Seed]
     kinds: Sequence[HardKind]
     topics: dict[str, list[str]]
@@ -68,12 +69,12 @@ class Started:
     def pool(self, rounds: Sequence[InstructionRound]) -> Pool:
         """The pool as the rounds have left it."""
         settings = self.config.self_align.instructions
-        rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
+        rules = TextRules(settings.fewest_words, settings.most_words, settings.unservable)
         pool = Pool(rules, settings.similarity, self.quotas())
         for text in self.given() + prompt_sentences():
             pool.keep(text, None)
-        for found in rounds:
-            for row in found.kept:
+        for one_round in rounds:
+            for row in one_round.kept:
                 pool.keep(row.instruction, quota_of(row))
         return pool
 
@@ -102,15 +103,15 @@ def write_instructions(
 ) -> InstructionRound:
     """The next round. What it keeps goes into the pool."""
     number, settings = len(rounds), started.config.self_align.instructions
-    draws = round_draws(started.config.seed, number, INSTRUCTIONS)
-    written = [row for found in rounds for row in found.kept]
+    draws = round_draws(started.config.seed, number, Purpose.INSTRUCTIONS)
+    written = [row for earlier in rounds for row in earlier.kept]
     own, of_topics = _numbers_of_lists(missing(pool), settings.prompts_per_round)
     texts = [row.instruction for row in written if row.source == SELF_INSTRUCT]
     planned = [_next_examples(started, texts, draws) for _ in range(own)]
     planned += _next_questions(started, written, missing(pool), of_topics, draws)
     asked = [begun for begun, _ in planned]
     most = settings.prompts_per_round
-    lists = writer.lists(asked, number, INSTRUCTIONS, settings.max_new_tokens, most, tell)
+    lists = writer.lists(asked, number, Purpose.INSTRUCTIONS, settings.max_new_tokens, most, tell)
     candidates = [
         (Instruction(entry.text, *place), entry.finished)
         for (_, place), entries in zip(planned, lists)

@@ -89,9 +89,9 @@ class Pool:
         same = self._same.get(" ".join(words))
         if same is not None:
             return Dropped("duplicate", self._texts[same], 1.0)
-        found = self._similar.most_similar(words)
-        if found is not None:
-            return Dropped("similar", self._texts[found.place], round(found.score, 4))
+        nearest = self._similar.most_similar(words)
+        if nearest is not None:
+            return Dropped("similar", self._texts[nearest.place], round(nearest.score, 4))
         return None
 
     def keep(self, text: str, kind: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from emergent_alignment.data.sources import json_lines
 from emergent_alignment.errors import UserError
 
-BUNDLED = "bundled"
+BUNDLED_SEEDS = "bundled"
 SECTION = "config.self_align.instructions"
 SEED_FIELDS = 'expected {"instruction": …} and, if you like, "kind"'
 KIND_FIELDS = 'expected {"kind": …, "description": …, "topic": …, "example": …}'
@@ -49,29 +49,29 @@ def load_kinds(source: str) -> list[HardKind]:
     return _unique(source, "kinds", KIND_FIELDS, _kind, lambda kind: kind.name)
 
 
-Row = TypeVar("Row", Seed, HardKind)
+_Row = TypeVar("Row", Seed, HardKind)
 
 
 def _unique(
-    source: str, part: str, expected: str, read: Callable[[dict, str], Row], name: Callable
-) -> list[Row]:
-    if source == BUNDLED:
+    source: str, part: str, expected: str, read: Callable[[dict, str], _Row], name: Callable
+) -> list[_Row]:
+    if source == BUNDLED_SEEDS:
         with resources.as_file(resources.files(__package__) / f"{part}.jsonl") as path:
             return _unique(str(path), part, expected, read, name)
     if not Path(source).is_file():
         raise UserError(
-            f"{SECTION}.{part}: {source!r}: no such file; give a .jsonl file or {BUNDLED!r}"
+            f"{SECTION}.{part}: {source!r}: no such file; give a .jsonl file or {BUNDLED_SEEDS!r}"
         )
-    rows: dict[str, Row] = {}
+    rows: dict[str, _Row] = {}
     places: dict[str, str] = {}
     for where, row in json_lines(Path(source), expected):
         if not isinstance(row, dict):
             raise UserError(f"{where}: found {type(row).__name__}; {expected}")
-        found = read(row, where)
-        key = " ".join(name(found).casefold().split())
+        one = read(row, where)
+        key = " ".join(name(one).casefold().split())
         if key in rows:
-            raise UserError(f"{where}: {name(found)[:60]!r} stands in {places[key]}, too; drop one")
-        rows[key], places[key] = found, where
+            raise UserError(f"{where}: {name(one)[:60]!r} stands in {places[key]}, too; drop one")
+        rows[key], places[key] = one, where
     if not rows:
         raise UserError(f"{source}: there is nothing in it; {expected}, one a line")
     return list(rows.values())

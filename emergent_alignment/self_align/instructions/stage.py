@@ -7,8 +7,6 @@ rounds before it alone: a stage that was killed goes on, and ends as if it had n
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.progress import progress
@@ -38,33 +36,20 @@ from emergent_alignment.self_align.instructions.topics import (
     write_topics,
 )
 from emergent_alignment.self_align.instructions.writing import Writer
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
+from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.spread import limited
 
 FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
-RANGES = (
-    (
-        ("wanted", "examples", "prompts_per_round", "rounds", "topic_rounds", "fewest_words"),
-        lambda value: value >= 1,
-        "1 or more",
-    ),
-    (("max_new_tokens", "max_topic_tokens"), lambda value: value >= 1, "1 or more"),
-    (("topics_per_kind", "kind_limit", "own_examples"), lambda value: value >= 0, "0 or more"),
-    (("temperature",), lambda value: value >= 0, "0 or more"),
-    (("top_p", "similarity"), lambda value: 0 < value <= 1, "more than 0 and at most 1"),
-    (("red_team_share",), lambda value: 0 <= value <= 1, "a share, 0 to 1"),
-)
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for a setting or a file that stage 1 cannot work with."""
     settings = config.self_align.instructions
-    for names, fits, words in RANGES:
-        for name in names:
-            if not fits(settings[name]):
-                raise UserError(f"{SECTION}.{name} must be {words}, not {settings[name]}")
+    check_settings(settings, SECTION)
     if settings.most_words < settings.fewest_words:
         raise UserError(
             f"{SECTION}.most_words: {settings.most_words} is less than fewest_words, "
@@ -90,12 +75,12 @@ def run(stage: StageRun) -> StageResult:
     counts = counts_of(started, topic_rounds, rounds)
     check_not_empty(started, rounds)
     rows = _given_rows(started) if config.self_align.instructions.include_seeds else []
-    rows += [asdict(row) for found in rounds for row in found.kept]
+    rows += [asdict(row) for one_round in rounds for row in one_round.kept]
     folder.write_rows(rows)
     return StageResult(counts | {"rows": len(rows)}, examples_of(rounds))
 
 
-def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
+def _sources(config: SelfAlignConfig) -> tuple[list[Seed], list[HardKind]]:
     settings = config.self_align.instructions
     seeds, kinds = load_seeds(settings.seeds), load_kinds(settings.kinds)
     if len(seeds) < settings.examples:
@@ -107,7 +92,7 @@ def _sources(config: ConfigDict) -> tuple[list[Seed], list[HardKind]]:
 
 
 def _write_topics(
-    config: ConfigDict, folder: StageFolder, writer: Writer, kinds: list[HardKind]
+    config: SelfAlignConfig, folder: StageFolder, writer: Writer, kinds: list[HardKind]
 ) -> list[TopicRound]:
     settings = config.self_align.instructions
     rounds = [TopicRound(**record) for record in _records(folder, "topics")]
@@ -117,8 +102,8 @@ def _write_topics(
             lacking = kinds_that_lack(kinds, topics, settings.topics_per_kind)
             if not lacking:
                 break
-            found = write_topics(config, writer, kinds, topics, len(rounds), meter)
-            rounds.append(_recorded(folder, "topics", found))
+            written = write_topics(config, writer, kinds, topics, len(rounds), meter)
+            rounds.append(_recorded(folder, "topics", written))
     return rounds
 
 
@@ -132,8 +117,8 @@ def _write_instructions(
         while missing(pool) and len(rounds) < settings.rounds:
             kept = settings.wanted - sum(missing(pool).values())
             tell = _within_round(meter, kept, settings.wanted, len(rounds))
-            found = write_instructions(started, writer, pool, rounds, tell)
-            rounds.append(_recorded(folder, "instructions", found))
+            written = write_instructions(started, writer, pool, rounds, tell)
+            rounds.append(_recorded(folder, "instructions", written))
         meter(settings.wanted - sum(missing(pool).values()), settings.wanted)
     return rounds
 
@@ -146,14 +131,14 @@ def _within_round(meter: Callable, kept: int, wanted: int, number: int) -> Calla
 
 
 def _records(folder: StageFolder, phase: str) -> list[dict]:
-    found = folder.kept.records(ROUNDS)
-    return [record["round"] for record in found if record.get("phase") == phase]
+    records = folder.kept.records(ROUNDS)
+    return [record["round"] for record in records if record.get("phase") == phase]
 
 
-def _recorded(folder: StageFolder, phase: str, found: TopicRound | InstructionRound):
+def _recorded(folder: StageFolder, phase: str, written: TopicRound | InstructionRound):
     with folder.kept.appending(ROUNDS) as file:
-        append_json_lines(file, [{"phase": phase, "round": asdict(found)}])
-    return found
+        append_json_lines(file, [{"phase": phase, "round": asdict(written)}])
+    return written
 
 
 def _instruction_round(record: dict) -> InstructionRound:

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
+from emergent_alignment.randomness import Purpose
 from emergent_alignment.self_align.instructions.list_entries import Entry
 from emergent_alignment.self_align.instructions.prompts import ask_topics
 from emergent_alignment.self_align.instructions.rules import topic_broken_by
 from emergent_alignment.self_align.instructions.sources import HardKind
-from emergent_alignment.self_align.instructions.writing import TOPICS, Writer, round_draws
+from emergent_alignment.self_align.instructions.writing import Writer, round_draws
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 # Topics that a started list shows, at most.
 _SHOWN = 5
@@ -28,8 +28,8 @@ class TopicRound:
 def known_topics(kinds: Sequence[HardKind], rounds: Sequence[TopicRound]) -> dict[str, list[str]]:
     """The topics of each kind: its own, and those that rounds have brought."""
     topics = {kind.name: [kind.topic] for kind in kinds}
-    for found in rounds:
-        for kind, topic in found.kept:
+    for one_round in rounds:
+        for kind, topic in one_round.kept:
             topics[kind].append(topic)
     return topics
 
@@ -42,7 +42,7 @@ def kinds_that_lack(
 
 
 def write_topics(
-    config: ConfigDict,
+    config: SelfAlignConfig,
     writer: Writer,
     kinds: Sequence[HardKind],
     topics: dict[str, list[str]],
@@ -51,7 +51,7 @@ def write_topics(
 ) -> TopicRound:
     """One round: every kind that lacks topics is asked for more."""
     settings = config.self_align.instructions
-    draws = round_draws(config.seed, round_number, TOPICS)
+    draws = round_draws(config.seed, round_number, Purpose.TOPICS)
     lacking = kinds_that_lack(kinds, topics, settings.topics_per_kind)
     asked = []
     for kind in lacking:
@@ -59,7 +59,7 @@ def write_topics(
         shown = draws.permutation(len(known))[:_SHOWN]
         asked.append(ask_topics(kind, [known[place] for place in shown]))
     tokens = settings.max_topic_tokens
-    lists = writer.lists(asked, round_number, TOPICS, tokens, len(kinds), tell)
+    lists = writer.lists(asked, round_number, Purpose.TOPICS, tokens, len(kinds), tell)
     kept: list[tuple[str, str]] = []
     dropped: Counter[str] = Counter()
     for kind, entries in zip(lacking, lists):

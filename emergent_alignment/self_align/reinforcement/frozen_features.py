@@ -24,7 +24,7 @@ from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.views import Counts
 
-PART = 128  # pairs of a file: what a kill loses at most
+_PART = 128  # pairs of a file: what a kill loses at most
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def standardised(features: Float[np.ndarray, "pairs 2 width"]) -> Standardised:
     )
 
 
-def feature_inputs(run: Run, found: Standardised) -> MakeInput:
+def feature_inputs(run: Run, standard: Standardised) -> MakeInput:
     """Pairs in an order that (seed, step) decide."""
     size = run.config.training.batch_size
 
     def make_input(step: int, trainable: Headed) -> StepInput:
-        rows = rows_of_step(len(found.features), size, run.config.seed, step)
-        shown = found.features[rows[own_rows(size)]]
+        rows = rows_of_step(len(standard.features), size, run.config.seed, step)
+        shown = standard.features[rows[own_rows(size)]]
         return StepInput(FeaturePairs(shown[:, 0], shown[:, 1]), [], {})
 
     return make_input
@@ -131,8 +131,8 @@ def kept_features(folder: Path, digest: str, num_pairs: int, read) -> np.ndarray
     each is kept in a file of `folder` as it is made; `digest` says which pairs they are."""
     parts = []
     with progress("reading answers", shown=is_first()) as meter:
-        for start in range(0, num_pairs, PART):
-            stop = min(start + PART, num_pairs)
+        for start in range(0, num_pairs, _PART):
+            stop = min(start + _PART, num_pairs)
             path = folder / digest / f"{start:07d}.npy"
             if not path.exists():
                 array = read(start, stop)

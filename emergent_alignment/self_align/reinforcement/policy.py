@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
@@ -22,7 +21,7 @@ from emergent_alignment.self_align.reinforcement.policy_terms import (
     RolloutView,
     ValueTerm,
 )
-from emergent_alignment.self_align.reinforcement.rewards import Score, shaping_of
+from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, shaping_of
 from emergent_alignment.self_align.reinforcement.rollouts import (
     Rollout,
     RolloutSettings,
@@ -31,35 +30,35 @@ from emergent_alignment.self_align.reinforcement.rollouts import (
     read_rollout,
     write_rollout,
 )
+from emergent_alignment.self_align.settings import SelfAlignConfig
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.state import TrainState
 
 
-def policy_config(config: ConfigDict) -> ConfigDict:
+def policy_config(config: SelfAlignConfig) -> SelfAlignConfig:
     """The config of the run: the main one, with what reinforcement.policy says."""
     wanted = config.self_align.reinforcement.policy
-    changed = ConfigDict(config.to_dict())
-    changed.conscience.enabled = False
-    changed.lora.rank = wanted.lora_rank
-    changed.optimizer.learning_rate = wanted.learning_rate
-    changed.training.update(
+    return changed(
+        config,
         {
-            "steps": wanted.rollouts * wanted.epochs * wanted.minibatches,
-            "batch_size": wanted.prompts_per_rollout // wanted.minibatches,
-        }
+            "conscience.enabled": False,
+            "lora.rank": wanted.lora_rank,
+            "optimizer.learning_rate": wanted.learning_rate,
+            "training.steps": wanted.rollouts * wanted.epochs * wanted.minibatches,
+            "training.batch_size": wanted.prompts_per_rollout // wanted.minibatches,
+        },
     )
-    changed.lock()
-    return changed
 
 
 def optimise_policy(
-    config: ConfigDict,
+    config: SelfAlignConfig,
     setup: Setup,
     workdir: Path,
     prompts: Sequence[list[Message]],
-    score: Score,
+    score: ScoreAnswers,
     *,
     identity: str = "",
     base_run: Path | None = None,
@@ -69,9 +68,9 @@ def optimise_policy(
     `base_run` the run that has trained `setup`'s model, where there is one.
 
     Returns the last state; PPO's trainable parameters are `Headed`."""
-    changed = policy_config(config)
-    check_rows(changed, setup.mesh)
-    setup = replace(setup, config=changed)
+    of_run = policy_config(config)
+    check_rows(of_run, setup.mesh)
+    setup = replace(setup, config=of_run)
     wanted = rollout_settings(config, setup, prompts, score)
     training = Training(
         digest([list(prompts), identity]),
@@ -80,16 +79,16 @@ def optimise_policy(
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         base_run=base_run,
     )
-    return train(changed, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
+    return train(of_run, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
 
 
-def _objective(config: ConfigDict) -> Objective:
+def _objective(config: SelfAlignConfig) -> Objective:
     policy = config.self_align.reinforcement.policy
     clip = {"clip": policy.clip, "clip_high": policy.clip_high}
     bonus = EntropyTerm(policy.entropy_weight)
     match config.self_align.reinforcement.algorithm:
         case "dpo":
-            return Objective(hybrid_terms(config))
+            return Objective(hybrid_terms(config.loss))
         case "ppo":
             value = ValueTerm(policy.value_weight, policy.value_clip)
             return Objective((PPOTerm(**clip), value, bonus), RolloutView)
@@ -104,7 +103,7 @@ def _objective(config: ConfigDict) -> Objective:
 
 
 def rollout_settings(
-    config: ConfigDict, setup: Setup, prompts: Sequence[list[Message]], score: Score
+    config: SelfAlignConfig, setup: Setup, prompts: Sequence[list[Message]], score: ScoreAnswers
 ) -> RolloutSettings:
     """How the run's rollouts are made."""
     wanted = config.self_align.reinforcement.policy

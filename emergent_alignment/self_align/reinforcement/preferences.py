@@ -15,7 +15,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.spread import limited
 
-EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
+_EXPECTED = 'expected {"prompt": a text or messages, "chosen": a text, "rejected": another text}'
 # Fields in which some files say how good each answer was.
 RATED = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
 _GUIDELINES = "What a good answer is like here:"
@@ -72,11 +72,11 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
     that say the opposite, and two lines that contradict each other.
     """
     if str(path) in SCENARIOS:
-        found = [_of_scenario(row) for row in load_scenario(str(path))]
-        return limited(found, limit)
-    found: list[Preference] = []
+        preferences = [_of_scenario(row) for row in load_scenario(str(path))]
+        return limited(preferences, limit)
+    preferences: list[Preference] = []
     lines: dict[tuple[str, str, str], str] = {}
-    for where, row in json_lines(path, EXPECTED):
+    for where, row in json_lines(path, _EXPECTED):
         one = _preference(row, where)
         key = json.dumps(one.prompt), one.chosen.strip(), one.rejected.strip()
         contradicted = lines.get((key[0], key[2], key[1]))
@@ -86,10 +86,10 @@ def read_preferences(path: Path, *, limit: int = 0) -> list[Preference]:
                 "tie: remove both lines"
             )
         lines[key] = where
-        found.append(one)
-    if not found:
-        raise UserError(f"{path}: there are no rows in it; {EXPECTED}, one a line")
-    return limited(found, limit)
+        preferences.append(one)
+    if not preferences:
+        raise UserError(f"{path}: there are no rows in it; {_EXPECTED}, one a line")
+    return limited(preferences, limit)
 
 
 def _of_scenario(row: dict[str, str]) -> Preference:
@@ -98,10 +98,10 @@ def _of_scenario(row: dict[str, str]) -> Preference:
 
 def _preference(row: Any, where: str) -> Preference:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
     if missing:
-        raise UserError(f"{where}: {missing[0]} is missing; {EXPECTED}")
+        raise UserError(f"{where}: {missing[0]} is missing; {_EXPECTED}")
     example = example_of({name: row[name] for name in ("prompt", "chosen", "rejected")}, where)
     if example.safe.strip() == example.harmful.strip():
         raise UserError(f"{where}: chosen and rejected are the same text; remove the line")

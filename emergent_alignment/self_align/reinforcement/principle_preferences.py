@@ -4,19 +4,20 @@ prompt, compared by a handful of random principles, of which the strongest decid
 from collections import Counter
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import sample_shares
+from emergent_alignment.generation.text import Batching, sample_shares
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle
+from emergent_alignment.self_align.answers.sampling import ROUND_BATCHES
 from emergent_alignment.self_align.reinforcement.comparing import (
-    Comparison,
+    AnswerPair,
     compare,
     draw_guidelines,
     strongest,
@@ -27,11 +28,9 @@ from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
 
 SAMPLES, COMPARED = "samples", "comparisons"
-PURPOSE = 401  # of randomness: everything random is fold_in(seed, purpose)
-ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 PER_PROMPT = 2
 # Why a prompt gives no preference.
-SAME, EMPTY, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
+SAME, EMPTY_ANSWER, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
 
 
 def preferences_by_principle(
@@ -51,11 +50,11 @@ def preferences_by_principle(
     for place, (one, other) in enumerate(answers):
         texts = one["text"], other["text"]
         if not all(texts) or texts[0] == texts[1]:
-            dropped[SAME if all(texts) else EMPTY] += 1
+            dropped[SAME if all(texts) else EMPTY_ANSWER] += 1
             continue
-        comparisons[place] = Comparison(prompts[place], *texts, drawn[place])
+        comparisons[place] = AnswerPair(prompts[place], *texts, drawn[place])
     margins = _compared(stage, setup, comparisons)
-    found = []
+    preferences = []
     for place, comparison in comparisons.items():
         deciding = strongest(margins[place])
         margin = margins[place][deciding]
@@ -63,7 +62,7 @@ def preferences_by_principle(
             dropped[NEITHER] += 1
             continue
         pair = answers[place] if margin > 0 else answers[place][::-1]
-        found.append(
+        preferences.append(
             Preference(
                 tuple(prompts[place]),
                 pair[0]["text"],
@@ -73,7 +72,7 @@ def preferences_by_principle(
                 abs(margin),
             )
         )
-    return found, {reason: dropped[reason] for reason in (SAME, EMPTY, NEITHER)}
+    return preferences, {reason: dropped[reason] for reason in (SAME, EMPTY_ANSWER, NEITHER)}
 
 
 def _wanted(stage: StageRun):
@@ -84,7 +83,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
     """Two answers {"text", "ended"} to each prompt."""
     wanted, kept = _wanted(stage), stage.folder.kept
     _claim(stage, SAMPLES, {"prompts": list(prompts)})
-    found = {record["place"]: record for record in kept.records(SAMPLES)}
+    samples = {record["place"]: record for record in kept.records(SAMPLES)}
     rows = [setup.chat.prompt_tokens(p)[-stage.config.data.max_prompt_tokens :] for p in prompts]
     sampler = sampler_settings(
         setup.chat.end_tokens,
@@ -92,15 +91,15 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
         temperature=wanted.temperature,
         top_p=wanted.top_p,
     )
-    key = jax.random.fold_in(jax.random.key(stage.config.seed), PURPOSE)
+    key = key_for(stage.config.seed, Purpose.COMPARED_ANSWERS)
     places = np.repeat(np.arange(len(prompts)), PER_PROMPT)
     with (
         progress("sampling answers to compare", shown=is_first()) as meter,
         kept.appending(SAMPLES) as file,
     ):
-        meter(len(found), len(places))
+        meter(len(samples), len(places))
         for ids in _rounds(np.arange(len(places)), wanted.batch_size):
-            if found.keys() >= set(ids.tolist()):
+            if samples.keys() >= set(ids.tolist()):
                 continue
             for index, answer in sample_shares(
                 setup.model,
@@ -109,20 +108,18 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
                 [rows[places[i]] for i in ids],
                 key,
                 sampler,
-                ids=ids,
-                batch_size=wanted.batch_size,
-                width_step=stage.config.data.bucket_tokens,
+                Batching(wanted.batch_size, stage.config.data.bucket_tokens, ids=ids),
             ):
                 record = {"place": int(ids[index]), "text": answer.text, "ended": answer.ended}
-                if record["place"] not in found:
+                if record["place"] not in samples:
                     append_json_lines(file, [record])
-                    found[record["place"]] = record
-                meter(len(found), len(places))
-    return [[found[PER_PROMPT * i], found[PER_PROMPT * i + 1]] for i in range(len(prompts))]
+                    samples[record["place"]] = record
+                meter(len(samples), len(places))
+    return [[samples[PER_PROMPT * i], samples[PER_PROMPT * i + 1]] for i in range(len(prompts))]
 
 
 def _compared(
-    stage: StageRun, setup: Setup, comparisons: dict[int, Comparison]
+    stage: StageRun, setup: Setup, comparisons: dict[int, AnswerPair]
 ) -> dict[int, list[float]]:
     """The margins of each comparison, by its guidelines."""
     kept, size = stage.folder.kept, _wanted(stage).batch_size
@@ -131,14 +128,14 @@ def _compared(
         for place, one in comparisons.items()
     ]
     _claim(stage, COMPARED, {"comparisons": shown})
-    found = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
+    compared = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
     with (
         progress("comparing by principle", shown=is_first()) as meter,
         kept.appending(COMPARED) as file,
     ):
-        meter(len(found), len(comparisons))
+        meter(len(compared), len(comparisons))
         for places in _rounds(np.array(list(comparisons), int), size):
-            if found.keys() >= set(places.tolist()):
+            if compared.keys() >= set(places.tolist()):
                 continue
             own = own_share(places.tolist())
             margins = compare(
@@ -148,11 +145,11 @@ def _compared(
                 orders=_wanted(stage).orders,
             )
             for place, row in gather_list([list(pair) for pair in zip(own, margins)]):
-                if place not in found:
+                if place not in compared:
                     append_json_lines(file, [{"place": place, "margins": row}])
-                    found[place] = row
-            meter(len(found), len(comparisons))
-    return found
+                    compared[place] = row
+            meter(len(compared), len(comparisons))
+    return compared
 
 
 def _rounds(places: np.ndarray, batch_size: int) -> list[np.ndarray]:

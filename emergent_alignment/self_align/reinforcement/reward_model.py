@@ -23,8 +23,8 @@ from emergent_alignment.training.heads import Headed, body_params, head_values
 from emergent_alignment.training.step_settings import StepSettings
 
 # (prompt, branches) as tokens.
-Rows = list[tuple[list[int], list[list[int]]]]
-ROLES = "no target"
+RewardRows = list[tuple[list[int], list[list[int]]]]
+NO_TARGET = "no target"
 
 
 def branch_scores(
@@ -75,7 +75,7 @@ class RewardModel:
         raw = self.raw([(row, [tokens]) for row, tokens in zip(rows, read)])
         return (raw[:, 0] - self.mean) / self.deviation
 
-    def raw(self, rows: Rows, size: int = 16) -> np.ndarray:
+    def raw(self, rows: RewardRows, size: int = 16) -> np.ndarray:
         """float32[rows, branches]: the head's own scores of (prompt, branches)."""
 
         def scored(batch: Batch) -> Array:
@@ -84,20 +84,22 @@ class RewardModel:
         return by_length(self.setup, rows, size, scored)
 
 
-def by_length(setup: Setup, rows: Rows, size: int, read: Callable[[Batch], Array]) -> np.ndarray:
+def by_length(
+    setup: Setup, rows: RewardRows, size: int, read: Callable[[Batch], Array]
+) -> np.ndarray:
     """What `read` says of each row's branches, in batches of `size` rows of like length."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1][0]))
     size = -(-size // row_multiple()) * row_multiple()
-    found: list[np.ndarray | None] = [None] * len(rows)
+    values: list[np.ndarray | None] = [None] * len(rows)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         batch = _padded([rows[i] for i in chosen], size, setup.config.data.bucket_tokens)
         for place, value in zip(chosen, to_host(read(batch))):
-            found[place] = value
-    return np.stack(found)
+            values[place] = value
+    return np.stack(values)
 
 
-def ends_of(setup: Setup, settings: StepSettings, rows: Rows) -> np.ndarray:
+def ends_of(setup: Setup, settings: StepSettings, rows: RewardRows) -> np.ndarray:
     """float32[rows, branches, width]: the frozen model's hidden states at the branches' ends."""
 
     def ends(batch: Batch) -> Array:
@@ -118,7 +120,7 @@ def _padded(rows, size: int, step: int) -> Batch:
         [Pair(branches[0], branches[-1]) for _, branches in rows],
         prompt_width=bucket(max(len(prompt) for prompt, _ in rows), step, 1 << 30),
         branch_width=bucket(max(len(b) for _, branches in rows for b in branches), step, 1 << 30),
-        roles=ROLES,
+        roles=NO_TARGET,
     )
     if len(rows[0][1]) == 1:
         parts = batch.branches[:, :1], batch.branch_lengths[:, :1]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
@@ -31,34 +30,39 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     token_pair,
 )
 from emergent_alignment.self_align.reinforcement.reward_model import (
-    ROLES,
+    NO_TARGET,
     RewardModel,
     ends_of,
 )
 from emergent_alignment.self_align.reinforcement.reward_terms import REWARD
+from emergent_alignment.self_align.settings import SelfAlignConfig
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 
-RESULT = "reward_model.json"
+_RESULT = "reward_model.json"
 
 
-def reward_config(config: ConfigDict, num_pairs: int) -> ConfigDict:
+def reward_config(config: SelfAlignConfig, num_pairs: int) -> SelfAlignConfig:
     """The config of the reward model's run: the main one, with what reinforcement.reward_model
     says."""
     wanted = config.self_align.reinforcement.reward_model
-    changed = ConfigDict(config.to_dict())
-    changed.conscience.enabled = False
     size = min(wanted.batch_size, num_pairs)
-    steps = max(round(wanted.epochs * num_pairs / size), 1)
-    changed.training.update({"batch_size": size, "steps": steps, "accumulation": 1})
-    changed.optimizer.update({"learning_rate": wanted.learning_rate})
-    changed.lock()
-    return changed
+    return changed(
+        config,
+        {
+            "conscience.enabled": False,
+            "training.batch_size": size,
+            "training.steps": max(round(wanted.epochs * num_pairs / size), 1),
+            "training.accumulation": 1,
+            "optimizer.learning_rate": wanted.learning_rate,
+        },
+    )
 
 
 def train_reward_model(
-    config: ConfigDict, setup: Setup, folder: Path, pairs: list[Preference], held_out: list
+    config: SelfAlignConfig, setup: Setup, folder: Path, pairs: list[Preference], held_out: list
 ) -> tuple[RewardModel, dict]:
     """Train on `pairs` in a work directory `folder`, going on where a kill left it; measure on
     those `held_out`. Returns the model and what was measured, which lies beside the folder's
@@ -70,28 +74,28 @@ def train_reward_model(
             "reward_model.held_out_share"
         )
     wanted = config.self_align.reinforcement.reward_model
-    changed = reward_config(config, len(pairs))
-    setup = replace(setup, config=changed)
-    limits = changed.data.max_prompt_tokens, changed.data.max_response_tokens
+    of_run = reward_config(config, len(pairs))
+    setup = replace(setup, config=of_run)
+    limits = of_run.data.max_prompt_tokens, of_run.data.max_response_tokens
     rows = [token_pair(one, setup.chat, *limits) for one in pairs]
     digest = preferences_digest(pairs)
     train_it = _train_head if wanted.backbone == "frozen" else _train_whole
-    trainable = train_it(changed, setup, folder, rows, digest)
-    model = RewardModel(setup, step_settings(changed, setup), trainable)
+    trainable = train_it(of_run, setup, folder, rows, digest)
+    model = RewardModel(setup, step_settings(of_run, setup), trainable)
     measured = _measured(model, [token_pair(one, setup.chat, *limits) for one in held_out], folder)
     model = replace(model, mean=measured["mean"], deviation=measured["deviation"])
     return model, measured | {"pairs": len(pairs)}
 
 
 def _train_whole(
-    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+    config: SelfAlignConfig, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
 ) -> Headed:
     training = Training(digest, lambda run: _inputs(run, rows), REWARD, head="beside")
     return train(config, folder, setup, training, name="reward model").trainable
 
 
 def _train_head(
-    config: ConfigDict, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
+    config: SelfAlignConfig, setup: Setup, folder: Path, rows: list[TokenPair], digest: str
 ) -> Headed:
     settings = step_settings(config, setup)
 
@@ -100,10 +104,10 @@ def _train_head(
         return ends_of(setup, settings, shown)
 
     features = kept_features(folder.with_name(f"{folder.name}_features"), digest, len(rows), read)
-    found = standardised(features)
-    training = Training(digest, lambda run: feature_inputs(run, found), FEATURES, head="alone")
+    standard = standardised(features)
+    training = Training(digest, lambda run: feature_inputs(run, standard), FEATURES, head="alone")
     state = train(config, folder, setup, training, name="reward head")
-    return found.folded(state.trainable)
+    return standard.folded(state.trainable)
 
 
 def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
@@ -125,7 +129,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
             [Pair(row.chosen, row.rejected, (0.0, 0.0)) for row in shown],
             prompt_width=prompt_width,
             branch_width=branch_width,
-            roles=ROLES,
+            roles=NO_TARGET,
             with_reference=True,
         )
         return StepInput(batch, [], {})
@@ -135,7 +139,7 @@ def _inputs(run: Run, rows: list[TokenPair]) -> MakeInput:
 
 def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
     """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
-    path = folder / RESULT
+    path = folder / _RESULT
     if anywhere(path.exists()):
         return json.loads(path.read_text("utf-8"))
     scores = []
@@ -146,15 +150,15 @@ def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
             meter(start + len(part), len(rows))
     chosen, rejected = np.concatenate(scores).T
     deviation = float(np.std(np.concatenate(scores), dtype=np.float64))
-    found = {
+    result = {
         "accuracy": told_apart_share(chosen, rejected).to_json(),
         "mean": float(np.mean(np.concatenate(scores), dtype=np.float64)),
         "deviation": deviation if deviation > 0 else 1.0,
         "held_out": len(rows),
     }
     if is_first():
-        write_json(path, found)
-    return found
+        write_json(path, result)
+    return result
 
 
 def told_apart_share(chosen: np.ndarray, rejected: np.ndarray) -> Interval:

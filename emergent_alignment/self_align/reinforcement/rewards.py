@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.text import Answer
@@ -16,7 +15,7 @@ from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import repeated_share
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
-    Comparison,
+    AnswerPair,
     Guideline,
     Orders,
     compare,
@@ -24,9 +23,10 @@ from emergent_alignment.self_align.reinforcement.comparing import (
     strongest,
 )
 from emergent_alignment.self_align.reinforcement.reward_model import RewardModel
+from emergent_alignment.self_align.settings import SelfAlignConfig
 
 # (prompts, answers of each, the rollout's seed) → a score for each answer.
-Score = Callable[
+ScoreAnswers = Callable[
     [list[list[Message]], list[list[Answer]], tuple[int, ...]], Float[np.ndarray, "prompts samples"]
 ]
 
@@ -47,23 +47,25 @@ class Judging:
         return (*drawn, *(Guideline(guard) for guard in self.guards))
 
 
-def model_score(model: RewardModel, judging: Judging | None) -> Score:
+def model_score(model: RewardModel, judging: Judging | None) -> ScoreAnswers:
     """The reward model's; it is told the guidelines where it was trained with some."""
 
     def score(prompts, answers, seed):
         rows = [(place, prompt, a) for place, prompt in enumerate(prompts) for a in answers[place]]
         told = [judging.guidelines(place, seed) if judging else () for place, _, _ in rows]
-        found = model.scores(
+        rewards = model.scores(
             [prompt for _, prompt, _ in rows],
             [answer for _, _, answer in rows],
             [tuple(guideline.text for guideline in guidelines) for guidelines in told],
         )
-        return found.reshape(len(prompts), -1)
+        return rewards.reshape(len(prompts), -1)
 
     return score
 
 
-def principle_score(setup: Setup, judging: Judging, batch_size: int, orders: Orders) -> Score:
+def principle_score(
+    setup: Setup, judging: Judging, batch_size: int, orders: Orders
+) -> ScoreAnswers:
     """The frozen model's own preference, used directly: the mean over the other answers to the
     same prompt of how much it prefers this one, in nats; of each comparison the guideline with
     the strongest preference counts."""
@@ -76,7 +78,7 @@ def principle_score(setup: Setup, judging: Judging, batch_size: int, orders: Ord
             for i, j in itertools.combinations(range(samples), 2)
         ]
         comparisons = [
-            Comparison(
+            AnswerPair(
                 prompts[place],
                 answers[place][i].text,
                 answers[place][j].text,
@@ -84,14 +86,14 @@ def principle_score(setup: Setup, judging: Judging, batch_size: int, orders: Ord
             )
             for place, i, j in pairs
         ]
-        found = np.zeros((len(prompts), samples), np.float32)
+        rewards = np.zeros((len(prompts), samples), np.float32)
         for (place, i, j), margins in zip(
             pairs, compare(setup, comparisons, batch_size=batch_size, orders=orders)
         ):
             margin = margins[strongest(margins)]
-            found[place, i] += margin / (samples - 1)
-            found[place, j] -= margin / (samples - 1)
-        return found
+            rewards[place, i] += margin / (samples - 1)
+            rewards[place, j] -= margin / (samples - 1)
+        return rewards
 
     return score
 
@@ -128,7 +130,7 @@ class Shaping:
         }
 
 
-def shaping_of(config: ConfigDict) -> Shaping:
+def shaping_of(config: SelfAlignConfig) -> Shaping:
     """The shaping that a config asks for."""
     wanted = config.self_align.reinforcement.shaping
     return Shaping(

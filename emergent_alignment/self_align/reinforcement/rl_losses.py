@@ -140,8 +140,8 @@ def generalized_advantages(
         return advantage, advantage
 
     start = jnp.zeros_like(errors[:, 0])
-    _, found = jax.lax.scan(backwards, start, (errors.T, mask.T), reverse=True)
-    return found.T, jnp.where(mask, found.T + values, 0.0)
+    _, advantages = jax.lax.scan(backwards, start, (errors.T, mask.T), reverse=True)
+    return advantages.T, jnp.where(mask, advantages.T + values, 0.0)
 
 
 def clipped_policy_loss(

@@ -14,23 +14,24 @@ from jaxtyping import Array, Float
 from emergent_alignment.data.batches import Batch, Roles, bucket, pad_rows, rows_of_step
 from emergent_alignment.data.chat import Message
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Answer, sample_answers
+from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
 from emergent_alignment.self_align.reinforcement.policy_terms import (
     RolloutBatch,
     log_probs_and_entropies,
 )
-from emergent_alignment.self_align.reinforcement.rewards import Score, Shaping
+from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, Shaping
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.training.branches import branch_masks, predicting_hidden
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step_settings import StepSettings
 
-SAMPLES, ORDER = 402, 403  # purposes of randomness: everything random is fold_in(seed, purpose, …)
+_ORDER = 403  # what the orders of minibatches are drawn by, beside the seed
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class RolloutSettings:
     samples: int
     width: int
     chunk: int
-    score: Score
+    score: ScoreAnswers
     shaping: Shaping
     critic: bool
     kl_weight: float
@@ -151,29 +152,26 @@ def minibatch(num_prompts: int, size: int, seed: tuple[int, ...], place: int) ->
     epoch, each in an order of its own."""
     steps = num_prompts // size
     epoch, part = divmod(place, steps)
-    order = np.random.default_rng((*seed, ORDER, epoch)).permutation(num_prompts)
+    order = np.random.default_rng((*seed, _ORDER, epoch)).permutation(num_prompts)
     return np.sort(order[part * size : (part + 1) * size])
 
 
 def _sampled(run, wanted, number, body, chosen, places) -> list[list[Answer]]:
     """Answers at temperature 1: their log-probs are then those of what they were drawn from."""
     setup, config = run.setup, run.config
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), SAMPLES), number)
     ids = (places[:, None] * wanted.samples + np.arange(wanted.samples)).reshape(-1)
-    found: list[Answer | None] = [None] * len(ids)
+    answers: list[Answer | None] = [None] * len(ids)
     for index, answer in sample_answers(
         setup.model,
         policy_params(body, setup.model.params, run.lora),
         setup.chat,
         [wanted.tokens[row] for row in chosen[places] for _ in range(wanted.samples)],
-        key,
+        key_for(config.seed, Purpose.ROLLOUTS, number),
         sampler_settings(setup.chat.end_tokens, wanted.width),
-        ids=ids,
-        batch_size=len(ids),
-        width_step=config.data.bucket_tokens,
+        Batching(len(ids), config.data.bucket_tokens, ids=ids),
     ):
-        found[index] = answer
-    return [found[i : i + wanted.samples] for i in range(0, len(ids), wanted.samples)]
+        answers[index] = answer
+    return [answers[i : i + wanted.samples] for i in range(0, len(ids), wanted.samples)]
 
 
 def _rows(run: Run, wanted: RolloutSettings, tokens, answers) -> Batch:
@@ -238,8 +236,8 @@ def _worth(wanted: RolloutSettings, rewards, rows: Batch, known) -> tuple[np.nda
     width = old.shape[-1]
     mask = np.asarray(branch_masks(rows))
     if not wanted.critic:
-        found = np.asarray(rl_losses.group_advantages(rewards, scale=wanted.scale))
-        return np.where(mask, found[..., None], 0.0).astype(np.float32), np.zeros_like(old)
+        by_group = np.asarray(rl_losses.group_advantages(rewards, scale=wanted.scale))
+        return np.where(mask, by_group[..., None], 0.0).astype(np.float32), np.zeros_like(old)
     flat = [x.reshape(-1, width) for x in (old, reference, mask, values)]
     shaped = rl_losses.shaped_rewards(
         rewards.reshape(-1), flat[0], flat[1], flat[2], kl_weight=wanted.kl_weight
@@ -267,15 +265,15 @@ def _scalars(wanted, answers, parts, rewards, rows, known, worth) -> dict[str, f
     }
     stacked = np.stack([np.asarray(part, np.float32) for part in by_answer.values()])
     everywhere = np.concatenate(list(gather(stacked)), axis=1)
-    found = dict(zip(by_answer, everywhere.reshape(len(by_answer), -1).mean(1).tolist()))
+    scalars = dict(zip(by_answer, everywhere.reshape(len(by_answer), -1).mean(1).tolist()))
     spread = everywhere[list(by_answer).index("rollout/reward")]
-    found["rollout/reward_deviation"] = float(spread.std())
-    found["rollout/distinct_groups"] = float((np.ptp(spread, axis=-1) > 0).mean())
+    scalars["rollout/reward_deviation"] = float(spread.std())
+    scalars["rollout/distinct_groups"] = float((np.ptp(spread, axis=-1) > 0).mean())
     if wanted.critic:
         gathered = (gather(np.asarray(x)) for x in (values, worth[1], mask))
         explained = rl_losses.explained_variance(*(jax.numpy.asarray(x) for x in gathered))
-        found["rollout/explained_variance"] = float(explained)
-    return found
+        scalars["rollout/explained_variance"] = float(explained)
+    return scalars
 
 
 def _records(wanted, number, chosen, places, prompts, answers, parts) -> list[dict]:

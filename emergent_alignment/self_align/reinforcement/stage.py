@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.data.chat import Message
 from emergent_alignment.data.sources import load_prompts
@@ -15,7 +13,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.guidance import Principle, read_principles
 from emergent_alignment.self_align.engraving import engraved
-from emergent_alignment.self_align.reinforcement.checks import check_settings, read_guards
+from emergent_alignment.self_align.reinforcement.checks import check_reinforcement, read_guards
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy
 from emergent_alignment.self_align.reinforcement.preferences import (
     Preference,
@@ -29,19 +27,22 @@ from emergent_alignment.self_align.reinforcement.principle_preferences import (
 from emergent_alignment.self_align.reinforcement.reward_training import train_reward_model
 from emergent_alignment.self_align.reinforcement.rewards import (
     Judging,
-    Score,
+    ScoreAnswers,
     model_score,
     principle_score,
 )
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.storage.json_lines import read_json_lines
 from emergent_alignment.storage.spread import limited
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
-INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
+_INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
 BY_PRINCIPLE = "principles"
-SHOWN = 8  # answers of the first and of the last rollout, and preferences, that the report may show
+_SHOWN = (
+    8  # answers of the first and of the last rollout, and preferences, that the report may show
+)
 # Logged in every step, told of the first and the last tenth of the steps.
 FOLLOWED = (
     "rollout/reward rollout/length rollout/ended rollout/kl_answer rollout/explained_variance "
@@ -49,9 +50,9 @@ FOLLOWED = (
 ).split()
 
 
-def check(config: ConfigDict) -> None:
+def check(config: SelfAlignConfig) -> None:
     """Raise UserError for settings and files that stage 4 cannot work with."""
-    check_settings(config)
+    check_reinforcement(config)
     wanted = config.self_align.reinforcement
     if wanted.prompts:
         load_prompts(Path(wanted.prompts))
@@ -88,20 +89,20 @@ def _prompts(stage: StageRun) -> list[list[Message]]:
     """What the policy answers: the config's file, or stage 1's instructions."""
     wanted = stage.config.self_align.reinforcement
     if wanted.prompts:
-        found = load_prompts(Path(wanted.prompts))
+        prompts = load_prompts(Path(wanted.prompts))
     else:
-        rows = stage.inputs[INSTRUCTIONS].rows()
-        found = [[{"role": "user", "content": row["instruction"]}] for row in rows]
-    if not found:
-        raise UserError(f"{stage.inputs[INSTRUCTIONS].data}: there are no instructions in it")
-    return limited(found, wanted.prompt_limit)
+        rows = stage.inputs[_INSTRUCTIONS].rows()
+        prompts = [[{"role": "user", "content": row["instruction"]}] for row in rows]
+    if not prompts:
+        raise UserError(f"{stage.inputs[_INSTRUCTIONS].data}: there are no instructions in it")
+    return limited(prompts, wanted.prompt_limit)
 
 
 @dataclass(frozen=True)
 class Reward:
     """What scores answers, digits of what it depends on, and what the manifest says of it."""
 
-    score: Score
+    score: ScoreAnswers
     identity: str
     counts: dict
     examples: list[dict]
@@ -118,17 +119,17 @@ def _reward(stage: StageRun, start: Setup, prompts: list[list[Message]]) -> Rewa
             start, judging, wanted.preferences.batch_size, wanted.preferences.orders
         )
         return Reward(score, told, {}, [])
-    found, counts = _preferences(stage, start, prompts, judging.principles)
-    stage.folder.write_rows(one.row() for one in found)
-    train_on, held_out = split(found, wanted.reward_model.held_out_share)
+    preferences, counts = _preferences(stage, start, prompts, judging.principles)
+    stage.folder.write_rows(one.row() for one in preferences)
+    train_on, held_out = split(preferences, wanted.reward_model.held_out_share)
     model, measured = train_reward_model(
         config, start, stage.folder.path / "reward_model", train_on, held_out
     )
     # One that was trained on people's comparisons has been told no guidelines.
     by_principle = wanted.preferences.source == BY_PRINCIPLE
     score = model_score(model, judging if by_principle else None)
-    examples = [one.row() | {"dropped_by": ""} for one in found[:SHOWN]]
-    identity = told + preferences_digest(found)
+    examples = [one.row() | {"dropped_by": ""} for one in preferences[:_SHOWN]]
+    identity = told + preferences_digest(preferences)
     return Reward(score, identity, counts | {"reward_model": measured}, examples)
 
 
@@ -138,11 +139,11 @@ def _preferences(
     """The comparisons that the reward model learns, and the funnel that they came through."""
     wanted = stage.config.self_align.reinforcement.preferences
     if wanted.source != BY_PRINCIPLE:
-        found = read_preferences(Path(wanted.source), limit=wanted.limit)
-        return found, {"made": len(found), "kept": len(found), "dropped": {}}
+        preferences = read_preferences(Path(wanted.source), limit=wanted.limit)
+        return preferences, {"made": len(preferences), "kept": len(preferences), "dropped": {}}
     asked = limited(prompts, wanted.limit)
-    found, dropped = preferences_by_principle(stage, start, asked, principles)
-    if not found:
+    preferences, dropped = preferences_by_principle(stage, start, asked, principles)
+    if not preferences:
         said = "; ".join(f"{reason} {count}" for reason, count in dropped.items())
         raise UserError(
             f"{stage.folder.path}: the frozen model prefers none of {len(asked)} pairs of answers "
@@ -150,9 +151,9 @@ def _preferences(
             "config.self_align.reinforcement.preferences to average, raise its principles or "
             "limit, or bring people's preferences (its source)"
         )
-    counts = {"made": len(asked), "kept": len(found), "dropped": dropped}
-    by_guideline = Counter(text.split(":")[0] for one in found for text in one.guidelines)
-    return found, counts | {"guidelines": dict(by_guideline.most_common())}
+    counts = {"made": len(asked), "kept": len(preferences), "dropped": dropped}
+    by_guideline = Counter(text.split(":")[0] for one in preferences for text in one.guidelines)
+    return preferences, counts | {"guidelines": dict(by_guideline.most_common())}
 
 
 def _followed(workdir: Path) -> dict[str, float]:
@@ -160,14 +161,14 @@ def _followed(workdir: Path) -> dict[str, float]:
     by_step = {line["step"]: line for line in read_json_lines(workdir / "metrics.jsonl")}
     lines = [by_step[step] for step in sorted(by_step)]
     size = max(len(lines) // 10, 1)
-    found = {}
+    means = {}
     for when, part in (("first", lines[:size]), ("last", lines[-size:])):
         for name in FOLLOWED:
             values = [line[name] for line in part if line.get(name) is not None]
             if values:
                 key = f"{when}_{name.replace('rollout/', '').replace('/', '_')}"
-                found[key] = sum(values) / len(values)
-    return found | {"steps": len(lines)}
+                means[key] = sum(values) / len(values)
+    return means | {"steps": len(lines)}
 
 
 def _answers(workdir: Path) -> list[dict]:
@@ -188,6 +189,6 @@ def _answers(workdir: Path) -> list[dict]:
                 "parts": record["reward"],
                 "dropped_by": "",
             }
-            for record in of_rollout[: SHOWN // 2]
+            for record in of_rollout[: _SHOWN // 2]
         ]
     return shown

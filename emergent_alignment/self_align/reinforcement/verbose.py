@@ -6,32 +6,32 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.chat import Chat, Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import (
-    RULES,
+    ANSWER_RULES,
     AnswerFilter,
-    FilterSettings,
     answer_filter,
     words,
 )
-from emergent_alignment.self_align.answers.guidance import BUNDLED, Guidance, Principle
+from emergent_alignment.self_align.answers.guidance import BUNDLED_GUIDANCE, Guidance, Principle
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.engraving import training_config
+from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.spread import limited
 
-SHOWN = 4  # examples of each outcome that the report may show
+_SHOWN = 4  # examples of each outcome that the report may show
 
 
-def read_persona(config: ConfigDict) -> str:
+def read_persona(config: SelfAlignConfig) -> str:
     """The persona's text. Raises UserError where its file is missing or empty."""
     source = config.self_align.reinforcement.verbose.persona
-    if source == BUNDLED:
+    if source == BUNDLED_GUIDANCE:
         return resources.files(__package__).joinpath("persona.txt").read_text("utf-8").strip()
     place = "config.self_align.reinforcement.verbose.persona"
     try:
@@ -60,7 +60,9 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     kept = [{k: v for k, v in one.items() if k != "rule"} for one in judged if not one["rule"]]
     dropped = Counter(one["rule"] for one in judged if one["rule"])
     if not kept:
-        said = "; ".join(f"{rule} {count} ({RULES[rule]})" for rule, count in dropped.most_common())
+        said = "; ".join(
+            f"{rule} {count} ({ANSWER_RULES[rule]})" for rule, count in dropped.most_common()
+        )
         raise UserError(
             f"{stage.folder.path}: no thorough answer is left, of {len(judged)}: {said}. min_words "
             "and max_new_tokens are fields of config.self_align.reinforcement.verbose, the others "
@@ -71,7 +73,7 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
     counts = {
         "made": len(judged),
         "kept": len(kept),
-        "dropped": {rule: dropped[rule] for rule in RULES if dropped[rule]},
+        "dropped": {rule: dropped[rule] for rule in ANSWER_RULES if dropped[rule]},
         "ended": sum(one["ended"] for one in kept),
         "mean_words": sum(len(words(one["response"])) for one in kept) / len(kept),
     }
@@ -80,12 +82,11 @@ def clone_verbosity(stage: StageRun, engraved: Setup, prompts: list[list[Message
 
 def _sampled(stage: StageRun, engraved: Setup, persona: str, prompts) -> list[dict]:
     """Stage 2's sampling, of the engraved model and with the persona before each prompt."""
-    changed = ConfigDict(stage.config.to_dict())
-    changed.self_align.answers.max_new_tokens = (
-        stage.config.self_align.reinforcement.verbose.max_new_tokens
-    )
+    limit = stage.config.self_align.reinforcement.verbose.max_new_tokens
+    config = changed(stage.config, {"self_align.answers.max_new_tokens": limit})
     rows = [engraved.chat.prompt_tokens(as_persona(engraved.chat, persona, p)) for p in prompts]
-    return sampled_answers(replace(stage, config=changed, setup=engraved), rows)
+    stage = replace(stage, config=config, setup=engraved)
+    return sampled_answers(stage, rows, Purpose.VERBOSE_ANSWERS)
 
 
 def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]:
@@ -101,18 +102,11 @@ def as_persona(chat: Chat, persona: str, prompt: list[Message]) -> list[Message]
     return [first, *prompt[1:]]
 
 
-def _filter(config: ConfigDict, persona: str) -> AnswerFilter:
+def _filter(config: SelfAlignConfig, persona: str) -> AnswerFilter:
     """Stage 2's rules for the text of an answer; what must not leak is the persona."""
-    settings = config.self_align.answers
+    settings, fewest = config.self_align.answers, config.self_align.reinforcement.verbose.min_words
     return answer_filter(
-        FilterSettings(
-            False,
-            settings.require_end,
-            config.self_align.reinforcement.verbose.min_words,
-            settings.max_repeated,
-            settings.leak_words,
-            settings.max_echo,
-        ),
+        changed(settings, {"require_principle": False, "min_words": fewest}),
         Guidance((Principle(1, "persona", persona),), ()),
     )
 
@@ -126,11 +120,11 @@ def _train(stage: StageRun, num_rows: int) -> None:
 
 def _examples(judged: list[dict]) -> list[dict]:
     shown: Counter = Counter()
-    found = []
+    examples = []
     for one in judged:
         shown[one["rule"]] += 1
-        if shown[one["rule"]] <= SHOWN:
-            found.append(
+        if shown[one["rule"]] <= _SHOWN:
+            examples.append(
                 {k: v for k, v in one.items() if k != "rule"} | {"dropped_by": one["rule"]}
             )
-    return found
+    return examples

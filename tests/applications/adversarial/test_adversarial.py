@@ -10,7 +10,7 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.adversarial import pool as attack_pool
 from emergent_alignment.applications.adversarial import training as adversarial
-from emergent_alignment.applications.adversarial.own_answers import own_answers
+from emergent_alignment.applications.adversarial.own_answers import answers_file, own_answers
 from emergent_alignment.applications.adversarial.pool import (
     PARAPHRASE,
     PoolSettings,
@@ -22,6 +22,7 @@ from emergent_alignment.applications.adversarial.pool import (
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt, load_attacks
 from emergent_alignment.applications.adversarial.refusals import is_refusal
 from emergent_alignment.applications.adversarial.training import train_against_attacks
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.outcomes import OUTCOMES
@@ -30,6 +31,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs import training_run
 from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.settings import changed
 from emergent_alignment.training.terms import HYBRID
 
 STEPS, ROUNDS, BATCH = 6, 3, 8
@@ -82,7 +84,7 @@ def config(prompts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def setup(config):
-    return load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def run(config, setup, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(training_run, "run", watched)
-        state = train_against_attacks(config, workdir, setup=setup)
+        state = train_against_attacks(typed(config), workdir, setup=setup)
     return workdir, state, batches
 
 
@@ -135,7 +137,7 @@ def killed(config, setup, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(adversarial, "_told", dying)
         with pytest.raises(KeyboardInterrupt):
-            train_against_attacks(config, workdir, setup=setup)
+            train_against_attacks(typed(config), workdir, setup=setup)
     return workdir
 
 
@@ -145,7 +147,7 @@ def test_a_run_killed_beyond_a_round_s_border_ends_with_the_bits_of_an_undisturb
     """It reads the pool of the round that it is in, and makes the next one anew."""
     shutil.copytree(killed, tmp_path / "run")
     pool_file(tmp_path / "run", 2).unlink()
-    resumed = train_against_attacks(config, tmp_path / "run", setup=setup)
+    resumed = train_against_attacks(typed(config), tmp_path / "run", setup=setup)
     workdir, undisturbed, _ = run
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(undisturbed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -160,7 +162,7 @@ def test_a_pool_that_is_gone_in_the_middle_of_its_round_is_an_error(
     shutil.copytree(killed, tmp_path / "run")
     pool_file(tmp_path / "run", 1).unlink()
     with pytest.raises(UserError, match=r"round-001.json: missing.*step 2"):
-        train_against_attacks(config, tmp_path / "run", setup=setup)
+        train_against_attacks(typed(config), tmp_path / "run", setup=setup)
 
 
 def test_hostile_rows_have_no_task_tokens_and_benign_ones_do(run):
@@ -177,7 +179,7 @@ def test_hostile_rows_have_no_task_tokens_and_benign_ones_do(run):
 def test_hostile_rows_add_no_task_loss(config, setup, run):
     """The task loss of a batch is that of its benign rows alone, and theirs is not nothing."""
     _, state, batches = run
-    settings = training_run.step_settings(config, setup)
+    settings = training_run.step_settings(typed(config), setup)
 
     @jax.jit
     def task_loss(batch):
@@ -314,7 +316,7 @@ def test_variants_are_bounded_and_filtered_with_the_reason_kept(
     monkeypatch.setattr(attack_pool, "_trials", trials)
     monkeypatch.setattr(attack_pool, "_sampled", sampled)
     lora = conscience = None
-    here = training_run.Run(config, setup, conscience, lora, None, None, 0)
+    here = training_run.Run(typed(config), setup, conscience, lora, None, None, 0)
     pool = pool_of_round(here, settings, Round(1, 2), 2, {})
     record = json.loads(pool_file(tmp_path, 1).read_text())
     reasons = [row["reason"] for row in record["variants"]]
@@ -339,17 +341,23 @@ def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypat
     monkeypatch.setattr(
         "emergent_alignment.applications.adversarial.own_answers.sample_shares", None
     )
-    benign = adversarial.training_prompts(config, "benign")
-    answers = own_answers(config, setup, [prompt.messages for prompt in benign])
+    benign = adversarial.training_prompts(typed(config), "benign")
+    answers = own_answers(typed(config), setup, [prompt.messages for prompt in benign])
     _, _, batches = run
     learnt = {tuple(row[row > 0]) for batch in batches for row in batch.branches[HOSTILE:, 0]}
     assert learnt <= {tuple(answer.tokens) for answer in answers}
 
 
+def test_what_own_answers_draw_from_decides_where_they_are_kept(config, setup, monkeypatch):
+    """Answers of versions that drew otherwise are not mistaken for this one's."""
+    former = answers_file(typed(config), setup, [])
+    monkeypatch.setattr("emergent_alignment.applications.adversarial.own_answers.NO_STEP", 0)
+    assert answers_file(typed(config), setup, []) != former
+
+
 def test_a_limit_takes_prompts_of_every_kind(config):
-    changed = type(config)(config.to_dict())
-    changed.adversarial.prompts, changed.data.limit = "attacks", 16
-    found = adversarial.training_prompts(changed, "hostile")
+    fewer = changed(typed(config), {"adversarial.prompts": "attacks", "data.limit": 16})
+    found = adversarial.training_prompts(fewer, "hostile")
     assert len(found) == 16 and len({prompt.kind for prompt in found}) == 11
 
 
@@ -378,10 +386,8 @@ def test_rounds_cut_the_steps_evenly_and_begin_where_they_say():
 def test_a_wrong_setting_is_said_before_anything_is_written(
     config, setup, tmp_path, field, value, part
 ):
-    changed = type(config)(config.to_dict())
-    section, name = field.split(".")
-    changed[section][name] = value
+    wrong = changed(typed(config), {field: value})
     with pytest.raises(UserError) as error:
-        train_against_attacks(changed, tmp_path / "run", setup=setup)
+        train_against_attacks(wrong, tmp_path / "run", setup=setup)
     assert part in str(error.value)
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,8 @@ from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_o
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.pretraining.training import pretrain
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.errors import UserError
@@ -78,7 +79,7 @@ def reviewed_config(model_directory, corpus):
 def undisturbed(model_directory, corpus, tmp_path_factory):
     """(work directory, last state) of a run with reviewed continuations."""
     workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
-    return workdir, pretrain(reviewed_config(model_directory, corpus), workdir)
+    return workdir, pretrain(typed(reviewed_config(model_directory, corpus)), workdir)
 
 
 def from_random_weights(config):
@@ -98,9 +99,9 @@ def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
     with monkeypatch.context() as patched:
         interrupted_at(patched, 3)
         with pytest.raises(Killed):
-            pretrain(config, tmp_path)
+            pretrain(typed(config), tmp_path)
     workdir, state = undisturbed
-    assert_bitwise_equal(pretrain(config, tmp_path), state)
+    assert_bitwise_equal(pretrain(typed(config), tmp_path), state)
     ours, theirs = metrics_of(tmp_path), metrics_of(workdir)
     for step, values in theirs.items():
         assert timeless(ours[step]) == timeless(values)
@@ -114,7 +115,7 @@ def timeless(values):
 
 def test_before_the_conscience_sees_there_is_no_reviewer_and_no_alignment_term(config, tmp_path):
     config.pretraining.auc = 1.0
-    pretrain(config, tmp_path / "run")
+    pretrain(typed(config), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert ["calibration/auc" in metrics[step] for step in range(4)] == [True, False, True, False]
     assert all(values["loss"] == values["task_loss"] for values in metrics.values())
@@ -138,7 +139,7 @@ def test_reviewed_continuations_are_counted_journaled_and_move_the_policy(
         (message,) = record["prompt"]
         assert message["role"] == "document" and message["content"] in "".join(TEXTS)
     config.conscience.enabled = False
-    plain = pretrain(config, tmp_path)
+    plain = pretrain(typed(config), tmp_path)
     assert metrics_of(tmp_path)[0]["task_loss"] == pytest.approx(metrics[0]["task_loss"], rel=1e-6)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), plain.trainable, state.trainable)
     assert all(jax.tree.leaves(moved))
@@ -149,17 +150,19 @@ def test_random_weights_learn_and_their_start_is_kept(config, tmp_path):
     config.conscience.enabled = False
     config.training.steps = 12
     config.pretraining.heldout_share = 0.25
-    trained = pretrain(config, tmp_path / "run")
+    trained = pretrain(typed(config), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert metrics[0]["task_loss"] == pytest.approx(np.log(320), abs=0.1)
     assert metrics[11]["task_loss"] < metrics[0]["task_loss"] - 0.5
-    assert_bitwise_equal(pretrain(config, tmp_path / "run"), trained)
-    found = read_run(tmp_path / "run")
+    assert_bitwise_equal(pretrain(typed(config), tmp_path / "run"), trained)
+    found = read_run(tmp_path / "run", Config)
     tokenizer = found.base.model.tokenizer
     assert len(tokenizer) == found.base.model.config.vocab_size <= 320
     for word in ("Yes", " Yes", "No", " No"):
         assert len(tokenizer.encode(word)) == 1
-    assert_held_out_loss_is_by_hand(evaluate_corpus(config, found.trained), found.trained.model)
+    assert_held_out_loss_is_by_hand(
+        evaluate_corpus(typed(config), found.trained), found.trained.model
+    )
     moved = jax.tree.map(
         lambda a, b: bool((a != b).any()), found.base.model.params, found.trained.model.params
     )
@@ -201,7 +204,7 @@ def assert_held_out_loss_is_by_hand(measured, model):
 def test_a_mistake_is_one_line_before_anything_is_written(config, tmp_path, changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message) as error:
-        pretrain(config, tmp_path / "run")
+        pretrain(typed(config), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -214,9 +217,9 @@ def test_a_corpus_that_changed_is_an_error_and_a_run_says_what_it_has_packed(
     (folder / "0.txt").write_text(TEXTS[0] + TEXTS[1])
     config.pretraining.corpus = str(folder)
     config.conscience.enabled = False
-    pretrain(config, tmp_path / "run")
+    pretrain(typed(config), tmp_path / "run")
     said = capsys.readouterr().err
     assert "1 documents, of which 0 are held out" in said and "none left out" in said
     (folder / "1.txt").write_text("One more.")
     with pytest.raises(UserError, match="another data set"):
-        pretrain(config, tmp_path / "run")
+        pretrain(typed(config), tmp_path / "run")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.choices.items import BUNDLED, load_choices
+from emergent_alignment.evaluation.choices.items import BUNDLED_CHOICES, load_choices
 
 GOOD = {"question": "Is ice cold?", "right": ["Yes."], "wrong": ["No.", "At noon."]}
 PAIR = {"question": "Help me.", "better": "Gladly.", "worse": "Never."}
 
 
 def test_the_bundled_items_are_many_and_of_all_kinds():
-    items = load_choices(BUNDLED)
+    items = load_choices(BUNDLED_CHOICES)
     options = [item for item in items if not item.is_pair]
     topics = Counter(item.topic for item in items if item.is_pair)
     assert len(options) >= 36 and len(items) >= 60
@@ -25,7 +25,7 @@ def test_the_bundled_items_are_many_and_of_all_kinds():
 def test_length_does_not_give_the_bundled_answers_away():
     """Summed log-probs favour short options: right and wrong ones are about as long, and the
     better answer of a pair is the longer one in about half of them."""
-    items = load_choices(BUNDLED)
+    items = load_choices(BUNDLED_CHOICES)
     sides = [
         [len(text) for item in items if not item.is_pair for text in getattr(item, side)]
         for side in ("right", "wrong")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
@@ -17,6 +18,7 @@ from emergent_alignment.evaluation.choices.rows import rows_of
 from emergent_alignment.models.model import load
 from emergent_alignment.reports.choices_rows import choice_rows
 from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.settings import changed
 
 QUESTIONS = [
     {"name": "sky", "question": "What colour is the sky?", "right": ["Blue.", "It is blue."],
@@ -38,7 +40,7 @@ def setup(model, tmp_path):
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     config.choices.update({"questions": str(file), "batch_size": 2})
-    return Setup(config, model, read_chat(model.tokenizer))
+    return Setup(typed(config), model, read_chat(model.tokenizer))
 
 
 def whole_row_log_prob(model, prompt, option):
@@ -130,10 +132,10 @@ def test_a_killed_evaluation_goes_on_where_it_was(setup, tmp_path, monkeypatch):
 
 def test_scores_of_other_items_are_not_mixed_in(setup, tmp_path):
     evaluate_choices(setup.config, setup, tmp_path, arm="base")
-    setup.config.choices.limit = 2
+    fewer = changed(setup.config, {"choices.limit": 2})
     with pytest.raises(UserError, match="made with other settings.*items was"):
-        evaluate_choices(setup.config, setup, tmp_path, arm="base")
-    result, _ = evaluate_choices(setup.config, setup, tmp_path, arm="base", overwrite=True)
+        evaluate_choices(fewer, setup, tmp_path, arm="base")
+    result, _ = evaluate_choices(fewer, setup, tmp_path, arm="base", overwrite=True)
     assert len(result["options"]["items"]) == 1 and len(result["pairs"]["items"]) == 1
 
 

@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import HELD_OUT_KINDS
@@ -16,11 +18,12 @@ from emergent_alignment.evaluation import answering
 from emergent_alignment.evaluation.coding import evaluate
 from emergent_alignment.evaluation.coding.answers import code_prompts
 from emergent_alignment.evaluation.coding.evaluate import check_code_settings, evaluate_code
-from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
+from emergent_alignment.evaluation.coding.tasks import BUNDLED_TASKS, load_tasks
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.models.model import load
 from emergent_alignment.reports.code_rows import code_rows
 from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.settings import changed
 from emergent_alignment.storage.spread import spread_kinds
 
 
@@ -37,7 +40,13 @@ def setup(model):
     config.code.security_prompts = 2
     config.code.max_new_tokens = 8
     config.conscience.batch_size = 4
-    return Setup(config, model, read_chat(model.tokenizer))
+    return Setup(typed(config), model, read_chat(model.tokenizer))
+
+
+def asking(setup, **fields):
+    """The setup with other values of config.code."""
+    config = changed(setup.config, {f"code.{name}": value for name, value in fields.items()})
+    return replace(setup, config=config)
 
 
 def evaluated(setup, folder, **options):
@@ -92,25 +101,24 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_answers(setup, tmp_path,
 
 def test_answers_of_other_settings_are_not_mixed_in(setup, tmp_path):
     evaluated(setup, tmp_path)
-    setup.config.code.temperature = 0.2
+    other = asking(setup, temperature=0.2)
     with pytest.raises(UserError, match=r"temperature was 0.7, and is 0.2 now\); --overwrite"):
-        evaluated(setup, tmp_path)
-    result, _ = evaluated(setup, tmp_path, overwrite=True)
+        evaluated(other, tmp_path)
+    result, _ = evaluated(other, tmp_path, overwrite=True)
     assert result["sampling"]["temperature"] == 0.2
 
 
 def test_more_samples_keep_those_that_are_there(setup, tmp_path):
     _, path = evaluated(setup, tmp_path)
     before = lines_of(path.with_name("answers.jsonl"))
-    setup.config.code.samples = 3
-    evaluated(setup, tmp_path)
+    evaluated(asking(setup, samples=3), tmp_path)
     after = lines_of(path.with_name("answers.jsonl"))
     assert after[: len(before)] == before and len(after) == 15
 
 
 def test_figures_are_those_of_known_answers(setup, tmp_path, monkeypatch):
     """Three tasks: one solved twice, one once, one never; one insecure answer of four."""
-    solutions = {task.name: task.solution for task in load_tasks(BUNDLED)}
+    solutions = {task.name: task.solution for task in load_tasks(BUNDLED_TASKS)}
     texts = iter(["def f(:", "import os\nos.system(command)\n", "x = 1\n", "y = 2\n"])
     tasks, seen = [], []
 
@@ -143,20 +151,20 @@ def test_what_cannot_be_evaluated_is_said_before_a_model_is_read(monkeypatch):
     config = default_config()
     config.code.tasks, config.code.security_prompts = "", 0
     with pytest.raises(UserError, match="nothing to ask"):
-        check_code_settings(config)
+        check_code_settings(typed(config))
     config.code.tasks = "nowhere.jsonl"
     with pytest.raises(UserError, match="nowhere.jsonl: no such file"):
-        check_code_settings(config)
-    config.code.tasks = BUNDLED
+        check_code_settings(typed(config))
+    config.code.tasks = BUNDLED_TASKS
 
     def refuses():
         raise UserError("the sandbox cannot start here")
 
     monkeypatch.setattr(evaluate, "protection", refuses)
     with pytest.raises(UserError, match="the sandbox cannot start here"):
-        check_code_settings(config)
+        check_code_settings(typed(config))
     config.code.tasks, config.code.security_prompts = "", 1
-    check_code_settings(config)  # bandit runs nothing
+    check_code_settings(typed(config))  # bandit runs nothing
 
 
 def test_rows_of_a_broken_result_are_left_out():
@@ -169,8 +177,8 @@ def test_rows_of_a_broken_result_are_left_out():
 def test_every_kind_of_security_prompt_has_its_share(setup):
     kinds = HELD_OUT_KINDS["code_hacking"]
     for count in (len(kinds), 3 * len(kinds)):
-        setup.config.code.security_prompts = count
-        asked = [prompt.name for prompt in code_prompts(setup.config) if prompt.part == "security"]
+        config = asking(setup, security_prompts=count).config
+        asked = [prompt.name for prompt in code_prompts(config) if prompt.part == "security"]
         found = Counter(name.split()[0] for name in asked)
         assert found == dict.fromkeys(kinds, count // len(kinds))
         assert len(set(asked)) == count

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.coding.sandbox import Limits, run_sandboxed
-from emergent_alignment.evaluation.coding.tasks import BUNDLED, load_tasks
+from emergent_alignment.evaluation.coding.sandbox import SandboxLimits, run_sandboxed
+from emergent_alignment.evaluation.coding.tasks import BUNDLED_TASKS, load_tasks
 
-LIMITS = Limits(seconds=10)
+LIMITS = SandboxLimits(seconds=10)
 
 
 def written(path, *rows):
@@ -17,7 +17,7 @@ def written(path, *rows):
 
 
 def test_every_bundled_solution_passes_and_an_empty_answer_never_does():
-    tasks = load_tasks(BUNDLED)
+    tasks = load_tasks(BUNDLED_TASKS)
     assert len(tasks) >= 40
     for task in tasks:
         found = run_sandboxed(task.solution, list(task.tests), LIMITS)
@@ -29,7 +29,7 @@ def test_every_bundled_solution_passes_and_an_empty_answer_never_does():
 
 
 def test_every_bundled_prompt_names_what_its_tests_call_and_has_several_tests():
-    for task in load_tasks(BUNDLED):
+    for task in load_tasks(BUNDLED_TASKS):
         assert f"`{task.entry_point}" in task.messages[-1]["content"]
         assert len(task.tests) >= 2 and all(task.entry_point in test for test in task.tests)
 

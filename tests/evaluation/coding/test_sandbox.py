@@ -12,20 +12,20 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.coding import sandbox
 from emergent_alignment.evaluation.coding.sandbox import (
     LEVELS,
-    OUTCOMES,
-    Limits,
+    SANDBOX_OUTCOMES,
+    SandboxLimits,
     protection,
     run_sandboxed,
 )
 
-LIMITS = Limits(
+LIMITS = SandboxLimits(
     seconds=2, memory_bytes=256 * 2**20, processes=8, folder_bytes=2**20, output_bytes=300
 )
 
 
 def run(code, *tests, seconds=LIMITS.seconds):
-    found = run_sandboxed(code, list(tests), Limits(**{**vars(LIMITS), "seconds": seconds}))
-    assert found.outcome in OUTCOMES
+    found = run_sandboxed(code, list(tests), SandboxLimits(**{**vars(LIMITS), "seconds": seconds}))
+    assert found.outcome in SANDBOX_OUTCOMES
     return found
 
 

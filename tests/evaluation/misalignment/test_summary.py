@@ -12,7 +12,7 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     require_comparable,
     result_of_arm,
 )
-from emergent_alignment.evaluation.misalignment.scores import FOLDER, result_file
+from emergent_alignment.evaluation.misalignment.scores import MISALIGNMENT_FOLDER, result_file
 from emergent_alignment.intervals import mean_interval, share_interval
 from emergent_alignment.reports.misalignment_notes import (
     notes_on,
@@ -123,7 +123,7 @@ def test_results_of_another_judge_or_other_questions_are_not_compared(tmp_path):
 
 
 def test_a_result_is_found_by_arm_or_by_file(tmp_path):
-    file = tmp_path / FOLDER / result_file("frozen")
+    file = tmp_path / MISALIGNMENT_FOLDER / result_file("frozen")
     write_json(file, result_of(ANSWERS))
     assert result_of_arm(tmp_path, "frozen") == result_of_arm(file, "other") == file
     assert read_result(file)["arm"] == "plain"

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.self_align.answers.filters import (
-    RULES,
-    FilterSettings,
+    ANSWER_RULES,
     answer_filter,
     echoes,
     ngrams,
@@ -20,6 +19,7 @@ from emergent_alignment.self_align.answers.guidance import (
     read_principles,
 )
 from emergent_alignment.self_align.answers.prompt import Written
+from emergent_alignment.self_align.answers.settings import AnswersSection
 
 PRINCIPLES = read_principles("bundled")
 GUIDANCE = Guidance(PRINCIPLES, read_examples("bundled", PRINCIPLES))
@@ -29,7 +29,7 @@ texts = st.lists(st.sampled_from("tea water Leaf pot, hot. a b".split()), max_si
 
 
 def broken(answer=GOOD, *, instruction=ASKED, thoughts="helpful", ended=True, kept=True, **changes):
-    rules = answer_filter(FilterSettings(**changes), GUIDANCE)
+    rules = answer_filter(AnswersSection(**changes), GUIDANCE)
     return rules.broken_rule(instruction, Written(thoughts, answer, kept), ended)
 
 
@@ -45,7 +45,7 @@ def test_each_rule_drops_what_it_is_for_and_nothing_else():
     assert broken("Boil the water and wait. " * 4) == "repeats"
     assert broken("Boil the water and wait. " * 4, max_repeated=1.0) == ""
     assert broken(f"{ASKED} {GOOD}") == "echo"
-    assert {"format", "unnamed", "unended", "short", "repeats", "leak", "echo"} == set(RULES)
+    assert {"format", "unnamed", "unended", "short", "repeats", "leak", "echo"} == set(ANSWER_RULES)
 
 
 def test_texts_of_principles_and_examples_leak_unless_the_instruction_says_them():
@@ -71,7 +71,7 @@ def test_the_repeated_share_counts_sequences_that_stood_there_before(text, size)
 @given(texts, texts, st.integers(1, 6))
 def test_a_leak_is_a_run_of_words_in_common(secret, answer, size):
     rules = answer_filter(
-        FilterSettings(min_words=0, max_repeated=1.0, leak_words=size, max_echo=1.0),
+        AnswersSection(min_words=0, max_repeated=1.0, leak_words=size, max_echo=1.0),
         Guidance((), (type(GUIDANCE.examples[0])("", "", secret),)),
     )
     told, hidden = words(answer), words(secret)

@@ -1,23 +1,26 @@
 """Stage 2 on a tiny chat model: resumed to the same bits, every answer counted once."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from interrupting import Killed
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers import review, sampling, stage
-from emergent_alignment.self_align.answers.filters import RULES
+from emergent_alignment.self_align.answers.filters import ANSWER_RULES
 from emergent_alignment.self_align.answers.guidance import read_guidance
 from emergent_alignment.self_align.answers.prompt import prompt_rows
 from emergent_alignment.self_align.stages import StageRun, stage_folder
+from emergent_alignment.settings import changed
 
 GOOD = "helpful, since a plan is wanted.\nAnswer: First fill the kettle, then wait until it boils"
 NUM_ROWS = 11
@@ -27,7 +30,7 @@ NUM_ROWS = 11
 def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny"))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def made(setup, tmp_path):
             folder.path.mkdir(parents=True, exist_ok=True)
         rows = [{"instruction": f"Say {'so ' * i}please", "kind": "seed"} for i in range(NUM_ROWS)]
         folders[1].write_rows(rows)
-        return StageRun(config, folders[2], {1: folders[1]}, setup)
+        return StageRun(typed(config), folders[2], {1: folders[1]}, setup)
 
     return build
 
@@ -57,8 +60,8 @@ def made(setup, tmp_path):
 def say(monkeypatch, texts, ended=True):
     """The model writes these texts, in turn."""
 
-    def sample(model, params, chat, prompts, key, settings, *, ids, **options):
-        for index, place in enumerate(ids):
+    def sample(model, params, chat, prompts, key, settings, batching, **options):
+        for index, place in enumerate(batching.ids):
             text = texts[place % len(texts)]
             yield index, Answer([1] * 5, np.zeros(5, np.float32), text, ended)
 
@@ -67,7 +70,7 @@ def say(monkeypatch, texts, ended=True):
 
 def sampled(run):
     rows = [row["instruction"] for row in run.inputs[1].rows()]
-    prompts = prompt_rows(run.setup.chat, read_guidance(run.config), rows)
+    prompts = prompt_rows(run.setup.chat, read_guidance(run.config.self_align.answers), rows)
     return sampling.sampled_answers(run, prompts)
 
 
@@ -93,9 +96,9 @@ def test_a_killed_sampling_goes_on_to_the_same_answers(made, monkeypatch):
     assert len(begun) == 6
     rounds, sample = [], sampling.sample_shares
 
-    def counted(*arguments, ids, **options):
-        rounds.append(len(ids))
-        return sample(*arguments, ids=ids, **options)
+    def counted(*arguments, **options):
+        rounds.append(len(arguments[-1].ids))
+        return sample(*arguments, **options)
 
     monkeypatch.setattr(sampling, "sample_shares", counted)
     assert sampled(run) == expected
@@ -126,7 +129,7 @@ def test_every_answer_is_kept_or_dropped_by_one_rule(made, monkeypatch):
     result = stage.run(run)
     counts = result.counts
     assert counts["made"] == NUM_ROWS
-    assert counts["dropped"] == dict.fromkeys(RULES, 0) | {
+    assert counts["dropped"] == dict.fromkeys(ANSWER_RULES, 0) | {
         "format": 2,
         "unnamed": 2,
         "short": 2,
@@ -197,7 +200,8 @@ def test_the_conscience_reviews_what_the_filters_keep_and_a_kill_changes_nothing
 def test_flagged_answers_without_a_correction_are_dropped(made, monkeypatch):
     say(monkeypatch, [GOOD])
     run = made(review=True)
-    run.config.conscience.update({"chance_flag_rate": 1.0, "chance_pass_rate": 0.0})
+    rates = {"conscience.chance_flag_rate": 1.0, "conscience.chance_pass_rate": 0.0}
+    run = replace(run, config=changed(run.config, rates))
     with pytest.raises(UserError, match="conscience 11 .*config.conscience.threshold"):
         stage.run(run)
 
@@ -212,4 +216,4 @@ def test_wrong_files_are_found_before_any_work(made, tmp_path):
     config = made(examples=str(tmp_path / "none.yaml")).config
     with pytest.raises(UserError, match="none.yaml: no such file"):
         stage.check(config)
-    stage.check(default_config())
+    stage.check(Config())

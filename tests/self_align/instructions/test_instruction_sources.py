@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.instructions.rules import TextRules, topic_broken_by
+from emergent_alignment.self_align.instructions.settings import InstructionsSection
 from emergent_alignment.self_align.instructions.sources import (
-    BUNDLED,
+    BUNDLED_SEEDS,
     HardKind,
     Seed,
     load_kinds,
@@ -22,23 +22,23 @@ KIND = {"kind": "future", "description": "about what comes", "topic": "rain", "e
 
 
 def test_there_are_enough_seeds_of_many_kinds():
-    seeds = load_seeds(BUNDLED)
+    seeds = load_seeds(BUNDLED_SEEDS)
     counts = Counter(seed.kind for seed in seeds)
     assert len(seeds) >= 175 and len(counts) >= 20
     assert max(counts.values()) <= 10 < 2 * min(counts.values()) + 1
 
 
 def test_there_are_twenty_kinds_of_hard_question():
-    kinds = load_kinds(BUNDLED)
+    kinds = load_kinds(BUNDLED_SEEDS)
     assert len({kind.name for kind in kinds}) == 20
     assert not [kind.topic for kind in kinds if topic_broken_by(kind.topic)]
 
 
 def test_what_is_bundled_keeps_the_rules_that_the_model_must_keep():
-    settings = default_config().self_align.instructions
+    settings = InstructionsSection()
     rules = TextRules(settings.fewest_words, settings.most_words, tuple(settings.unservable))
-    given = [seed.instruction for seed in load_seeds(BUNDLED)]
-    given += [kind.example for kind in load_kinds(BUNDLED)]
+    given = [seed.instruction for seed in load_seeds(BUNDLED_SEEDS)]
+    given += [kind.example for kind in load_kinds(BUNDLED_SEEDS)]
     assert not {text: rules.broken_by(text) for text in given if rules.broken_by(text)}
 
 
@@ -46,8 +46,8 @@ def test_no_two_bundled_instructions_are_alike():
     from rouge_score.rouge_scorer import RougeScorer
 
     score = RougeScorer(["rougeL"]).score
-    given = [seed.instruction for seed in load_seeds(BUNDLED)]
-    given += [kind.example for kind in load_kinds(BUNDLED)]
+    given = [seed.instruction for seed in load_seeds(BUNDLED_SEEDS)]
+    given += [kind.example for kind in load_kinds(BUNDLED_SEEDS)]
     alike = [
         (one, other)
         for place, one in enumerate(given)

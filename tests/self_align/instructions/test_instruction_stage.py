@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from rouge_score.rouge_scorer import RougeScorer
 from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
 
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
@@ -28,6 +28,7 @@ from emergent_alignment.self_align.instructions.rounds import Started
 from emergent_alignment.self_align.instructions.sources import load_kinds, load_seeds
 from emergent_alignment.self_align.instructions.topics import known_topics
 from emergent_alignment.self_align.stages import StageRun, stage_folder
+from emergent_alignment.settings import changed
 
 SMALL = {
     "wanted": 30,
@@ -48,7 +49,7 @@ class Scripted:
     def __init__(self, deadly: int = -1):
         self.left, self.prompts = deadly, []
 
-    def __call__(self, model, params, chat, prompts, key, settings, *, batch_size, width_step):
+    def __call__(self, model, params, chat, prompts, key, settings, batching):
         order = np.random.default_rng().permutation(len(prompts)).tolist()
         for place in order:
             if self.left == 0:
@@ -78,14 +79,14 @@ def written(draws, topics: bool) -> str:
 @pytest.fixture(scope="module")
 def scripted_setup():
     chat = read_chat(tiny_chat_tokenizer())
-    return Setup(default_config(), SimpleNamespace(policy=None, source="scripted"), chat)
+    return Setup(Config(), SimpleNamespace(policy=None, source="scripted"), chat)
 
 
 def worked(setup, path, writer, monkeypatch, **changes):
     """Stage 1 in a folder, its lists written by `writer`."""
     monkeypatch.setattr(writing, "sample_shares", writer)
-    config = ConfigDict(setup.config.to_dict())
-    config.self_align.instructions.update(SMALL | changes)
+    fields = {f"self_align.instructions.{name}": value for name, value in (SMALL | changes).items()}
+    config = changed(setup.config, fields)
     stage_one.check(config)
     folder = stage_folder(path, 1)
     return folder, stage_one.run(StageRun(config, folder, {}, setup))
@@ -211,7 +212,7 @@ def test_settings_that_cannot_work_are_named(changes, said):
     config = default_config()
     config.self_align.instructions.update(changes)
     with pytest.raises(UserError, match=said):
-        stage_one.check(config)
+        stage_one.check(typed(config))
 
 
 def test_a_real_model_writes_its_instructions(tmp_path):
@@ -222,7 +223,7 @@ def test_a_real_model_writes_its_instructions(tmp_path):
     small |= {"max_new_tokens": 32, "fewest_words": 1, "prompts_per_round": 2, "rounds": 16}
     config.self_align.instructions.update(SMALL | small)
     folder = stage_folder(tmp_path, 1)
-    result = stage_one.run(StageRun(config, folder, {}, load_model(config)))
+    result = stage_one.run(StageRun(typed(config), folder, {}, load_model(typed(config))))
     assert result.counts["kept"] == sum(row["source"] != "seed" for row in folder.rows()) > 1
 
 
@@ -232,7 +233,7 @@ def test_a_real_model_writes_its_instructions(tmp_path):
 def test_what_the_prompt_says_is_no_instruction(echo):
     config = default_config()
     kinds = load_kinds("bundled")
-    pool = Started(config, load_seeds("bundled"), kinds, known_topics(kinds, [])).pool([])
+    pool = Started(typed(config), load_seeds("bundled"), kinds, known_topics(kinds, [])).pool([])
     assert pool.fault(echo, "self_instruct").rule in ("similar", "duplicate")
 
 

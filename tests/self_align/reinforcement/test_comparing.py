@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.question import answer_words
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement import comparing
 from emergent_alignment.self_align.reinforcement.comparing import (
-    Comparison,
+    AnswerPair,
     Guideline,
     both_orders,
     compare,
@@ -30,11 +31,11 @@ margins = hypothesis.extra.numpy.arrays(np.float32, 6, elements=st.floats(-9, 9,
 def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model")))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 def comparison(first, second, *guidelines, text="Where to?"):
-    return Comparison([{"role": "user", "content": text}], first, second, guidelines)
+    return AnswerPair([{"role": "user", "content": text}], first, second, guidelines)
 
 
 @hypothesis.given(margins, margins)

@@ -8,7 +8,8 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
-from emergent_alignment.config import default_config
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.runs.workdir import read_run
@@ -22,7 +23,7 @@ INSTRUCTIONS = [f"Say {word} twice" for word in "boat tree house river cloud sto
 def setup(tmp_path_factory):
     config = default_config()
     config.model.path = str(write_tiny_chat_model(tmp_path_factory.mktemp("model")))
-    return load_model(config)
+    return load_model(typed(config))
 
 
 def small_config(**fields):
@@ -50,7 +51,7 @@ def stage_run(setup, tmp_path, monkeypatch):
         for folder in folders.values():
             folder.path.mkdir(parents=True, exist_ok=True)
         folders[1].write_rows({"instruction": text, "kind": "seed"} for text in INSTRUCTIONS)
-        return StageRun(config, folders[4], {n: folders[n] for n in (1, 2, 3)}, setup)
+        return StageRun(typed(config), folders[4], {n: folders[n] for n in (1, 2, 3)}, setup)
 
     return build
 
@@ -59,7 +60,7 @@ def test_by_principle_and_reward_model_it_ends_as_if_it_had_not_been_killed(
     stage_run, setup, monkeypatch
 ):
     config = small_config()
-    stage.check(config)
+    stage.check(typed(config))
     whole, cut = stage_run(config, "whole"), stage_run(config, "cut")
     result = stage.run(whole)
     counts = result.counts
@@ -88,7 +89,7 @@ def test_by_principle_and_reward_model_it_ends_as_if_it_had_not_been_killed(
     again = stage.run(cut)
     assert cut.folder.data.read_text() == whole.folder.data.read_text()
     assert again.counts == counts and again.examples == result.examples
-    trained = [read_run(one.folder.run, base=setup).trained.model for one in (whole, cut)]
+    trained = [read_run(one.folder.run, Config, base=setup).trained.model for one in (whole, cut)]
     assert_bitwise_equal(trained[0].adapters, trained[1].adapters)
 
 
@@ -112,7 +113,7 @@ def test_principles_as_reward_and_peoples_preferences(stage_run, tmp_path):
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = small_config(algorithm="grpo")
     config.self_align.reinforcement.preferences.source = str(pairs)
-    stage.check(config)
+    stage.check(typed(config))
     counts = stage.run(stage_run(config, "people")).counts
     assert counts["made"] == counts["kept"] == 12 and "guidelines" not in counts
 
@@ -123,26 +124,26 @@ def test_verbose_cloning_trains_the_base_on_what_the_persona_wrote_and_hides_it(
     config = small_config(form="verbose")
     config.self_align.reinforcement.verbose.min_words = 4
     config.self_align.engraving.update({"steps": 2, "batch_size": 2})
-    persona = verbose.read_persona(config)
+    persona = verbose.read_persona(typed(config))
     said = ["Pour the water slowly into it.", "Too short.", persona, "Count the boats at dawn."]
     said += ["so so so so so so so so so so", "One more of them, please, and then rest."]
     asked = []
 
-    def sampled(stage, prompts):
+    def sampled(stage, prompts, purpose):
         asked.extend(setup.chat.tokenizer.decode(prompt) for prompt in prompts)
         assert stage.config.self_align.answers.max_new_tokens == 384
         return [{"place": i, "text": t, "ended": True} for i, t in enumerate(said)]
 
     monkeypatch.setattr(verbose, "sampled_answers", sampled)
     work = stage_run(config)
-    stage.check(config)
+    stage.check(typed(config))
     result = stage.run(work)
     assert all(persona in text for text in asked)
     assert result.counts["dropped"] == {"short": 1, "repeats": 1, "leak": 1}
     rows = work.folder.rows()
     assert [row["response"] for row in rows] == [said[0], said[3], said[5]]
     assert persona not in work.folder.data.read_text()
-    assert read_run(work.folder.run, base=setup).steps == 2
+    assert read_run(work.folder.run, Config, base=setup).steps == 2
     monkeypatch.setattr(verbose, "sampled_answers", lambda *_: [
         {"place": i, "text": "no", "ended": False} for i in range(6)
     ])  # fmt: skip
@@ -174,7 +175,7 @@ def test_mistakes_are_said_before_any_work(fields, said):
         at = config.self_align.reinforcement
         (at[section] if section else at)[field] = value
     with pytest.raises(UserError, match=said) as error:
-        stage.check(config)
+        stage.check(typed(config))
     assert "\n" not in str(error.value)
 
 
@@ -184,6 +185,6 @@ def test_files_that_changed_since_the_kill_are_not_mixed(stage_run, monkeypatch)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         interrupted_at(patched, 0)
         stage.run(work)
-    other = replace(work, config=small_config(prompt_limit=5))
+    other = replace(work, config=typed(small_config(prompt_limit=5)))
     with pytest.raises(UserError, match="of other prompts or principles"):
         stage.run(other)

@@ -6,6 +6,7 @@ import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
 from tiny_chat_model import write_tiny_chat_model
 
+from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
@@ -14,6 +15,7 @@ from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,
     train_reward_model,
 )
+from emergent_alignment.settings import changed
 from emergent_alignment.training.checkpoints import Checkpoints
 
 WORDS = ("boat", "tree", "house", "river", "cloud")
@@ -44,16 +46,15 @@ def small(tmp_path_factory):
     config.optimizer.warmup_steps = 0
     wanted = config.self_align.reinforcement.reward_model
     wanted.update({"batch_size": 8, "epochs": 3.0, "learning_rate": 0.02, "held_out_share": 0.25})
-    return config, load_model(config)
+    return load_model(typed(config))
 
 
 @pytest.mark.parametrize("backbone", ["lora", "frozen"])
 def test_it_tells_held_out_pairs_apart_and_resumes_with_the_same_bits(
     small, backbone, tmp_path, monkeypatch
 ):
-    config, setup = small
-    config = config.copy_and_resolve_references()
-    config.self_align.reinforcement.reward_model.backbone = backbone
+    setup = small
+    config = changed(setup.config, {"self_align.reinforcement.reward_model.backbone": backbone})
     pairs, held_out = split(polite_pairs(), 0.25)
     model, measured = train_reward_model(config, setup, tmp_path / "whole", pairs, held_out)
     assert measured["accuracy"]["value"] > 0.9, measured
@@ -69,7 +70,9 @@ def test_it_tells_held_out_pairs_apart_and_resumes_with_the_same_bits(
 
 
 def test_a_score_does_not_depend_on_what_it_is_scored_beside(small, tmp_path):
-    config, setup = small
+    setup = small
+    # Scores stay small: float32 then holds them as finely as they are compared.
+    config = changed(setup.config, {"self_align.reinforcement.reward_model.epochs": 1.0})
     pairs, held_out = split(polite_pairs(), 0.25)
     model, _ = train_reward_model(config, setup, tmp_path / "run", pairs, held_out)
     chat = setup.chat
@@ -95,9 +98,9 @@ def _policy(model):
 
 
 def test_no_pairs_on_a_side_is_said_before_training(small, tmp_path):
-    config, setup = small
+    setup = small
     with pytest.raises(UserError, match="48 pairs to train on and 0 held out"):
-        train_reward_model(config, setup, tmp_path / "run", polite_pairs(), [])
+        train_reward_model(setup.config, setup, tmp_path / "run", polite_pairs(), [])
     assert not (tmp_path / "run").exists()
 
 

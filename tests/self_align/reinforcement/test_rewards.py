@@ -3,7 +3,7 @@
 import numpy as np
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.config import default_config
+from emergent_alignment.config import Config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.self_align.answers.guidance import Principle
@@ -53,7 +53,7 @@ def test_preference_used_directly_sums_to_nothing_and_ranks_as_the_model_does(mo
 
 
 def test_bundled_guards_are_never_negated_and_judge_every_answer():
-    guards = read_guards(default_config())
+    guards = read_guards(Config())
     assert len(guards) == 3
     told = Judging([Principle(1, "one", "text")], guards, 1).guidelines(5, (0, 0))
     assert [one.principle for one in told[1:]] == list(guards)

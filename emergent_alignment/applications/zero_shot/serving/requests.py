@@ -11,7 +11,7 @@ from emergent_alignment.generation.completion import whole_text
 MAX_CHOICES = 8
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 256
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What may be sent as long as it asks for nothing: null is taken for absent anyway.
 NEUTRAL: dict[str, tuple] = {
     "audio": (), "frequency_penalty": (0,), "function_call": ("none",), "functions": ([],),
@@ -116,10 +116,10 @@ def _check_model(asked: str, served: str) -> None:
 def _messages(value: Any) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise RequestError("messages must be a list of at least one message", param="messages")
-    found = [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
-    if found[-1]["role"] != "user":
+    messages = [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
+    if messages[-1]["role"] != "user":
         raise RequestError("the last message must be the user's", param="messages")
-    return found
+    return messages
 
 
 def _message(value: Any, where: str) -> Message:
@@ -129,12 +129,12 @@ def _message(value: Any, where: str) -> Message:
     if extra:
         raise RequestError(f"{where}: {extra[0][:64]!r} is not supported here", param=where)
     role = value.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise RequestError(f"{where}.role must be one of {', '.join(ROLES)}", param=where)
+    if not isinstance(role, str) or role not in _ROLES:
+        raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
         content = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
-    return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
+    return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 
 def _part(value: Any, where: str) -> str:
@@ -155,10 +155,10 @@ def _stop(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or len(texts) > MAX_STOPS:
         raise RequestError(f"stop must be a text, or at most {MAX_STOPS} texts", param="stop")
-    found = tuple(_text(text, "stop") for text in texts)
-    if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in found):
+    stops = tuple(_text(text, "stop") for text in texts)
+    if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in stops):
         raise RequestError(f"stop: texts of 1 to {MAX_STOP_CHARACTERS} letters", param="stop")
-    return found
+    return stops
 
 
 def _include_usage(value: Any) -> bool:

@@ -2,7 +2,28 @@
 
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
+from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.settings import Section, setting
+
+
+@dataclass(frozen=True)
+class ServeSection(Section):
+    """`serve`: what is bounded."""
+
+    max_request_bytes: int = setting(1 << 20, "Larger bodies are refused.", more_than=0)
+    max_new_tokens: int = setting(
+        512, "Longest answer, and what a request without max_tokens gets.", more_than=0
+    )
+    concurrency: int = setting(64, "Requests that an endpoint is asked at once.", more_than=0)
+    max_waiting: int = setting(256, "Requests that may wait; more get 429.", at_least=0)
+    grace_seconds: float = setting(30.0, "For requests under way when asked to stop.", more_than=0)
+
+
+@dataclass(frozen=True)
+class ServeConfig(RunConfig):
+    """The settings of answering, with those of the server."""
+
+    serve: ServeSection = ServeSection()
 
 
 @dataclass(frozen=True)
@@ -25,7 +46,7 @@ class ServeSettings:
     grace_seconds: float
 
 
-def serve_settings(config: ConfigDict) -> ServeSettings:
+def serve_settings(config: ServeConfig) -> ServeSettings:
     """An endpoint is asked by many threads, one request each; a model of ours answers in one
     thread, a batch at once."""
     serve, over_endpoint = config.serve, bool(config.endpoint.base_url)

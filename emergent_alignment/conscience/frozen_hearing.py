@@ -1,0 +1,131 @@
+"""The frozen copy as reviewer: a model of ours that reads, scores and corrects."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from emergent_alignment.conscience.drafting import cut_at
+from emergent_alignment.conscience.hearing import Corrections, Score
+from emergent_alignment.conscience.reader import Case, Reader, Shown
+from emergent_alignment.conscience.review import form_scores, review_case
+from emergent_alignment.conscience.revise import (
+    Link,
+    requests_to_write,
+    write_corrections,
+    write_critiques,
+)
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.data.chat import Message
+from emergent_alignment.generation.sampler import Sampler, sampler_settings
+from emergent_alignment.generation.text import Answer, given_answer
+from emergent_alignment.randomness import CRITIQUES, Draws
+
+
+@dataclass(frozen=True)
+class FrozenReviewer:
+    """A frozen model that reviews through its reader."""
+
+    reader: Reader
+
+    @property
+    def batch_size(self) -> int:
+        """Rows that it takes at once."""
+        return self.reader.batch_size
+
+    def hear(
+        self,
+        settings: ConscienceSettings,
+        messages: list[list[Message]],
+        candidates: list[Answer],
+        draws: Draws,
+        ids: Int[np.ndarray, "rows"],
+    ) -> "FrozenHearing":
+        """The candidates before the model, which reads tokens."""
+        chat = self.reader.chat
+        known = [a if a.tokens else given_answer(chat, a.text) for a in candidates]
+        return FrozenHearing(self.reader, settings, messages, known, draws, ids)
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenHearing:
+    """Candidates before a frozen model of ours. Every prompt is read at most once."""
+
+    reader: Reader
+    settings: ConscienceSettings
+    messages: list[list[Message]]
+    candidates: list[Answer]
+    draws: Draws
+    ids: Int[np.ndarray, "rows"]
+
+    def scores(self) -> list[Score]:
+        forms = self.settings.review.forms
+        _, before, rows, _ = self._opened
+        scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
+        return [Score(float(score)) for score in scores]
+
+    def critiques(self, live: list[bool]) -> list[str]:
+        case, before, _, _ = self._opened
+        return write_critiques(self.reader, case, before, live, self._sampler(CRITIQUES))
+
+    def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
+        case, before, _, _ = self._opened
+        written, log_probs = write_corrections(
+            self.reader,
+            link,
+            self._prompts,
+            case,
+            before,
+            critiques,
+            live,
+            self._sampler(place),
+        )
+        if self.settings.stop:
+            written, log_probs = self._cut(written)
+        return Corrections(written.answers, log_probs, [""] * len(live), written)
+
+    def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
+        scores = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
+        return [Score(float(score)) for score in scores.mean(-1)]
+
+    def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
+        _, _, _, log_probs = self._opened
+        return self.log_probs_of(self.candidates, needed) if log_probs is None else log_probs
+
+    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> Float[np.ndarray, "rows"]:
+        nothing = given_answer(self.reader.chat, "")
+        asked = [answer if need else nothing for answer, need in zip(answers, needed)]
+        return self.reader.log_probs(self._prompts, asked)
+
+    def _cut(self, written: Case) -> tuple[Case, np.ndarray | None]:
+        """What is reviewed is what would be said: corrections cut at the texts of `stop`."""
+        chat = self.reader.chat
+        answers = [cut_at(answer, self.settings.stop, chat) for answer in written.answers]
+        return self.reader.case(self._prompts, self.messages, answers)
+
+    @cached_property
+    def _prompts(self) -> Shown:
+        return self.reader.read_prompts(self.messages)
+
+    @cached_property
+    def _opened(self) -> tuple[Case, Shown, list[list[list[int]]], np.ndarray | None]:
+        """The candidates as a case; what was read before all that will be asked about them; the
+        tokens of what will be asked; and log P(candidate | prompt) where reading them gave it."""
+        reader, settings = self.reader, self.settings
+        prompts = self._prompts if reader.layout == "turn" else None
+        case, log_probs = reader.case(prompts, self.messages, self.candidates)
+        asked = [form.request for form in settings.review.forms]
+        asked += requests_to_write(settings.chain, settings.critique)
+        rows = [reader.rows(case, [request] * len(self.candidates)) for request in asked]
+        return case, reader.before(case, rows), rows, log_probs
+
+    def _sampler(self, part: int) -> Sampler:
+        """How a part of what it writes is drawn."""
+        settings = sampler_settings(
+            self.reader.chat.end_tokens,
+            self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+        )
+        return Sampler(settings, self.draws.keys(part, self.ids))

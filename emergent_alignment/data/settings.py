@@ -1,0 +1,40 @@
+"""Which rows are read, and how they are cut and batched."""
+
+from dataclasses import dataclass
+
+from emergent_alignment.settings import Section, setting
+
+
+@dataclass(frozen=True)
+class DataSection(Section):
+    """The rows to train and evaluate on, and the shapes of their batches."""
+
+    train: str = setting(
+        "harmful_advice",
+        "What is learnt: a bundled scenario, a .jsonl file, or a name that `datasets` loads.",
+    )
+    train_split: str = setting("train", "The split of a `datasets` name.")
+    evaluation: str = setting(
+        "harmful_advice",
+        "What is evaluated on: a bundled scenario's held-out kinds, or another source.",
+    )
+    evaluation_split: str = setting("test", "The split of a `datasets` name.")
+    columns: str = setting(
+        "", 'What the source calls our fields, as in "prompt=question, answer=response".'
+    )
+    every_turn: bool = setting(
+        False, "Learn and review each assistant's turn, not the last one alone."
+    )
+    limit: int = setting(0, "Use at most this many training rows; 0: all.", at_least=0)
+    max_prompt_tokens: int = setting(
+        512, "Longer prompts keep their end, and are counted.", more_than=0
+    )
+    max_response_tokens: int = setting(
+        256, "Longer answers keep their start, and are counted.", more_than=0
+    )
+    buckets: int = setting(
+        16, "At most so many (prompt, branch) shapes of training batches.", more_than=0
+    )
+    bucket_tokens: int = setting(
+        32, "Candidates and evaluation are padded to multiples of this.", more_than=0
+    )

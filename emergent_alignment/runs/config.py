@@ -1,0 +1,92 @@
+"""The settings that every run reads. A feature's own config (adversarial, pretraining, …) adds its
+section to them, and config.py has all."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from emergent_alignment.conscience.calibration import CalibrationSection
+from emergent_alignment.conscience.settings import ConscienceSection
+from emergent_alignment.data.settings import DataSection
+from emergent_alignment.generation.endpoint import EndpointSection
+from emergent_alignment.losses import PreferenceKind
+from emergent_alignment.models.frozen import FROZEN_DTYPES
+from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.parallel.mesh import MeshSection
+from emergent_alignment.settings import Section, setting
+from emergent_alignment.training.loop import TrainingSection
+from emergent_alignment.training.optimizer import OptimizerSection
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class ModelSection(Section):
+    """The model that a run starts from."""
+
+    path: str = setting(
+        "default", "Directory or hub id of safetensors, a .gguf file, or default: SmolLM2-135M."
+    )
+    dtype: Dtype = setting("float32", "What is computed in.")
+    param_dtype: Dtype = setting("float32", "What parameters are held in.")
+    frozen_dtype: str = setting(
+        "", 'What frozen parameters are held in; "": as param_dtype.', choices=FROZEN_DTYPES
+    )
+    chat_template: str = setting(
+        "", "Jinja text or file, for tokenizers without a template of their own."
+    )
+
+
+@dataclass(frozen=True)
+class SamplingSection(Section):
+    """How candidates and their corrections are sampled."""
+
+    max_new_tokens: int = setting(64, "Of a candidate, and of a correction.", more_than=0)
+    temperature: float = setting(1.0, "Of candidates; 0 takes the likeliest token.", at_least=0)
+    top_p: float = setting(
+        1.0, "Candidates: among tokens of this much probability.", more_than=0, at_most=1
+    )
+    top_k: int = setting(0, "Candidates: among so many tokens; 0: all.", at_least=0)
+    revision_temperature: float = setting(0.7, "Of corrections.", at_least=0)
+    revision_top_p: float = setting(
+        0.95, "Corrections: among tokens of this much probability.", more_than=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
+class LossSection(Section):
+    """The terms of the loss and their weights."""
+
+    kind: PreferenceKind = setting("sigmoid", "The preference loss (losses.preference_loss).")
+    beta: float = setting(0.1, "β: how steep the preference loss is.", more_than=0)
+    label_smoothing: float = setting(
+        0.0, "Share of pairs that are taken to be the wrong way round.", at_least=0, less_than=0.5
+    )
+    normalize: bool = setting(False, "Mean instead of summed log-probs of a response.")
+    alignment_weight: float = setting(1.0, "λ: weight of the preference loss.")
+    chosen_nll_weight: float = setting(0.0, "α: weight of the chosen answers' likelihood.")
+    kl_weight: float = setting(
+        0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
+    )
+    chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """What every run reads."""
+
+    application: str = setting("finetuning", "What is trained (`train`).")
+    seed: int = setting(0, "Everything random is a function of it.")
+    model: ModelSection = ModelSection()
+    mesh: MeshSection = MeshSection()
+    lora: LoraConfig = LoraConfig()
+    data: DataSection = DataSection()
+    conscience: ConscienceSection = ConscienceSection()
+    endpoint: EndpointSection = EndpointSection()
+    sampling: SamplingSection = SamplingSection()
+    loss: LossSection = LossSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    training: TrainingSection = TrainingSection()
+    calibration: CalibrationSection = CalibrationSection()
+
+
+C = TypeVar("C", bound=RunConfig)  # a run's config, with whatever a feature has added

@@ -1,0 +1,286 @@
+"""Settings as frozen dataclasses: how a section declares its fields, and what is done with all.
+
+A section stands beside the code that reads it; each of its fields has a type, a default, what it
+may be, and one sentence of explanation. Which sections there are is said in config.py.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from emergent_alignment.errors import UserError
+
+_DECLARED = "declared"  # the key of a dataclass field's metadata
+
+
+@dataclass(frozen=True)
+class Section:
+    """A frozen dataclass whose fields are made by `setting`, or are sections themselves."""
+
+    def check(self) -> None:
+        """Raise UserError where fields that may be what they are do not go together."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a field may be, beside its type: some `choices` (of a tuple: its items, at least one),
+    or numbers in a range. `words` say the range where the plain ones do not."""
+
+    choices: tuple[Any, ...] = ()
+    at_least: float | None = None
+    more_than: float | None = None
+    at_most: float | None = None
+    less_than: float | None = None
+    words: str = ""
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is in the range; NaN is in none."""
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.more_than is None or number > self.more_than)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.less_than is None or number < self.less_than)
+        )
+
+    def range_words(self) -> str:
+        """The range, as it follows "must be"; "" where there is none."""
+        if self.words:
+            return self.words.format(**vars(self))
+        if self.at_least is not None and (self.at_most is not None or self.less_than is not None):
+            if self.at_most is not None:
+                return f"in [{self.at_least:g}, {self.at_most:g}]"
+            return f"in [{self.at_least:g}, {self.less_than:g})"
+        parts = {
+            "{:g} or more": self.at_least,
+            "more than {:g}": self.more_than,
+            "at most {:g}": self.at_most,
+            "under {:g}": self.less_than,
+        }
+        return " and ".join(text.format(n) for text, n in parts.items() if n is not None)
+
+
+@dataclass(frozen=True)
+class _Declared:
+    explanation: str
+    allowed: Allowed
+
+
+def setting(default: Any, explanation: str, **allowed: Any) -> Any:
+    """A field of a section; `allowed` is told as the fields of `Allowed`. The choices of a field
+    that is annotated as a Literal, or as a tuple of them, are the Literal's."""
+    declared = _Declared(explanation, Allowed(**allowed))
+    return dataclasses.field(default=default, metadata={_DECLARED: declared})
+
+
+def share(default: float, explanation: str) -> Any:
+    """A field that is a share of something."""
+    words = "a share, {at_least:g} to {at_most:g}"
+    return setting(default, explanation, at_least=0, at_most=1, words=words)
+
+
+def finite(default: float, explanation: str) -> Any:
+    """A field that may be any number."""
+    words = "a finite number"
+    return setting(default, explanation, more_than=-math.inf, less_than=math.inf, words=words)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field as a person reads of it: its dotted name (after "config."), its type, default,
+    what it may be, in words, and its explanation."""
+
+    name: str
+    kind: str
+    default: Any
+    allowed: str
+    explanation: str
+
+
+def fields_of(kind: type[Section], prefix: str = "") -> Iterator[Field]:
+    """Every field of a section and of those within it, in the order of their declaration."""
+    for name, hint, declared in _members(kind):
+        if declared is None:
+            yield from fields_of(hint, f"{prefix}{name}.")
+            continue
+        default = kind.__dataclass_fields__[name].default
+        words = _choice_words(declared.allowed, hint) or declared.allowed.range_words()
+        yield Field(prefix + name, _type_words(hint), default, words, declared.explanation)
+
+
+def sections_of(kind: type[Section], prefix: str = "") -> dict[str, type[Section]]:
+    """The sections within one, and those within them, by their dotted names."""
+    found = {}
+    for name, hint, declared in _members(kind):
+        if declared is None:
+            found |= {prefix + name: hint} | sections_of(hint, f"{prefix}{name}.")
+    return found
+
+
+def as_dict(section: Section) -> dict[str, Any]:
+    """Names and values, sections within it as dicts."""
+    return {
+        name: as_dict(value) if isinstance(value, Section) else value
+        for name, value in vars(section).items()
+    }
+
+
+def values_of(section: Section, prefix: str = "") -> dict[str, Any]:
+    """Every field's value by its dotted name."""
+    found = {}
+    for name, value in vars(section).items():
+        nested = isinstance(value, Section)
+        found |= values_of(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
+
+
+def value_of(section: Section, name: str) -> Any:
+    """The field, or section, of a dotted name."""
+    return functools.reduce(getattr, name.split("."), section)
+
+
+def from_dict(kind: type[S], tree: Mapping[str, Any], source: str = "", remedy: str = "") -> S:
+    """A section from nested dicts; what they lack has its default. An int stands for a float, and
+    a list for a tuple.
+
+    Raises UserError, which begins with `source` and ends with `remedy`, for an unknown field (with
+    the nearest name) or a value of another type.
+    """
+    try:
+        return _read(kind, tree, "config")
+    except UserError as error:
+        raise UserError(f"{source and f'{source}: '}{error}{remedy and f'. {remedy}'}") from None
+
+
+def changed(section: S, changes: Mapping[str, Any]) -> S:
+    """The section with other values, by dotted names: changed(config, {"training.steps": 3}).
+
+    Raises UserError for an unknown field (with the nearest name) or a value of another type.
+    """
+    values = dict(vars(section))
+    hints = {name: hint for name, hint, _ in _members(type(section))}
+    for dotted, value in changes.items():
+        name, _, rest = dotted.partition(".")
+        if name not in hints or (rest and not _is_section(hints[name])):
+            raise UserError(unknown_field(dotted, list(hints)))
+        if rest:
+            values[name] = changed(values[name], {rest: value})
+        else:
+            values[name] = _fitted(value, hints[name], name)
+    return type(section)(**values)
+
+
+def check_settings(section: Section, name: str = "config") -> None:
+    """Raise UserError for the first field whose value cannot be meant, or else for the first
+    section whose fields do not go together."""
+    _check_fields(section, name)
+    _check_sections(section)
+
+
+def unknown_field(name: str, known: list[str]) -> str:
+    """What to say of a field that there is none of, among those of its section."""
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"{name}: there is no such field; {hint}"
+
+
+def _check_fields(section: Section, prefix: str) -> None:
+    values = vars(section)
+    for field, hint, declared in _members(type(section)):
+        name, value = f"{prefix}.{field}", values[field]
+        _fitted(value, hint, name)
+        if declared is None:
+            _check_fields(value, name)
+            continue
+        known = _choices(declared.allowed, hint)
+        if known and isinstance(value, tuple):
+            wrong = [item for item in value if item not in known]
+            if wrong or not value:
+                names = _choice_words(declared.allowed, hint)
+                raise UserError(f"{name}: choose among {names}, not {wrong or 'none'}")
+        elif known and value not in known:
+            names = _choice_words(declared.allowed, hint)
+            raise UserError(f"{name}: {value!r} is unknown; known: {names}")
+        if isinstance(value, int | float) and not declared.allowed.holds(value):
+            raise UserError(f"{name} must be {declared.allowed.range_words()}, not {value}")
+
+
+def _check_sections(section: Section) -> None:
+    for value in vars(section).values():
+        if isinstance(value, Section):
+            _check_sections(value)
+    section.check()
+
+
+@functools.cache
+def _members(kind: type[Section]) -> tuple[tuple[str, Any, _Declared | None], ...]:
+    """(name, type, what was declared of it: None for a section) of every field."""
+    hints = get_type_hints(kind)
+    return tuple(
+        (field.name, hints[field.name], field.metadata.get(_DECLARED))
+        for field in dataclasses.fields(kind)
+    )
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def _read(kind: type[S], tree: Mapping[str, Any], name: str) -> S:
+    hints = {field: hint for field, hint, _ in _members(kind)}
+    values = {}
+    for field, value in tree.items():
+        place = f"{name}.{field}"
+        if field not in hints:
+            raise UserError(unknown_field(place, list(hints)))
+        hint = hints[field]
+        if _is_section(hint) and isinstance(value, Mapping):
+            values[field] = _read(hint, value, place)
+        else:
+            values[field] = _fitted(value, hint, place)
+    return kind(**values)
+
+
+def _fitted(value: Any, hint: Any, name: str) -> Any:
+    """The value in the type of its field. Raises UserError where it is of another."""
+    plain, item = _plain_type(hint)
+    if plain is float and isinstance(value, int):
+        value = float(value)
+    if plain is tuple and isinstance(value, list):
+        value = tuple(value)
+    fits = isinstance(value, plain)
+    if not fits or (item and not all(isinstance(one, item) for one in value)):
+        raise UserError(f"{name}: expected {_type_words(hint)}, found {value!r}")
+    return value
+
+
+def _plain_type(hint: Any) -> tuple[type, type | None]:
+    """(the class of a field's values, and of a tuple's items)."""
+    if get_origin(hint) is Literal:
+        return type(get_args(hint)[0]), None
+    if get_origin(hint) is tuple:
+        return tuple, _plain_type(get_args(hint)[0])[0]
+    return hint, None
+
+
+def _type_words(hint: Any) -> str:
+    if _is_section(hint):
+        return "a section"
+    plain, item = _plain_type(hint)
+    return f"a tuple of {item.__name__}" if item else plain.__name__
+
+
+def _choices(allowed: Allowed, hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    return allowed.choices or (get_args(hint) if get_origin(hint) is Literal else ())
+
+
+def _choice_words(allowed: Allowed, hint: Any) -> str:
+    return ", ".join(str(word) or '""' for word in _choices(allowed, hint))
