@@ -30,7 +30,8 @@ from emergent_alignment.models.model import Model
 from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 PARTS = {
     "logits": {"_log_probs_of_targets", "token_log_probs", "unembedding", "draw"},

@@ -41,7 +41,8 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.randomness import Draws, Purpose, key_for
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state, policy_params
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 

@@ -31,7 +31,8 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import random_params
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 CENTRE = {"prompt": 256, "response": 128, "batch": 4, "layers": 30}
 VARIED = {

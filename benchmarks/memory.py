@@ -37,7 +37,8 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import random_params
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state, policy_params
-from emergent_alignment.training.step import StepSettings, train_step
+from emergent_alignment.training.step import train_step
+from emergent_alignment.training.step_settings import StepSettings
 
 TOLERANCE = 1e-3
 SEPARATE, SHARED = "separate rows", "shared prompt"

@@ -24,7 +24,8 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import random_params
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 TOLERANCE = 1e-3
 DEFAULT = "default"

@@ -11,9 +11,11 @@ from worker_protocol import Step, serve
 
 import emergent_alignment
 from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.training.branches import reference_log_probs
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import TrainState
-from emergent_alignment.training.step import StepSettings, compiled_step, reference_log_probs
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 
 def our_batch(

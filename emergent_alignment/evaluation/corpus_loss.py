@@ -9,8 +9,8 @@ import numpy as np
 
 from emergent_alignment.applications.pretraining.corpus import Corpus
 from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
-from emergent_alignment.applications.pretraining.loss import window_log_probs
 from emergent_alignment.applications.pretraining.training import corpus_of
+from emergent_alignment.applications.pretraining.view import window_log_probs
 from emergent_alignment.applications.pretraining.windows import (
     Windows,
     held_out_documents,
@@ -24,7 +24,7 @@ from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.training_run import step_settings
-from emergent_alignment.training.step import StepSettings
+from emergent_alignment.training.step_settings import StepSettings
 
 
 def evaluate_corpus(config: EvaluationConfig, trained: Setup) -> dict:

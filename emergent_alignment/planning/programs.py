@@ -37,10 +37,12 @@ from emergent_alignment.runs.from_config import (
     lora_config,
 )
 from emergent_alignment.runs.step_inputs import TARGET_ROLES
-from emergent_alignment.runs.training_run import step_settings
+from emergent_alignment.runs.training_run import hybrid_terms, step_settings
+from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
+from emergent_alignment.training.step import compiled_step, step_shardings
+from emergent_alignment.training.step_settings import StepSettings
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def training_step(run: Held, target: Target) -> Program:
     )
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
-    step = compiled_step(run.settings, optimizer, places)
+    step = compiled_step(run.settings, optimizer, places, Objective(hybrid_terms(config.loss)))
     return Program(
         "training step",
         f"{rows} rows of {layout.prompt} + {layout.branches} × {layout.branch} tokens, "

@@ -86,7 +86,7 @@ class LossSection(Section):
         0.0, "α: weight of the chosen answers' negative log-likelihood."
     )
     kl_weight: float = setting(
-        0.0, "Weight of the KL from the frozen copy on the targets' tokens.", at_least=0
+        0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
     )
     chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
 

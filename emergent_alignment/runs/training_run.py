@@ -22,7 +22,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
-from emergent_alignment.runs.config import C, RunConfig
+from emergent_alignment.runs.config import C, LossSection, RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -36,16 +36,13 @@ from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.loop import MakeInput, Recording, run
 from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
+from emergent_alignment.training.objective import Objective, Term
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState, fingerprint, initial_state
-from emergent_alignment.training.step import (
-    HYBRID,
-    Objective,
-    StepSettings,
-    compiled_step,
-    step_shardings,
-)
+from emergent_alignment.training.step import compiled_step, step_shardings
+from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.terms import ChosenNLLTerm, KLTerm, PreferenceTerm, TaskTerm
 from emergent_alignment.training.throughput import Throughput
 
 
@@ -75,7 +72,7 @@ class Training:
 
     data        digits that say which rows are trained on
     inputs      gives the function that feeds a step
-    objective   what a step minimises
+    objective   what a step minimises; None: the hybrid loss of prompts with their branches
     head        perhaps one that is trained, too (training/heads.py)
     base_run    the run whose trained model is the frozen one here, where it is not the config's
     notes       said on stderr by the first host once the folder is this run's
@@ -83,7 +80,7 @@ class Training:
 
     data: str
     inputs: Callable[[Run], MakeInput]
-    objective: Objective = HYBRID
+    objective: Objective | None = None
     head: Head = ""
     base_run: Path | None = None
     notes: tuple[str, ...] = ()
@@ -148,7 +145,8 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     conscience = conscience_settings(config) if config.conscience.enabled else None
     make_input = training.inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
     placed = step_shardings(setup.mesh, state, frozen)
-    step = compiled_step(settings, optimizer, placed, training.objective)
+    objective = training.objective or Objective(hybrid_terms(config.loss))
+    step = compiled_step(settings, optimizer, placed, objective)
     throughput = Throughput(settings, jax.devices())
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
         recording = Recording(checkpoints, metrics, journal, clock, profiler, throughput, meter)
@@ -180,19 +178,19 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
 
 def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
     """The static part of the training step."""
-    loss = config.loss
     return StepSettings(
         setup.model.config,
         lora_config(config),
         jnp.dtype(config.model.dtype),
         remat=config.training.remat,
-        chunk_size=loss.chunk_size,
+        chunk_size=config.loss.chunk_size,
         accumulation=config.training.accumulation,
-        kind=loss.kind,
-        beta=loss.beta,
-        label_smoothing=loss.label_smoothing,
-        normalize=loss.normalize,
-        alignment_weight=loss.alignment_weight,
-        chosen_nll_weight=loss.chosen_nll_weight,
-        kl_weight=loss.kl_weight,
     )
+
+
+def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:
+    """task + λ · alignment + α · NLL(chosen) + KL, as config.loss says."""
+    preference = PreferenceTerm(
+        loss.alignment_weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize
+    )
+    return TaskTerm(), preference, ChosenNLLTerm(loss.chosen_nll_weight), KLTerm(loss.kl_weight)

@@ -7,7 +7,7 @@ from typing import Any
 from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.models.ideal import step_flops
 from emergent_alignment.parallel.chips import peak_flops
-from emergent_alignment.training.step import StepSettings
+from emergent_alignment.training.step_settings import StepSettings
 
 
 @dataclass(frozen=True)

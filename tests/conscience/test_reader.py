@@ -17,7 +17,8 @@ from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, given_answer, sample_answers
 from emergent_alignment.randomness import Draws, Purpose
-from emergent_alignment.training.step import StepSettings, reference_log_probs
+from emergent_alignment.training.branches import reference_log_probs
+from emergent_alignment.training.step_settings import StepSettings
 
 TEXTS = ("Hi?", "May I skip it today?", "And now, what would you do in my place?", "Why?")
 PROMPTS = [[{"role": "user", "content": text}] for text in TEXTS]

@@ -10,7 +10,7 @@ from emergent_alignment.data.batches import Pair, bucket, make_batch, pad_rows, 
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import tokenize
-from emergent_alignment.training.step import branch_masks
+from emergent_alignment.training.branches import branch_masks
 
 END = 2  # <|im_end|>, which is the pad token as well
 EXAMPLE = Example(({"role": "user", "content": "May I refreeze it?"},), "No, never do that.")

@@ -97,17 +97,11 @@ def test_grpo_and_its_relatives_are_those_of_trl(case: dict) -> None:
     clip = {"clip": case["clip"], "clip_high": case["clip_high"]}
 
     def loss(log_probs):
+        answers = rl_losses.Answers(log_probs, x["old_log_probs"], x["reference"], advantages, MASK)
         tokens = rl_losses.grpo_token_loss(
-            log_probs,
-            x["old_log_probs"],
-            x["reference"],
-            advantages,
-            MASK,
-            ratio=case["level"],
-            kl_weight=case["kl_weight"],
-            **clip,
+            answers, ratio=case["level"], kl_weight=case["kl_weight"], **clip
         )
-        return rl_losses.normalized_sum(
+        total, count = rl_losses.normalized_parts(
             tokens,
             MASK,
             kind=case["normalization"],
@@ -115,6 +109,7 @@ def test_grpo_and_its_relatives_are_those_of_trl(case: dict) -> None:
             num_tokens=MASK.sum().astype(jnp.float32),
             longest=MASK.shape[1],
         )
+        return total / count
 
     found, gradient = jax.value_and_grad(loss)(x["log_probs"])
     assert_close(found, case["loss"], "loss")

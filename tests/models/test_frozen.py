@@ -23,7 +23,8 @@ from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapter
 from emergent_alignment.models.model import export, load
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.training.state import TrainState, fingerprint
-from emergent_alignment.training.step import StepSettings, compiled_step, loss_and_gradients
+from emergent_alignment.training.step import compiled_step, loss_and_gradients
+from emergent_alignment.training.step_settings import StepSettings
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 

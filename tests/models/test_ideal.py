@@ -18,7 +18,8 @@ from emergent_alignment.planning.hlo import program_cost
 from emergent_alignment.planning.hlo_text import Array
 from emergent_alignment.planning.kernels import splash_flops, visited_share
 from emergent_alignment.training import step as training_step
-from emergent_alignment.training.step import StepSettings, loss_and_gradients
+from emergent_alignment.training.step import loss_and_gradients
+from emergent_alignment.training.step_settings import StepSettings
 
 LAYOUT = PrefixLayout(24, 3, 16)
 

@@ -18,7 +18,8 @@ from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.planning.hlo_text import Array, HloInstruction, HloModule, parse
 from emergent_alignment.randomness import row_keys
 from emergent_alignment.training.state import initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step, step_shardings
+from emergent_alignment.training.step import compiled_step, step_shardings
+from emergent_alignment.training.step_settings import StepSettings
 
 # They make no array of their own.
 HANDED_ON = ("parameter", "get-tuple-element", "tuple", "while", "bitcast", "call", "conditional")

@@ -11,12 +11,8 @@ from emergent_alignment.models.placement import shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.rows import to_devices
 from emergent_alignment.training.state import TrainState, fingerprint, initial_state
-from emergent_alignment.training.step import (
-    StepSettings,
-    compiled_step,
-    loss_and_gradients,
-    step_shardings,
-)
+from emergent_alignment.training.step import compiled_step, loss_and_gradients, step_shardings
+from emergent_alignment.training.step_settings import StepSettings
 
 GRID = pytest.mark.grid
 BATCH = jax.tree.map(np.asarray, random_batch(rows=32, seed=3))
@@ -99,6 +95,24 @@ def test_a_step_keeps_everything_where_it_lies(config, tiny_params, full):
         assert leaf.addressable_data(0).size == leaf.size // 4, leaf.sharding
     for leaf, where in zip(jax.tree.leaves(after), jax.tree.leaves(placed[0]), strict=True):
         assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+
+
+def test_weights_of_terms_move_with_no_other_program(config, tiny_params):
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    settings, optimizer = settings_of(config, False), optax.sgd(0.0)
+    params = tiny_params(config)
+    frozen = jax.device_put(params, shardings_of(mesh, params))
+    with in_force(mesh):
+        state = initial_state(frozen, settings.lora, optimizer, 0, mesh)
+        placed = step_shardings(mesh, state, frozen)
+        step = compiled_step(settings, optimizer, placed, weighted=True)
+        found = []
+        for weight in (1.0, 3.0):
+            state, metrics = step(state, frozen, to_devices(BATCH), {"alignment_loss": weight})
+            found.append(jax.device_get(metrics))
+    assert step._cache_size() == 1
+    added = found[1]["loss"] - found[0]["loss"]
+    np.testing.assert_allclose(added, 2 * found[0]["alignment_loss"], rtol=1e-5)
 
 
 def test_factored_moments_are_cut_like_what_they_belong_to(config, tiny_params):

@@ -20,7 +20,8 @@ from emergent_alignment.parallel.chips import TPUS, peak_flops
 from emergent_alignment.parallel.mesh import make_mesh
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state
-from emergent_alignment.training.step import StepSettings, compiled_step
+from emergent_alignment.training.step import compiled_step
+from emergent_alignment.training.step_settings import StepSettings
 
 pytest.importorskip("libtpu", reason="libtpu is not installed; `make plan` installs and uses it")
 

@@ -1,7 +1,5 @@
 """The KL penalty of a step: nothing at the start, the exact KL later, and no way round it."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,28 +8,27 @@ from random_batches import random_batch
 
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.lora import LoraConfig, init_adapters
+from emergent_alignment.training.branches import predicting_hidden, target_mask
+from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.state import policy_params
-from emergent_alignment.training.step import (
-    StepSettings,
-    batch_loss,
-    batch_totals,
-    predicting_hidden,
-    target_mask,
-)
+from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.terms import HYBRID, KLTerm
 
 
 @pytest.mark.parametrize("branches", [1, 3])
 def test_the_penalty_is_the_mean_kl_of_the_targets_tokens(tiny_config, tiny_params, branches):
     config = tiny_config("llama")
-    settings = StepSettings(config, LoraConfig(4, 8.0), chunk_size=16, kl_weight=0.5)
+    settings = StepSettings(config, LoraConfig(4, 8.0), chunk_size=16)
+    penalised_objective = Objective((*HYBRID.terms[:-1], KLTerm(0.5)))
     frozen = tiny_params(config)
     adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
     batch = random_batch(branches=branches)
 
     def losses(adapters):
-        with_penalty = batch_loss(settings, adapters, frozen, batch, batch_totals(batch))
-        plain = dataclasses.replace(settings, kl_weight=0.0)
-        return with_penalty, batch_loss(plain, adapters, frozen, batch, batch_totals(batch))
+        return [
+            objective.loss(settings, adapters, frozen, batch, objective.counts(batch))
+            for objective in (penalised_objective, HYBRID)
+        ]
 
     (start, metrics), (plain, _) = jax.jit(losses)(adapters)
     np.testing.assert_allclose([start - plain, metrics["kl_target"]], 0.0, atol=1e-5)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_alignment.data.batches import ROLES, Batch
-from emergent_alignment.training.step import StepSettings, branch_log_probs
+from emergent_alignment.training.branches import branch_log_probs
+from emergent_alignment.training.step_settings import StepSettings
 
 ROWS, PROMPT, BRANCH = 2, 6, 5
 

@@ -16,16 +16,13 @@ from walk_jaxpr import array_shapes, rows_through
 
 from emergent_alignment.data.batches import ROLES
 from emergent_alignment.models.lora import LoraConfig, init_adapters
+from emergent_alignment.training.branches import pair_log_probs
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
-from emergent_alignment.training.step import (
-    StepSettings,
-    batch_loss,
-    batch_totals,
-    compiled_step,
-    pair_log_probs,
-)
+from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step import loss_and_gradients as traced_loss_and_gradients
+from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.terms import HYBRID
 
 loss_and_gradients = jax.jit(traced_loss_and_gradients, static_argnums=0)
 
@@ -88,7 +85,7 @@ def test_accumulation_changes_neither_loss_nor_gradients(
 def test_alignment_loss_is_log_two_at_step_zero(settings, frozen):
     adapters = init_adapters(frozen, settings.lora, jax.random.key(1))
     batch = dataclasses.replace(random_batch(), pair_mask=jnp.ones(8, bool))
-    _, metrics = batch_loss(settings, adapters, frozen, batch, batch_totals(batch))
+    _, metrics = HYBRID.loss(settings, adapters, frozen, batch, HYBRID.counts(batch))
     np.testing.assert_allclose(metrics["alignment_loss"], np.log(2), rtol=1e-6)
     assert metrics["kl"] == 0.0
 
@@ -207,7 +204,7 @@ def test_frozen_parameters_get_no_gradient_and_stay_the_same(settings, frozen, a
     def through_reference(parameters):
         full = dataclasses.replace(settings, lora=None)
         trained = jax.tree.map(lambda x: x * 1.01, frozen)
-        return batch_loss(full, trained, parameters, batch, batch_totals(batch))[0]
+        return HYBRID.loss(full, trained, parameters, batch, HYBRID.counts(batch))[0]
 
     gradients = jax.grad(through_reference)(frozen)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))

@@ -11,7 +11,7 @@ from random_batches import random_batch
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.parallel.chips import TPUS, peak_flops
-from emergent_alignment.training.step import StepSettings
+from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.throughput import Throughput
 
 

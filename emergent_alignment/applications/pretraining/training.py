@@ -8,7 +8,6 @@ import numpy as np
 
 from emergent_alignment.applications.pretraining.corpus import Corpus, open_corpus
 from emergent_alignment.applications.pretraining.documents import RawText, read_raw_text
-from emergent_alignment.applications.pretraining.loss import RAW_TEXT
 from emergent_alignment.applications.pretraining.random_start import random_start, write_start
 from emergent_alignment.applications.pretraining.reviewed_text import (
     ReviewedText,
@@ -16,6 +15,7 @@ from emergent_alignment.applications.pretraining.reviewed_text import (
     review_windows,
 )
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
+from emergent_alignment.applications.pretraining.view import WindowView
 from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
@@ -23,11 +23,12 @@ from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
-from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
 from emergent_alignment.runs.workdir import START
 from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.state import TrainState
 
 
@@ -65,7 +66,8 @@ def pretrain(
             write_start(setup.model, workdir, config)
         return _inputs(run, workdir, packing, matched)
 
-    training = Training(data, inputs, RAW_TEXT, notes=(note,))
+    objective = Objective(hybrid_terms(config.loss), WindowView)
+    training = Training(data, inputs, objective, notes=(note,))
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
@@ -156,10 +158,10 @@ def _check_pretraining(config: PretrainingConfig) -> None:
             "config.lora.rank: adapters beside random weights learn next to nothing; set 0, "
             "which trains all parameters"
         )
-    if config.loss.kl_weight:
+    if config.pretraining.random.layers and config.loss.kl_weight:
         raise UserError(
-            "config.loss.kl_weight: the loss of raw text has no such part; set 0 (a prefix's "
-            "continuation is held by config.loss.beta)"
+            "config.loss.kl_weight: it would hold the policy to the random weights that it starts "
+            "from; set 0"
         )
     if config.model.frozen_dtype and not config.lora.rank:
         raise UserError(

@@ -3,23 +3,26 @@ hidden states at the answers' ends, epoch after epoch, in no time."""
 
 import functools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import rows_of_step
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.training_run import Run
-from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.self_align.reinforcement.reward_terms import BradleyTerryTerm
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.loop import MakeInput, StepInput
-from emergent_alignment.training.step import Objective, StepSettings
+from emergent_alignment.training.objective import Objective
+from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.views import Counts
 
 _PART = 128  # pairs of a file: what a kill loses at most
 
@@ -51,17 +54,37 @@ class FeaturePairs:
 jax.tree_util.register_dataclass(FeaturePairs)
 
 
-def _loss(
-    settings: StepSettings, trainable: Headed, frozen: dict, batch: FeaturePairs, totals: dict
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    chosen, rejected = head_values(trainable, batch.chosen), head_values(trainable, batch.rejected)
-    loss = bradley_terry_loss(chosen, rejected).sum() / totals["pairs"]
-    accuracy = (chosen > rejected).astype(jnp.float32).sum() / totals["pairs"]
-    metrics = {"task_loss": loss, "reward_accuracy": accuracy}
-    return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
+@dataclass(frozen=True)
+class FeatureView:
+    """Pairs of features under the head (ScoredPairs, see reward_terms.py)."""
+
+    settings: StepSettings
+    trainable: Headed
+    frozen: dict
+    batch: FeaturePairs
+
+    @staticmethod
+    def counts(batch: FeaturePairs) -> Counts:
+        """Of a whole batch: pairs."""
+        return {"pairs": jnp.float32(batch.chosen.shape[0])}
+
+    @cached_property
+    def chosen(self) -> Float[Array, "batch"]:
+        """The chosen answers' scores."""
+        return head_values(self.trainable, self.batch.chosen)
+
+    @cached_property
+    def rejected(self) -> Float[Array, "batch"]:
+        """The rejected answers'."""
+        return head_values(self.trainable, self.batch.rejected)
+
+    @property
+    def mask(self) -> Bool[Array, "batch"]:
+        """Every row is a pair."""
+        return jnp.ones(self.batch.chosen.shape[0], bool)
 
 
-FEATURES = Objective(_loss, lambda batch: {"pairs": jnp.float32(batch.chosen.shape[0])})
+FEATURES = Objective((BradleyTerryTerm(watches_scores=False),), FeatureView)
 
 
 @dataclass(frozen=True)

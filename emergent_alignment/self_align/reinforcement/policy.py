@@ -13,11 +13,13 @@ import numpy as np
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.data.chat import Message
 from emergent_alignment.runs.from_config import Setup, check_rows
-from emergent_alignment.runs.training_run import Run, Training, train
-from emergent_alignment.self_align.reinforcement.policy_losses import (
-    PolicySettings,
-    grpo_objective,
-    ppo_objective,
+from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
+from emergent_alignment.self_align.reinforcement.policy_terms import (
+    EntropyTerm,
+    GRPOTerm,
+    PPOTerm,
+    RolloutView,
+    ValueTerm,
 )
 from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, shaping_of
 from emergent_alignment.self_align.reinforcement.rollouts import (
@@ -32,8 +34,8 @@ from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import changed
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
+from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.state import TrainState
-from emergent_alignment.training.step import HYBRID, Objective
 
 
 def policy_config(config: SelfAlignConfig) -> SelfAlignConfig:
@@ -81,21 +83,23 @@ def optimise_policy(
 
 
 def _objective(config: SelfAlignConfig) -> Objective:
-    wanted = config.self_align.reinforcement
-    if wanted.algorithm == "dpo":
-        return HYBRID
-    policy = wanted.policy
-    settings = PolicySettings(
-        policy.clip,
-        policy.clip_high,
-        policy.value_clip,
-        policy.value_weight,
-        policy.kl_weight,
-        policy.entropy_weight,
-        policy.normalization,
-        policy.ratio,
-    )
-    return {"ppo": ppo_objective, "grpo": grpo_objective}[wanted.algorithm](settings)
+    policy = config.self_align.reinforcement.policy
+    clip = {"clip": policy.clip, "clip_high": policy.clip_high}
+    bonus = EntropyTerm(policy.entropy_weight)
+    match config.self_align.reinforcement.algorithm:
+        case "dpo":
+            return Objective(hybrid_terms(config.loss))
+        case "ppo":
+            value = ValueTerm(policy.value_weight, policy.value_clip)
+            return Objective((PPOTerm(**clip), value, bonus), RolloutView)
+        case "grpo":
+            of_group = GRPOTerm(
+                **clip,
+                kl_weight=policy.kl_weight,
+                normalization=policy.normalization,
+                ratio=policy.ratio,
+            )
+            return Objective((of_group, bonus), RolloutView)
 
 
 def rollout_settings(

@@ -18,8 +18,9 @@ from emergent_alignment.self_align.reinforcement.preferences import (
     read_to_the_end,
     with_guidelines,
 )
+from emergent_alignment.training.branches import branch_hidden
 from emergent_alignment.training.heads import Headed, body_params, head_values
-from emergent_alignment.training.step import StepSettings, branch_hidden
+from emergent_alignment.training.step_settings import StepSettings
 
 # (prompt, branches) as tokens.
 RewardRows = list[tuple[list[int], list[list[int]]]]

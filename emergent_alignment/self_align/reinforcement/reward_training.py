@@ -6,12 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, share_interval
@@ -35,45 +32,16 @@ from emergent_alignment.self_align.reinforcement.preferences import (
 from emergent_alignment.self_align.reinforcement.reward_model import (
     NO_TARGET,
     RewardModel,
-    branch_scores,
     ends_of,
 )
-from emergent_alignment.self_align.reinforcement.rl_losses import bradley_terry_loss
+from emergent_alignment.self_align.reinforcement.reward_terms import REWARD
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
-from emergent_alignment.training.step import Objective, StepSettings
 
 _RESULT = "reward_model.json"
-
-
-def preference_objective(
-    settings: StepSettings, trainable: Headed, frozen: dict, batch: Batch, totals: dict
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The mean Bradley–Terry loss of the pairs, and how many of them are told apart."""
-    scores = branch_scores(settings, trainable, frozen, batch)
-    chosen, rejected = scores[:, batch.roles.chosen], scores[:, batch.roles.rejected]
-
-    def over_pairs(values):
-        return jnp.where(batch.pair_mask, values, 0.0).sum() / totals["pairs"]
-
-    loss = over_pairs(bradley_terry_loss(chosen, rejected))
-    metrics = {
-        "task_loss": loss,
-        "reward_accuracy": over_pairs((chosen > rejected).astype(jnp.float32)),
-        "reward_margin": over_pairs(chosen - rejected),
-        "reward_chosen": over_pairs(chosen),
-    }
-    return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
-
-
-def _totals(batch: Batch) -> dict[str, Float[Array, ""]]:
-    return {"pairs": jnp.maximum(batch.pair_mask.sum().astype(jnp.float32), 1.0)}
-
-
-REWARD = Objective(preference_objective, _totals)
 
 
 def reward_config(config: SelfAlignConfig, num_pairs: int) -> SelfAlignConfig:

@@ -4,6 +4,7 @@ Nothing here knows a model or a trainer; only jax and jaxtyping are imported. Ar
 tokens], right-padded; a mask is 1 on the tokens of an answer, and every mean is over those alone.
 """
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import jax
@@ -208,12 +209,25 @@ def group_advantages(
     raise ValueError(f"unknown scale {scale!r}; known: {get_args(Scale)}")
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Answers as GRPO sees them, a token, and what each answer is worth.
+
+    log_probs      under the policy, `old_log_probs` under the one that drew them, `reference` under
+                   the frozen copy
+    advantages     of a whole answer
+    mask           which tokens are an answer's
+    """
+
+    log_probs: Float[Array, "rows tokens"]
+    old_log_probs: Float[Array, "rows tokens"]
+    reference: Float[Array, "rows tokens"]
+    advantages: Float[Array, "rows"]
+    mask: Bool[Array, "rows tokens"]
+
+
 def grpo_token_loss(
-    log_probs: Float[Array, "rows tokens"],
-    old_log_probs: Float[Array, "rows tokens"],
-    reference: Float[Array, "rows tokens"],
-    advantages: Float[Array, "rows"],
-    mask: Bool[Array, "rows tokens"],
+    answers: Answers,
     *,
     ratio: RatioLevel = "token",
     clip: float = 0.2,
@@ -226,16 +240,17 @@ def grpo_token_loss(
     al. 2025, eq. 7). Raises ValueError for another one."""
     if ratio not in get_args(RatioLevel):
         raise ValueError(f"unknown ratio {ratio!r}; known: {get_args(RatioLevel)}")
-    now, before = log_probs, old_log_probs
+    now, before, mask = answers.log_probs, answers.old_log_probs, answers.mask
     if ratio == "sequence":
-        total = jnp.where(mask, log_probs - old_log_probs, 0.0).sum(-1, keepdims=True)
+        total = jnp.where(mask, now - before, 0.0).sum(-1, keepdims=True)
         now = jnp.broadcast_to(total / jnp.maximum(mask.sum(-1, keepdims=True), 1), mask.shape)
         before = jnp.zeros_like(now)
-    policy = clipped_policy_loss(now, before, advantages[:, None], clip=clip, clip_high=clip_high)
-    return policy + kl_weight * kl_estimate(log_probs, reference, kind="k3")
+    advantages = answers.advantages[:, None]
+    policy = clipped_policy_loss(now, before, advantages, clip=clip, clip_high=clip_high)
+    return policy + kl_weight * kl_estimate(answers.log_probs, answers.reference, kind="k3")
 
 
-def normalized_sum(
+def normalized_parts(
     token_losses: Float[Array, "rows tokens"],
     mask: Bool[Array, "rows tokens"],
     *,
@@ -243,8 +258,8 @@ def normalized_sum(
     num_rows: Float[Array, ""] | float,
     num_tokens: Float[Array, ""] | float,
     longest: int,
-) -> Float[Array, ""]:
-    """One loss of all tokens' losses:
+) -> tuple[Float[Array, ""], Float[Array, ""] | float]:
+    """(sum, what it is divided by) for one loss of all tokens' losses:
 
     - grpo:    (1/N) Σ_i (1/|y_i|) Σ_t    each answer counts alike (Shao et al. 2024, eq. 3)
     - dapo:    (1/Σ|y_i|) Σ_i Σ_t         each token counts alike (Yu et al. 2025, eq. 12)
@@ -256,9 +271,9 @@ def normalized_sum(
     kept = jnp.where(mask, token_losses, 0.0).sum(-1)
     match kind:
         case "grpo":
-            return (kept / jnp.maximum(mask.sum(-1), 1)).sum() / num_rows
+            return (kept / jnp.maximum(mask.sum(-1), 1)).sum(), num_rows
         case "dapo":
-            return kept.sum() / num_tokens
+            return kept.sum(), num_tokens
         case "dr_grpo":
-            return kept.sum() / (num_rows * longest)
+            return kept.sum(), num_rows * longest
     raise ValueError(f"unknown normalisation {kind!r}; known: {get_args(Normalization)}")

@@ -20,12 +20,16 @@ from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.self_align.reinforcement import rl_losses
-from emergent_alignment.self_align.reinforcement.policy_losses import RolloutBatch, answered
+from emergent_alignment.self_align.reinforcement.policy_terms import (
+    RolloutBatch,
+    log_probs_and_entropies,
+)
 from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, Shaping
 from emergent_alignment.storage.files import write_whole
+from emergent_alignment.training.branches import branch_masks, predicting_hidden
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
-from emergent_alignment.training.step import StepSettings, branch_masks
+from emergent_alignment.training.step_settings import StepSettings
 
 _ORDER = 403  # what the orders of minibatches are drawn by, beside the seed
 
@@ -208,14 +212,14 @@ def _values_of(
     settings: StepSettings, trainable: Headed, frozen: dict, rows: Batch
 ) -> Float[Array, "batch branches tokens"]:
     params = policy_params(trainable.body, frozen, settings.lora)
-    hidden, _, _ = answered(settings, params, rows)
-    return _masked(head_values(trainable, hidden), rows)
+    return _masked(head_values(trainable, predicting_hidden(settings, params, rows)), rows)
 
 
 def _log_probs_of(
     settings: StepSettings, params: dict, rows: Batch
 ) -> Float[Array, "batch branches tokens"]:
-    return _masked(answered(settings, params, rows)[1], rows)
+    hidden = predicting_hidden(settings, params, rows)
+    return _masked(log_probs_and_entropies(settings, params, hidden, rows)[..., 0], rows)
 
 
 def _masked(values, rows: Batch):

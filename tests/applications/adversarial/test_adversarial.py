@@ -32,7 +32,7 @@ from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs import training_run
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.settings import changed
-from emergent_alignment.training.step import batch_loss, batch_totals
+from emergent_alignment.training.terms import HYBRID
 
 STEPS, ROUNDS, BATCH = 6, 3, 8
 HOSTILE = BATCH // 2
@@ -184,7 +184,7 @@ def test_hostile_rows_add_no_task_loss(config, setup, run):
     @jax.jit
     def task_loss(batch):
         frozen = setup.model.params
-        return batch_loss(settings, state.trainable, frozen, batch, batch_totals(batch))[1][
+        return HYBRID.loss(settings, state.trainable, frozen, batch, HYBRID.counts(batch))[1][
             "task_loss"
         ]
 

@@ -192,6 +192,7 @@ def assert_held_out_loss_is_by_hand(measured, model):
         ({"conscience.candidate": "target"}, "own continuations"),
         ({"pretraining.review_share": 0.1}, "0.1 of 4 windows a step is none"),
         ({"pretraining.random.layers": 2, "lora.rank": 2}, "config.lora.rank: adapters beside"),
+        ({"pretraining.random.layers": 2, "lora.rank": 0, "loss.kl_weight": 0.1}, "random weights"),
         ({"pretraining.random.layers": 2, "pretraining.random.vocabulary": 9}, "at least 300"),
         ({"pretraining.random.layers": 2, "pretraining.random.heads": 5}, "heads: 5 does not"),
         ({"model.frozen_dtype": "int8"}, "config.model.frozen_dtype"),

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import assert_trees_close, random_batch
 
 from emergent_alignment.applications.pretraining.corpus import Document
-from emergent_alignment.applications.pretraining.loss import RAW_TEXT, window_log_probs
+from emergent_alignment.applications.pretraining.view import (
+    WindowView,
+    window_hidden,
+    window_log_probs,
+)
 from emergent_alignment.applications.pretraining.windows import (
     Packing,
     PackingSettings,
@@ -19,8 +24,13 @@ from emergent_alignment.applications.pretraining.windows import (
     is_held_out,
     pack,
 )
+from emergent_alignment.data.batches import ROLES
 from emergent_alignment.errors import UserError
-from emergent_alignment.training.step import StepSettings, loss_and_gradients
+from emergent_alignment.models.forward import unembedding
+from emergent_alignment.training.objective import Objective
+from emergent_alignment.training.step import loss_and_gradients
+from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.terms import HYBRID, KLTerm
 
 documents_of = st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=40), max_size=12)
 
@@ -191,9 +201,10 @@ def test_the_loss_is_over_all_next_tokens_whatever_the_microbatches(step, params
     documents = [draw.integers(1, 96, size=size).tolist() for size in (5, 30, 1, 17, 9)]
     batch = TextBatch(pack(documents, 16))
     assert len(batch.windows) == 4
+    objective = Objective(HYBRID.terms, WindowView)
     found = [
         jax.jit(loss_and_gradients, static_argnums=(0, 4))(
-            dataclasses.replace(step, accumulation=parts), params, params, batch, RAW_TEXT
+            dataclasses.replace(step, accumulation=parts), params, params, batch, objective
         )
         for parts in (1, 2)
     ]
@@ -202,3 +213,31 @@ def test_the_loss_is_over_all_next_tokens_whatever_the_microbatches(step, params
     np.testing.assert_allclose(found[0][1]["loss"], by_hand, rtol=1e-6)
     for left, right in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_the_kl_holds_every_predicted_token_of_the_windows_to_the_frozen_copy(step, params):
+    """With reviewed continuations in the batch, whose pairs it leaves alone."""
+    draw = np.random.default_rng(0)
+    documents = [draw.integers(1, 96, size=size).tolist() for size in (5, 30, 1, 17, 9)]
+    pairs = dataclasses.replace(
+        random_batch(rows=4, branches=2),
+        roles=ROLES["no target"],
+        reference=jnp.full((4, 2), -20.0),
+    )
+    batch = jax.tree.map(jnp.asarray, TextBatch(pack(documents, 16), pairs))
+    moved = jax.tree.map(lambda x: x * 1.1, params)
+    objective = Objective((*HYBRID.terms[:-1], KLTerm(0.5)), WindowView)
+    compute = jax.jit(loss_and_gradients, static_argnums=(0, 4))
+    _, metrics = whole = compute(step, moved, params, batch, objective)
+    log_p, log_q = (
+        jax.nn.log_softmax(window_hidden(step, p, batch.windows) @ unembedding(p))
+        for p in (moved, params)
+    )
+    kept = batch.windows.predicts
+    kl = jnp.where(kept, (jnp.exp(log_p) * (log_p - log_q)).sum(-1), 0.0).sum() / kept.sum()
+    assert kl > 0.01
+    np.testing.assert_allclose(metrics["kl_target"], kl, rtol=1e-4)
+    others = metrics["task_loss"] + metrics["alignment_loss"]
+    np.testing.assert_allclose(metrics["loss"], others + 0.5 * kl, rtol=1e-5)
+    parts = dataclasses.replace(step, accumulation=2)
+    assert_trees_close(compute(parts, moved, params, batch, objective), whole, 1e-5)

@@ -1,0 +1,119 @@
+"""The terms of the hybrid loss (docs/design.md §3): task, preference, chosen answers, KL.
+
+They read a HybridView (views.py). PPO's and GRPO's terms and the reward model's stand beside their
+views in self_align/reinforcement/.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from emergent_alignment.losses import (
+    PairLogProbs,
+    PreferenceKind,
+    alignment_sum,
+    nll_sum,
+    reward_sums,
+)
+from emergent_alignment.training.objective import Objective, Share, Term
+from emergent_alignment.training.views import Counts, HybridView, PromptView
+
+
+@dataclass(frozen=True)
+class TaskTerm(Term):
+    """Σ NLL of the target tokens / their number."""
+
+    name: ClassVar[str] = "task_loss"
+
+    def share(self, part: HybridView, counts: Counts) -> Share:
+        """Over the target tokens."""
+        total = nll_sum(part.target_log_probs, part.target_mask)
+        return Share(total, _at_least_one(counts["target_tokens"]))
+
+
+@dataclass(frozen=True)
+class PreferenceTerm(Term):
+    """λ (1/B) Σ f over the rows that have a pair, B the number of prompts; f is the preference
+    loss of this kind (losses.PREFERENCE_LOSSES). To `normalize`, log-probs are a token's mean."""
+
+    weight: float = 1.0
+    kind: PreferenceKind = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    normalize: bool = False
+    name: ClassVar[str] = "alignment_loss"
+
+    def part_of(self, view: HybridView) -> PromptView | None:
+        """The pairs."""
+        return view.pairs
+
+    def share(self, part: PromptView, counts: Counts) -> Share:
+        """Over the prompts that were listened to, with or without a pair."""
+        total = alignment_sum(
+            self._pairs(part),
+            kind=self.kind,
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+        )
+        return Share(total, counts["prompts"])
+
+    def watched(self, part: PromptView, counts: Counts) -> dict[str, Share]:
+        """Implicit rewards and log-probs, a pair; `kl`, a token of the rejected answers."""
+        rewards = reward_sums(self._pairs(part), beta=self.beta)
+        shares = {
+            name: Share(total, _at_least_one(counts["pairs"])) for name, total in rewards.items()
+        }
+        return shares | {"kl": Share(_kl_of_rejected(part), counts["rejected_tokens"])}
+
+    def _pairs(self, part: PromptView) -> PairLogProbs:
+        return part.mean_pairs if self.normalize else part.summed_pairs
+
+
+@dataclass(frozen=True)
+class ChosenNLLTerm(Term):
+    """α times the mean NLL of the pairs' chosen answers, a token."""
+
+    weight: float = 0.0
+    name: ClassVar[str] = "chosen_nll"
+
+    def part_of(self, view: HybridView) -> PromptView | None:
+        """The pairs."""
+        return view.pairs
+
+    def share(self, part: PromptView, counts: Counts) -> Share:
+        """Over the chosen answers' tokens."""
+        mask = part.chosen_mask & part.batch.pair_mask[:, None]
+        total = nll_sum(part.chosen_log_probs, mask)
+        return Share(total, _at_least_one(counts["chosen_tokens"]))
+
+
+@dataclass(frozen=True)
+class KLTerm(Term):
+    """The exact KL(π_θ ‖ π_θ₀) from the frozen copy, the mean over the held tokens: a row's target
+    or, where it learns none, the chosen answer of its pair; of raw text every token that is
+    predicted."""
+
+    weight: float = 0.0
+    name: ClassVar[str] = "kl_target"
+    own_pass: ClassVar[bool] = True
+
+    def share(self, part: HybridView, counts: Counts) -> Share:
+        """Over the held tokens."""
+        total = jnp.where(part.held_mask, part.held_kl, 0.0).sum()
+        return Share(total, counts["held_tokens"])
+
+
+HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), KLTerm()))
+
+
+def _kl_of_rejected(part: PromptView) -> Float[Array, ""]:
+    """Σ log π_θ − log π_θ₀ over the pairs' rejected answers: k1 of KL(π_θ ‖ π_θ₀), exact in
+    expectation on the policy's own samples."""
+    of_policy = (part.rejected_log_probs * part.rejected_mask).sum(-1)
+    return jnp.where(part.batch.pair_mask, of_policy - part.reference[:, 1], 0.0).sum()
+
+
+def _at_least_one(count: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.maximum(count, 1.0)
