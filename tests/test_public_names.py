@@ -25,10 +25,12 @@ def names_of(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {
-                found.id
-                for found in ast.walk(node)
-                if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Store)
+                part.id
+                for target in targets
+                for part in ast.walk(target)
+                if isinstance(part, ast.Name)
             }
     return {name for name in names if not name.startswith("_")}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 96
 IN_NONE = "in no section"
-PAGE = """\
+PAGE_BEGINNING = """\
 # Settings
 
 Every setting of `emergent-alignment`, section by section; `emergent-alignment config SECTION` says
@@ -98,7 +98,7 @@ def groups() -> Iterator[Group]:
 
 def markdown() -> Iterator[str]:
     """The lines of docs/settings.md."""
-    yield PAGE
+    yield PAGE_BEGINNING
     for group in groups():
         yield f"## {group.name or IN_NONE.capitalize()}\n\n{group.explanation}\n"
         if group.fields:
