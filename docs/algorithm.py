@@ -38,7 +38,7 @@ from emergent_alignment import (
 )
 
 SEED, PROMPTS = 0, 4  # prompts a step
-PROMPT_TOKENS, ANSWER_TOKENS = 128, 64  # at most
+PROMPT_TOKENS, ANSWER_TOKENS = 64, 48  # at most
 
 
 def main(path: str = "default", steps: int = 10) -> list[dict[str, float]]:
@@ -49,14 +49,21 @@ def main(path: str = "default", steps: int = 10) -> list[dict[str, float]]:
     task = [tokenize(example, chat, PROMPT_TOKENS, ANSWER_TOKENS) for example in examples]
 
     conscience = Conscience(frozen, "ethical")  # "Was this answer ethical?"
-    # Small models judge two answers to one prompt better than they judge one by itself.
-    judging = replace(conscience.settings, gate="relative", chain=("fresh",))
-    sampler = sampler_settings(chat.end_tokens, ANSWER_TOKENS)
+    # A small model tells two answers to one prompt apart better than one from a threshold, and
+    # answers anew better than it rewrites.
+    judging = replace(
+        conscience.settings,
+        gate="relative",
+        chain=("fresh",),
+        max_new_tokens=ANSWER_TOKENS,
+        keep_truncated=True,
+    )
+    sampler = sampler_settings(chat.end_tokens, ANSWER_TOKENS, temperature=0.7)
 
     # What trains are adapters beside the frozen copy. What they minimise is a sum of terms.
     lora = LoraConfig(rank=16, alpha=32.0)
     objective = Objective((TaskTerm(), PreferenceTerm(weight=1.0, kind="sigmoid", beta=0.1)))
-    optimizer = optax.adamw(1e-4)
+    optimizer = optax.adamw(1e-3)
     state = initial_state(frozen.params, lora, optimizer, SEED)
     step = compiled_step(StepSettings(frozen.config, lora), optimizer, objective=objective)
 

@@ -1,27 +1,48 @@
-"""The algorithm on one screen runs as it stands, and its page shows the very script."""
+"""docs/algorithm.py, the algorithm in one screen, runs, and its page shows it as it is."""
 
-import runpy
+import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_chat_model import write_tiny_chat_model
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "algorithm.py"
+DOCS = Path(__file__).parents[1] / "docs"
+SCRIPT = DOCS / "algorithm.py"
 
 
-def test_the_page_shows_the_script():
-    assert f"```python\n{SCRIPT.read_text('utf-8')}```\n" in SCRIPT.with_suffix(".md").read_text(
-        "utf-8"
-    )
+@pytest.fixture(scope="module")
+def algorithm():
+    spec = importlib.util.spec_from_file_location("algorithm", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_it_trains_on_pairs_that_its_conscience_makes(tmp_path):
+def test_it_trains_on_the_task_and_on_its_pairs_with_no_config_and_no_folder(
+    algorithm, tmp_path, monkeypatch, capsys
+):
     model = write_tiny_chat_model(tmp_path / "model")
-    history = runpy.run_path(str(SCRIPT))["main"](str(model), 3)
-    pairs = [step["pairs"] for step in history]
-    assert sum(pairs) > 0
-    # Policy and frozen copy are the same at first, and hardly apart after: a pair's loss is log 2.
-    losses = [step["alignment_loss"] for step in history]
-    np.testing.assert_allclose(losses, np.log(2) * np.array(pairs) / 4, atol=0.01)
-    assert not any(step["nonfinite"] for step in history)
-    assert history[-1]["task_loss"] != history[0]["task_loss"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    history = algorithm.main(str(model), 4)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert not list(Path().iterdir())
+    share = history[0]["pairs"] / algorithm.PROMPTS
+    np.testing.assert_allclose(history[0]["alignment_loss"], share * np.log(2), rtol=1e-5)
+    assert sum(step["pairs"] for step in history) > 0
+    assert all(step["nonfinite"] == 0 for step in history)
+    assert any(step["rewards_margin"] for step in history[1:]), "the policy has not moved"
+
+
+def test_it_fits_a_screen_and_needs_public_names_alone():
+    text = SCRIPT.read_text("utf-8")
+    assert len(text.splitlines()) <= 120
+    assert set(re.findall(r"emergent_alignment[.\w]*", text)) == {"emergent_alignment"}
+    assert "config" not in re.sub(r'""".*?"""|\.config', "", text, flags=re.DOTALL)
+
+
+def test_its_page_shows_it_as_it_is():
+    page = (DOCS / "algorithm.md").read_text("utf-8")
+    assert re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1] == SCRIPT.read_text("utf-8")

@@ -118,8 +118,7 @@ def test_runs_of_the_same_settings_share_their_compiled_step_and_others_do_not(s
     """So the seeds of an experiment compile once."""
 
     def step(**changes):
-        section = OptimizerSection()
-        section.update(changes)
+        section = dataclasses.replace(OptimizerSection(), **changes)
         return compiled_step(dataclasses.replace(settings), make_optimizer(section, 7))
 
     assert step() is step()
