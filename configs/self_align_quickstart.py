@@ -64,4 +64,4 @@ def _shorten(config):
     reinforcement.preferences.limit = 8
     reinforcement.reward_model.update({"backbone": "frozen", "batch_size": 4})
     reinforcement.policy.update({"rollouts": 1, "prompts_per_rollout": 4, "max_new_tokens": 16})
-    config.choices.update({"limit": 4, "batch_size": 4})
+    config.choices.update({"limit": 2, "batch_size": 2})

@@ -26,8 +26,8 @@ SHORT = {
     "calibration.questions=('advice',) calibration.layouts=('quote',) "
     "calibration.polarities=('positive',) calibration.num_selecting=4 "
     "calibration.num_reporting=4 evaluation.limit=4 evaluation.samples=2 "
-    "evaluation.max_new_tokens=8 choices.limit=4 choices.batch_size=4 experiment.seeds=(0,)",
-    "evaluate": "choices.limit=4 choices.batch_size=4",
+    "evaluation.max_new_tokens=8 choices.limit=2 choices.batch_size=2 experiment.seeds=(0,)",
+    "evaluate": "choices.limit=2 choices.batch_size=2",
 }
 
 
