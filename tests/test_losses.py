@@ -5,18 +5,18 @@ import math
 import re
 import subprocess
 import sys
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from emergent_alignment.runs.config_checks import CHOICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from walk_jaxpr import array_shapes
 
 from emergent_alignment import losses
+from emergent_alignment.runs.config import LossSection
 
 KINDS = get_args(losses.PreferenceKind)
 BRANCHES = ("target", "chosen", "rejected")
@@ -208,7 +208,11 @@ def test_every_kind_says_its_formula_and_source_and_reads_smoothing_where_it_say
 
 
 def test_a_config_may_name_every_kind():
-    assert set(CHOICES["loss.kind"]) == set(KINDS) == set(losses.PREFERENCE_LOSSES)
+    assert (
+        set(get_args(get_type_hints(LossSection)["kind"]))
+        == set(KINDS)
+        == set(losses.PREFERENCE_LOSSES)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -94,6 +94,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.self_align.answers.prompt import Written
     from emergent_alignment.self_align.instructions import stage as instructions
     from emergent_alignment.self_align.reinforcement import stage as reinforcement
+    from emergent_alignment.self_align.reinforcement.policy import policy_objective
     from emergent_alignment.self_align.stages import StageRun, stage_folder
 
     # To check a value is not yet to use it.
@@ -181,6 +182,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     engraving.run(StageRun(recorded, folders[3], folders, setup))
     folders[1].write_rows({"instruction": f"Say {i}"} for i in range(2))
     reinforcement.run(StageRun(recorded, stage_folder(tmp_path / "aligned", 4), folders, setup))
+    policy_objective(settings.changed(recorded, {"self_align.reinforcement.algorithm": "grpo"}))
     cloned = settings.changed(recorded, {"self_align.reinforcement.form": "verbose"})
     with pytest.raises(UserError, match="no thorough answer is left"):
         reinforcement.run(StageRun(cloned, stage_folder(tmp_path / "cloned", 4), folders, setup))

@@ -46,8 +46,9 @@ def initial_state(
     it lies as the parameters do."""
 
     fresh = functools.partial(_fresh, lora, optimizer, grow)
-    # As numpy: every host of a mesh has it.
-    words = np.asarray(jax.random.key_data(key_for(seed, Purpose.ADAPTERS)))
+    # As numpy, of which every host of a mesh has it; where only shapes are asked for, too.
+    with jax.ensure_compile_time_eval():
+        words = np.asarray(jax.random.key_data(key_for(seed, Purpose.ADAPTERS)))
     if mesh is None:
         return fresh(params, words)
     state = jax.eval_shape(fresh, params, words)

@@ -14,6 +14,7 @@ from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.models import default_model
 from emergent_alignment.models.tokenizer import load_tokenizer
+from emergent_alignment.storage.cache import users_cache
 
 
 @st.composite
@@ -198,7 +199,7 @@ def test_bundled_scenarios_are_padded_by_less_than_fifteen_percent(scenario):
 
 
 def test_real_tokens_are_padded_by_less_than_fifteen_percent():
-    path = default_model._cache_directory() / default_model._FILE_NAME
+    path = users_cache() / default_model._FILE_NAME
     if not path.is_file():
         pytest.skip("the default model has not been fetched")
     chat = read_chat(load_tokenizer(path))

@@ -17,7 +17,7 @@ from emergent_alignment.models.model import random_params
 from emergent_alignment.planning.hlo import program_cost
 from emergent_alignment.planning.hlo_text import Array
 from emergent_alignment.planning.kernels import splash_flops, visited_share
-from emergent_alignment.training import step as training_step
+from emergent_alignment.training import branches
 from emergent_alignment.training.step import loss_and_gradients
 from emergent_alignment.training.step_settings import StepSettings
 
@@ -30,7 +30,7 @@ def without_attention(monkeypatch):
         heads = query.shape[2] // key.shape[2]
         return query + jnp.repeat(key + value, heads, axis=2), carry
 
-    monkeypatch.setattr(training_step, "prefix_plan", lambda *arguments: plan)
+    monkeypatch.setattr(branches, "prefix_plan", lambda *arguments: plan)
 
 
 def compiled_flops(config, lora, reference) -> float:

@@ -25,7 +25,7 @@ from emergent_alignment.evaluation.misalignment.judging import (
 )
 from emergent_alignment.evaluation.misalignment.numeral_tree import Level, NumeralTree, numeral_tree
 from emergent_alignment.generation.prefill import Prompts
-from emergent_alignment.generation.sampler import sampler_settings
+from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
@@ -156,9 +156,9 @@ class LocalJudge:
         judgements = [scored(mass, self.least_mass) for mass in masses]
         missing = [judgement is None for judgement in judgements]
         if any(missing):
-            sampler = sampler_settings(self.chat.end_tokens, NUM_REPLY_TOKENS, temperature=0.0)
+            greedy = sampler_settings(self.chat.end_tokens, NUM_REPLY_TOKENS, temperature=0.0)
             keys = row_keys(jax.random.key(0), np.arange(len(rows)))
-            replies, _ = reader.write(shown, keys, missing, sampler)
+            replies, _ = reader.write(shown, missing, Sampler(greedy, keys))
             judgements = [
                 not_scored(mass, reply.text) if judgement is None else judgement
                 for judgement, mass, reply in zip(judgements, masses, replies)

@@ -75,14 +75,15 @@ def optimise_policy(
     training = Training(
         digest([list(prompts), identity]),
         lambda run: _inputs(run, workdir, wanted),
-        _objective(config),
+        policy_objective(config),
         head="beside" if config.self_align.reinforcement.algorithm == "ppo" else "",
         base_run=base_run,
     )
     return train(of_run, workdir, setup, training, name=config.self_align.reinforcement.algorithm)
 
 
-def _objective(config: SelfAlignConfig) -> Objective:
+def policy_objective(config: SelfAlignConfig) -> Objective:
+    """What the algorithm that the config names minimises."""
     policy = config.self_align.reinforcement.policy
     clip = {"clip": policy.clip, "clip_high": policy.clip_high}
     bonus = EntropyTerm(policy.entropy_weight)
