@@ -24,6 +24,7 @@ from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,
     train_reward_model,
 )
+from emergent_alignment.settings import changed
 
 
 def main() -> None:
@@ -33,8 +34,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/reward_model"))
     parser.add_argument("--backbones", nargs="+", default=["frozen", "lora"])
     arguments, flags = parser.parse_known_args()
-    config = read_config(flags)
-    config.optimizer.update({"warmup_steps": 5, "schedule": "linear"})
+    schedule = {"optimizer.warmup_steps": 5, "optimizer.schedule": "linear"}
+    config = changed(read_config(flags), schedule)
     found = read_preferences(arguments.preferences, limit=arguments.pairs)
     train_on, held_out = split(found, config.self_align.reinforcement.reward_model.held_out_share)
     lengths = np.array([[len(one.chosen), len(one.rejected)] for one in held_out], float)
@@ -42,11 +43,11 @@ def main() -> None:
     for name, sign in (("longer is better", 1), ("shorter is better", -1)):
         say({"judge": name, "accuracy": told_apart_share(*(sign * lengths.T)).to_json()})
     for backbone in arguments.backbones:
-        config.self_align.reinforcement.reward_model.backbone = backbone
+        tried = changed(config, {"self_align.reinforcement.reward_model.backbone": backbone})
         began = time.monotonic()
         _, measured = train_reward_model(
-            config,
-            replace(setup, config=config),
+            tried,
+            replace(setup, config=tried),
             arguments.output / backbone,
             train_on,
             held_out,
