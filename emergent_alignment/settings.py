@@ -19,7 +19,16 @@ _DECLARED = "declared"  # the key of a dataclass field's metadata
 
 @dataclass(frozen=True)
 class Section:
-    """A frozen dataclass whose fields are made by `setting`, or are sections themselves."""
+    """A frozen dataclass whose fields are made by `setting`, or are sections themselves. An int that
+    stands for a float, and a list for a tuple, is made one; a value of another type is a UserError.
+    What a field may be beside its type `check_settings` looks at."""
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        for name, hint, _ in _members(type(self)):
+            fitted = _fitted(values[name], hint, name)
+            if fitted is not values[name]:
+                object.__setattr__(self, name, fitted)
 
     def check(self) -> None:
         """Raise UserError where fields that may be what they are do not go together."""
@@ -166,17 +175,9 @@ def changed(section: S, changes: Mapping[str, Any]) -> S:
 
     Raises UserError for an unknown field (with the nearest name) or a value of another type.
     """
-    values = dict(vars(section))
-    hints = {name: hint for name, hint, _ in _members(type(section))}
-    for dotted, value in changes.items():
-        name, _, rest = dotted.partition(".")
-        if name not in hints or (rest and not _is_section(hints[name])):
-            raise UserError(unknown_field(dotted, list(hints)))
-        if rest:
-            values[name] = changed(values[name], {rest: value})
-        else:
-            values[name] = _fitted(value, hints[name], name)
-    return type(section)(**values)
+    for name, value in changes.items():
+        section = _changed(section, name, value, "")
+    return section
 
 
 def check_settings(section: Section, name: str = "config") -> None:
@@ -193,11 +194,26 @@ def unknown_field(name: str, known: list[str]) -> str:
     return f"{name}: there is no such field; {hint}"
 
 
+def _changed(section: S, name: str, value: Any, within: str) -> S:
+    values = dict(vars(section))
+    hints = {field: hint for field, hint, _ in _members(type(section))}
+    field, _, rest = name.partition(".")
+    place = f"{within}{field}"
+    if field not in hints:
+        raise UserError(unknown_field(place, list(hints)))
+    if rest and not _is_section(hints[field]):
+        raise UserError(f"{place}.{rest}: there is no such field; {place} is a field itself")
+    if rest:
+        values[field] = _changed(values[field], rest, value, f"{place}.")
+    else:
+        values[field] = _fitted(value, hints[field], place)
+    return type(section)(**values)
+
+
 def _check_fields(section: Section, prefix: str) -> None:
     values = vars(section)
     for field, hint, declared in _members(type(section)):
         name, value = f"{prefix}.{field}", values[field]
-        _fitted(value, hint, name)
         if declared is None:
             _check_fields(value, name)
             continue
