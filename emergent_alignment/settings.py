@@ -19,9 +19,11 @@ _DECLARED = "declared"  # the key of a dataclass field's metadata
 
 @dataclass(frozen=True)
 class Section:
-    """A frozen dataclass whose fields are made by `setting`, or are sections themselves. An int that
-    stands for a float, and a list for a tuple, is made one; a value of another type is a UserError.
-    What a field may be beside its type `check_settings` looks at."""
+    """A frozen dataclass whose fields are made by `setting`, or are sections themselves.
+
+    An int that stands for a float is made one, and a list for a tuple; a value of another type is a
+    UserError. Whether a value can be meant is for `check_settings`.
+    """
 
     def __post_init__(self) -> None:
         values = vars(self)
