@@ -7,7 +7,7 @@ ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test meshes parity plan plans notebooks slow lint environment help
+.PHONY: quickstart test meshes parity plan plans notebooks slow campaign lint environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
@@ -18,6 +18,7 @@ help:
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
 	@echo "make notebooks   execute the notebooks"
+	@echo "make campaign    kills, bad inputs, faulty backends, hostile code: tried, and counted"
 
 environment: $(VENV)/.installed
 
@@ -82,3 +83,6 @@ plans: $(PLAN)/.installed
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python notebooks/execute.py
+
+campaign: $(VENV)/.installed
+	PYTHONPATH=tests $(VENV)/bin/python -m campaign --page docs/reliability.md

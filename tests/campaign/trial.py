@@ -1,0 +1,39 @@
+"""What one trial of the campaign came to."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+# right: as without the disturbance; refused: one clear line; fault: anything else that a user
+# sees (a traceback, a hang, a lost file); silent: a wrong result that nothing tells of.
+Outcome = Literal["right", "refused", "fault", "silent"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One case of a kind, tried once. `detail` says what was seen where it is a fault."""
+
+    kind: str
+    case: str
+    outcome: Outcome
+    detail: str = ""
+
+    def record(self) -> dict:
+        """As a JSON record."""
+        return asdict(self)
+
+
+def table(trials: Iterable[Trial]) -> str:
+    """A Markdown table: by kind and case, how many were tried and what they came to."""
+    counts: dict[tuple[str, str], Counter] = {}
+    for trial in trials:
+        counts.setdefault((trial.kind, trial.case), Counter())[trial.outcome] += 1
+    lines = [
+        "| kind | case | tried | right | one clear line | faults | silent |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (kind, case), of in sorted(counts.items()):
+        numbers = (of.total(), of["right"], of["refused"], of["fault"], of["silent"])
+        lines.append(f"| {kind} | {case} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines)
