@@ -88,7 +88,7 @@ def sample_answers(
     prompts: list[list[int]],
     key: jax.Array,
     settings: SamplerSettings,
-    batching: Batching,
+    batching: Batching = Batching(),
     *,
     before: Prompts | None = None,
 ) -> Iterator[tuple[int, Answer]]:
@@ -114,7 +114,7 @@ def sample_shares(
     prompts: list[list[int]],
     key: jax.Array,
     settings: SamplerSettings,
-    batching: Batching,
+    batching: Batching = Batching(),
     *,
     before: Prompts | None = None,
 ) -> Iterator[tuple[int, Answer]]:
