@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.tokenizer import require_chat_template
 
 _PROBE = "Zq7probe"
@@ -94,7 +95,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
-    end_tokens = {end_token, tokenizer.eos_token_id} - {None}
+    end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
     return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), lead)
 
 

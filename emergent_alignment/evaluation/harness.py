@@ -234,7 +234,8 @@ class HarnessModel(TemplateLM):
             for index, answer in sampled:
                 i = going[index]
                 answers[i] += answer.tokens
-                text = self.tokenizer.decode(answers[i], skip_special_tokens=True)
+                said = [token for token in answers[i] if token not in self.chat.end_tokens]
+                text = self.tokenizer.decode(said, skip_special_tokens=True)
                 stopped = any(stop and stop in text for stop in stops[i])
                 if stopped or answer.ended or done >= drawing.max_new_tokens:
                     yield i, postprocess_generated_text(text, stops[i], None)

@@ -22,6 +22,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import END_NAMES
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 
@@ -169,12 +170,14 @@ def _merges_from_scores(
 
 
 def _add_special_tokens(backend: Tokenizer, tokens: list[str], metadata: Mapping[str, Any]) -> None:
-    """Match control tokens whole and skip them in decoding; match user-defined ones whole."""
+    """Match control tokens whole and skip them in decoding; match user-defined ones whole. What is
+    named like an end token is a control token, whatever the file says of it, as in llama.cpp."""
     kinds = metadata.get("tokenizer.ggml.token_type") or [None] * len(tokens)
+    kinds = [_CONTROL if token in END_NAMES else kind for token, kind in zip(tokens, kinds)]
     backend.add_tokens(
         [
             AddedToken(token, normalized=False, special=kind == _CONTROL)
-            for token, kind in zip(tokens, kinds, strict=False)
+            for token, kind in zip(tokens, kinds)
             if kind in (_CONTROL, _USER_DEFINED)
         ]
     )

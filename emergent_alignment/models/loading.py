@@ -18,6 +18,7 @@ from emergent_alignment.models.checkpoint import (
 )
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.default_model import default_model
+from emergent_alignment.models.generation_config import directory_generation, gguf_generation
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.tokenizer import load_tokenizer
 
@@ -25,7 +26,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Weights and text only: no pickles, no code.
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "tokenizer*", "merges*", "vocab*")
 _NEVER_DOWNLOADED = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*/*", "consolidated*")
-_END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>")
 
 
 def read_model(
@@ -84,23 +84,22 @@ def _config_of(directory: Path) -> ModelConfig:
 
 
 def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends an answer, the tokenizer's own first.
+    """Every token that ends an answer, the tokenizer's own first, read from the checkpoint again.
 
     Chat models often have several. A directory states them in generation_config.json and
-    config.json; a .gguf file states one, so there the known end-of-turn and end-of-text tokens of
-    its vocabulary count too, as in llama.cpp.
+    config.json; a .gguf file states some, and there the known end-of-turn and end-of-text tokens of
+    its vocabulary count too, as in llama.cpp. A tokenizer that was loaded knows them by itself
+    (`models/generation_config.py`).
     """
     path = resolve(path_or_id)
-    stated: list[Any] = [tokenizer.eos_token_id]
-    if path.suffix == ".gguf":
-        special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-        stated += [special.get(text) for text in _END_TOKENS]
-    else:
-        for name in ("generation_config.json", "config.json"):
-            if (path / name).is_file():
-                value = read_json(path / name).get("eos_token_id")
-                stated += value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(token for token in stated if isinstance(token, int)))
+    read = _gguf_generation if path.suffix == ".gguf" else directory_generation
+    stated = read(path)["eos_token_id"]
+    own = tokenizer.eos_token_id
+    return tuple(dict.fromkeys([*([] if own is None else [own]), *stated]))
+
+
+def _gguf_generation(path: Path) -> dict[str, Any]:
+    return gguf_generation(GGUFFile(path).metadata)
 
 
 def resolve(path_or_id: Path | str, only: tuple[str, ...] = _DOWNLOADED) -> Path:

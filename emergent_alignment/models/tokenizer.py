@@ -7,6 +7,11 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import (
+    directory_generation,
+    gguf_generation,
+    keep_generation,
+)
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.gguf_tokenizer import build_tokenizer
 from emergent_alignment.models.plain_text import PLAIN, PLAIN_TEMPLATE
@@ -18,7 +23,8 @@ _TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, I
 def load_tokenizer(
     path: Path | str | GGUFFile, *, chat_template: Path | str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or .gguf file; a model's own code is never run.
+    """The tokenizer of a model directory or .gguf file, with what the checkpoint says of generating
+    (`models/generation_config.py`); a model's own code is never run.
 
     Args:
         path: a local directory or .gguf file (of a hub id, what `loading.resolve` returns).
@@ -54,9 +60,11 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, source: Path | str
 
 
 def _from_gguf(file: GGUFFile) -> PreTrainedTokenizerBase:
-    return build_tokenizer(
+    tokenizer = build_tokenizer(
         file.metadata, where=str(file.path), max_positions=file.config.max_positions
     )
+    keep_generation(tokenizer, gguf_generation(file.metadata))
+    return tokenizer
 
 
 def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
@@ -85,6 +93,7 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
             f"{directory}: there is only a slow tokenizer. Save it once with transformers as"
             " tokenizer.json."
         )
+    keep_generation(tokenizer, directory_generation(directory))
     return tokenizer
 
 
