@@ -89,10 +89,11 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
     for name, shape in _expected_tensors(config):
         expected.add(name)
         if name not in held:
+            field = " (tie_word_embeddings)" if name == "lm_head.weight" else ""
             raise UserError(
                 f"{source.where(name)}: tensor {name} is missing, which a {config.family} model of"
                 f" {config.num_layers} layers needs. Download the model again, or correct its"
-                " config."
+                f" config{field}."
             )
         stored = tuple(source.shape(name))
         if stored != shape:

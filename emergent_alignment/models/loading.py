@@ -21,6 +21,7 @@ from emergent_alignment.models.default_model import default_model
 from emergent_alignment.models.generation_config import directory_generation, gguf_generation
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.tokenizer import load_tokenizer
+from emergent_alignment.models.tying import settle_tying
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Weights and text only: no pickles, no code.
@@ -58,6 +59,7 @@ def read_model(
     else:
         config = _config_of(path)
         source, tokenizer_source = SafetensorsSource(path), path
+        config, source = settle_tying(config, source)
     check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.
     tokenizer = load_tokenizer(tokenizer_source, chat_template=chat_template)
