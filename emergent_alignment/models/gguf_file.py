@@ -68,6 +68,11 @@ class GGUFFile:
     def _number(self, key: str, default: float | None = None) -> float:
         """Metadata `{architecture}.{key}`, a number; required if it has no default."""
         value = self._value(key, (int, float), default)
+        if not abs(value) < 1e30:
+            raise UserError(
+                f"{self.path}: metadata {self.architecture}.{key} is no finite number. Download the"
+                " file again."
+            )
         # Stored as float32: 1e-5 would come back as 9.99999975e-06. Take the shortest decimal.
         return float(str(np.float32(value)))
 
@@ -132,10 +137,25 @@ class GGUFFile:
         return int(embedding.shape[-1])
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling | None:
-        if ROPE_FACTORS in self._tensors:
+        # As in llama.cpp: the kind is linear unless stated, the older key stands for the newer one,
+        # and 0 for no factor.
+        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "linear")
+        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 0.0)) or 1.0
+        if kind == "none":
+            factor = 1.0
+        if factor <= 0:
+            raise UserError(
+                f"{self.path}: the rope scaling's factor is {factor}; it must be more than 0."
+                " Choose another conversion of the model."
+            )
+        if ROPE_FACTORS in self._tensors and factor == 1.0:
             divisors = self._dequantized(ROPE_FACTORS)
             return recover_llama3_scaling(divisors, theta, head_dim, where=str(self.path))
-        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "none")
+        if ROPE_FACTORS in self._tensors:
+            raise UserError(
+                f"{self.path}: it scales its rope twice, by {ROPE_FACTORS} and by {kind!r}."
+                " Choose another conversion of the model."
+            )
         if kind == "none":
             return None
         if kind not in ("linear", "yarn"):
@@ -143,9 +163,8 @@ class GGUFFile:
                 f"{self.path}: rope scaling is {kind!r}; supported in GGUF are linear, yarn and"
                 " Llama 3's. Choose another model."
             )
-        factor = self._number("rope.scaling.factor")
         if kind == "linear":
-            return RopeScaling("linear", factor)
+            return None if factor == 1.0 else RopeScaling("linear", factor)
         weight = self._number("rope.scaling.attn_factor", 1.0)
         return RopeScaling(
             "yarn",

@@ -226,3 +226,46 @@ def test_query_rows_are_not_permuted_for_qwen(gguf_file):
 
 def test_byte_tokenizer_metadata_fits_the_tiny_vocabulary():
     assert len(byte_tokenizer_metadata()["tokens"]) <= LLAMA.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("keys", "scaling"),
+    [
+        ({"scale_linear": 4.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.factor": 4.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.factor": 4.0, "scale_linear": 2.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.type": "linear", "scale_linear": 2.0}, RopeScaling("linear", 2.0)),
+        ({"scaling.type": "none", "scaling.factor": 4.0}, None),
+        ({"scaling.type": "linear", "scaling.factor": 0.0}, None),
+        ({"scaling.type": "linear"}, None),
+        ({"scaling.factor": 1.0}, None),
+        (
+            {"scaling.type": "yarn", "scale_linear": 4.0},
+            RopeScaling("yarn", 4.0, 128, beta_fast=32.0, beta_slow=1.0),
+        ),
+    ],
+)
+def test_rope_scaling_has_older_keys_and_defaults_as_in_llama_cpp(gguf_file, keys, scaling):
+    path, _ = gguf_file(metadata={f"llama.rope.{key}": value for key, value in keys.items()})
+    assert GGUFFile(path).config.rope_scaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"scaling.factor": -1.0}, "factor is -1.0"),
+        ({"scaling.factor": float("nan")}, "no finite number"),
+        (
+            {
+                "scaling.type": "yarn",
+                "scaling.factor": 2.0,
+                "scaling.original_context_length": 0,
+            },
+            "original_max_positions of the rope scaling is 0",
+        ),
+        ({"freq_base": 0.0}, "the rope's base is 0.0"),
+    ],
+)
+def test_a_rope_that_cannot_be_is_refused(gguf_file, keys, said):
+    path, _ = gguf_file(metadata={f"llama.rope.{key}": value for key, value in keys.items()})
+    assert_refused(path, said)
