@@ -77,7 +77,7 @@ class HarnessModel(TemplateLM):
     ):
         super().__init__()
         self.model, self.chat, self.params = model, chat, model.policy
-        self.tokenizer, self.max_length = model.tokenizer, model.config.max_positions
+        self.tokenizer, self.max_length = model.tokenizer, model.config.longest_row
         self.batch_size, self.seed, self.label = batch_size, seed, label
 
     @property

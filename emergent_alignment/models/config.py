@@ -88,6 +88,17 @@ class ModelConfig:
         scaling = self.rope_scaling
         return self.max_positions if scaling is None else scaling.longest(self.max_positions)
 
+    def check_row(self, tokens: int, what: str, remedy: str) -> None:
+        """Raise UserError where a row of so many tokens is longer than the model can read: what is
+        beyond its positions is computed, but means nothing."""
+        if tokens > self.longest_row:
+            dynamic = self.rope_scaling is not None and self.rope_scaling.kind == "dynamic"
+            beyond = " (dynamic rope scaling beyond them is not supported)" if dynamic else ""
+            raise UserError(
+                f"{what} takes {tokens} tokens, and the model has {self.longest_row} positions"
+                f"{beyond}; {remedy}"
+            )
+
     @classmethod
     def from_huggingface(cls, config: Any, *, where: str = "config.json") -> ModelConfig:
         """Read a config.json's content, or a transformers config object.

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.checkpoint import read_json
+from emergent_alignment.storage.json_values import as_list
 
 FILE = "generation_config.json"
 # Names of one kind of token: what ends a turn, a message or a text (llama.cpp's llama-vocab.cpp
@@ -68,7 +69,7 @@ def directory_generation(directory: Path) -> dict[str, Any]:
 def gguf_generation(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The end tokens of a GGUF file: those that it states, and those of its vocabulary whose names
     say what they are, as in llama.cpp."""
-    tokens = metadata.get("tokenizer.ggml.tokens") or []
+    tokens = as_list(metadata.get("tokenizer.ggml.tokens"))
     stated = [metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot", "eom")]
     known = [token for token in stated if isinstance(token, int) and 0 <= token < len(tokens)]
     named = [index for index, token in enumerate(tokens) if token in END_NAMES]

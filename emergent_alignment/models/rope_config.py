@@ -47,8 +47,8 @@ class RopeScaling:
         low, high = self.low_freq_factor, self.high_freq_factor
         if low is not None and high is not None and low >= high:
             raise UserError(
-                f"{where}: low_freq_factor is {low}, and must be less than high_freq_factor, {high}."
-                " Correct it."
+                f"{where}: low_freq_factor is {low}, and must be less than high_freq_factor,"
+                f" {high}. Correct it."
             )
         for name in _ABOVE_ZERO + _DEFAULT_AT_ZERO:
             value = getattr(self, name)
