@@ -1,6 +1,7 @@
 """GGUF files give the config, parameters and errors that their content deserves."""
 
 import dataclasses
+import struct
 import sys
 
 import gguf
@@ -269,3 +270,37 @@ def test_rope_scaling_has_older_keys_and_defaults_as_in_llama_cpp(gguf_file, key
 def test_a_rope_that_cannot_be_is_refused(gguf_file, keys, said):
     path, _ = gguf_file(metadata={f"llama.rope.{key}": value for key, value in keys.items()})
     assert_refused(path, said)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "fields", "items", "lists", "text"])
+def test_what_a_header_announces_is_bounded_whatever_the_files_size(gguf_file, kind):
+    """Zeros to read for it lie behind the header, as in a file of many gigabytes."""
+    path, _ = gguf_file()
+    content = bytearray(path.read_bytes())
+    array = content.index(b"tokenizer.ggml.tokens") + 21 + 4  # of kind (4 bytes), count (8)
+    if kind == "lists":
+        nested = struct.pack("<IQ", 9, 1) * 2000
+        content[array : array + 12] = struct.pack("<IQ", 9, 1) + nested
+    else:
+        place = {"tensors": 8, "fields": 16, "items": array + 4, "text": 24}[kind]
+        struct.pack_into("<Q", content, place, 1 << 27)
+    content += bytes(1 << 16)
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.truncate(1 << 36)  # sparse
+    assert_refused(path, "a list of lists" if kind == "lists" else f"announces.*{1 << 27}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokens": [1, 2, 3]}, "holds no vocabulary"),
+        ({"merges": [1, 2, 3]}, "holds no merges"),
+        ({"model": "llama", "scores": ["a"] * 265}, "tokens have no scores"),
+        ({"eos_token_id": 5000}, "eos_token_id is 5000"),
+    ],
+)
+def test_tokenizer_metadata_of_other_types_is_named(gguf_file, changes, said):
+    path, _ = gguf_file(tokenizer=byte_tokenizer_metadata() | changes)
+    with pytest.raises(UserError, match=said):
+        read_model(path, dtype=jnp.float32)
