@@ -69,7 +69,9 @@ class Chat:
     def decode(self, tokens: list[int]) -> str:
         """The answer that response tokens spell, without end tokens and outer blanks."""
         kept = [token for token in tokens if token not in self.end_tokens]
-        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return self.tokenizer.decode(
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ).strip()
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from emergent_alignment.models.generation_config import directory_generation, gg
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.models.tying import settle_tying
+from emergent_alignment.storage.hub_errors import trouble_with_hub
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Weights and text only: no pickles, no code.
@@ -127,6 +129,20 @@ def resolve(path_or_id: Path | str, only: tuple[str, ...] = _DOWNLOADED) -> Path
     return _download(text, only)
 
 
+def findable_name(path_or_id: str) -> str:
+    """What others find a model by that was named so: its hub id, or its absolute path."""
+    if path_or_id == "default":
+        return str(default_model().absolute())
+    path = Path(path_or_id).expanduser()
+    if not path.exists():
+        return path_or_id
+    # A snapshot in the hub's cache: models--owner--name/snapshots/revision.
+    for folder in path.absolute().parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith("models--"):
+            return folder.parent.name.removeprefix("models--").replace("--", "/")
+    return os.path.normpath(path.absolute())
+
+
 def _checked_file(path: Path) -> Path:
     if path.suffix == ".gguf":
         return path
@@ -172,15 +188,9 @@ def _download(hub_id: str, only: tuple[str, ...]) -> Path:
             f"{hub_id}: neither a local path nor a model on the hub. Correct the name; a private"
             " model needs `hf auth login`."
         ) from error
-    except (
-        errors.HFValidationError,
-        errors.EntryNotFoundError,
-        errors.HTTPError,
-        OSError,
-    ) as error:
+    except Exception as error:  # of several libraries, each with errors of its own
+        reason = trouble_with_hub(error, "check the network, or give a local directory")
         raise UserError(
-            f"{hub_id}: not a local path, and it cannot be downloaded"
-            f" ({' '.join(str(error).split())[:120]}). Check the network, or give a local"
-            " directory."
+            f"{hub_id}: not a local path, and it cannot be downloaded: {reason}"
         ) from error
     return _checked_directory(Path(directory))
