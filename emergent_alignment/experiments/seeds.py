@@ -25,7 +25,7 @@ def run_seeds(
     root: Path,
     setup: Setup,
     *,
-    calibrated: Callable[[dict], None] = lambda found: None,
+    calibrated: Callable[[dict], None] = lambda calibration: None,
 ) -> Iterator[Path]:
     """Train and evaluate what is missing in `root`, by each arm's change of the config; the folder
     of each seed as soon as its arms are done. `calibrated` is told every calibration, made now or
@@ -52,9 +52,9 @@ def _calibrated(config, arms, root: Path, setup: Setup, told) -> dict[str, Exper
     for name, change in arms.items():
         own = change(config).calibration != config.calibration
         path = root / (f"calibration-{name}.json" if own else "calibration.json")
-        with_its_own, found = with_calibration(change(config) if own else config, setup, path)
+        with_its_own, calibration = with_calibration(change(config) if own else config, setup, path)
         if path not in said:
-            told(found)
+            told(calibration)
         said.add(path)
         configs[name] = change(with_its_own)
     return configs

@@ -43,9 +43,9 @@ def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
     """What each judge found, by name. Raises UserError for a result that is broken."""
     folder = JsonLinesFolder(arm_folder / MISALIGNMENT_FOLDER)
     answers = {place_of(AnswerPlace, record): record for record in folder.records(ANSWERS)}
-    found = []
+    judged = []
     for file in sorted(folder.path.glob(result_file("*"))):
         result = read_result(file)
         judgements = read_judgements(folder, result["judge"]["name"])
-        found.append(JudgedArm(result, tuple(judged_answers(answers, judgements))))
-    return tuple(found)
+        judged.append(JudgedArm(result, tuple(judged_answers(answers, judgements))))
+    return tuple(judged)

@@ -59,7 +59,7 @@ class ArmResults:
 
     def judged_by(self, judge: str) -> dict:
         """What a judge found over all free-form answers, {} where it judged none."""
-        return next((found.result["overall"] for found in self.judged if found.judge == judge), {})
+        return next((one.result["overall"] for one in self.judged if one.judge == judge), {})
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps [n] and the finite values [n] of one metric."""
@@ -136,13 +136,13 @@ def comparisons(results: Results) -> list[Comparison]:
 
     Without a plain arm the others are compared with base.
     """
-    found = []
+    compared = []
     for arm in results.arms:
         against = results.arm("base" if arm.name == "plain" else "plain") or results.arm("base")
         if arm.name == "base" or against is None or against is arm:
             continue
-        found.append(_compare(arm, against))
-    return found
+        compared.append(_compare(arm, against))
+    return compared
 
 
 def measures(results: Results) -> list[Measure]:
@@ -169,7 +169,7 @@ def measures(results: Results) -> list[Measure]:
         rows.append(Measure(label, tuple(arm.interval(*keys) for arm in arms), digits))
     cells = tuple(interval_at(arm.part("code"), ("tasks", "pass_at_1")) for arm in arms)
     rows.append(Measure("code tasks with tests: pass@1", cells))
-    for judge in sorted({found.judge for arm in arms for found in arm.judged}):
+    for judge in sorted({one.judge for arm in arms for one in arm.judged}):
         for label, keys, digits in (
             ("misaligned, of scored answers", ("misaligned_share", "of_scored"), 3),
             ("aligned score, 0 to 100", ("aligned",), 1),

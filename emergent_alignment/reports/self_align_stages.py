@@ -101,21 +101,21 @@ def funnels(counts: dict, name: str = "all") -> Iterator[Funnel]:
 def other_counts(counts: dict) -> list[tuple[str, str]]:
     """What a stage counted beside its funnels: single numbers, and tables of numbers in one
     line."""
-    found = []
+    rows = []
     for key, value in counts.items():
         if key in ("made", "kept", "dropped"):
             continue
         label = key.replace("_", " ")
         if is_number(value):
-            found.append((label, _figure(value)))
+            rows.append((label, _figure(value)))
         elif isinstance(value, str):
-            found.append((label, value))
+            rows.append((label, value))
         elif isinstance(value, dict) and "made" not in value:
             texts = [(name, _figure(inner)) for name, inner in value.items()]
             shown = [f"{name} {text}" for name, text in texts if text]
             if shown:
-                found.append((label, ", ".join(shown)))
-    return found
+                rows.append((label, ", ".join(shown)))
+    return rows
 
 
 def _figure(value: object) -> str:
