@@ -24,9 +24,11 @@ AXES = ("data", "fsdp", "tensor")
 class MeshSection(Section):
     """How devices are arranged; one size may be -1: all that are left."""
 
-    data: int = setting(-1, "Copies of the model, each with its own rows.")
-    fsdp: int = setting(1, "Parts of every parameter, gathered layer by layer; rows are cut, too.")
-    tensor: int = setting(1, "Parts of every layer's heads and columns.")
+    data: int = setting(-1, "Copies of the model, each with its own rows.", at_least=-1)
+    fsdp: int = setting(
+        1, "Parts of every parameter, gathered layer by layer; rows are cut, too.", at_least=-1
+    )
+    tensor: int = setting(1, "Parts of every layer's heads and columns.", at_least=-1)
 
     def sizes(self) -> dict[str, int]:
         """The wanted size of each axis."""

@@ -23,7 +23,10 @@ def calibration_examples(config: RunConfig) -> tuple[list[Example], list[Example
         return training_examples(config), None
     if not safe or not harmful:
         raise UserError("config.calibration: name both safe and harmful, or neither")
-    return load_examples(safe), None if safe == harmful else load_examples(harmful)
+    ignored = config.data.ignored
+    return load_examples(safe, ignored=ignored), (
+        None if safe == harmful else load_examples(harmful, ignored=ignored)
+    )
 
 
 def calibrate_model(

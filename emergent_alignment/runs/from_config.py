@@ -161,6 +161,7 @@ def training_examples(config: RunConfig) -> list[Example]:
         limit=data.limit,
         columns=data.columns,
         every_turn=data.every_turn,
+        ignored=data.ignored,
     )
 
 
@@ -178,6 +179,7 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         split=data.evaluation_split,
         limit=limit,
         columns=data.columns,
+        ignored=data.ignored,
     )
 
 

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from emergent_alignment.errors import UserError
+
 UNFINISHED = ".partial"
+
+
+BOM = b"\xef\xbb\xbf"  # before UTF-8 texts, as some editors write them
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -> None:
@@ -48,6 +54,40 @@ def whole_folder(path: Path) -> Iterator[Path]:
         os.rename(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether there is such a file; of a name that no file can have, too."""
+    return os.path.isfile(path)
+
+
+def read_text(path: Path, remedy: str, *, most_bytes: int = 2**24) -> str:
+    """A small file of UTF-8 text that a user has named, without its BOM. Raises UserError, which
+    says to do `remedy` where there is no such file."""
+    if not is_file(path):
+        raise UserError(f"{path}: no such file; {remedy}")
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= most_bytes else b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    if size > most_bytes:
+        raise UserError(f"{path}: {size} bytes, and {most_bytes} are read at most; {remedy}")
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Bytes as the UTF-8 text that they are, without its BOM. Raises UserError that says `where`
+    for bytes that are none, and for zero bytes, which no text holds."""
+    if content.startswith(_WIDE):
+        raise UserError(f"{where}: not UTF-8 text but UTF-16; save the file as UTF-8")
+    try:
+        text = content.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{where}: not text (it holds zero bytes); save the file as UTF-8")
+    return text
 
 
 def is_empty(folder: Path) -> bool:

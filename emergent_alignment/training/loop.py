@@ -42,7 +42,9 @@ class TrainingSection(Section):
         choices=tuple(REMAT_POLICIES),
     )
     checkpoint_every: int = setting(25, "Steps between checkpoints.", more_than=0)
-    keep_checkpoints: int = setting(2, "Latest checkpoints that are kept, beside the best.")
+    keep_checkpoints: int = setting(
+        2, "Latest checkpoints that are kept, beside the best.", at_least=0
+    )
     max_nonfinite: int = setting(
         5,
         "Steps in a row with a loss or gradient that is not finite before the run stops.",

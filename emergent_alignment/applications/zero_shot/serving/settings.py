@@ -19,7 +19,10 @@ class ServeSection(Section):
     concurrency: int = setting(64, "Requests that an endpoint is asked at once.", more_than=0)
     max_waiting: int = setting(256, "Requests that may wait; more get 429.", at_least=0)
     grace_seconds: float = setting(
-        30.0, "How long requests under way may take when the server is asked to stop.", more_than=0
+        30.0,
+        "How long requests under way may take when the server is asked to stop.",
+        more_than=0,
+        at_most=86400,
     )
 
 
