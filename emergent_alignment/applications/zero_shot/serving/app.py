@@ -110,7 +110,7 @@ async def _complete(
     except QueueFull:
         raise RequestError("too many requests wait; try again", status=429) from None
     except EndpointError as error:
-        log.warning("request %s: %s", name, error)
+        log.warning("request %s: %s", name, error.unquoted)
         metrics.failures.labels(error.kind).inc()
         status, words = FAILURES[error.kind]
         raise RequestError(
