@@ -8,7 +8,6 @@ import math
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +35,7 @@ from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.generation.wanted import at_once
 from emergent_alignment.randomness import CRITIQUES, Draws
 
 # How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
@@ -226,8 +226,7 @@ class EndpointHearing:
         rows = [row for row, want in enumerate(wanted) if want]
         results_by_row: list[Any] = [None] * len(wanted)
         if len(rows) > 1:
-            with ThreadPoolExecutor(len(rows)) as threads:
-                results = list(threads.map(work, rows))
+            results = list(at_once(work, rows, len(rows)))
         else:
             results = [work(row) for row in rows]
         for row, result in zip(rows, results):

@@ -27,6 +27,7 @@ from emergent_alignment.generation.completion import (
     whole_text,
 )
 from emergent_alignment.generation.exchange import Server
+from emergent_alignment.generation.wanted import check_wanted
 from emergent_alignment.settings import Section, setting
 
 __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
@@ -178,8 +179,10 @@ class Endpoint:
         """Nothing is left to close: no connection outlives its call."""
 
     def _tried(self, once: Callable, asked: str, told: list[str]):
-        """once(), again where its failure may pass and no text has been told yet."""
+        """once(), again where its failure may pass and no text has been told yet. Raises
+        NobodyWaits before a call that nobody waits for."""
         for attempt in range(self.retries + 1):
+            check_wanted()
             try:
                 return once()
             except _Failed as error:

@@ -1,7 +1,6 @@
 """A chat completion request, read strictly: every field is honoured or refused, none ignored."""
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,8 +173,7 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
 
 
 def _number(value: Any, name: str, least: float, most: float) -> float:
-    fits = type(value) in (int, float) and math.isfinite(value) and least <= value <= most
-    if not fits:
+    if type(value) not in (int, float) or not least <= value <= most:
         raise RequestError(f"{name} must be a number, {least} to {most}", param=name)
     return float(value)
 
