@@ -36,7 +36,6 @@ from emergent_alignment.conscience.conscience import Response as Answered
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import EndpointError
 
-BODY_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 1
 # How a draft that failed is answered: status and words by EndpointError.kind.
 FAILURES = {
@@ -111,7 +110,7 @@ async def _complete(
     metrics: Metrics,
     settings: ServeSettings,
 ) -> Response:
-    body = await _read_body(request, settings.max_request_bytes)
+    body = await _read_body(request, settings.max_request_bytes, settings.read_seconds)
     started = time.monotonic()
     asked = await asyncio.to_thread(_parse, body, talker, settings.max_tokens)
     try:
@@ -161,12 +160,12 @@ def _parse(body: bytes, talker: ZeroShot, max_tokens: int) -> ChatRequest:
     return asked
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     """The body, no longer than the limit. What is too long is not kept, but read on for a
     while, so that the client gets to read the answer."""
     body, size = bytearray(), 0
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= limit:
@@ -176,7 +175,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
             if size <= limit:
                 return bytes(body)
     if size <= limit:
-        raise RequestError(f"no whole body came within {BODY_SECONDS:g} s", status=408)
+        raise RequestError(f"no whole body came within {seconds:g} s", status=408)
     raise RequestError(f"the body is larger than {limit} bytes", status=413)
 
 

@@ -10,7 +10,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from emergent_alignment.applications.zero_shot.serving.replies import error_form
 
 MAX_HEAD_BYTES = 64 << 10
-HEAD_SECONDS = 10.0
 LINGER_SECONDS = 1.0  # so long a client that is refused may send on, and read why
 LEAST_CONNECTIONS = 64
 
@@ -23,6 +22,7 @@ class Protocol(H11Protocol):
     """
 
     max_connections = LEAST_CONNECTIONS
+    head_seconds = 20.0
     _overdue = None
     _refused = False
     _since = 0.0
@@ -57,7 +57,7 @@ class Protocol(H11Protocol):
 
     def _expect_head(self) -> None:
         self._since = self.loop.time()
-        self._overdue = self.loop.call_later(HEAD_SECONDS, self._head_is_overdue)
+        self._overdue = self.loop.call_later(self.head_seconds, self._head_is_overdue)
 
     def _expect_no_head(self) -> None:
         if self._overdue is not None:
@@ -67,7 +67,9 @@ class Protocol(H11Protocol):
     def _head_is_overdue(self) -> None:
         self._overdue = None
         if self.conn.trailing_data[0]:
-            self._refuse(408, b"Request Timeout", f"no whole head came within {HEAD_SECONDS:g} s")
+            self._refuse(
+                408, b"Request Timeout", f"no whole head came within {self.head_seconds:g} s"
+            )
         else:
             self.transport.close()
 

@@ -132,7 +132,8 @@ def _message(value: Any, where: str) -> Message:
         raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
-        content = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        # As vLLM and llama.cpp join them before templates that know texts alone.
+        content = "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
     return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 

@@ -51,7 +51,6 @@ def serve(
 ) -> None:
     """Serve until the process is asked to stop, and let what runs end."""
     metrics = Metrics()
-    Protocol.max_connections = allow_connections(settings.num_threads)
     workers = Workers(talker, journal, metrics, settings)
     server = http_server(make_app(talker, workers, metrics, settings), settings)
     # uvicorn raises the signal again when it has shut down; for us that is no failure.
@@ -64,10 +63,14 @@ def serve(
 
 def http_server(app: Starlette, settings: ServeSettings) -> uvicorn.Server:
     """uvicorn as it serves here."""
+    limits = {
+        "max_connections": allow_connections(settings.num_threads),
+        "head_seconds": settings.read_seconds,
+    }
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=type("LimitedProtocol", (Protocol,), limits),
             ws="none",
             lifespan="off",
             log_level="warning",

@@ -12,7 +12,7 @@ import fake_endpoint as fake
 import pytest
 from fake_endpoint import FakeEndpoint, is_review
 
-from emergent_alignment.applications.zero_shot.serving import app, protocol
+from emergent_alignment.applications.zero_shot.serving import server as serving
 from emergent_alignment.applications.zero_shot.serving.server import http_server, listen
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
@@ -23,11 +23,9 @@ def scripted(body):
 
 
 @contextlib.contextmanager
-def listening(served, monkeypatch, script=scripted, **changes):
+def listening(served, script=scripted, **changes):
     """(its port, its backend) of a server whose waits are short."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(app, "BODY_SECONDS", 0.3)
-    with FakeEndpoint(script) as backend, served(backend, **changes) as server:
+    with FakeEndpoint(script) as backend, served(backend, read_seconds=0.3, **changes) as server:
         with contextlib.closing(listen("127.0.0.1", 0)) as bound:
             http = http_server(server.app, server.workers._settings)
             thread = threading.Thread(target=http.run, args=([bound],), daemon=True)
@@ -74,8 +72,8 @@ def answered(port) -> bytes:
         (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
     ],
 )
-def test_what_is_no_whole_request_ends_in_time(served, monkeypatch, sent, status):
-    with listening(served, monkeypatch) as (port, _):
+def test_what_is_no_whole_request_ends_in_time(served, sent, status):
+    with listening(served) as (port, _):
         started = time.monotonic()
         with connected(port) as raw:
             raw.sendall(sent)
@@ -86,8 +84,8 @@ def test_what_is_no_whole_request_ends_in_time(served, monkeypatch, sent, status
         assert answered(port).startswith(b"HTTP/1.1 200")
 
 
-def test_a_head_that_drips_has_no_more_time_than_one_that_stops(served, monkeypatch):
-    with listening(served, monkeypatch) as (port, _), connected(port) as raw:
+def test_a_head_that_drips_has_no_more_time_than_one_that_stops(served):
+    with listening(served) as (port, _), connected(port) as raw:
         started = time.monotonic()
         with contextlib.suppress(ConnectionError):
             while time.monotonic() - started < 3 and not _readable(raw):
@@ -103,8 +101,8 @@ def _readable(raw) -> bool:
 
 
 def test_silent_connections_make_room_for_others_and_leave_no_file_open(served, monkeypatch):
-    monkeypatch.setattr(protocol.Protocol, "max_connections", 20)
-    with listening(served, monkeypatch) as (port, _):
+    monkeypatch.setattr(serving, "allow_connections", lambda num_answering: 20)
+    with listening(served) as (port, _):
         answered(port)
         before = len(os.listdir("/proc/self/fd"))
         silent = [connected(port) for _ in range(60)]
@@ -116,7 +114,7 @@ def test_silent_connections_make_room_for_others_and_leave_no_file_open(served, 
         assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
-def test_a_client_that_has_gone_is_not_drafted_for(served, monkeypatch):
+def test_a_client_that_has_gone_is_not_drafted_for(served):
     """300 clients that had left cost 1,204 calls."""
     release, reached = threading.Event(), threading.Event()
 
@@ -126,7 +124,7 @@ def test_a_client_that_has_gone_is_not_drafted_for(served, monkeypatch):
         return scripted(body)
 
     changes = {"num_threads": 1, "max_waiting": 20}
-    with listening(served, monkeypatch, script, **changes) as (port, backend):
+    with listening(served, script, **changes) as (port, backend):
         leaving = [connected(port) for _ in range(10)]
         for raw in leaving:
             raw.sendall(request("gone"))
