@@ -87,7 +87,7 @@ class JudgeTalk(Talk):
             if name == "__contains__" and not made:
                 return any(item is arguments[0] or item == arguments[0] for item in remote)
         if name == "__next__" and not arguments:
-            return self._next(remote)
+            return self._next_item(remote)
         result = super().special(remote, name, arguments, named)
         calls_class = name == "__call__" and remote._remote_sort == CLASS
         return mark_made(result) if made and (calls_class or name in COUNTING) else result
@@ -101,7 +101,7 @@ class JudgeTalk(Talk):
         """Read again, it is a copy."""
         return _copy_of, (remote._remote_number,)
 
-    def _next(self, remote: Asked) -> object:
+    def _next_item(self, remote: Asked) -> object:
         """The next item of the answer's iterator. A long one that nothing else is asked for
         meanwhile comes many items at once: a message for each would be most of the time."""
         found = self._items.setdefault(number_of(remote), _Items())

@@ -38,9 +38,7 @@ class Asked:
         return self._remote_end.belongs("is a", value, self)
 
     def __subclasscheck__(self, value: object) -> bool:
-        return (
-            number_of(value) is not None and self._remote_end.ask("is under", value, self) is True
-        )
+        return self._remote_end.belongs("is under", value, self)
 
     def __copy__(self) -> object:
         return self._remote_end.copied(self, "copy")
