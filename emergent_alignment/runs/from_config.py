@@ -15,6 +15,7 @@ from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.models.frozen import hold_frozen
@@ -60,6 +61,24 @@ def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
             f"config.training.batch_size: {rows} prompts cannot be cut into "
             f"{num_shards(mesh, 'batch')} shards (data × fsdp of config.mesh) × "
             f"{config.training.accumulation} microbatches; {max(round(rows / unit), 1) * unit} can"
+        )
+
+
+def check_positions(config: RunConfig, model: Model, rows: list[Tokenized] = ()) -> None:
+    """Raise UserError where a row of the data, with its target or with what is sampled in its
+    place, or the longest review that the settings allow, is more than the model can read."""
+    written = config.sampling.max_new_tokens if config.conscience.enabled else 0
+    longest = max((len(row.prompt) + max(len(row.target), written) for row in rows), default=0)
+    model.config.check_row(
+        longest,
+        f"{config.data.train}: the longest prompt with its answer",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
+    if config.conscience.enabled and config.conscience.verdicts == "own":
+        model.config.check_row(
+            config.conscience.max_review_tokens,
+            "config.conscience.max_review_tokens: a review of that length",
+            f"set at most {model.config.longest_row}",
         )
 
 

@@ -22,6 +22,7 @@ from emergent_alignment.runs.from_config import (
     training_examples,
     with_adapters,
 )
+from emergent_alignment.runs.relative_paths import located, same_place
 from emergent_alignment.settings import as_dict, changed, from_dict
 from emergent_alignment.storage.files import is_empty, write_json
 from emergent_alignment.storage.json_values import plain
@@ -61,6 +62,7 @@ def claim(
     if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
     record = {"version": __version__, **vars(identity), "head": head, "config": as_dict(config)}
+    record["started_in"] = str(Path.cwd())
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
     write_json(path, record)
@@ -69,14 +71,16 @@ def claim(
 def check_same_run(workdir: Path, config: RunConfig) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
     fields that differ are named), but for the mesh. A field that an older version had not is
-    taken at its default."""
+    taken at its default, and a path is the same however it is written."""
     if not (workdir / RUN_FILE).exists():
         return
-    theirs = _config_of(workdir, read_run_file(workdir), type(config))
+    record = read_run_file(workdir)
+    theirs = _config_of(workdir, record, type(config))
     differing = [
         f"{name} ({old!r}, now {new!r})"
         for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))
         if not name.startswith("mesh.")
+        and not same_place(name, config, theirs, record.get("started_in"))
     ]
     if differing:
         raise UserError(
@@ -106,6 +110,8 @@ def read_run(workdir: Path, kind: type[RunConfig], *, base: Setup | None = None)
     where there is no checkpoint, or it is another model's, or the run has trained a head alone."""
     record = read_run_file(workdir)
     config = _config_of(workdir, record, kind)
+    if record.get("started_in", os.getcwd()) != os.getcwd():
+        config = located(config, record["started_in"])
     if (workdir / START).is_dir():
         config = changed(config, {"model.path": str(workdir / START)})
     sizes = fitting_sizes(config.mesh.sizes(), jax.device_count())

@@ -94,7 +94,7 @@ def _read(stage: StageRun, beginning: list[int]) -> Prompts:
 
 
 def _check_lengths(stage: StageRun, beginning: int, rests: list[list[int]]) -> None:
-    most = stage.setup.model.config.max_positions
+    most = stage.setup.model.config.longest_row
     limit = stage.config.self_align.answers.max_new_tokens
     longest = beginning + max(map(len, rests), default=0) + limit
     if most and longest > most:

@@ -78,6 +78,11 @@ def train_reward_model(
     setup = replace(setup, config=of_run)
     limits = of_run.data.max_prompt_tokens, of_run.data.max_response_tokens
     rows = [token_pair(one, setup.chat, *limits) for one in pairs]
+    setup.model.config.check_row(
+        max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows),
+        "config.self_align.reinforcement.preferences: the longest prompt with its answer",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
     digest = preferences_digest(pairs)
     train_it = _train_head if wanted.backbone == "frozen" else _train_whole
     trainable = train_it(of_run, setup, folder, rows, digest)
