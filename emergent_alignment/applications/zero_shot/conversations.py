@@ -1,14 +1,14 @@
 """The journal of conversations: every review of `chat` and `serve`, numbered on from start to
 start, with what was said in the end."""
 
-import fcntl
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from emergent_alignment.conscience.conscience import Response
 from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
-from emergent_alignment.errors import UserError
+from emergent_alignment.storage.locks import locked
 
 
 class ConversationJournal:
@@ -19,14 +19,9 @@ class ConversationJournal:
     """
 
     def __init__(self, directory: Path):
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock_file = (directory / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: another process writes this journal; name another folder"
-            ) from None
+        self._alone = ExitStack()
+        alone = locked(directory, "name another folder", does="writes this journal")
+        self._alone.enter_context(alone)
         records = read_journal(directory)
         self._step = records[-1]["step"] + 1 if records else 0
         self._journal = Journal(directory, first_step=self._step)
@@ -56,4 +51,4 @@ class ConversationJournal:
         """Close the shard, and let others write here."""
         with self._turn:
             self._journal.close()
-            self._lock_file.close()
+            self._alone.close()
