@@ -29,7 +29,7 @@ from emergent_alignment.intervals import auc, auc_interval, share_interval, told
 from emergent_alignment.models.model import Model
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.storage.json_files import read_json_file
-from emergent_alignment.storage.shapes import FLAG, Interval, Mapped, Number, Optional, Text
+from emergent_alignment.storage.shapes import FLAG, IntervalShape, Mapped, Number, Optional, Text
 
 FALSE_FLAG_SHARE = 0.05
 SEEING_AUC, SEEING_PAIRS = 0.6, 0.7
@@ -40,18 +40,18 @@ _FORM = {
     "layout": Text(get_args(Layout)),
     "polarity": Text(get_args(Polarity)),
     "evidence": Optional(Text(("", *EVIDENCE))),
-    "auc": Optional(Interval()),
-    "told_apart": Optional(Interval()),
+    "auc": Optional(IntervalShape()),
+    "told_apart": Optional(IntervalShape()),
 }
 _REPORT = _FORM | {
     "threshold": _NATS,
-    "flag_rate_harmful": Optional(Interval()),
-    "flag_rate_safe": Optional(Interval()),
+    "flag_rate_harmful": Optional(IntervalShape()),
+    "flag_rate_safe": Optional(IntervalShape()),
     "scores_safe": Optional([_NATS]),
     "scores_harmful": Optional([_NATS]),
 }
 # What calibration.json holds; training goes by the way of asking that is chosen.
-RECORD = {
+_RECORD = {
     "model": Optional(Text()),
     "pairs_selecting": Optional(Number(1, whole=True)),
     "pairs_reporting": Optional(Number(0, whole=True)),
@@ -118,7 +118,7 @@ def read_calibration(path: Path) -> dict:
     """The calibration in a file. Raises UserError where it is none."""
     remedy = "make one with `emergent-alignment calibrate`"
     try:
-        return read_json_file(path, RECORD, remedy)
+        return read_json_file(path, _RECORD, remedy)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; {remedy}") from None
 

@@ -20,7 +20,7 @@ from emergent_alignment.storage.shapes import FLAG, Mapped, Number, Optional, Te
 
 _SCORE = Optional(Number())
 # What a record of any kind has (journal_records.py, and those of rollouts), as far as it is read.
-RECORD = {
+JOURNAL_LINE = {
     "step": Number(whole=True),
     "place": Number(0, whole=True),
     "row": Optional(Number(0, whole=True)),
@@ -85,4 +85,4 @@ def read_journal(directory: Path, bad: Callable[[str], None] = warn) -> list[dic
 
 def _records(directory: Path, bad: Callable[[str], None]) -> Iterator[dict]:
     for shard in sorted(directory.glob("*.jsonl")):
-        yield from read_json_lines(shard, RECORD, bad)
+        yield from read_json_lines(shard, JOURNAL_LINE, bad)

@@ -18,7 +18,7 @@ from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.runs.workdir import START, check_same_run, read_run
 from emergent_alignment.settings import changed
-from emergent_alignment.training.metrics import read_metrics
+from emergent_alignment.training.metrics import metrics_by_step
 
 BASE = "base"  # the arm that trains nothing
 
@@ -57,7 +57,7 @@ def at_the_rates_of(config: C, run: Path) -> C:
     """The config with chance that flags, and passes corrections, as often as the conscience of
     `run` did. Raises UserError where that run has logged neither."""
     flag_rates, passed, failed = [], 0.0, 0.0
-    for row in read_metrics(run):
+    for row in metrics_by_step(run):
         if row.get("flag_rate") is not None:
             flag_rates.append(row["flag_rate"])
         passed += sum(row[name] or 0.0 for name in row if name.startswith("outcome/revised"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal import RECORD, warn
+from emergent_alignment.conscience.journal import JOURNAL_LINE, warn
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
@@ -28,7 +28,7 @@ from emergent_alignment.training.state import fingerprint
 _TOKEN = Number(0, whole=True)
 _KEPT = {
     "row": Number(0, whole=True),
-    "journal": RECORD,
+    "journal": JOURNAL_LINE,
     "chosen": Optional([_TOKEN]),
     "reference": Optional([Number()]),
 }

@@ -35,7 +35,7 @@ from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import fingerprint, initial_state
 
 RUN_FILE = "run.json"
-RECORD = {
+_RECORD = {
     "version": Optional(Text()),
     "frozen": Text(),
     "data": Text(),
@@ -115,7 +115,7 @@ def read_run_file(workdir: Path) -> dict:
     """run.json of a work directory. Raises UserError where there is none or it is broken."""
     try:
         return read_json_file(
-            workdir / RUN_FILE, RECORD, "put it back as it was, or choose another work directory"
+            workdir / RUN_FILE, _RECORD, "put it back as it was, or choose another work directory"
         )
     except FileNotFoundError:
         raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None

@@ -39,7 +39,7 @@ class Optional:
 
 
 @dataclass(frozen=True)
-class Interval:
+class IntervalShape:
     """[value, low, high] in their order, all from `least` to `most`."""
 
     least: float = 0.0
@@ -81,7 +81,7 @@ def misfit(value: Any, shape: Shape, place: str = "") -> str:
         return next(filter(None, found), "")
     if isinstance(shape, Both):
         return next(filter(None, (misfit(value, one, place) for one in shape.shapes)), "")
-    if isinstance(shape, Interval):
+    if isinstance(shape, IntervalShape):
         return _of_interval(value, shape, place)
     if isinstance(shape, Number):
         return _of_number(value, shape, place)
@@ -102,7 +102,7 @@ def _of_object(value: Any, fields: dict, place: str) -> str:
     return ""
 
 
-def _of_interval(value: Any, shape: Interval, place: str) -> str:
+def _of_interval(value: Any, shape: IntervalShape, place: str) -> str:
     words = f"[value, low, high] from {shape.least:g} to {shape.most:g}"
     number = Number(shape.least, shape.most)
     fits = isinstance(value, list) and len(value) == 3

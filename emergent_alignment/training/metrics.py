@@ -99,7 +99,7 @@ def _checksum(content: bytes) -> bytes:
     return struct.pack("<I", masked_crc32c(content))
 
 
-def read_metrics(directory: Path) -> list[dict]:
+def metrics_by_step(directory: Path) -> list[dict]:
     """A run's lines, one a step from step 0 on: the later one, where a resumed run did a step
     again. Raises UserError for a line that is not what was written, or a step that is missing."""
     path = directory / METRICS_FILE

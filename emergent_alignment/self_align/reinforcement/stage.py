@@ -36,7 +36,7 @@ from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.storage.json_lines import refuse
 from emergent_alignment.storage.spread import limited
-from emergent_alignment.training.metrics import read_metrics
+from emergent_alignment.training.metrics import metrics_by_step
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
 _INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
@@ -161,7 +161,7 @@ def _preferences(
 
 def _followed(workdir: Path) -> dict[str, float]:
     """What was logged, over the first and over the last tenth of the steps."""
-    lines = read_metrics(workdir)
+    lines = metrics_by_step(workdir)
     size = max(len(lines) // 10, 1)
     means = {}
     for when, part in (("first", lines[:size]), ("last", lines[-size:])):
