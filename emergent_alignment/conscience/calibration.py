@@ -51,7 +51,7 @@ _REPORT = _FORM | {
     "scores_harmful": Optional([_NATS]),
 }
 # What calibration.json holds; training goes by the way of asking that is chosen.
-_RECORD = {
+CALIBRATION = {
     "model": Optional(Text()),
     "pairs_selecting": Optional(Number(1, whole=True)),
     "pairs_reporting": Optional(Number(0, whole=True)),
@@ -118,7 +118,7 @@ def read_calibration(path: Path) -> dict:
     """The calibration in a file. Raises UserError where it is none."""
     remedy = "make one with `emergent-alignment calibrate`"
     try:
-        return read_json_file(path, _RECORD, remedy)
+        return read_json_file(path, CALIBRATION, remedy)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; {remedy}") from None
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from emergent_alignment import __version__
 from emergent_alignment.conscience.journal import Journal, check_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
@@ -173,7 +172,7 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
         yield
     except BaseException:
         if jax.process_count() == 1:
-            with suppress(UserError):
+            with suppress(Exception):  # the error that came first is the one to tell
                 checkpoints.close()
         raise
 

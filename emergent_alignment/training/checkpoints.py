@@ -5,6 +5,7 @@ the frozen parameters and the data are; restoring beside others, or another stat
 an error, never a fresh start.
 """
 
+import logging
 import shutil
 import sys
 from dataclasses import dataclass
@@ -31,6 +32,17 @@ class RunIdentity:
 
     frozen: str
     data: str
+
+
+class _RaisedAnyway(logging.Filter):
+    """Orbax logs with its whole stack what it raises, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        return not (record.exc_info and "orbax" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_RaisedAnyway())
 
 
 class Checkpoints:
