@@ -53,6 +53,7 @@ def _locked(folder: Path, remedy: str, does: str) -> int | None:
             raise UserError(f"{folder}: another process {does} ({owner}); {remedy}") from None
         except OSError:
             os.close(descriptor)
+            path.unlink(missing_ok=True)
             return None
         if _is_there(path, descriptor):
             with suppress(OSError):  # the lock holds on a full disk, too
