@@ -11,7 +11,7 @@ from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.runs.calibrating import with_calibration
 from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.runs.workdir import claim, identity_of
+from emergent_alignment.runs.workdir import claim, identity_of, work_alone
 from emergent_alignment.settings import changed
 
 # A config → what an arm makes of it.
@@ -34,6 +34,11 @@ def run_seeds(
     Raises UserError where `root`, or an arm's folder in it, is another config's: before anything
     is trained.
     """
+    with work_alone(root):
+        yield from _run_seeds(config, plan, arms, root, setup, calibrated)
+
+
+def _run_seeds(config, plan, arms, root: Path, setup: Setup, calibrated) -> Iterator[Path]:
     claim(root, _without_plan(config), identity_of(setup))
     configs = _calibrated(config, arms, root, setup, calibrated)
     folders = {seed: root / f"seed-{seed}" for seed in plan.seeds}

@@ -3,7 +3,6 @@
 Each seed-N folder is a comparison with a page of its own (report.py); here are means over seeds.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from emergent_alignment.reports.results_folder import (
     Results,
     comparisons,
     interval_at,
+    read_json_object,
     read_results,
 )
 from emergent_alignment.storage.json_values import as_object
@@ -86,7 +86,7 @@ class Seeds:
         for folder in self.folders:
             files = sorted((folder / arm / "misalignment").glob("result-*.json"))
             files.sort(key=lambda file: file.name != "result-frozen.json")
-            results += [json.loads(file.read_text("utf-8")) for file in files[:1]]
+            results += [read_json_object(file) for file in files[:1]]
         return results
 
     def figure(self, arm: str, figure: Figure) -> Interval | None:
