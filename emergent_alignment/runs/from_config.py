@@ -1,13 +1,13 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
 is said here, before anything is trained or written."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
@@ -150,13 +150,10 @@ def _chance(conscience: ConscienceSection) -> Chance | None:
 
 def _calibrated(path: Path, asked: dict) -> dict:
     try:
-        chosen = {"evidence": ""} | json.loads(path.read_text("utf-8"))["chosen"]
-        return {name: chosen[name] for name in asked}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"config.conscience.calibration: {path} is not a calibration ({error!r}); make one "
-            "with `emergent-alignment calibrate`"
-        ) from None
+        chosen = read_calibration(path)["chosen"]
+    except UserError as error:
+        raise UserError(f"config.conscience.calibration: {error}") from None
+    return {name: chosen.get(name) or "" if name == "evidence" else chosen[name] for name in asked}
 
 
 def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
@@ -180,6 +177,7 @@ def training_examples(config: RunConfig) -> list[Example]:
         limit=data.limit,
         columns=data.columns,
         every_turn=data.every_turn,
+        ignored=data.ignored,
     )
 
 
@@ -197,6 +195,7 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         split=data.evaluation_split,
         limit=limit,
         columns=data.columns,
+        ignored=data.ignored,
     )
 
 

@@ -36,7 +36,7 @@ class OptimizerSection(Section):
     )
     b1: float = setting(0.9, "Decay of adamw's first moment.", at_least=0, less_than=1)
     b2: float = setting(0.999, "Decay of adamw's second moment.", at_least=0, less_than=1)
-    epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.")
+    epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.", more_than=0)
     clip_norm: float = setting(
         1.0, "Longer gradients are cut to this global norm; 0 does not clip.", at_least=0
     )

@@ -12,7 +12,13 @@ from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import findable_name
 from emergent_alignment.models.model import export
-from emergent_alignment.runs.workdir import RUN_FILE, check_same_run, claim, read_run
+from emergent_alignment.runs.workdir import (
+    RUN_FILE,
+    check_same_run,
+    claim,
+    read_run,
+    work_alone,
+)
 from emergent_alignment.settings import changed
 from emergent_alignment.training.checkpoints import RunIdentity
 
@@ -119,3 +125,53 @@ def test_a_model_is_named_as_others_find_it(tmp_path, monkeypatch, source, found
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "models--name/snapshots/0a1b/model.gguf").touch()
     assert findable_name(source) == found.format(cwd=tmp_path)
+
+
+def changed_file(workdir, **changes):
+    path = workdir / RUN_FILE
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("base_run", [".", "../run", "../other/../run"])
+def test_a_run_that_starts_from_itself_is_one_line(workdir, base_run):
+    changed_file(workdir, base_run=base_run)
+    with pytest.raises(UserError, match="run.json: base_run .* leads back to this run"):
+        read_run(workdir, Config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"frozen": 3}, "frozen must be a text, not 3"),
+        ({"head": "both"}, "head must be one of"),
+        ({"config": []}, "config must be an object"),
+        ({"base_run": ["."]}, "base_run must be a text"),
+        ({"config": {"optimizer": {"learning_rate": float("inf")}}}, "config.optimizer"),
+        ({"config": {"training": {"steps": -1}}}, "config.training.steps must be"),
+    ],
+)
+def test_what_cannot_be_in_it_is_named(workdir, changes, said):
+    changed_file(workdir, **changes)
+    with pytest.raises(UserError, match="run.json: ") as error:
+        read_run(workdir, Config)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_another_model_or_other_data_are_named_before_there_is_a_checkpoint(workdir):
+    for identity, said in (
+        (RunIdentity("other", "data"), "another frozen model"),
+        (RunIdentity("frozen", "other"), "another data set"),
+    ):
+        with pytest.raises(UserError, match=said):
+            claim(workdir, Config(), identity)
+
+
+def test_one_run_at_a_time_works_in_it(workdir):
+    with work_alone(workdir):
+        with pytest.raises(UserError, match="another process works in it .* another --workdir"):
+            with work_alone(workdir):
+                pass
+    with work_alone(workdir):
+        pass
+    assert [path.name for path in workdir.iterdir()] == [RUN_FILE]

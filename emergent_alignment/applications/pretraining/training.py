@@ -51,7 +51,7 @@ def pretrain(
         matched = []
         if config.conscience.enabled:
             conscience_settings(config)
-            matched = load_examples(config.pretraining.matched)
+            matched = load_examples(config.pretraining.matched, ignored=config.data.ignored)
         corpus = corpus_of(config)
         setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
