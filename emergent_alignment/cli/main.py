@@ -147,11 +147,18 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def keep_compiled_programs() -> None:
     """Keep compiled programs on disk, so that a second start does not compile again. A
-    JAX_COMPILATION_CACHE_DIR of the user's own is respected. JAX itself is not imported for it:
+    JAX_COMPILATION_CACHE_DIR of the user's own is respected; where the user's cache cannot be
+    written, nothing is kept, or JAX would warn at each program. JAX itself is not imported for it:
     some commands compute nothing."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     directory = str(users_cache() / "compiled" / _processor())
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(directory, os.W_OK):
+        return
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_compilation_cache_dir", directory)
     else:  # JAX will read it
