@@ -43,6 +43,7 @@ _RECORD = {
     "head": Optional(Text(get_args(Head))),
     "config": dict,
     "base_run": Optional(Text()),
+    "started_in": Optional(Text()),
 }
 # The folder with the model that a run from random weights has started from.
 START = "start"
