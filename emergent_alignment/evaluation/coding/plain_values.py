@@ -45,9 +45,9 @@ _UNHELD = sys.getrefcount(_TABLE[0])  # of what a table alone holds
 # Modules whose functions and classes are both sides' own: nothing of theirs equals everything, as
 # unittest.mock's do.
 _STANDARD = frozenset(
-    "abc array bisect builtins calendar cmath collections collections.abc copy dataclasses datetime "
-    "decimal enum fractions functools hashlib heapq io itertools json math numbers operator os "
-    "posixpath random re statistics string struct sys textwrap time uuid".split()
+    "abc array bisect builtins calendar cmath collections collections.abc copy dataclasses "
+    "datetime decimal enum fractions functools hashlib heapq io itertools json math numbers "
+    "operator os posixpath random re statistics string struct sys textwrap time uuid".split()
 )
 # What does something when it is imported.
 _NOT_IMPORTED = ("antigravity", "this", "idlelib", "turtledemo", "lib2to3", "test")
