@@ -2,6 +2,7 @@
 makes of itself, of Python or of its pipes passes no test."""
 
 import os
+import sys
 import threading
 
 import hypothesis
@@ -29,12 +30,16 @@ DATA = st.recursive(
 @pytest.fixture
 def ends():
     """(the judge's end, the answer's end), both in this process."""
+    before = dict(sys.modules)
     to_answer, to_judge = os.pipe(), os.pipe()
     answer = AnswerTalk(to_answer[0], to_judge[1])
     thread = threading.Thread(target=answer.attend, daemon=True)
     thread.start()
     talk = JudgeTalk(to_judge[0], to_answer[1])
     yield talk, answer
+    for name in ("answer", "tests"):
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
     os.close(to_answer[1])
     thread.join(20)
     os.close(to_judge[1])
