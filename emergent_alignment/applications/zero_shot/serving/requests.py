@@ -85,7 +85,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 (byte {error.start})") from None
     try:
-        fields = json.loads(text, parse_constant=_no_constant)
+        fields = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once_each)
     except json.JSONDecodeError as error:
         raise RequestError(f"the body is not JSON: {error.msg} (character {error.pos})") from None
     except (ValueError, RecursionError):
@@ -93,6 +93,16 @@ def _json_object(body: bytes) -> dict[str, Any]:
                            "of thousands of digits") from None  # fmt: skip
     if not isinstance(fields, dict):
         raise RequestError("the body must be a JSON object")
+    return fields
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that says each field once: of two values one would be dropped in silence."""
+    fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise RequestError(f"{name[:64]!r} is said twice; say it once", param=name[:64])
+        fields[name] = value
     return fields
 
 
