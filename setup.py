@@ -73,6 +73,7 @@ setup(
         "absl-py>=2.1",
         "rich>=13.9",
         "jinja2>=3.1",
+        "markdown-it-py>=3",
         "markupsafe>=2.1",
         "pyyaml>=6",
         "httpx2>=2.12",

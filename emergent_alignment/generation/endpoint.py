@@ -76,7 +76,7 @@ class EndpointSection(Section):
         "OPENAI_API_KEY", "The environment variable that holds the key."
     )
     timeout_seconds: float = setting(
-        60.0, "How long one attempt may take, whole answer included.", more_than=0
+        60.0, "How long one attempt may take, whole answer included.", more_than=0, at_most=86400
     )
     retries: int = setting(2, "Further attempts after a failure that may pass.", at_least=0)
     top_logprobs: int = setting(

@@ -1,16 +1,14 @@
 """The journal of conversations: every review of `chat` and `serve`, numbered on from start to
 start, with what was said in the end."""
 
-import fcntl
-import json
-import re
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from emergent_alignment.conscience.conscience import Response
-from emergent_alignment.conscience.journal import Journal
+from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
-from emergent_alignment.errors import UserError
+from emergent_alignment.storage.locks import locked
 
 
 class ConversationJournal:
@@ -21,18 +19,14 @@ class ConversationJournal:
     """
 
     def __init__(self, directory: Path):
-        lock = directory / ".lock"
-        if lock.exists() or not directory.exists():
-            directory.mkdir(parents=True, exist_ok=True)
+        own = not directory.exists()
+        self._alone = ExitStack()
+        alone = locked(directory, "name another folder", does="writes this journal")
+        self._alone.enter_context(alone)
+        if own:
             directory.chmod(0o700)
-        self._lock_file = lock.open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: another process writes this journal; name another folder"
-            ) from None
-        self._step = _next_step(directory)
+        records = read_journal(directory)
+        self._step = records[-1]["step"] + 1 if records else 0
         self._journal = Journal(directory, first_step=self._step)
         for shard in directory.glob("*.jsonl"):
             shard.chmod(0o600)
@@ -62,20 +56,4 @@ class ConversationJournal:
         """Close the shard, and let others write here."""
         with self._turn:
             self._journal.close()
-            self._lock_file.close()
-
-
-def _next_step(directory: Path) -> int:
-    """One more than the last step there. A line that cannot be read is no reason not to serve."""
-    shards = sorted(directory.glob("step-*.jsonl"))
-    if not shards:
-        return 0
-    first = re.match(r"step-(\d+)", shards[-1].name)
-    steps = [int(first[1]) - 1] if first else [-1]
-    for line in shards[-1].read_bytes().splitlines():
-        try:
-            step = json.loads(line)["step"]
-        except (ValueError, RecursionError, TypeError, KeyError):
-            continue
-        steps += [step] if type(step) is int and 0 <= step < 1 << 40 else []
-    return max(steps) + 1
+            self._alone.close()

@@ -22,7 +22,10 @@ class ServeSection(Section):
         20.0, "How long a request's head, and its body, may take to come.", more_than=0
     )
     grace_seconds: float = setting(
-        30.0, "How long requests under way may take when the server is asked to stop.", more_than=0
+        30.0,
+        "How long requests under way may take when the server is asked to stop.",
+        more_than=0,
+        at_most=86400,
     )
 
 
