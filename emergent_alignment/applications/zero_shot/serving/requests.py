@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from emergent_alignment.data.messages import Message
+from emergent_alignment.data.messages import Message, text_of
 from emergent_alignment.generation.completion import whole_text
 
 MAX_CHOICES = 8
@@ -142,15 +142,17 @@ def _message(value: Any, where: str) -> Message:
         raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
-        # As vLLM and llama.cpp join them before templates that know texts alone.
-        content = "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        for i, part in enumerate(content):
+            _check_part(part, f"{where}.content[{i}]")
+        content = text_of(content)
     return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 
-def _part(value: Any, where: str) -> str:
-    if not isinstance(value, dict) or value.get("type") != "text":
-        raise RequestError(f"{where}: only parts of type text are reviewed here", param=where)
-    return _text(value.get("text"), f"{where}.text")
+def _check_part(value: Any, where: str) -> None:
+    if text_of([value]) is None:
+        raise RequestError(
+            f"{where}: only parts of type text, with a text, are reviewed here", param=where
+        )
 
 
 def _max_tokens(fields: dict[str, Any], longest: int) -> int:
