@@ -259,7 +259,9 @@ FILES = {
     ),
     "kept scores": OwnFile(
         _lines("scores-frozen.jsonl", [_SCORE]),
-        lambda path: str(read_judgements(GrowingFolder(path.parent), "frozen")),
+        lambda path: [
+            str(one) for one in read_judgements(GrowingFolder(path.parent), "frozen").items()
+        ],
         True,
     ),
     "stage.json": OwnFile(_write_stage, _read_stage),
