@@ -45,6 +45,7 @@ _RECORD = {
     "config": dict,
     "base_run": Optional(Text()),
     "calibration": Optional(Text()),
+    "started_in": Optional(Text()),
 }
 # The folder with the model that a run from random weights has started from.
 START = "start"
