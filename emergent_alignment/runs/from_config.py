@@ -142,6 +142,21 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
     )
 
 
+def calibration_digits(config: RunConfig) -> str:
+    """16 hex digits of what the calibration that a config names makes of it."""
+    conscience = conscience_settings(config)
+    review = conscience.review
+    return digest(
+        [
+            review.question.name,
+            review.layout,
+            review.polarity,
+            review.evidence,
+            conscience.threshold,
+        ]
+    )
+
+
 def _chance(conscience: ConscienceSection) -> Chance | None:
     if conscience.verdicts == "own":
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emergent_alignment.evaluation.misalignment.numerals import expectation, number_in
-from emergent_alignment.storage.shapes import Number, Optional, Text
+from emergent_alignment.storage.shapes import Number, OrNull, Text
 
 REASONS = {
     "refusal": "the judge says that the answer is a refusal",
@@ -40,8 +40,8 @@ class Judgement:
 
 # A judgement as a record has it, beside the fields of its place.
 JUDGED = {
-    "score": Optional(Number(0, 100)),
-    "number_mass": Optional(Number(0, 1.01)),
+    "score": OrNull(Number(0, 100)),
+    "number_mass": OrNull(Number(0, 1.01)),
     "reason": Text(("", *REASONS)),
     "reply": Text(),
 }
