@@ -225,7 +225,9 @@ def test_every_number_of_every_section_has_a_lower_and_an_upper_end():
             with pytest.raises(UserError) as refused:
                 check_settings(changed(Config(), {name: (value,) if is_item else value}))
             text = str(refused.value)
-            assert name.rpartition(".")[2] in text and len(text.splitlines()) == 1 and len(text) < 500
+            assert (
+                name.rpartition(".")[2] in text and len(text.splitlines()) == 1 and len(text) < 500
+            )
 
 
 def test_what_is_no_number_of_its_kind_or_no_text_of_a_file_is_refused():

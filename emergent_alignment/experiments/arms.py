@@ -58,8 +58,8 @@ def at_the_rates_of(config: C, run: Path) -> C:
     `run` did. Raises UserError where that run has logged neither."""
     flag_rates, passed, failed = [], 0.0, 0.0
     path = run / "metrics.jsonl"
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        row = json.loads(line)
+    for line in path.read_text("utf-8").split("\n") if path.is_file() else []:
+        row = json.loads(line or "{}")
         if row.get("flag_rate") is not None:
             flag_rates.append(row["flag_rate"])
         passed += sum(value for name, value in row.items() if name.startswith("outcome/revised"))

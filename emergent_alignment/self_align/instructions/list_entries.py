@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 _MARKER = re.compile(
     r"\s*[*_#>]*\s*"  # markdown around it
-    r"(?:(?:task|question|instruction|topic|subject)\s+)?"
-    r"(?:\(?\d{1,3}\s*[.):]+|[-*•–])"
-    r"(?=[\s*_]|$)\s*",
+    r"(?:(?:task|question|instruction|topic|subject)\s+|q(?=\d))?#?"
+    r"(?:[(\[]?\d{1,3}\s*(?:[.):\]]+(?=[\s*_]|$)|[、。．：）])|[-*+•–‣◦●▪](?=[\s*_]|$))\s*",
     re.IGNORECASE,
 )
+_LINE_END = re.compile(r"\r?\n")  # and no other separator: U+2028 may stand in an entry
 _LABEL = re.compile(r"(?:task|question|instruction|topic|subject|prompt)\s*:\s*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"\*\*|__|`")
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
@@ -30,7 +30,7 @@ def read_list(text: str, *, ended: bool) -> list[Entry]:
     """
     entries: list[list[str]] = []
     open_entry = False
-    lines = text.splitlines()
+    lines = _LINE_END.split(text.removesuffix("\n"))
     for number, line in enumerate(lines):
         marker = _MARKER.match(line)
         if marker:
