@@ -62,7 +62,7 @@ def with_changes(config: "Config", changes: list[str]) -> "Config":
 def _checked(config: ConfigDict, changes: list[str]) -> "Config":
     from emergent_alignment.cli.config_files import typed
 
-    found = typed(_changed(config, changes))
+    found = typed(_changed(config, changes) if changes else config)
     check_settings(found)
     return found
 
