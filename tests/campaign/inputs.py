@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def trials(count: int, seed: int, folder: Path) -> Iterator[Trial]:
     with_commands = round(count * COMMANDS)
     for number in range(with_commands):
         yield _command(random.Random(f"{seed} command {number}"), folder)
-    cases = [*KINDS, "a text for code", "a template", "settings"]
+    cases = [*KINDS, *OTHERS]
     template_limits.SECONDS = 1.0
     for number in range(count - from_checkpoints - with_commands):
         draw = random.Random(f"{seed} {number}")
@@ -158,8 +159,7 @@ def trials(count: int, seed: int, folder: Path) -> Iterator[Trial]:
         if case in KINDS:
             yield _file_trial(case, draw, folder)
         else:
-            made = {"a text for code": _code, "a template": _template, "settings": _setting}[case]
-            yield Trial("inputs", case, *_tried(lambda: made(draw)))
+            yield Trial("inputs", case, *_tried(partial(OTHERS[case], draw)))
 
 
 def _file_trial(case: str, draw: random.Random, folder: Path) -> Trial:
@@ -263,6 +263,9 @@ def _setting(draw: random.Random) -> None:
     name = draw.choice([field.name for field in fields_of(Config)])
     value = draw.choice(ODD_VALUES)
     check_settings(read_config([f"--config.{name}={value!r:.6000}"]))
+
+
+OTHERS = {"a text for code": _code, "a template": _template, "settings": _setting}
 
 
 def _command(draw: random.Random, folder: Path) -> Trial:
