@@ -77,6 +77,7 @@ setup(
         "markupsafe>=2.1",
         "pyyaml>=6",
         "httpx2>=2.12",
+        "httpcore2>=2.12",
         "packaging>=24",
     ],
     extras_require=EXTRAS,

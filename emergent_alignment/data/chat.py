@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.tokenizer import require_chat_template
 
 _PROBE = "Zq7probe"
@@ -68,7 +69,9 @@ class Chat:
     def decode(self, tokens: list[int]) -> str:
         """The answer that response tokens spell, without end tokens and outer blanks."""
         kept = [token for token in tokens if token not in self.end_tokens]
-        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return self.tokenizer.decode(
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ).strip()
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
@@ -94,7 +97,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
-    end_tokens = {end_token, tokenizer.eos_token_id} - {None}
+    end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
     return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), lead)
 
 

@@ -20,6 +20,7 @@ from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import is_file
+from emergent_alignment.storage.hub_errors import trouble_with_hub
 
 _EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
@@ -213,12 +214,21 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         arguments = {"path": kind, "data_files": source, "split": "train"}
     try:
         return datasets.load_dataset(**arguments)
-    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # of several libraries, each with errors of its own
+        reason = trouble_with_hub(error, _remedy(error))
         raise UserError(
             f"{source} (split {split}): neither a file, a bundled scenario "
             f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
         ) from None
+
+
+def _remedy(error: Exception) -> str:
+    text = str(error).lower()
+    if "scripts are no longer supported" in text:
+        return "save its rows as .jsonl or .parquet, or name another data set"
+    if "split" in text:
+        return "set config.data.train_split or evaluation_split to one that it has"
+    return "correct the name, or give a file"
 
 
 def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:

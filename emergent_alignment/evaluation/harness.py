@@ -40,6 +40,7 @@ SMALLEST_SCORED = 16
 CHUNK_TOKENS = 16  # scored tokens of a row that meet the vocabulary at once
 ROUND_TOKENS = 64  # new tokens between two looks for a stop text
 DEFAULT_NEW_TOKENS = 256  # the harness's own, where a task names none
+_AS_IT_IS = {"clean_up_tokenization_spaces": False}
 _IGNORED = ("until", "do_sample", "max_gen_toks")
 _DRAWN_BY = ("temperature", "top_p", "top_k")
 
@@ -77,7 +78,7 @@ class HarnessModel(TemplateLM):
     ):
         super().__init__()
         self.model, self.chat, self.params = model, chat, model.policy
-        self.tokenizer, self.max_length = model.tokenizer, model.config.max_positions
+        self.tokenizer, self.max_length = model.tokenizer, model.config.longest_row
         self.batch_size, self.seed, self.label = batch_size, seed, label
 
     @property
@@ -101,7 +102,7 @@ class HarnessModel(TemplateLM):
     ) -> list[int]:
         """Token ids; the tokenizer's own begin token only where the text has none."""
         if add_special_tokens is None:
-            prefix = self.tokenizer.decode(self.prefix_token_id)
+            prefix = self.tokenizer.decode(self.prefix_token_id, **_AS_IT_IS)
             add_special_tokens = not string.startswith(prefix)
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
@@ -186,7 +187,7 @@ class HarnessModel(TemplateLM):
         for i, request in enumerate(requests):
             settings = normalize_gen_kwargs(request.args[1], DEFAULT_NEW_TOKENS)
             alike[_drawing(settings, self.max_length)].append(i)
-            end = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
+            end = self.tokenizer.decode([self.eot_token_id], **_AS_IT_IS)
             stops.append([*(settings.get("until") or []), end])
         texts, done = [""] * len(requests), 0
         with self._progress("answers") as meter:
@@ -234,7 +235,8 @@ class HarnessModel(TemplateLM):
             for index, answer in sampled:
                 i = going[index]
                 answers[i] += answer.tokens
-                text = self.tokenizer.decode(answers[i], skip_special_tokens=True)
+                said = [token for token in answers[i] if token not in self.chat.end_tokens]
+                text = self.tokenizer.decode(said, skip_special_tokens=True, **_AS_IT_IS)
                 stopped = any(stop and stop in text for stop in stops[i])
                 if stopped or answer.ended or done >= drawing.max_new_tokens:
                     yield i, postprocess_generated_text(text, stops[i], None)

@@ -72,8 +72,8 @@ def fitting_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]
 def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     """The mesh of `num_devices` whose sizes differ least from those asked for, by ratio."""
 
-    def distance(found: dict[str, int]) -> float:
-        return sum(abs(math.log(found[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
+    def distance(other: dict[str, int]) -> float:
+        return sum(abs(math.log(other[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
 
     divisors = [d for d in range(1, num_devices + 1) if num_devices % d == 0]
     meshes = [

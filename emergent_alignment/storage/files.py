@@ -1,17 +1,20 @@
 """Files and folders that are there whole or not at all, whatever kills the process that writes
-them. A kill may leave an unfinished one: hidden, under a name of its own, and counted as nothing.
+them. A kill may leave an unfinished one: hidden, under a name of its own, counted as nothing, and
+removed by the next process that writes the same.
 """
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.locks import LOCK_FILE, hold
 
 UNFINISHED = ".partial"
 
@@ -25,15 +28,20 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -
     open file), in place of a former file. Folders above it are made. Processes that write the same
     path do not mix: the last one's file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
     unfinished = _unfinished(path)
     if isinstance(content, str):
         content = content.encode("utf-8")
     try:
         with unfinished.open("wb") as file:
+            hold(file.fileno())
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -47,13 +55,28 @@ def write_json(path: Path, value: Any, *, indent: int = 1) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` where the body succeeds, and else is removed.
     An OSError where `path` is there already, and not empty."""
+    remove_unfinished(path)
     unfinished = _unfinished(path)
+    held = None
     try:
         unfinished.mkdir(parents=True)
+        held = os.open(unfinished, os.O_RDONLY)
+        hold(held)
         yield unfinished
         os.rename(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes have left of `path`; what a living one writes is locked."""
+    ours = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}" + re.escape(UNFINISHED))
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            if ours.fullmatch(name):
+                _remove_abandoned(path.parent / name)
 
 
 def is_file(path: Path | str) -> bool:
@@ -92,7 +115,23 @@ def decoded(content: bytes, where: str) -> str:
 
 def is_empty(folder: Path) -> bool:
     """Whether nothing is in a folder but what a kill has left unfinished."""
-    return all(entry.name.endswith(UNFINISHED) for entry in folder.iterdir())
+    return all(
+        entry.name.endswith(UNFINISHED) or entry.name == LOCK_FILE for entry in folder.iterdir()
+    )
+
+
+def _remove_abandoned(unfinished: Path) -> None:
+    with suppress(OSError):
+        opened = os.open(unfinished, os.O_RDONLY)
+        try:
+            if not hold(opened):
+                return
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink()
+        finally:
+            os.close(opened)
 
 
 def _unfinished(path: Path) -> Path:
