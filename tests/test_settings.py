@@ -227,6 +227,12 @@ def test_every_number_of_every_section_has_a_lower_and_an_upper_end():
             assert name in text and len(text.splitlines()) == 1 and len(text) < 500
 
 
+def test_an_error_that_quotes_a_long_value_says_its_place_and_its_remedy():
+    said = str(UserError(f"rows.jsonl:3: {'x' * 100_000}; remove it"))
+    assert said.startswith("rows.jsonl:3: x") and said.endswith("x; remove it") and len(said) < 4000
+    assert str(UserError("short")) == "short"
+
+
 def test_what_is_no_number_of_its_kind_or_no_text_of_a_file_is_refused():
     for name, value in (
         ("training.steps", True),
