@@ -28,7 +28,7 @@ def texts(text: str, ended: bool = True) -> list[str]:
         "1、First thing\n2。Second thing\n3：Third",
         "Q1: First thing\nQ2. Second thing\nTask #3: Third",
         "+ First thing\n▪ Second thing\n◦ Third",
-        "1. First thing\r\n2. Second\x1cthing\r\n3. Third\r\n",
+        "1. First thing\r\n2. Second\x85thing\r\n3. Third\r\n",
         "1. First thing\n2. Second\u2028thing\n3. Third",
     ],
 )
