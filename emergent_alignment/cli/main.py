@@ -89,7 +89,19 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [word for word in rest if not word.startswith("--config")]
     if unknown and not any(word.startswith("--config") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _check_values(arguments, parser)
     return _guarded(arguments, rest)
+
+
+def _check_values(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what no file's name can hold, and what no number of ours can be."""
+    for name, value in vars(arguments).items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, str | Path) and "\0" in str(one):
+                parser.error(f"{flag}: {str(one)!r:.80} holds a zero byte")
+            if isinstance(one, int | float) and not abs(one) < 2**31:
+                parser.error(f"{flag}: {one!r:.40} is no number that can be meant")
 
 
 def _module_name(command: str, kind: str) -> str:
