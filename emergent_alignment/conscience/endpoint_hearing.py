@@ -4,7 +4,6 @@ What fails for a row (after the endpoint's own retries) is said in that row's `f
 others go on.
 """
 
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,16 +32,10 @@ from emergent_alignment.conscience.review import Form
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.turn_marks import without_turn_marks
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.randomness import CRITIQUES, Draws
-
-# How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
-# many servers read such spellings in a message as the tokens themselves.
-_CONTROL = re.compile(
-    r"<(?=\||/?s>|/?(?:start|end)_of_turn>|/?(?:bos|eos)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,11 +192,9 @@ class EndpointHearing:
             request = with_findings(request, findings)
         if self.settings.review.layout == "quote":
             return quoted(self.messages[row], answer.text, request, without_control)
-        return [
-            *self.messages[row],
-            {"role": "assistant", "content": answer.text},
-            {"role": "user", "content": request},
-        ]
+        turns = [*self.messages[row], {"role": "assistant", "content": answer.text}]
+        shown = [turn | {"content": without_control(turn["content"])} for turn in turns]
+        return [*shown, {"role": "user", "content": request}]
 
     def _write(self, row: int, messages: list[Message], part: int) -> Completion:
         return self.reviewer.endpoint.chat(
@@ -230,5 +221,7 @@ class EndpointHearing:
 
 
 def without_control(text: str) -> str:
-    """The text with what may spell the opening or the end of a turn broken up."""
-    return _CONTROL.sub(lambda opening: opening[0] + " ", text)
+    """The text with what may spell the opening or the end of a turn broken up: the endpoint's
+    tokenizer and template are not at hand, and many servers read such spellings in a message as
+    the tokens themselves."""
+    return without_turn_marks(text)
