@@ -46,16 +46,19 @@ def write_corrections(
     asked = reader.extend(before, reader.rows(case, requests, live))
     answers, _ = reader.write(asked, live, sampler)
     # Written in reply to another request: as an answer to the prompt it is read anew.
-    answers = [_drafted(reader, answer) for answer in answers]
+    longest = int(sampler.settings.max_new_tokens)
+    answers = [_drafted(reader, answer, longest) for answer in answers]
     return reader.case(prompts, case.messages, answers)
 
 
-def _drafted(reader: Reader, answer: Answer) -> Answer:
-    """A reply written at once, as an answer that a prompt leads to."""
+def _drafted(reader: Reader, answer: Answer, longest: int) -> Answer:
+    """A reply written at once, as an answer of at most `longest` tokens that a prompt leads to."""
     tokens = reader.chat.as_drafted(answer.tokens)
     if tokens == answer.tokens:
         return answer
-    return replace(answer, tokens=tokens, log_probs=np.zeros(0, np.float32))
+    ended = answer.ended and len(tokens) <= longest
+    none = np.zeros(0, np.float32)
+    return replace(answer, tokens=tokens[:longest], log_probs=none, ended=ended)
 
 
 def write_critiques(

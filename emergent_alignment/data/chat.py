@@ -141,14 +141,14 @@ class Chat:
             whole = rendered(self.tokenizer, [ASKED, message], **turn.options)
         except UserError:  # such as an empty one
             whole = ""
-        size = len(turn.beginning)
         if whole.startswith(turn.beginning) and whole.endswith(turn.after):
-            return whole[size : len(whole) - len(turn.after)]
-        # The template shows no such answer after its prompt: what it opens, and what was said.
+            written = whole[len(turn.beginning) : len(whole) - len(turn.after)]
+            if _letters(answer) in _letters(written):
+                return written
+        # The template shows no such answer after its prompt, or not all of it (its reasoning).
         if not any(tag in answer for tag in _THINK_TAGS):
             return turn.opening + answer
-        opened = re.search(r"<think>\s*\Z", turn.prompt)
-        return re.sub(r"\A\s*<think>\s*", "", answer) if opened else answer
+        return answer.lstrip().removeprefix(turn.opened)
 
     def _as_text(self, messages: list[Message]) -> tuple[list[Message], str]:
         """The messages with a letter within each spelling of a special token, and the letter.
@@ -182,6 +182,10 @@ class Chat:
             with contextlib.suppress(UserError):  # one that knows no system turn
                 between += self.prompt_text(messages).split(PROBE)[1:]
         return turn_marks(between, self.control_texts)
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:

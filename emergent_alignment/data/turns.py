@@ -41,6 +41,12 @@ class Turn:
         return self.prompt + self.header
 
     @property
+    def opened(self) -> str:
+        """The think block that the prompt opens, which an answer does not open again."""
+        found = _OPENED.search(self.prompt)
+        return found[0] if found else ""
+
+    @property
     def context(self) -> str:
         """What stands before any reply: of a conversation's last words whatever is constant."""
         return self.beginning[max(self.beginning.rfind(ASKED["content"]), 0) :]

@@ -74,10 +74,24 @@ def build_tokenizer(
         model_max_length=max_positions,
         **specials,
     )
-    template = metadata.get("tokenizer.chat_template")
-    if template:
-        tokenizer.chat_template = template
+    templates = _chat_templates(metadata)
+    if templates:
+        tokenizer.chat_template = templates
     return tokenizer
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The file's chat template; by name where it holds several or none without a name."""
+    beginning = "tokenizer.chat_template."
+    named = {
+        key.removeprefix(beginning): template
+        for key, template in metadata.items()
+        if key.startswith(beginning)
+    }
+    template = metadata.get("tokenizer.chat_template")
+    if not template:
+        return named or None
+    return {"default": template} | named if named else template
 
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> Tokenizer:

@@ -55,9 +55,7 @@ BLOCK = "<think>\n\n</think>\n\n"
 @pytest.mark.parametrize(
     ("template", "opening"), [(TEMPLATE, ""), (SPACED, " "), (THINKING, BLOCK)]
 )
-def test_a_response_is_what_the_template_opens_the_answer_with_and_the_end_token(
-    template, opening
-):
+def test_a_response_is_what_the_template_opens_the_answer_with_and_the_end_token(template, opening):
     own = tokenizer(template)
     own.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
