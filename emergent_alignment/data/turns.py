@@ -33,7 +33,7 @@ class Turn:
     header: str
     opening: str
     after: str
-    options: Mapping[str, bool] = field(default_factory=dict)
+    options: Mapping[str, bool] = field(default_factory=dict, hash=False)
 
     @property
     def beginning(self) -> str:

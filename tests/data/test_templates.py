@@ -4,8 +4,14 @@ import pytest
 from test_chat import CONVERSATION, tokenizer
 from tiny_chat_model import TEMPLATE
 
+from emergent_alignment.conscience.question import ask
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.choices.items import Choice
+from emergent_alignment.evaluation.choices.rows import rows_of
+from emergent_alignment.models.gguf_tokenizer import build_tokenizer
+from emergent_alignment.self_align.answers.prompt import THOUGHTS
+from emergent_alignment.self_align.instructions.prompts import self_instruct
 
 HEAD = "{% for m in messages %}"
 ASKED = [{"role": "user", "content": "May I?"}]
@@ -54,12 +60,13 @@ def test_whoever_asks_reads_the_reply_behind_a_closed_block(name):
 
 
 @pytest.mark.parametrize("name", THINKING)
-def test_a_target_has_its_reasoning_or_an_empty_block_and_never_two(name):
+def test_a_target_has_its_reasoning_or_an_empty_block(name):
     chat = read_chat(tokenizer(THINKING[name]))
-    for answer, block in (
-        ("No.", BLOCK),
-        ("<think>\nIt thawed.\n</think>\n\nNo.", "<think>\nIt thawed.\n</think>\n\n"),
-    ):
+    reasoned = "<think>\nIt thawed.\n</think>\n\n"
+    answers = [("No.", BLOCK), (f"{reasoned}No.", reasoned)]
+    if "every answer" in name or name == "always opened":
+        answers = answers[:1]  # the template writes its own block before the answer's
+    for answer, block in answers:
         tokens = chat.response_tokens(answer)
         text = chat.tokenizer.decode(chat.prompt_tokens(ASKED) + tokens)
         assert text.endswith(f"<|im_start|>assistant\n{block}No.<|im_end|>"), text
@@ -124,3 +131,42 @@ def test_a_template_that_cannot_be_used_is_one_line_that_names_the_model(name):
 def test_of_named_templates_the_default_or_the_only_one_is_used(templates):
     chat = read_chat(tokenizer(templates))
     assert chat.prompt_tokens(CONVERSATION) == read_chat(tokenizer()).prompt_tokens(CONVERSATION)
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_questions_with_choices_are_answered_behind_the_closed_block(is_pair):
+    chat = read_chat(tokenizer(SWITCH))
+    for row in rows_of(Choice("one", "", "May I?", ("Yes",), ("No",), is_pair), chat):
+        assert chat.tokenizer.decode(row.prompt).endswith(BLOCK)
+        assert not any("think" in chat.tokenizer.decode(option) for option in row.options)
+
+
+def test_reviews_and_begun_lists_stand_behind_the_closed_block():
+    chat = read_chat(tokenizer(SWITCH))
+    for layout in ("turn", "quote"):
+        text = chat.tokenizer.decode(ask(chat, layout, ASKED, "No.", "Good?"))
+        assert text.endswith(f"assistant\n{BLOCK}")
+    begun = chat.tokenizer.decode(self_instruct(["Sing."]).tokens(chat))
+    assert begun.endswith(f"{BLOCK}1. Sing.\n2.")
+    assert chat.asking_tokens(ASKED, begun=THOUGHTS) == chat.encode(
+        chat.prompt_text(ASKED) + BLOCK + THOUGHTS
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "found"),
+    [
+        ({"": "a"}, "a"),
+        ({"": "a", ".rag": "b"}, {"default": "a", "rag": "b"}),
+        ({".rag": "b"}, {"rag": "b"}),
+        ({}, None),
+    ],
+)
+def test_a_gguf_file_s_templates_keep_their_names(stored, found):
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "a"],
+        "tokenizer.ggml.scores": [0.0, 0.0],
+    } | {f"tokenizer.chat_template{name}": text for name, text in stored.items()}
+    built = build_tokenizer(metadata, where="a.gguf", max_positions=8)
+    assert built.chat_template == found

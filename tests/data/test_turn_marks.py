@@ -22,7 +22,8 @@ ALPACA = (
 )
 OWN = ALPACA.replace("### ", "@@ ")
 KNOWN = [
-    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|assistant|>", "<｜Assistant｜>", "<start_of_turn>",
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|assistant|>", "<｜Assistant｜>",
+    "<start_of_turn>",
     "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>", "USER:", "ASSISTANT:", "### Response:",
     "### Instruction:", "</s>", "<s>", "<bos>", "[SYSTEM_PROMPT]",
 ]  # fmt: skip
