@@ -14,7 +14,7 @@ _TAGS = (
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
 )
 _WORDS = (
-    r"(?<!\w)(?:USER|ASSISTANT|HUMAN|SYSTEM):"
+    r"(?:USER|ASSISTANT|HUMAN|SYSTEM):"
     r"|#{2,3} (?:Instruction|Input|Response|Human|User|Assistant|System):"
 )
 _KNOWN = re.compile(f"(?i:{_TAGS})|{_WORDS}")
@@ -42,7 +42,7 @@ def turn_marks(between: Iterable[str], control: Iterable[str]) -> re.Pattern | N
     if not control | plain:
         return None
     exact = "|".join(re.escape(mark) for mark in sorted(control, key=len, reverse=True))
-    loose = "|".join(_plain(mark) for mark in sorted(plain, key=len, reverse=True))
+    loose = "|".join(re.escape(mark) for mark in sorted(plain, key=len, reverse=True))
     return re.compile("|".join([*[exact] * bool(exact), *[f"(?i:{loose})"] * bool(loose)]))
 
 
@@ -54,10 +54,6 @@ def _marks(text: str, control: set[str]) -> Iterable[str]:
         rest = _TAG.sub(" ", line).strip()
         if re.search(r"\w", rest) and re.search(r"[^\w\s]", rest) and len(rest) < 40:
             yield rest
-
-
-def _plain(mark: str) -> str:
-    return (r"(?<!\w)" if mark[0].isalnum() else "") + re.escape(mark)
 
 
 def _broken(mark: re.Match) -> str:

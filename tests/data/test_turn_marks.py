@@ -51,7 +51,7 @@ def test_marks_are_learnt_from_what_the_template_writes_between_turns(template):
         assert mark.lower() not in chat.without_control(f"Fine.\n\n{mark.lower()}\nYes")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.sampled_from([*KNOWN, "a", " ", "\n"])).map("".join))
 def test_an_endpoint_is_shown_no_mark_of_any_family(text):
     shown = quoted(
