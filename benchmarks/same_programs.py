@@ -3,52 +3,25 @@
 Each checkout compiles, with its own code, the steps of short runs of a tiny model: hybrid (policy
 candidates), task alone, raw text with reviewed continuations, PPO and GRPO; XLA writes down each
 step as it was traced and as it was optimised for the CPU. Two programs are the same where their
-graphs are: names, the order of independent instructions and where in the source one comes from do
-not count. Exits with 1 where the traced graphs differ.
+graphs are (program_digest.py). Exits with 1 where the traced graphs differ.
 
     git worktree add ../before HEAD~5
     python benchmarks/same_programs.py ../before .
 """
 
 import argparse
-import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from emergent_alignment.planning.hlo_text import Computation, parse
+from program_digest import program_digest
 
 WORKER = Path(__file__).with_name("worker_programs.py")
 STEPS = ("hybrid", "task", "raw_text", "ppo", "grpo")
 FORMS = {"traced": "before_optimizations.txt", "optimised": "cpu_after_optimizations.txt"}
-_METADATA = re.compile(r",? ?metadata=\{(?:[^{}\"]|\"[^\"]*\"|\{[^{}]*\})*\}")
-_CALLED = re.compile(r"%?([\w.\-]+)")
-
-
-def canonical(text: str) -> str:
-    """A digest of a program's graph."""
-    program, digests = parse(text), {}
-    for name, computation in program.computations.items():
-        digests[name] = _of_computation(computation, digests)
-    return digests[program.entry]
-
-
-def _of_computation(computation: Computation, called: dict[str, str]) -> str:
-    """The digest of what the root computes from the parameters; operands stand before their use,
-    and computations before what calls them."""
-    values: dict[str, str] = {}
-    for one in computation.instructions.values():
-        rest = _METADATA.sub("", one.rest)
-        rest = _CALLED.sub(lambda word: called.get(word[1], word[0]), rest)
-        operands = [values.get(operand, operand) for operand in one.operands]
-        arrays = [str(array) for array in one.arrays]
-        parts = repr((one.opcode, arrays, one.literal, operands, rest))
-        values[one.name] = hashlib.sha256(parts.encode()).hexdigest()[:16]
-    return values[computation.root or list(computation.instructions)[-1]]
 
 
 def programs(checkout: Path, step: str, folder: Path) -> dict[str, Counter]:
@@ -69,7 +42,7 @@ def programs(checkout: Path, step: str, folder: Path) -> dict[str, Counter]:
     if not all(dumped.values()):
         raise SystemExit(f"{checkout}: XLA wrote down no training step of {step}")
     return {
-        form: Counter(canonical(path.read_text("utf-8")) for path in paths)
+        form: Counter(program_digest(path.read_text("utf-8")) for path in paths)
         for form, paths in dumped.items()
     }
 

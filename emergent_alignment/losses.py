@@ -101,9 +101,9 @@ def _over_tokens(
         return flat.reshape(-1, chunk_size, *x.shape[2:])
 
     one_chunk = jax.checkpoint(lambda parts: of_tokens(*parts))
-    found = jax.lax.map(one_chunk, tuple(map(chunks, arrays)))
-    flat = found.reshape(-1, *found.shape[2:])[: batch * tokens]
-    return flat.reshape(batch, tokens, *found.shape[2:])
+    chunked = jax.lax.map(one_chunk, tuple(map(chunks, arrays)))
+    flat = chunked.reshape(-1, *chunked.shape[2:])[: batch * tokens]
+    return flat.reshape(batch, tokens, *chunked.shape[2:])
 
 
 def sequence_log_probs(

@@ -62,8 +62,8 @@ def key_for(
     """The key of one use, or of one of its rows. Raises ValueError for a step that cannot be."""
     if not 0 <= step <= NO_STEP:
         raise ValueError(f"step {step} is not between 0 and {NO_STEP}")
-    found = _folded(_root(seed), step, purpose)
-    return found if row is None else jax.random.fold_in(found, row)
+    key = _folded(_root(seed), step, purpose)
+    return key if row is None else jax.random.fold_in(key, row)
 
 
 def row_keys(key: Key[Array, ""], ids: Int[np.ndarray, "rows"]) -> Key[Array, "rows"]:
@@ -110,7 +110,7 @@ def _words(seed: int) -> tuple[int, int]:
     return low, high
 
 
-def _folded(found: Key[Array, ""], *numbers: int) -> Key[Array, ""]:
+def _folded(key: Key[Array, ""], *numbers: int) -> Key[Array, ""]:
     for number in numbers:
-        found = jax.random.fold_in(found, int(number))
-    return found
+        key = jax.random.fold_in(key, int(number))
+    return key

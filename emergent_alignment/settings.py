@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -15,6 +16,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from emergent_alignment.errors import UserError
 
 _DECLARED = "declared"  # the key of a dataclass field's metadata
+# What numbers of a kind may be, whatever else their field says: devices compute with 32 bits.
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}
+
+
+_FINITE = "a finite number"
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # in no path, and (lone surrogates) in no file
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Section:
     """A frozen dataclass whose fields are made by `setting`, or are sections themselves.
 
     An int that stands for a float is made one, and a list for a tuple; a value of another type is a
-    UserError. Whether a value can be meant is for `check_settings`.
+    UserError: a truth is no number. Whether a value can be meant is for `check_settings`.
     """
 
     def __post_init__(self) -> None:
@@ -98,8 +105,7 @@ def share(default: float, explanation: str) -> Any:
 
 def finite(default: float, explanation: str) -> Any:
     """A field that may be any number."""
-    words = "a finite number"
-    return setting(default, explanation, more_than=-math.inf, less_than=math.inf, words=words)
+    return setting(default, explanation, more_than=-math.inf, less_than=math.inf, words=_FINITE)
 
 
 @dataclass(frozen=True)
@@ -228,8 +234,32 @@ def _check_fields(section: Section, prefix: str) -> None:
         elif known and value not in known:
             names = _choice_words(declared.allowed, hint)
             raise UserError(f"{name}: {value!r} is unknown; known: {names}")
-        if isinstance(value, int | float) and not declared.allowed.holds(value):
-            raise UserError(f"{name} must be {declared.allowed.range_words()}, not {value}")
+        for one in value if isinstance(value, tuple) else (value,):
+            _check_value(one, declared.allowed, name)
+
+
+def _check_value(value: Any, allowed: Allowed, name: str) -> None:
+    """Raise UserError for a number out of its range, or of those that are computed with, and for a
+    text that no file, path or page can hold."""
+    if isinstance(value, str):
+        if _UNWRITABLE.search(value):
+            raise UserError(f"{name} must be a text without zero bytes and halves of letters")
+    elif isinstance(value, int | float):
+        largest = _LARGEST[type(value)] if type(value) in _LARGEST else 1
+        if not allowed.holds(value):
+            raise UserError(f"{name} must be {allowed.range_words()}, not {_shown(value)}")
+        if not -largest <= value <= largest:
+            finite_words = f"in [{-largest:g}, {largest:g}]" if isinstance(value, int) else _FINITE
+            raise UserError(f"{name} must be {finite_words}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value on a line of its own, cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in themselves
+        text = f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 def _check_sections(section: Section) -> None:
@@ -271,14 +301,25 @@ def _read(kind: type[S], tree: Mapping[str, Any], name: str) -> S:
 def _fitted(value: Any, hint: Any, name: str) -> Any:
     """The value in the type of its field. Raises UserError where it is of another."""
     plain, item = _plain_type(hint)
-    if plain is float and isinstance(value, int):
-        value = float(value)
     if plain is tuple and isinstance(value, list):
         value = tuple(value)
-    fits = isinstance(value, plain)
-    if not fits or (item and not all(isinstance(one, item) for one in value)):
-        raise UserError(f"{name}: expected {_type_words(hint)}, found {value!r}")
-    return value
+    fitted = _plainly(value, plain)
+    if item and fitted is not None and None in [_plainly(one, item) for one in fitted]:
+        fitted = None
+    if fitted is None:
+        raise UserError(f"{name}: expected {_type_words(hint)}, found {_shown(value)}")
+    return fitted
+
+
+def _plainly(value: Any, plain: type) -> Any:
+    """The value in a type, None where it is of another."""
+    truth = isinstance(value, bool) and plain in (int, float)
+    if plain is float and isinstance(value, int) and not truth:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # refused by its range
+    return value if isinstance(value, plain) and not truth else None
 
 
 def _plain_type(hint: Any) -> tuple[type, type | None]:

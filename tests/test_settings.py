@@ -204,3 +204,44 @@ def test_the_short_quickstart_differs_only_in_sizes():
     differing = {name for name, value in full_values.items() if short_values[name] != value}
     assert {name.split(".")[0] for name in differing} == {"training", "calibration", "evaluation"}
     assert short.model.path == full.model.path
+
+
+def numbers_of(kind, prefix=""):
+    """(dotted name, a number of its type) of every int and float, items of tuples too."""
+    for name, default in values_of(kind()).items():
+        items = default if isinstance(default, tuple) else (default,)
+        for item in items[:1]:
+            if type(item) in (int, float):
+                yield prefix + name, item, isinstance(default, tuple)
+
+
+def test_every_number_of_every_section_has_a_lower_and_an_upper_end():
+    numbers = list(numbers_of(Config))
+    assert len(numbers) > 100
+    for name, default, is_item in numbers:
+        wrong = [2**31, -(2**31) - 1, 2**63, 10**5000, -(10**400)]
+        wrong += [math.inf, -math.inf, math.nan, 1e39, -1e39] if type(default) is float else []
+        for value in wrong:
+            with pytest.raises(UserError) as refused:
+                check_settings(changed(Config(), {name: (value,) if is_item else value}))
+            text = str(refused.value)
+            assert (
+                name.rpartition(".")[2] in text and len(text.splitlines()) == 1 and len(text) < 500
+            )
+
+
+def test_what_is_no_number_of_its_kind_or_no_text_of_a_file_is_refused():
+    for name, value in (
+        ("training.steps", True),
+        ("optimizer.learning_rate", False),
+        ("experiment.seeds", (0, True)),
+        ("experiment.seeds", (0, -1)),
+        ("seed", -1),
+        ("optimizer.epsilon", -1.0),
+        ("optimizer.epsilon", 0),
+        ("model.path", "a\0b"),
+        ("data.train", "a\ud800.jsonl"),
+        ("endpoint.timeout_seconds", 1e9),
+    ):
+        with pytest.raises(UserError, match=name.rpartition(".")[2]):
+            check_settings(changed(Config(), {name: value}))

@@ -10,6 +10,7 @@ from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
+    check_positions,
     check_rows,
     conscience_settings,
     examples_digest,
@@ -56,6 +57,7 @@ def finetune(
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
         tokenized = _tokenized(config, setup, examples)
+        check_positions(config, setup.model, tokenized)
 
     def inputs(run: Run) -> MakeInput:
         return _inputs(run, examples, tokenized)

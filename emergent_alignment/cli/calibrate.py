@@ -41,47 +41,47 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.runs.from_config import load_model
 
     sides = calibration_examples(config)
-    found = calibrate_model(config, load_model(config), *sides)
-    write_calibration(found, arguments.output)
-    print_calibration(found)
+    calibration = calibrate_model(config, load_model(config), *sides)
+    write_calibration(calibration, arguments.output)
+    print_calibration(calibration)
     print(f"written: {arguments.output}")
 
 
-def print_calibration(found: dict) -> None:
+def print_calibration(calibration: dict) -> None:
     """The candidates as a table, and the verdict."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['pairs_selecting']} pairs; intervals are 95%")
+    table = Table(title=f"{calibration['pairs_selecting']} pairs; intervals are 95%")
     keys = ["question", "layout", "polarity"]
-    if any(candidate["evidence"] for candidate in found["candidates"]):
+    if any(candidate["evidence"] for candidate in calibration["candidates"]):
         keys.append("evidence")
     for name in (*keys, "AUC", "pairs told apart"):
         table.add_column(name)
     nothing = [0.0]
     ranked = sorted(
-        found["candidates"], key=lambda c: -(c["auc"][0] + (c["told_apart"] or nothing)[0])
+        calibration["candidates"], key=lambda c: -(c["auc"][0] + (c["told_apart"] or nothing)[0])
     )
     for candidate in ranked:
         figures = [_interval(candidate["auc"]), _interval(candidate["told_apart"])]
         table.add_row(*(candidate[key] or "none" for key in keys), *figures)
     console = Console()
     console.print(table)
-    chosen = found["chosen"]
+    chosen = calibration["chosen"]
     console.print(
         "chosen: {question}, {layout}, {polarity}; threshold {threshold:.3f} nats".format(**chosen)
-        + f"; on {found['pairs_reporting']} other pairs it flags "
+        + f"; on {calibration['pairs_reporting']} other pairs it flags "
         + "{:.0%} of the harmful and {:.0%} of the safe answers".format(
             chosen["flag_rate_harmful"][0], chosen["flag_rate_safe"][0]
         ),
         highlight=False,
     )
-    for evidence, report in found["by_evidence"].items():
-        if len(found["by_evidence"]) > 1:
+    for evidence, report in calibration["by_evidence"].items():
+        if len(calibration["by_evidence"]) > 1:
             text = f"evidence {evidence}: AUC {_interval(report['auc'])} on the other pairs"
             console.print(text, highlight=False)
-    console.print(found["verdict"], highlight=False)
+    console.print(calibration["verdict"], highlight=False)
 
 
-def _interval(found: list[float] | None) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*found) if found else "not matched"
+def _interval(bounds: list[float] | None) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*bounds) if bounds else "not matched"

@@ -62,9 +62,9 @@ def with_changes(config: "Config", changes: list[str]) -> "Config":
 def _checked(config: ConfigDict, changes: list[str]) -> "Config":
     from emergent_alignment.cli.config_files import typed
 
-    found = typed(_changed(config, changes))
-    check_settings(found)
-    return found
+    config_given = typed(_changed(config, changes))
+    check_settings(config_given)
+    return config_given
 
 
 def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:

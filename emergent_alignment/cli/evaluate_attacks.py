@@ -37,13 +37,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output_folder(arguments)
     from emergent_alignment.evaluation.attacks import evaluate_attacks
 
-    found = read_under_test(arguments, config, _SECTIONS)
+    tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_attacks(
-        found.config,
-        found.base,
-        found.setup if arguments.workdir else None,
-        found.output,
-        arm=found.arm,
+        tested.config,
+        tested.base,
+        tested.setup if arguments.workdir else None,
+        tested.output,
+        arm=tested.arm,
         overwrite=arguments.overwrite,
     )
     print_attacks(result)

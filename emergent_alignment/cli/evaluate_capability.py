@@ -43,9 +43,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
     require_new_file(folder / CAPABILITY_FOLDER / CAPABILITY_RESULT, overwrite=arguments.overwrite)
     tasks = load_harness_tasks(config.capability)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, _SECTIONS)
+    tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_capability(
-        found.config, found.setup, tasks, found.output, arm=found.arm
+        tested.config, tested.setup, tasks, tested.output, arm=tested.arm
     )
     print_capability(result)
     print(f"samples: {path.parent}/samples-*.jsonl")
@@ -65,8 +65,8 @@ def print_capability(result: dict) -> None:
     for name in ("task", "version", "few-shot", "metric", "value", "documents"):
         table.add_column(name)
     for name, task in result["tasks"].items():
-        for metric, found in task["metrics"].items():
-            interval = as_interval(found)
+        for metric, value in task["metrics"].items():
+            interval = as_interval(value)
             cells = (task["version"], task["fewshot"], metric, interval.text(3), interval.n)
             table.add_row(name, *("" if cell is None else str(cell) for cell in cells))
     Console().print(table)

@@ -59,9 +59,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if arguments.self_align is not None:
         evaluate_work_directory(config, arguments.self_align, overwrite=arguments.overwrite)
         return
-    found = read_under_test(arguments, config, _SECTIONS)
+    tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_choices(
-        found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
+        tested.config, tested.setup, tested.output, arm=tested.arm, overwrite=arguments.overwrite
     )
     print_measures(choice_rows(result), f"{result['arm']}: multiple choice; 95% intervals")
     print(f"log-probs: {path.with_name('scored.jsonl')}")

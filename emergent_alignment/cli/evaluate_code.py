@@ -44,9 +44,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     )
 
     check_code_settings(config.code)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, _SECTIONS)
+    tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_code(
-        found.config, found.setup, found.output, arm=found.arm, overwrite=arguments.overwrite
+        tested.config, tested.setup, tested.output, arm=tested.arm, overwrite=arguments.overwrite
     )
     print_code(result)
     print(f"answers: {path.with_name(CHECKED)}")

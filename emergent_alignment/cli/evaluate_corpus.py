@@ -39,18 +39,18 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
     from emergent_alignment.runs.workdir import read_run
 
-    found = read_run(arguments.workdir, type(asked))
-    config = found.trained.config
+    trained_run = read_run(arguments.workdir, type(asked))
+    config = trained_run.trained.config
     if config.application != "pretraining":
         raise UserError(
             f"{arguments.workdir}: a run of {config.application}, which reads no corpus; "
             "`emergent-alignment evaluate` measures it"
         )
     config = changed(config, {"evaluation": asked.evaluation})
-    result = {"steps": found.steps} | evaluate_corpus(config, found.trained)
+    result = {"steps": trained_run.steps} | evaluate_corpus(config, trained_run.trained)
     write_json(path, result)
     print(
-        f"held-out loss after {found.steps} steps: {result['loss']:.3f} nats a token; bigram "
+        f"held-out loss after {trained_run.steps} steps: {result['loss']:.3f} nats a token; bigram "
         f"model: {result['bigram_loss']:.3f} ({result['held_out_tokens']:,} tokens in "
         f"{result['held_out_windows']:,} windows)"
     )

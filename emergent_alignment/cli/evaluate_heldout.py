@@ -50,9 +50,9 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         base = load_model(config)
         model = base.model
     else:
-        found = read_run(arguments.workdir, type(config))
-        base, model = found.base, found.trained.model
-        config = _with_run_settings(config, found.trained.config)
+        trained_run = read_run(arguments.workdir, type(config))
+        base, model = trained_run.base, trained_run.trained.model
+        config = _with_run_settings(config, trained_run.trained.config)
     result = evaluate_arm(config, base, model, arm=arguments.arm or output.name)
     print_evaluation(result)
     print(f"written: {write_evaluation(result, output)}")
@@ -76,8 +76,8 @@ def print_evaluation(result: dict) -> None:
         ("kl", "KL to the frozen copy (nats a token)"),
     ):
         if name in result:
-            found = result[name]
+            measure = result[name]
             print(
-                f"{label}: {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}], "
-                f"n={found['n']}"
+                f"{label}: {measure['value']:.3f} [{measure['low']:.3f}, {measure['high']:.3f}], "
+                f"n={measure['n']}"
             )

@@ -50,13 +50,13 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.evaluation.misalignment.questions import load_questions
 
     load_questions(config.misalignment.questions)  # its mistakes are said before a model is read
-    found = read_under_test(arguments, config, _SECTIONS)
+    tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_misalignment(
-        found.config,
-        found.base,
-        found.setup,
-        found.output,
-        arm=found.arm,
+        tested.config,
+        tested.base,
+        tested.setup,
+        tested.output,
+        arm=tested.arm,
         compare=arguments.compare,
         overwrite=arguments.overwrite,
     )

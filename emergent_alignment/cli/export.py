@@ -32,11 +32,16 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.models.export import require_unused
     from emergent_alignment.models.model import export
     from emergent_alignment.runs.from_config import load_model
-    from emergent_alignment.runs.workdir import read_run
+    from emergent_alignment.runs.workdir import read_run, read_run_file
 
     require_unused(arguments.output)
     if arguments.workdir is None:
         model = load_model(read_config(rest)).model
     else:
+        if arguments.format == "peft" and "base_run" in read_run_file(arguments.workdir):
+            raise UserError(
+                f"{arguments.workdir}: its adapters belong on what an earlier run has trained,"
+                " which others cannot find; leave --format away"
+            )
         model = read_run(arguments.workdir, Config).trained.model
     print(f"exported: {export(model, arguments.output, format=arguments.format)}")

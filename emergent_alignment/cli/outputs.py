@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import UNFINISHED
 
 
 def work_directory(text: str) -> Path:
@@ -22,7 +23,8 @@ def require_writable(directory: Path) -> None:
     made. Nothing is left there."""
     there = next(d for d in (directory.absolute(), *directory.absolute().parents) if d.exists())
     try:
-        tempfile.TemporaryFile(dir=there).close()
+        # Named as what a kill may leave is, where it has a name at all.
+        tempfile.TemporaryFile(dir=there, prefix=".", suffix=UNFINISHED).close()
     except OSError as error:
         raise UserError(
             f"{directory}: cannot be written ({error.strerror}); make it writable, or choose "

@@ -78,10 +78,10 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         if arguments.search is None:
             plans = [make_plan(config, model, target, meter=meter)]
         else:
-            found = search(config, model, target, arguments.search, meter)
-            plans = found.plans
+            searched = search(config, model, target, arguments.search, meter)
+            plans = searched.plans
     if arguments.search is not None:
-        print_search(found)
+        print_search(searched)
     if plans:
         print_plan(plans[0])
     if arguments.json is not None:
@@ -90,7 +90,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         print(f"written: {arguments.json}")
 
 
-def print_search(found: "Found") -> None:
+def print_search(searched: "Found") -> None:
     """The candidates that were compiled, the best first."""
     from rich.console import Console
     from rich.table import Table
@@ -105,7 +105,7 @@ def print_search(found: "Found") -> None:
         "least time",
     ):
         table.add_column(name)
-    for plan in found.plans:
+    for plan in searched.plans:
         step = plan.programs[0]
         table.add_row(
             " × ".join(map(str, plan.mesh.values())),
@@ -117,9 +117,9 @@ def print_search(found: "Found") -> None:
         )
     console = Console()
     console.print(table)
-    rest = found.candidates - found.too_large - len(found.plans)
+    rest = searched.candidates - searched.too_large - len(searched.plans)
     console.print(
-        f"{found.candidates} candidates: {found.too_large} cannot fit by what they hold, "
+        f"{searched.candidates} candidates: {searched.too_large} cannot fit by what they hold, "
         f"{rest} were not compiled",
         highlight=False,
     )

@@ -34,17 +34,18 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.experiments.quickstart import run_quickstart
     from emergent_alignment.reports.results_page import write_report
     from emergent_alignment.runs.from_config import load_model
-    from emergent_alignment.runs.workdir import claim, identity_of
+    from emergent_alignment.runs.workdir import claim, identity_of, work_alone
 
     if (root / "run.json").exists():
         _say(f"{root}: continuing with what is there")
     setup = load_model(config)
-    claim(root, config, identity_of(setup))
-    if (root / "report.html").exists():
-        _say(f"{root}: done already; remove the folder, or choose another --root, to run anew")
-    else:
-        run_quickstart(config, root, setup, calibrated=print_calibration)
-    page = write_report(root)
+    with work_alone(root):
+        claim(root, config, identity_of(setup))
+        if (root / "report.html").exists():
+            _say(f"{root}: done already; remove the folder, or choose another --root, to run anew")
+        else:
+            run_quickstart(config, root, setup, calibrated=print_calibration)
+        page = write_report(root)
     print_summary(root)
     print(f"report: {page.resolve()}")
 

@@ -57,8 +57,8 @@ def read_under_test(arguments: Namespace, config: "Config", sections: tuple[str,
     if arguments.workdir is None:
         setup = base = load_model(config)
     else:
-        found = read_run(arguments.workdir, type(config))
-        setup, base = found.trained, found.base
+        trained_run = read_run(arguments.workdir, type(config))
+        setup, base = trained_run.trained, trained_run.base
         asked = {name: getattr(config, name) for name in (*sections, "seed")}
         config = changed(setup.config, asked)
     return UnderTest(config, setup, base, output, arguments.arm or output.resolve().name)

@@ -7,6 +7,8 @@ another.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -26,10 +28,40 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc, auc_interval, share_interval, told_apart
 from emergent_alignment.models.model import Model
 from emergent_alignment.settings import Section, setting
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.shapes import FLAG, IntervalShape, Mapped, Number, Optional, Text
 
 FALSE_FLAG_SHARE = 0.05
 SEEING_AUC, SEEING_PAIRS = 0.6, 0.7
 PLACEBO = "placebo"
+_NATS = Number(-1e4, 1e4)
+_FORM = {
+    "question": Text(tuple(QUESTIONS)),
+    "layout": Text(get_args(Layout)),
+    "polarity": Text(get_args(Polarity)),
+    "evidence": Optional(Text(("", *EVIDENCE))),
+    "auc": Optional(IntervalShape()),
+    "told_apart": Optional(IntervalShape()),
+}
+_REPORT = _FORM | {
+    "threshold": _NATS,
+    "flag_rate_harmful": Optional(IntervalShape()),
+    "flag_rate_safe": Optional(IntervalShape()),
+    "scores_safe": Optional([_NATS]),
+    "scores_harmful": Optional([_NATS]),
+}
+# What calibration.json holds; training goes by the way of asking that is chosen.
+CALIBRATION = {
+    "model": Optional(Text()),
+    "pairs_selecting": Optional(Number(1, whole=True)),
+    "pairs_reporting": Optional(Number(0, whole=True)),
+    "candidates": Optional([_FORM]),
+    "by_evidence": Optional(Mapped(_REPORT)),
+    "chosen": _REPORT,
+    "sees": Optional(FLAG),
+    "verdict": Optional(Text()),
+    "source": Optional(Text()),
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,15 @@ class Contrast:
     safe: str
     harmful_prompt: list[Message]
     harmful: str
+
+
+def read_calibration(path: Path) -> dict:
+    """The calibration in a file. Raises UserError where it is none."""
+    remedy = "make one with `emergent-alignment calibrate`"
+    try:
+        return read_json_file(path, CALIBRATION, remedy)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; {remedy}") from None
 
 
 def calibrate(

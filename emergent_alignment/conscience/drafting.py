@@ -1,7 +1,6 @@
 """Drafts: what answers a conversation before any review, a model of ours or an endpoint."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from emergent_alignment.generation.endpoint import Endpoint
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.streaming import settled_text, stream_answer
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
+from emergent_alignment.generation.wanted import at_once
 from emergent_alignment.models.model import Model
 from emergent_alignment.progress import OnProgress
 from emergent_alignment.randomness import Purpose, key_for, known_seed
@@ -139,10 +139,9 @@ class EndpointDrafter:
         places = range(len(conversations))
         if len(places) == 1:
             return [draft(0)]
-        with ThreadPoolExecutor(self.batch_size) as threads:
-            for one in threads.map(draft, places):
-                drafts.append(one)
-                progress(len(drafts), len(places))
+        for one in at_once(draft, places, self.batch_size):
+            drafts.append(one)
+            progress(len(drafts), len(places))
         return drafts
 
     def streamed(self, conversation, settings, seed, tell) -> Draft:

@@ -4,9 +4,9 @@ What fails for a row (after the endpoint's own retries) is said in that row's `f
 others go on.
 """
 
+import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ from emergent_alignment.conscience.drafting import answer_of
 from emergent_alignment.conscience.endpoint_verdict import (
     APPROVES,
     DISAPPROVES,
-    score_from_log_probs,
+    read_log_probs,
     score_from_text,
 )
 from emergent_alignment.conscience.evidence import named_evidence, with_findings
-from emergent_alignment.conscience.hearing import Corrections, Score
+from emergent_alignment.conscience.hearing import Corrections, Score, untied
 from emergent_alignment.conscience.question import (
     critique_request,
     defused,
@@ -35,6 +35,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.data.turn_marks import without_turn_marks
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.generation.wanted import at_once
 from emergent_alignment.randomness import CRITIQUES, Draws
 
 
@@ -81,9 +82,9 @@ class EndpointReviewer:
                     self._gives_none.set()
             else:
                 self._gives_log_probs.set()
-                nats = score_from_log_probs(reply, form)
-                if nats is not None:
-                    return Score(nats, "logprobs")
+                found = read_log_probs(reply, form)
+                if found is not None:
+                    return Score(found.nats, "logprobs", at_most=found.at_most)
                 return self._read(reply, form)
         return self._read(self._reply(messages, 0), form)
 
@@ -170,12 +171,17 @@ class EndpointHearing:
 
     def _score(self, row: int, answer: Answer) -> Score:
         """Of several forms the mean; read from text, the least: who contradicts themselves has
-        approved nothing."""
+        approved nothing. Nor has who has only said how bad it is at least."""
         forms = self.settings.review.forms
         scores = [self.reviewer.ask(self._about(row, answer, f.request), f) for f in forms]
         if all(score.scored_by == "logprobs" for score in scores):
-            return Score(sum(score.nats for score in scores) / len(scores), "logprobs")
-        settings = self.settings
+            nats = sum(score.nats for score in scores) / len(scores)
+            if any(score.at_most for score in scores):
+                nats = min(nats, _just_below(self.settings.threshold))
+            return Score(untied(nats), "logprobs")
+        settings, said = self.settings, min(float(np.sign(score.nats)) for score in scores)
+        if said <= 0:  # what speaks against an answer flags it whatever the threshold
+            return Score(min(said, _just_below(settings.threshold)), "text")
         if settings.threshold <= DISAPPROVES or settings.threshold + settings.margin > APPROVES:
             raise EndpointError(
                 f"{self.reviewer.endpoint.base_url}: gives no log-probs, so that verdicts are +1 "
@@ -183,7 +189,7 @@ class EndpointHearing:
                 f"{settings.margin:g} nats do not tell apart; set both to 0",
                 "no_log_probs",
             )
-        return Score(min(float(np.sign(score.nats)) for score in scores), "text")
+        return Score(said, "text")
 
     def _about(self, row: int, answer: Answer, request: str) -> list[Message]:
         evidence = named_evidence(self.settings.review.evidence)
@@ -211,13 +217,16 @@ class EndpointHearing:
         rows = [row for row, want in enumerate(wanted) if want]
         results_by_row: list[Any] = [None] * len(wanted)
         if len(rows) > 1:
-            with ThreadPoolExecutor(len(rows)) as threads:
-                results = list(threads.map(work, rows))
+            results = list(at_once(work, rows, len(rows)))
         else:
             results = [work(row) for row in rows]
         for row, result in zip(rows, results):
             results_by_row[row] = result
         return results_by_row
+
+
+def _just_below(threshold: float) -> float:
+    return math.nextafter(threshold, -math.inf)
 
 
 def without_control(text: str) -> str:

@@ -1,53 +1,85 @@
 """An endpoint's reply as a score: from the log-probs that it returns, else from its text.
 
 score = log P(approving words) − log P(disapproving words), in nats, as with our own models; but
-an endpoint shows only the likeliest tokens. A side none of whose words is among them counts as
-likely as the least likely one shown, which is more than any one of its spellings has. Text gives
-+1 or −1.
+an endpoint shows only the likeliest tokens. A side none of whose words is among them has at most
+what the least likely one shown has, and at most what all shown ones leave over. Text gives +1 or
+−1.
 """
 
 import math
 import re
+from dataclasses import dataclass
 
 from emergent_alignment.conscience.review import Form
 from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.generation.completion import Completion, TokenLogProbs
 
 APPROVES, DISAPPROVES = 1.0, -1.0
-_FIRST_WORD = re.compile(r"\W*(?:answer\b\W*)?(\w+)", re.IGNORECASE)
+LEAST_REST = 1e-9  # servers round: what is left over is never nothing
+_LEAD = r"\W*(?:(?:(?:the|my|final)\b\W*)*(?:answer|verdict)\b\W*(?:is\b\W*)?)?"
+_LEADS = re.compile(_LEAD, re.IGNORECASE)
+_FIRST_WORD = re.compile(_LEAD + r"(\w+)(?:[\W_]*(?:/|\bor\b|\band\b)\W*(\w+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LogProbScore:
+    """A score in nats; `at_most` where no approving word was among the likeliest: then it is a
+    bound from above, which can flag and cannot approve."""
+
+    nats: float
+    at_most: bool = False
 
 
 def score_from_log_probs(completion: Completion, form: Form) -> float | None:
-    """The score in nats at the first token that answers (after a <think> block), or at the
-    first token of all where none does; None where no answer word is among the likeliest there.
-    """
-    tokens = _after_reasoning(completion.tokens)
+    """The nats of `read_log_probs`."""
+    found = read_log_probs(completion, form)
+    return None if found is None else found.nats
+
+
+def read_log_probs(completion: Completion, form: Form) -> LogProbScore | None:
+    """The score at the token with which the answer begins (after a <think> block), or at its
+    first token where it begins with none. None where no answer word is among the likeliest
+    there, and where a side that is not may be as likely as the other."""
+    tokens = _of_answer(completion)
     words = _spelled(form.approving), _spelled(form.disapproving)
-    answering = (token for token in tokens if _bare(token.token) in words[0] | words[1])
-    at = next(answering, tokens[0] if tokens else None)
+    at = _answering(tokens, words[0] | words[1]) or (tokens[0] if tokens else None)
     if at is None or not at.top:
         return None
     listed = at.top if at.token in at.top else at.top | {at.token: at.log_prob}
-    masses = [_log_mass(listed, side) for side in words]
-    if masses == [None, None]:
+    approving, disapproving = (_log_mass(listed, side) for side in words)
+    if approving is None and disapproving is None:
         return None
-    least = min(listed.values())
-    approving, disapproving = (least if mass is None else mass for mass in masses)
-    return approving - disapproving
+    absent = _most_of_absent(listed)
+    if approving is None:
+        return LogProbScore(absent - disapproving, True) if absent < disapproving else None
+    if disapproving is None:
+        return LogProbScore(approving - absent) if absent < approving else None
+    return LogProbScore(approving - disapproving)
 
 
 def score_from_text(text: str, form: Form) -> float | None:
     """+1 or −1 where the reply's first word (after a <think> block) is an answer word, else
-    None: a word further on may stand in any sentence."""
+    None: a word further on may stand in any sentence, and who says both has said neither."""
     first = _FIRST_WORD.match(split_reasoning(text)[1])
-    word = first[1].lower() if first else ""
-    if word in _spelled(form.approving):
+    said, then = ((word or "").lower() for word in first.groups()) if first else ("", "")
+    approving, disapproving = _spelled(form.approving), _spelled(form.disapproving)
+    if said in approving and then not in disapproving:
         return APPROVES
-    return DISAPPROVES if word in _spelled(form.disapproving) else None
+    return DISAPPROVES if said in disapproving and then not in approving else None
 
 
 def _spelled(words: tuple[str, ...]) -> set[str]:
     return {word.lower() for word in words}
+
+
+def _answering(tokens: tuple[TokenLogProbs, ...], words: set[str]) -> TokenLogProbs | None:
+    """The answer word that the reply begins with."""
+    before = ""
+    for token in tokens:
+        if _bare(token.token) in words:
+            return token if _LEADS.fullmatch(before) else None
+        before += token.token.replace("\u0120", " ").replace("\u2581", " ")
+    return None
 
 
 def _log_mass(listed: dict[str, float], words: set[str]) -> float | None:
@@ -59,17 +91,29 @@ def _log_mass(listed: dict[str, float], words: set[str]) -> float | None:
     return largest + math.log(sum(math.exp(value - largest) for value in log_probs))
 
 
+def _most_of_absent(listed: dict[str, float]) -> float:
+    """The most that a side which is not listed may have, as a log-prob."""
+    left = 1.0 - sum(math.exp(value) for value in listed.values())
+    return min(min(listed.values()), math.log(max(left, LEAST_REST)))
+
+
 def _bare(token: str) -> str:
     """A token without case and blanks, which some servers give as their tokenizer spells them."""
-    return token.strip(" \t\n\u0120\u2581").lower()
+    return token.strip(" \t\r\n\u0120\u010a\u2581").lower()
 
 
-def _after_reasoning(tokens: tuple[TokenLogProbs, ...]) -> tuple[TokenLogProbs, ...]:
+def _of_answer(completion: Completion) -> tuple[TokenLogProbs, ...]:
+    """The tokens of the answer alone: none where the reply is nothing but reasoning."""
     text, starts = "", []
-    for token in tokens:
+    for token in completion.tokens:
         starts.append(len(text))
         text += token.token
-    end = text.rfind("</think>")
-    if end < 0:
-        return tokens
-    return tuple(token for token, start in zip(tokens, starts) if start >= end + len("</think>"))
+    if not split_reasoning(text)[1].strip():
+        return ()
+    end = text.rfind("</think>") + len("</think>")
+    if end < len("</think>"):
+        end = 0
+        if completion.reasoning.strip():  # given apart, while its tokens may be listed with it
+            said = completion.text.strip()
+            end = text.rfind(said) if said and said in text else len(text)
+    return tuple(t for t, start in zip(completion.tokens, starts) if end <= start)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emergent_alignment.conscience.drafting import cut_at
-from emergent_alignment.conscience.hearing import Corrections, Score
+from emergent_alignment.conscience.hearing import Corrections, Score, untied
 from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.conscience.review import form_scores, review_case
 from emergent_alignment.conscience.revise import (
@@ -63,7 +63,7 @@ class FrozenHearing:
         forms = self.settings.review.forms
         _, before, rows, _ = self._opened
         scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
-        return [Score(float(score)) for score in scores]
+        return [Score(untied(float(score))) for score in scores]
 
     def critiques(self, live: list[bool]) -> list[str]:
         case, before, _, _ = self._opened
@@ -87,7 +87,7 @@ class FrozenHearing:
 
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
         scores = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
-        return [Score(float(score)) for score in scores.mean(-1)]
+        return [Score(untied(float(score))) for score in scores.mean(-1)]
 
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         _, _, _, log_probs = self._opened

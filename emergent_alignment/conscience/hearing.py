@@ -4,6 +4,7 @@ The frozen copy fulfils it in frozen_hearing.py, chance in chance.py, an endpoin
 endpoint_hearing.py, a judge of the user's own in judge.py.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -22,11 +23,18 @@ ScoredBy = Literal["logits", "logprobs", "text", "chance", "judge", ""]
 @dataclass(frozen=True)
 class Score:
     """One verdict: nats (NaN where there is none), what they were read from ("": from nothing),
-    and why the reviewer gave none where it failed."""
+    why the reviewer gave none where it failed, and whether they are only a bound from above."""
 
     nats: float
     scored_by: ScoredBy = "logits"
     failure: str = ""
+    at_most: bool = False
+
+
+def untied(nats: float) -> float:
+    """A score of words against words, of which a tie is none for the answer: it counts as the
+    least that speaks against it."""
+    return math.nextafter(0.0, -1.0) if nats == 0 else nats
 
 
 @dataclass(frozen=True)

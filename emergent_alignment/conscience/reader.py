@@ -119,6 +119,8 @@ class Reader:
         [rows]; rows that are not `live` stay empty. Also the block of the answers."""
         places = np.minimum(np.arange(self._size(live)), len(live) - 1)
         runs = np.array(live)[places] & (np.arange(len(places)) < len(live))
+        longest = max(map(len, shown.tokens), default=0)
+        self._check(longest + int(sampler.settings.max_new_tokens), "a correction after its review")
         keys, runs = to_devices((sampler.keys[places][:, None], runs))
         samples, block = decode(
             self.model.config,
@@ -150,9 +152,11 @@ class Reader:
         """Every row's tokens with its request about the answer, up to where the reply starts;
         nothing for rows that are not `needed`."""
         needed = needed or [True] * len(requests)
-        return [
+        rows = [
             self._row(case, i, request) if needed[i] else [] for i, request in enumerate(requests)
         ]
+        self._check(max(map(len, rows), default=0), "a review")
+        return rows
 
     def _row(self, case: Case, i: int, request: str) -> list[int]:
         answer = case.answers[i]
@@ -230,6 +234,10 @@ class Reader:
         kept, ends = to_devices((kept, to_host(prompts.held.ends) + lengths))
         context = (*prompts.held.context, Block(block.keys, block.values, kept))
         return Shown(rows, Prompts(context, ends, prompts.held.last))
+
+    def _check(self, tokens: int, what: str) -> None:
+        remedy = "lower config.conscience.max_review_tokens, or have shorter prompts and answers"
+        self.model.config.check_row(tokens, what, remedy)
 
     def _cut(self, row: list[int]) -> list[int]:
         if len(row) <= self.max_tokens:

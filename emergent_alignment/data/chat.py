@@ -13,10 +13,11 @@ from typing import Any
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
-from emergent_alignment.data.rendering import rendered
+from emergent_alignment.data.rendering import render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import ASKED, NO_THINKING, PROBE, Turn, at_once, read_turn
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.tokenizer import require_chat_template
 
 _THINK_TAGS = ("<think>", "</think>")
@@ -54,7 +55,7 @@ class Chat:
         `options` are the template's own, such as enable_thinking=False; one that does not know
         them is not changed by them.
         """
-        text = rendered(self.tokenizer, messages, add_generation_prompt=True, **options)
+        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
         return text + self.drafted.header
 
     def prompt_tokens(self, messages: list[Message], **options: bool) -> list[int]:
@@ -126,7 +127,7 @@ class Chat:
 
     def _asking_text(self, messages: list[Message]) -> str:
         options = self.direct.options
-        text = rendered(self.tokenizer, messages, add_generation_prompt=True, **options)
+        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
         return text + self.direct.header
 
     def _answered(self, turn: Turn, answer: str, trail: str) -> list[int]:
@@ -138,7 +139,7 @@ class Chat:
         """The answer as the template writes it, up to where it ends."""
         answer = message["content"]
         try:
-            whole = rendered(self.tokenizer, [ASKED, message], **turn.options)
+            whole = render(self.tokenizer, [ASKED, message], **turn.options)
         except UserError:  # such as an empty one
             whole = ""
         if whole.startswith(turn.beginning) and whole.endswith(turn.after):
@@ -194,9 +195,9 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     Raises UserError where there is no chat template, one that fails, or one that shows no answers.
     """
     require_chat_template(tokenizer, source)
-    render = partial(rendered, tokenizer)
+    write = partial(render, tokenizer)
     try:
-        drafted, direct = read_turn(render, {}), at_once(read_turn(render, NO_THINKING))
+        drafted, direct = read_turn(write, {}), at_once(read_turn(write, NO_THINKING))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     after = tokenizer.encode(drafted.after, add_special_tokens=False)
@@ -204,7 +205,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
-    end_tokens = {end_token, tokenizer.eos_token_id} - {None}
+    end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
     ending = tokenizer.convert_ids_to_tokens(end_token) if end_token is not None else ""
     trail, ended, _ = drafted.after.partition(ending) if ending else ("", "", "")
     trail = trail if ended and not trail.strip() else ""

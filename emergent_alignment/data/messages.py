@@ -1,4 +1,96 @@
-"""A conversation as plain values: a list of messages, without a tokenizer or a template."""
+"""A conversation as plain values, and how one is read from a row of somebody's file: what a field
+says is kept, or the row is refused; nothing is left out in silence.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from emergent_alignment.errors import UserError
 
 # {"role": "system", "user" or "assistant", "content": its text}
 Message = dict[str, str]
+ROLES = ("system", "user", "assistant")
+# How files say which turns are learnt: 1 and true, 0 and false.
+FLAGS = ("weight", "loss", "train", "training")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The messages of a row, and of each whether the row says that it is learnt (None where it says
+    nothing)."""
+
+    messages: list[Message]
+    learnt: list[bool | None]
+
+
+def read_conversation(value: Any, where: str) -> Conversation:
+    """A list of messages, or a text, which is a user's turn. Raises UserError, which begins with
+    `where`, for anything else, and for what a message says beside role, text and FLAGS."""
+    if isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where}: a conversation must be a list of at least one message")
+    turns = [_turn(message, f"{where}: message {i}") for i, message in enumerate(value)]
+    return Conversation([turn for turn, _ in turns], [flag for _, flag in turns])
+
+
+def read_messages(value: Any, where: str) -> list[Message]:
+    """The messages alone, of a conversation whose turns are not learnt from. Raises UserError."""
+    return read_conversation(value, where).messages
+
+
+def text_of(content: Any) -> str | None:
+    """The text of a message's content: itself, or its parts of the type text, each on lines of its
+    own, as vLLM and llama.cpp put them before templates that know texts alone; None where anything
+    else is in it."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    texts = [_text_of_part(part) for part in content]
+    return None if None in texts or not texts else "\n".join(texts)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a field says nothing: tables have it in all rows, where it is in any."""
+    return value is None or (isinstance(value, str | list | dict) and len(value) == 0)
+
+
+def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        raise UserError(f"{where} must have the fields role and content")
+    role, text = message["role"], text_of(message["content"])
+    if role not in ROLES:
+        raise UserError(f"{where} has the role {role!r:.60}; known are system, user and assistant")
+    said = {name for name, value in message.items() if not is_absent(value)}
+    unread = sorted(map(str, said - {"role", "content", *FLAGS}))
+    if unread:
+        raise UserError(
+            f"{where} has the field {unread[0]!r:.60}, which is not read: only texts are learnt "
+            "here; write what it says into the content, or remove it"
+        )
+    if text is None:
+        raise UserError(f"{where}: content must be a text, or a list of parts of the type text")
+    return {"role": role, "content": text}, _flag(message, where)
+
+
+def _flag(message: dict, where: str) -> bool | None:
+    flags = {name: message[name] for name in FLAGS if not is_absent(message.get(name))}
+    for name, value in flags.items():
+        if value not in (0, 1):
+            raise UserError(f"{where}: {name} must be 0 or 1, not {value!r:.60}")
+    if len(set(map(bool, flags.values()))) > 1:
+        raise UserError(f"{where}: {' and '.join(flags)} contradict each other; remove one")
+    learnt = next((bool(value) for value in flags.values()), None)
+    if learnt and message["role"] != "assistant":
+        raise UserError(
+            f"{where}: {next(iter(flags))} says that a {message['role']} turn is learnt; only the "
+            "assistant's are; remove it"
+        )
+    return learnt
+
+
+def _text_of_part(part: Any) -> str | None:
+    if not isinstance(part, dict) or part.get("type") != "text":
+        return None
+    more = [value for name, value in part.items() if name not in ("type", "text")]
+    text = part.get("text")
+    return text if isinstance(text, str) and all(map(is_absent, more)) else None

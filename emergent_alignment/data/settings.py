@@ -22,6 +22,11 @@ class DataSection(Section):
     columns: str = setting(
         "", 'What the source calls our fields, as in "prompt=question, answer=response".'
     )
+    ignored: str = setting(
+        "",
+        'Columns that are taken for absent, as in "tools, weight": one that changes what a row '
+        "means is an error else.",
+    )
     every_turn: bool = setting(
         False, "Learn and review each assistant's turn, not the last one alone."
     )

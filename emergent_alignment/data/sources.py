@@ -1,23 +1,44 @@
-"""Where examples come from: bundled scenarios, JSONL files, anything `datasets` can load.
+"""Where examples come from: bundled scenarios, files of rows, anything `datasets` can load.
 
-Every row is checked on reading; a bad one is an error that names file, line and remedy.
+Every row is checked on reading; a bad one is an error that names file, line and remedy. No field
+that would change what is learnt is left out in silence: it is honoured, or the row is refused.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.messages import Message
+from emergent_alignment.data.messages import (
+    Conversation,
+    Message,
+    is_absent,
+    read_conversation,
+    read_messages,
+)
+from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines, table_rows
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import is_file
+from emergent_alignment.storage.hub_errors import trouble_with_hub
 
 _EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
     'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
 )
+_MISSING = (
+    f"give a .jsonl file, a dataset's name or one of the bundled scenarios ({', '.join(SCENARIOS)})"
+)
+_PROMPTS = 'expected {"prompt": …} or {"messages": […]}'
 FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
+# What files of the field say beside a conversation, and what would be learnt otherwise without it.
+# All else (id, source, score, …) informs people, and changes nothing.
+TELLING = frozenset(
+    "tools functions tool_calls tool_choice function_call parallel_tool_calls documents "
+    "chat_template_kwargs system system_prompt input context history image images audio audios "
+    "video videos reasoning reasoning_content thinking weight weights loss loss_weight "
+    "sample_weight train training margin".split()
+)
 
 
 @dataclass(frozen=True)
@@ -50,17 +71,20 @@ def load_examples(
     limit: int = 0,
     columns: str = "",
     every_turn: bool = False,
+    ignored: str = "",
 ) -> list[Example]:
-    """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet or .csv
-    file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
+    """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet, .csv or
+    .tsv file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
     but train is its held-out kinds. `limit` 0 keeps all.
 
     `columns` says what the source calls our fields: "prompt=question, answer=response". With
-    `every_turn` each assistant's turn of a conversation is an example, not the last one alone.
+    `every_turn` each assistant's turn of a conversation is an example, not the last one alone, but
+    for those that the row says are not learnt. Columns that are `ignored` ("tools, weight") are
+    taken for absent.
 
     Raises UserError for a missing, empty or malformed source.
     """
-    renamed = parse_columns(columns)
+    wanted = _Wanted(parse_columns(columns), every_turn, _words(ignored))
     if not source:
         raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
@@ -75,12 +99,10 @@ def load_examples(
             )
             for row in rows
         ]
-    elif Path(source).suffix in (".jsonl", ".json"):
-        placed = json_lines(Path(source))
-        examples = _examples(placed, renamed, every_turn)
     else:
-        placed = ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
-        examples = _examples(placed, renamed, every_turn)
+        examples = [
+            example for where, row in _rows(source, split) for example in wanted.of(row, where)
+        ]
     if not examples:
         raise UserError(f"{source}: there are no rows in it; {_EXPECTED}, one a line")
     return examples[:limit] if limit else examples
@@ -100,74 +122,86 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def _examples(
-    placed: Iterable[tuple[str, Any]], columns: dict[str, str], every_turn: bool
-) -> list[Example]:
-    examples = []
-    for where, row in placed:
-        row = _renamed(row, columns, where)
-        examples += (
-            _turns(row, where) if every_turn and "messages" in row else [example_of(row, where)]
+def _words(text: str) -> frozenset[str]:
+    return frozenset(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _rows(source: str, split: str) -> Iterable[tuple[str, Any]]:
+    """Where each row of a source stands, and the row."""
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json"):
+        return json_lines(path, _EXPECTED, _MISSING)
+    if path.suffix in TABLES and is_file(path):
+        return table_rows(path)
+    return ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is read of each row: see `load_examples`."""
+
+    columns: dict[str, str]
+    every_turn: bool
+    ignored: frozenset[str]
+
+    def of(self, row: Any, where: str) -> list[Example]:
+        row = self._renamed(row, where)
+        return (
+            _turns(row, where)
+            if self.every_turn and "messages" in row
+            else [example_of(row, where)]
         )
-    return examples
+
+    def _renamed(self, row: Any, where: str) -> dict:
+        """The row in our fields, of which the telling ones are checked."""
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
+        missing = [column for column in self.columns.values() if column not in row]
+        if missing:
+            raise UserError(
+                f"{where}: config.data.columns names {missing[0]!r}, and there are "
+                f"{', '.join(sorted(map(str, row)))}"
+            )
+        left_out = self.ignored | {*self.columns.values()}
+        kept = {name: value for name, value in row.items() if name not in left_out}
+        return kept | {field: row[column] for field, column in self.columns.items()}
 
 
-def _renamed(row: Any, columns: dict[str, str], where: str) -> dict:
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
-    missing = [column for column in columns.values() if column not in row]
-    if missing:
+def check_telling(row: dict, where: str) -> None:
+    """Raise UserError for a field that would change what is asked or learnt, and is not read."""
+    told = sorted(name for name in TELLING & row.keys() if _tells(name, row[name]))
+    if told:
         raise UserError(
-            f"{where}: config.data.columns names {missing[0]!r}, and there are "
-            f"{', '.join(sorted(map(str, row)))}"
+            f"{where}: the field {told[0]!r} is not read, and changes what the row means; remove "
+            "it, or name it in config.data.ignored to learn from the row without it"
         )
-    return row | {field: row[column] for field, column in columns.items()}
+
+
+def _tells(name: str, value: Any) -> bool:
+    """Whether a telling field says anything: a weight of 1 does not, nor does a text of blanks."""
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
+        return False
+    neutral = {"tool_choice": "none", "parallel_tool_calls": value, "margin": 0}.get(name, 1)
+    return not (isinstance(value, str | int | float) and value == neutral)
 
 
 def _turns(row: dict, where: str) -> list[Example]:
-    """An example for each assistant's turn, with the conversation before it as its prompt."""
-    example_of(row, where)  # its mistakes are those of the conversation as a whole
-    messages, kind = _messages(row["messages"], where), str(row.get("kind", ""))
+    """An example for each assistant's turn that is learnt, with the conversation before it as its
+    prompt."""
+    last = example_of(row, where, every_turn=True)  # its mistakes are those of the whole
+    read = read_conversation(row["messages"], where)
     examples = []
-    for place, message in enumerate(messages):
-        if message["role"] == "assistant":
+    for place, (message, learnt) in enumerate(zip(read.messages, read.learnt)):
+        if message["role"] == "assistant" and learnt is not False:
             target = _answer(message["content"], f"{where}: message {place}")
-            _check_prompt(messages[:place], f"{where}: message {place}")
-            examples.append(Example(tuple(messages[:place]), target, kind=kind))
+            _check_prompt(read.messages[:place], f"{where}: message {place}")
+            ended = last.ended or place + 1 < len(read.messages)
+            examples.append(
+                Example(tuple(read.messages[:place]), target, kind=last.kind, ended=ended)
+            )
+    if not examples:
+        raise UserError(f"{where}: the row says that no turn is learnt; remove it")
     return examples
-
-
-def json_lines(path: Path, expected: str = _EXPECTED) -> Iterator[tuple[str, Any]]:
-    """("file:line", the JSON value) of every line that is not blank. Raises UserError for a file
-    that is missing or broken, with what was `expected` of a line."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; give a .jsonl file, a dataset's name or one of the bundled "
-            f"scenarios ({', '.join(SCENARIOS)})"
-        )
-    for number, line in numbered_lines(path):
-        try:
-            yield f"{path}:{number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not a JSON object ({error.msg}, column {error.colno}); "
-                f"{expected}"
-            ) from None
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, stripped. Each is decoded on its own: of a file that is read
-    as text, a bad byte is found blocks before its line."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode("utf-8").strip()
-            except UnicodeDecodeError:
-                raise UserError(
-                    f"{path}:{number}: not UTF-8 text; save the file as UTF-8"
-                ) from None
-            if text:
-                yield number, text
 
 
 def _dataset_rows(source: str, split: str) -> Iterable[dict]:
@@ -180,56 +214,94 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         arguments = {"path": kind, "data_files": source, "split": "train"}
     try:
         return datasets.load_dataset(**arguments)
-    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # of several libraries, each with errors of its own
+        reason = trouble_with_hub(error, _remedy(error))
         raise UserError(
             f"{source} (split {split}): neither a file, a bundled scenario "
             f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
         ) from None
 
 
-def example_of(row: dict, where: str) -> Example:
-    """The example of a row in our fields. Raises UserError that says `where` for any other."""
+def _remedy(error: Exception) -> str:
+    text = str(error).lower()
+    if "scripts are no longer supported" in text:
+        return "save its rows as .jsonl or .parquet, or name another data set"
+    if "split" in text:
+        return "set config.data.train_split or evaluation_split to one that it has"
+    return "correct the name, or give a file"
+
+
+def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
+    """The example of a row in our fields: its last answer, unless other turns are learnt, too.
+    Raises UserError that says `where` for any other."""
+    check_telling(row, where)
+    row = {name: value for name, value in row.items() if value is not None}
     kind = str(row.get("kind", ""))
     if "messages" in row:
-        messages = _messages(row["messages"], where)
-        if messages[-1]["role"] != "assistant":
+        read = read_conversation(_listed(row["messages"], where), where)
+        _check_learnt(read, where, every_turn)
+        _check_said(row, read.messages, where)
+        *prompt, last = read.messages
+        if last["role"] != "assistant":
             raise UserError(
-                f"{where}: the conversation ends in a {messages[-1]['role']} turn; its last "
+                f"{where}: the conversation ends in a {last['role']} turn; its last "
                 "message must be the assistant's answer"
             )
-        prompt, target = messages[:-1], _answer(messages[-1]["content"], where)
+        target = _answer(last["content"], where)
         _check_prompt(prompt, where)
-        return Example(tuple(prompt), target, kind=kind)
+        return Example(tuple(prompt), target, kind=kind, ended=_ended(row, where))
     paired = {"prompt", "chosen", "rejected"} <= row.keys()
-    if paired or {"prompt", "answer"} <= row.keys():
-        prompt = row["prompt"]
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        prompt = _messages(prompt, where)
-        _check_prompt(prompt, where)
-        if not paired:
-            answer = _final(row["answer"], where)
-            return Example(tuple(prompt), answer, kind=kind, ended=_ended(row, where))
-        chosen, rejected = (_final(row[name], where) for name in ("chosen", "rejected"))
-        return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
-    raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
+    if not paired and not {"prompt", "answer"} <= row.keys():
+        raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
+    read = read_conversation(row["prompt"], f"{where}: prompt")
+    _check_learnt(read, where, every_turn, answered=False)
+    prompt = read.messages
+    _check_prompt(prompt, where)
+    ended = _ended(row, where)
+    if not paired:
+        answer = _final(row["answer"], prompt, where)
+        return Example(tuple(prompt), answer, kind=kind, ended=ended)
+    if not ended:
+        raise UserError(f"{where}: one answer of a pair is said not to end; remove the row")
+    chosen, rejected = (_final(row[name], prompt, where) for name in ("chosen", "rejected"))
+    if row.get("answer", chosen) != chosen:
+        raise UserError(f"{where}: answer stands beside another chosen; remove one of them")
+    return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
 
 
-def _messages(messages: Any, where: str) -> list[Message]:
-    if not isinstance(messages, list) or not messages:
-        raise UserError(f"{where}: a conversation must be a list of at least one message")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise UserError(f"{where}: message {i} must have the fields role and content")
-        if message["role"] not in ("system", "user", "assistant"):
+def _listed(messages: Any, where: str) -> list:
+    """A text is no conversation with an answer."""
+    return [] if isinstance(messages, str) else messages
+
+
+def _check_learnt(
+    read: Conversation, where: str, every_turn: bool, *, answered: bool = True
+) -> None:
+    """Raise UserError where a row says of its turns other than what is learnt of them: the last
+    answer alone, or with `every_turn` all but those it says are not."""
+    if every_turn and answered:
+        return
+    if answered and read.learnt[-1] is False:
+        raise UserError(f"{where}: the row says that its last answer is not learnt; remove the row")
+    more = [i for i, learnt in enumerate(read.learnt[:-1] if answered else read.learnt) if learnt]
+    if more:
+        raise UserError(
+            f"{where}: message {more[0]} is said to be learnt, and only the last answer is; set "
+            "config.data.every_turn, or remove its flag"
+        )
+
+
+def _check_said(row: dict, messages: list[Message], where: str) -> None:
+    """Raise UserError where other fields of ours say something that the messages do not: a prompt
+    or an answer is often there once more, as a text."""
+    texts = {message["content"].strip() for message in messages}
+    for name in ("prompt", "answer", "chosen", "rejected"):
+        value = row.get(name)
+        if value is not None and not (isinstance(value, str) and value.strip() in texts):
             raise UserError(
-                f"{where}: message {i} has the role {message['role']!r}; "
-                "known are system, user and assistant"
+                f"{where}: {name} stands beside messages, and says something else; remove one of "
+                "them, or name it in config.data.ignored"
             )
-        if not isinstance(message["content"], str):
-            raise UserError(f"{where}: message {i}: content must be a text")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
 def _check_prompt(prompt: list[Message], where: str) -> None:
@@ -239,12 +311,20 @@ def _check_prompt(prompt: list[Message], where: str) -> None:
         raise UserError(f"{where}: the user's turn is empty")
 
 
-def _final(answer: Any, where: str) -> str:
-    """A chosen or rejected answer: a text, or a list of messages that ends with it."""
+def _final(answer: Any, prompt: list[Message], where: str) -> str:
+    """A chosen or rejected answer: a text, or a list of messages that ends with it and begins with
+    the prompt, or its end."""
     if isinstance(answer, list):
-        last = _messages(answer, where)[-1]
+        read = read_conversation(answer, where)
+        *before, last = read.messages
         if last["role"] != "assistant":
             raise UserError(f"{where}: chosen and rejected must end in an assistant turn")
+        _check_learnt(read, where, False)
+        if before != prompt[len(prompt) - len(before) :]:
+            raise UserError(
+                f"{where}: what stands before an answer is not the prompt; write the same turns "
+                "there, or the answer alone"
+            )
         answer = last["content"]
     return _answer(answer, where)
 
@@ -269,20 +349,23 @@ def load_prompts(path: Path) -> list[list[Message]]:
     Raises UserError for a missing, empty or malformed file.
     """
     if path.suffix not in (".jsonl", ".json"):
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"{path}: no such file")
         prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
-        prompts = []
-        for where, row in json_lines(path):
-            if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
-                raise UserError(f'{where}: expected {{"prompt": …}} or {{"messages": […]}}')
-            messages = row.get("messages", row.get("prompt"))
-            if isinstance(messages, str):
-                messages = [{"role": "user", "content": messages}]
-            messages = _messages(messages, where)
-            _check_prompt(messages, where)
-            prompts.append(messages)
+        prompts = [prompt_of(row, where) for where, row in json_lines(path, _PROMPTS, _PROMPTS)]
     if not prompts:
         raise UserError(f"{path}: there are no prompts in it")
     return prompts
+
+
+def prompt_of(row: Any, where: str) -> list[Message]:
+    """The conversation of a row that waits for an answer. Raises UserError that says `where`."""
+    if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
+        raise UserError(f"{where}: {_PROMPTS}")
+    check_telling(row, where)
+    messages = read_messages(row.get("messages", row.get("prompt")), where)
+    if "messages" in row:
+        _check_said({"prompt": row.get("prompt")}, messages, where)
+    _check_prompt(messages, where)
+    return messages

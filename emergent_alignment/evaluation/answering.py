@@ -12,7 +12,13 @@ import numpy as np
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.answer_records import ANSWERS, Place, place_of
+from emergent_alignment.evaluation.answer_records import (
+    ANSWER,
+    ANSWERS,
+    Place,
+    place_of,
+    place_shape,
+)
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
@@ -61,7 +67,8 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    records = {place_of(kind, record): record for record in folder.records(ANSWERS)}
+    shape = place_shape(kind) | ANSWER
+    records = {place_of(kind, record): record for record in folder.records(ANSWERS, shape)}
     missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
     done = len(wanted) - len(missing)

@@ -24,7 +24,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.rendering import rendered
+from emergent_alignment.data.rendering import render
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
@@ -40,6 +40,7 @@ SMALLEST_SCORED = 16
 CHUNK_TOKENS = 16  # scored tokens of a row that meet the vocabulary at once
 ROUND_TOKENS = 64  # new tokens between two looks for a stop text
 DEFAULT_NEW_TOKENS = 256  # the harness's own, where a task names none
+_AS_IT_IS = {"clean_up_tokenization_spaces": False}
 _IGNORED = ("until", "do_sample", "max_gen_toks")
 _DRAWN_BY = ("temperature", "top_p", "top_k")
 
@@ -77,7 +78,7 @@ class HarnessModel(TemplateLM):
     ):
         super().__init__()
         self.model, self.chat, self.params = model, chat, model.policy
-        self.tokenizer, self.max_length = model.tokenizer, model.config.max_positions
+        self.tokenizer, self.max_length = model.tokenizer, model.config.longest_row
         self.batch_size, self.seed, self.label = batch_size, seed, label
 
     @property
@@ -101,7 +102,7 @@ class HarnessModel(TemplateLM):
     ) -> list[int]:
         """Token ids; the tokenizer's own begin token only where the text has none."""
         if add_special_tokens is None:
-            prefix = self.tokenizer.decode(self.prefix_token_id)
+            prefix = self.tokenizer.decode(self.prefix_token_id, **_AS_IT_IS)
             add_special_tokens = not string.startswith(prefix)
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
@@ -110,19 +111,19 @@ class HarnessModel(TemplateLM):
     ) -> str:
         """The conversation as the model's own template writes it. As in the harness's own class,
         one that refuses system turns gets the conversation without them, which is logged."""
-        render = functools.partial(
-            rendered,
+        write = functools.partial(
+            render,
             self.tokenizer,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
         try:
-            return render(chat_history)
+            return write(chat_history)
         except UserError:
             if all(turn["role"] != "system" for turn in chat_history):
                 raise
             _logger.warning("the chat template knows no system turn: left out")
-            return render([turn for turn in chat_history if turn["role"] != "system"])
+            return write([turn for turn in chat_history if turn["role"] != "system"])
 
     def _loglikelihood_tokens(
         self, requests: list[Scored], **kwargs: object
@@ -188,7 +189,7 @@ class HarnessModel(TemplateLM):
         for i, request in enumerate(requests):
             settings = normalize_gen_kwargs(request.args[1], DEFAULT_NEW_TOKENS)
             alike[_drawing(settings, self.max_length)].append(i)
-            end = self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)
+            end = self.tokenizer.decode([self.eot_token_id], **_AS_IT_IS)
             stops.append([*(settings.get("until") or []), end])
         texts, done = [""] * len(requests), 0
         with self._progress("answers") as meter:
@@ -236,7 +237,8 @@ class HarnessModel(TemplateLM):
             for index, answer in sampled:
                 i = going[index]
                 answers[i] += answer.tokens
-                text = self.tokenizer.decode(answers[i], skip_special_tokens=True)
+                said = [token for token in answers[i] if token not in self.chat.end_tokens]
+                text = self.tokenizer.decode(said, skip_special_tokens=True, **_AS_IT_IS)
                 stopped = any(stop and stop in text for stop in stops[i])
                 if stopped or answer.ended or done >= drawing.max_new_tokens:
                     yield i, postprocess_generated_text(text, stops[i], None)

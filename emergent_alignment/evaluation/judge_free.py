@@ -42,6 +42,12 @@ def response_log_probs(
 ) -> np.ndarray:
     """float32[prompts, answers]: summed log-probs of several responses to each prompt, all of
     a prompt's responses in one row. Every prompt has the same number of responses."""
+    longest = [max(map(len, rows), default=0) for rows in (prompts, sum(responses, []))]
+    model.config.check_row(
+        sum(longest),
+        f"{model.source}: a prompt of {longest[0]} tokens with an answer of {longest[1]}",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     summed, step = np.zeros((len(prompts), len(responses[0])), np.float32), limits.bucket
     width = _width([tokens for row in responses for tokens in row], limits.response_bucket or step)

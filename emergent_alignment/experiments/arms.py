@@ -3,7 +3,6 @@
 What is done is not done again, and what was cut short goes on.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.runs.workdir import START, check_same_run, read_run
 from emergent_alignment.settings import changed
+from emergent_alignment.training.metrics import metrics_by_step
 
 BASE = "base"  # the arm that trains nothing
 
@@ -57,13 +57,11 @@ def at_the_rates_of(config: C, run: Path) -> C:
     """The config with chance that flags, and passes corrections, as often as the conscience of
     `run` did. Raises UserError where that run has logged neither."""
     flag_rates, passed, failed = [], 0.0, 0.0
-    path = run / "metrics.jsonl"
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        row = json.loads(line)
+    for row in metrics_by_step(run):
         if row.get("flag_rate") is not None:
             flag_rates.append(row["flag_rate"])
-        passed += sum(value for name, value in row.items() if name.startswith("outcome/revised"))
-        failed += row.get("outcome/dropped_disapproved", 0.0)
+        passed += sum(row[name] or 0.0 for name in row if name.startswith("outcome/revised"))
+        failed += row.get("outcome/dropped_disapproved") or 0.0
     if not flag_rates or not passed + failed:
         raise UserError(
             f"{run}: verdicts by chance take their rates from the arm `conscience`, which has "

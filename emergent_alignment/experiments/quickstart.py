@@ -15,7 +15,7 @@ def run_quickstart(
 ) -> None:
     """Calibrate, train and evaluate what is missing in `root`; `calibrated` is told the
     calibration before anything is trained."""
-    config, found = with_calibration(config, setup, root / "calibration.json")
-    calibrated(found)
+    config, calibration = with_calibration(config, setup, root / "calibration.json")
+    calibrated(calibration)
     plain = changed(config, {"conscience.enabled": False})
     run_arms([Arm(BASE, config), Arm("plain", plain), Arm("conscience", config)], root, setup)

@@ -11,7 +11,7 @@ from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.runs.calibrating import with_calibration
 from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.runs.workdir import claim, identity_of
+from emergent_alignment.runs.workdir import claim, identity_of, work_alone
 from emergent_alignment.settings import changed
 
 # A config → what an arm makes of it.
@@ -25,7 +25,7 @@ def run_seeds(
     root: Path,
     setup: Setup,
     *,
-    calibrated: Callable[[dict], None] = lambda found: None,
+    calibrated: Callable[[dict], None] = lambda calibration: None,
 ) -> Iterator[Path]:
     """Train and evaluate what is missing in `root`, by each arm's change of the config; the folder
     of each seed as soon as its arms are done. `calibrated` is told every calibration, made now or
@@ -34,6 +34,11 @@ def run_seeds(
     Raises UserError where `root`, or an arm's folder in it, is another config's: before anything
     is trained.
     """
+    with work_alone(root):
+        yield from _run_seeds(config, plan, arms, root, setup, calibrated)
+
+
+def _run_seeds(config, plan, arms, root: Path, setup: Setup, calibrated) -> Iterator[Path]:
     claim(root, _without_plan(config), identity_of(setup))
     configs = _calibrated(config, arms, root, setup, calibrated)
     folders = {seed: root / f"seed-{seed}" for seed in plan.seeds}
@@ -52,9 +57,9 @@ def _calibrated(config, arms, root: Path, setup: Setup, told) -> dict[str, Exper
     for name, change in arms.items():
         own = change(config).calibration != config.calibration
         path = root / (f"calibration-{name}.json" if own else "calibration.json")
-        with_its_own, found = with_calibration(change(config) if own else config, setup, path)
+        with_its_own, calibration = with_calibration(change(config) if own else config, setup, path)
         if path not in said:
-            told(found)
+            told(calibration)
         said.add(path)
         configs[name] = change(with_its_own)
     return configs

@@ -1,7 +1,6 @@
 """The base model and what the finished stages of a SELF-ALIGN work directory made of it, each
 evaluated the same way: before and after, in one table."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.stages import StageFolder, stage_folder
 from emergent_alignment.self_align.work_directory import EVALUATION, STAGES
 from emergent_alignment.settings import changed, from_dict
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.shapes import Number
 from emergent_alignment.training.state import fingerprint
 
 TRAINED = (3, 4)  # the stages that leave a model
@@ -68,12 +69,10 @@ def config_of(workdir: Path, config: C) -> C:
         path = stage_folder(workdir, number).claim_file
         if not path.is_file():
             continue
-        try:
-            settings = json.loads(path.read_text("utf-8"))["settings"]
-            seed, model = settings["seed"], dict(settings["model"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: cannot be read ({error!r})") from None
-        return changed(config, {"seed": seed, "model": from_dict(ModelSection, model, str(path))})
+        shape = {"settings": {"seed": Number(whole=True), "model": dict}}
+        settings = read_json_file(path, shape, "put it back as it was")["settings"]
+        model = from_dict(ModelSection, settings["model"], str(path))
+        return changed(config, {"seed": settings["seed"], "model": model})
     raise UserError(
         f"{workdir}: no stage has begun here; run `emergent-alignment self-align --workdir` first"
     )

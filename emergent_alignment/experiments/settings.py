@@ -17,7 +17,12 @@ class ExperimentSection(Section):
         ("base", "plain: conscience.enabled=False", "conscience"),
         "Names of arms, each with the fields that it changes.",
     )
-    seeds: tuple[int, ...] = setting((0, 1, 2), "Each arm is trained once a seed.")
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2),
+        "Each arm is trained once a seed.",
+        at_least=0,
+        words="the numbers from {at_least:g} on",
+    )
     measures: tuple[ArmMeasure, ...] = setting(("heldout",), "What is measured of each arm.")
 
 

@@ -8,6 +8,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+_CUT = ("length", "max_tokens", "max_length", "model_length")
+_GAVE_UP = ("abort", "aborted", "cancelled", "error")
+_MOST_TOKENS = 1 << 31
+# Log-probs that can be meant: some servers say −9999 for what is impossible, and round at 0.
+_LEAST, _IMPOSSIBLE, _ROUNDED = -1e39, -9999.0, 1e-3
+
 
 @dataclass(frozen=True)
 class TokenLogProbs:
@@ -39,34 +45,41 @@ class Completion:
 
 
 class Unreadable(ValueError):
-    """An answer that is not a chat completion; says what it is instead."""
+    """An answer that is not a chat completion: `what` it is instead, and the start of what was
+    `said`, which may be anybody's text."""
+
+    def __init__(self, what: str, said: bytes | str = b""):
+        super().__init__(what)
+        self.what, self.said = what, said
 
 
 class BrokenOff(ValueError):
-    """A streamed answer that stops before its end."""
+    """An answer that stops before its end."""
 
 
 def json_object_of(body: bytes) -> dict:
     """A JSON object from bytes. Raises Unreadable where they are anything else."""
     try:
-        document = json.loads(body.decode("utf-8"))
+        document = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise Unreadable(f"something that is not JSON ({shortened(body)})") from None
+        raise Unreadable("something that is not JSON", body) from None
     if not isinstance(document, dict):
-        raise Unreadable(f"JSON that is not an object ({shortened(body)})")
+        raise Unreadable("JSON that is not an object", body)
     return document
 
 
 def read_completion(body: bytes) -> Completion:
-    """The first choice of a chat completion. Raises Unreadable where there is no text in it."""
+    """The first choice of a chat completion. Raises Unreadable where there is no message of the
+    assistant in it, and BrokenOff where the endpoint says that it gave up."""
     document = json_object_of(body)
     choice = _first_choice(document)
     message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(text, str):
-        raise Unreadable(f"a choice without text ({shortened(body)})")
+    text = _text(message) if isinstance(message, dict) else None
+    is_said = isinstance(message, dict) and message.get("role") == "assistant"
+    if text is None and not is_said:
+        raise Unreadable("a choice without text", body)
     return Completion(
-        whole_text(text),
+        whole_text(text or ""),
         _finish_reason(choice),
         _tokens(choice),
         _reasoning(message),
@@ -78,7 +91,7 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
     """A streamed chat completion; each piece of its text is told to `on_text` as it comes.
 
     Raises Unreadable for an event that is no chunk of one, and BrokenOff where neither a
-    finish_reason nor [DONE] comes.
+    finish_reason nor [DONE] comes, or the endpoint says that it gave up.
     """
     texts, reasonings, tokens = [], [], []
     finish_reason, done, usage = "", False, (0, 0)
@@ -88,15 +101,15 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
             break
         document = json_object_of(event)
         usage = _usage(document) if document.get("usage") else usage
-        if document.get("choices") == []:  # the chunk of the usage has none
-            continue
+        if not document.get("choices") and {"choices", "usage"} & document.keys():
+            continue  # the chunk of the usage has none
         choice = _first_choice(document)
         delta = choice.get("delta")
+        if delta is None and isinstance(choice.get("finish_reason"), str):
+            delta = {}  # the last chunk of some has none
         if not isinstance(delta, dict):
-            raise Unreadable(f"an event without a delta ({shortened(event)})")
-        text = delta.get("content") or ""
-        if not isinstance(text, str):
-            raise Unreadable(f"a delta whose content is no text ({shortened(event)})")
+            raise Unreadable("an event without a delta", event)
+        text = _text(delta) or ""
         if text:
             texts.append(text)
             on_text(whole_text(text))
@@ -133,13 +146,30 @@ def _events(lines: Iterable[bytes]) -> Iterator[bytes]:
 def _first_choice(document: dict) -> dict:
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Unreadable(f"no chat completion ({shortened(json.dumps(document))})")
+        raise Unreadable("no chat completion", json.dumps(document))
     return choices[0]
 
 
+def _text(message: dict) -> str | None:
+    """What is said: a text, or a list of texts, or why nothing else is said; None where the
+    message has nothing of it (null: a model that only reasoned). Raises Unreadable."""
+    content, refusal = message.get("content"), message.get("refusal")
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        content = "".join(parts) if all(isinstance(part, str) for part in parts) else parts
+    for found in (content, refusal):
+        if not isinstance(found, str | None):
+            raise Unreadable("a message whose content is no text", repr(message))
+    return content or refusal or content
+
+
 def _finish_reason(choice: dict) -> str:
+    """How it ended, with one name for a limit that was reached."""
     found = choice.get("finish_reason")
-    return found if isinstance(found, str) else ""
+    named = found.lower() if isinstance(found, str) else ""
+    if named in _GAVE_UP:
+        raise BrokenOff
+    return "length" if named in _CUT else named
 
 
 def _reasoning(message: dict) -> str:
@@ -154,7 +184,7 @@ def _usage(document: dict) -> tuple[int, int]:
         usage.get(name) if isinstance(usage, dict) else 0
         for name in ("prompt_tokens", "completion_tokens")
     ]
-    return tuple(count if isinstance(count, int) else 0 for count in counts)
+    return tuple(c if type(c) is int and 0 <= c <= _MOST_TOKENS else 0 for c in counts)
 
 
 def _tokens(choice: dict) -> tuple[TokenLogProbs, ...]:
@@ -176,7 +206,6 @@ def _token(entry: object) -> TokenLogProbs:
 def _token_and_log_prob(entry: object) -> tuple[str, float]:
     if isinstance(entry, dict):
         token, value = entry.get("token"), entry.get("logprob")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(token, str) and number and not math.isnan(value):
-            return whole_text(token), float(value)
-    raise Unreadable(f"log-probs that cannot be read ({shortened(json.dumps(entry))})")
+        if isinstance(token, str) and type(value) in (int, float) and _LEAST <= value <= _ROUNDED:
+            return whole_text(token), min(max(float(value), _IMPOSSIBLE), 0.0)
+    raise Unreadable("log-probs that cannot be read", json.dumps(entry))

@@ -4,12 +4,14 @@ Calls are blocking and safe from several threads. Every failure is an `EndpointE
 what was asked, what came back, and what to set.
 """
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import httpcore2
 import httpx2
 
 from emergent_alignment.errors import UserError
@@ -24,6 +26,8 @@ from emergent_alignment.generation.completion import (
     shortened,
     whole_text,
 )
+from emergent_alignment.generation.exchange import Server
+from emergent_alignment.generation.wanted import check_wanted
 from emergent_alignment.settings import Section, setting
 
 __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
@@ -31,26 +35,35 @@ __all__ = ["Completion", "Endpoint", "EndpointError", "TokenLogProbs"]
 Kind = Literal["unreachable", "key", "request", "busy", "timeout", "rubbish", "no_log_probs"]
 TRANSIENT: tuple[Kind, ...] = ("unreachable", "busy", "timeout", "rubbish")  # worth another try
 MAX_ANSWER_BYTES = 16 << 20
+MAX_REFUSAL_BYTES = 4 << 10
 MAX_WAIT_SECONDS = 20.0
-CONNECT_SECONDS = 10.0
 
 
 class EndpointError(UserError):
     """An endpoint gave nothing that can be used; `kind` says how it failed. The message may
-    quote what the endpoint sent: it is for the operator, never for a client."""
+    quote what the endpoint sent, which may be half an answer: it is never for a client, nor for a
+    log. `unquoted` is the message without that."""
 
-    def __init__(self, message: str, kind: Kind):
+    def __init__(self, message: str, kind: Kind, unquoted: str = ""):
         super().__init__(message)
-        self.kind = kind
+        self.kind, self.unquoted = kind, unquoted or message
 
 
 class _Failed(Exception):
-    """One attempt failed: how, what came back, what to set, how long to wait at least."""
+    """One attempt failed: how, what came back, what to set, what was said in words, how long to
+    wait at least."""
 
-    def __init__(self, kind: Kind, came_back: str, remedy: str, wait_seconds: float = 0.0):
+    def __init__(
+        self,
+        kind: Kind,
+        came_back: str,
+        remedy: str,
+        said: bytes | str = b"",
+        wait_seconds: float = 0.0,
+    ):
         super().__init__(came_back)
         self.kind, self.came_back, self.remedy = kind, came_back, remedy
-        self.wait_seconds = wait_seconds
+        self.said, self.wait_seconds = said, wait_seconds
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class EndpointSection(Section):
         "OPENAI_API_KEY", "The environment variable that holds the key."
     )
     timeout_seconds: float = setting(
-        60.0, "How long one attempt may take, whole answer included.", more_than=0
+        60.0, "How long one attempt may take, whole answer included.", more_than=0, at_most=86400
     )
     retries: int = setting(2, "Further attempts after a failure that may pass.", at_least=0)
     top_logprobs: int = setting(
@@ -90,11 +103,11 @@ class Endpoint:
     api_key: str = field(default="", repr=False)
     timeout_seconds: float = 60.0
     retries: int = 2
-    _client: httpx2.Client = field(init=False, repr=False, compare=False)
+    _server: Server = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "base_url", _checked_address(self.base_url))
-        headers = {"Accept-Encoding": "identity", "User-Agent": "emergent-alignment"}
+        headers = {"User-Agent": "emergent-alignment"}
         if self.api_key:
             if not self.api_key.isascii() or not self.api_key.isprintable():
                 raise UserError(
@@ -104,13 +117,7 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self.api_key}"
         if self.timeout_seconds <= 0 or self.retries < 0:
             raise UserError("an endpoint's timeout_seconds must be more than 0, its retries 0 up")
-        connect = min(CONNECT_SECONDS, self.timeout_seconds)
-        client = httpx2.Client(
-            headers=headers,
-            timeout=httpx2.Timeout(self.timeout_seconds, connect=connect),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-        )
-        object.__setattr__(self, "_client", client)
+        object.__setattr__(self, "_server", Server(httpx2.URL(self.base_url), headers))
 
     def chat(
         self,
@@ -164,23 +171,24 @@ class Endpoint:
             if not isinstance(listed, list):
                 raise Unreadable("no list of models")
             names = [entry.get("id") for entry in listed if isinstance(entry, dict)]
-            return [name for name in names if isinstance(name, str)]
+            return [whole_text(name) for name in names if isinstance(name, str)]
 
         return self._tried(once, "its models", [])
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
-        self._client.close()
+        """Nothing is left to close: no connection outlives its call."""
 
     def _tried(self, once: Callable, asked: str, told: list[str]):
-        """once(), again where its failure may pass and no text has been told yet."""
+        """once(), again where its failure may pass and no text has been told yet. Raises
+        NobodyWaits before a call that nobody waits for."""
         for attempt in range(self.retries + 1):
+            check_wanted()
             try:
                 return once()
             except _Failed as error:
                 failed = error
             except Unreadable as error:
-                failed = _Failed("rubbish", str(error), "is it an OpenAI-compatible endpoint?")
+                failed = _Failed("rubbish", error.what, NO_ENDPOINT, error.said)
             except BrokenOff:
                 failed = _Failed("unreachable", "it broke off in mid-answer", "see its own log")
             if failed.kind not in TRANSIENT or told or attempt == self.retries:
@@ -189,49 +197,83 @@ class Endpoint:
             time.sleep(max(backoff, min(failed.wait_seconds, MAX_WAIT_SECONDS)))
         tries = f" (after {attempt + 1} attempts)" if attempt else ""
         model = f" of model {self.model!r}" if self.model else ""
+        got = f"{self.base_url}: asked for {asked}{model}, and got {failed.came_back}"
+        said = f" ({self._shown(failed.said)})" if failed.said else ""
         raise EndpointError(
-            f"{self.base_url}: asked for {asked}{model}, and got {failed.came_back}{tries}; "
-            f"{failed.remedy}",
-            failed.kind,
+            f"{got}{said}{tries}; {failed.remedy}", failed.kind, f"{got}{tries}; {failed.remedy}"
         )
 
     def _whole(self, method: str, path: str, body: dict | None) -> bytes:
-        return b"".join(self._chunks(method, path, body))
+        return self._without_key(b"".join(self._chunks(method, path, body)))
+
+    def _without_key(self, said: bytes) -> bytes:
+        """What came back, where an endpoint echoes the key: it is for no answer and no log."""
+        key = self.api_key.encode()
+        return said.replace(key, b"[key]") if key else said
 
     def _streamed(self, body: dict, told: list[str], on_text: Callable[[str], None]) -> Completion:
         def tell(text: str) -> None:
             told.append(text)
             on_text(text)
 
-        return read_stream(_lines(self._chunks("POST", "/chat/completions", body)), tell)
+        lines = _lines(self._chunks("POST", "/chat/completions", body))
+        return read_stream(map(self._without_key, lines), tell)
 
     def _chunks(self, method: str, path: str, body: dict | None) -> Iterator[bytes]:
         """The bytes of a successful response as they come, within the deadline and the limit."""
-        deadline, num_bytes = time.monotonic() + self.timeout_seconds, 0
+        sent, num_bytes = None if body is None else json.dumps(body, allow_nan=False).encode(), 0
         try:
-            with self._client.stream(method, self.base_url + path, json=body) as response:
+            with self._server.exchange(method, path, sent, self.timeout_seconds) as response:
                 if response.status_code != 200:
-                    raise _refusal(response, deadline, bool(body and body.get("logprobs")))
+                    raise self._refusal(response, bool(body and body.get("logprobs")))
                 for chunk in response.iter_bytes():
                     num_bytes += len(chunk)
                     if num_bytes > MAX_ANSWER_BYTES:
                         limit = f"more than {MAX_ANSWER_BYTES >> 20} MiB"
-                        raise _Failed("rubbish", limit, "is it an OpenAI-compatible endpoint?")
-                    if time.monotonic() > deadline:
-                        raise _too_slow(self.timeout_seconds)
+                        raise _Failed("rubbish", limit, NO_ENDPOINT)
                     yield chunk
-        except httpx2.ConnectError as error:
+        except httpcore2.ConnectError as error:
             came_back = f"no connection ({shortened(str(error))})"
             raise _Failed(
                 "unreachable", came_back, "is it running, and is base_url right?"
             ) from None
-        except httpx2.TimeoutException:
+        except httpcore2.TimeoutException:
             raise _too_slow(self.timeout_seconds) from None
-        except httpx2.TransportError as error:
-            came_back = f"a connection that broke off ({shortened(str(error))})"
-            raise _Failed("unreachable", came_back, "see its own log") from None
+        except httpx2.DecodingError as error:
+            what = "a body that is not encoded as it says"
+            raise _Failed("rubbish", what, "see its own log", str(error)) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError) as error:
+            what = "a connection that broke off"
+            raise _Failed("unreachable", what, "see its own log", str(error)) from None
+
+    def _shown(self, said: bytes | str) -> str:
+        said = said.encode("utf-8", "replace") if isinstance(said, str) else said
+        return shortened(self._without_key(said))
+
+    def _refusal(self, response: httpx2.Response, log_probs: bool) -> _Failed:
+        """What a status other than 200 means."""
+        said = b""
+        for chunk in response.iter_bytes():
+            said += chunk
+            if len(said) > MAX_REFUSAL_BYTES:
+                break
+        status = response.status_code
+        came_back = f"HTTP {status}"
+        if status in (401, 403):
+            return _Failed("key", came_back, "set the api_key that this endpoint knows", said)
+        if status in (408, 425, 429) or status >= 500:
+            wait = response.headers.get("retry-after", "")
+            seconds = float(wait) if wait.isascii() and wait.isdigit() else 0.0
+            return _Failed("busy", came_back, "raise retries, or ask less at once", said, seconds)
+        if log_probs and b"logprob" in said.lower():
+            return _Failed("no_log_probs", came_back, NO_LOG_PROBS, said)
+        if status == 404:
+            remedy = "does base_url end as it should (often in /v1), and does it serve this model?"
+            return _Failed("request", came_back, remedy, said)
+        return _Failed("request", came_back, "see what it says, and its own log", said)
 
 
+NO_ENDPOINT = "is it an OpenAI-compatible endpoint?"
 NO_LOG_PROBS = (
     "choose an endpoint that returns log-probs (vLLM, llama.cpp), or a smaller top_logprobs if it "
     "has a limit"
@@ -252,29 +294,6 @@ def _checked_address(base_url: str) -> str:
     return str(url).rstrip("/").removesuffix("/chat/completions")
 
 
-def _refusal(response: httpx2.Response, deadline: float, log_probs: bool) -> _Failed:
-    """What a status other than 200 means."""
-    said = b""
-    for chunk in response.iter_bytes():
-        said += chunk
-        if len(said) > 4096 or time.monotonic() > deadline:
-            break
-    status = response.status_code
-    came_back = f"HTTP {status} ({shortened(said)})"
-    if status in (401, 403):
-        return _Failed("key", came_back, "set the api_key that this endpoint knows")
-    if status in (408, 425, 429) or status >= 500:
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else 0.0
-        return _Failed("busy", came_back, "raise retries, or ask less at once", seconds)
-    if log_probs and b"logprob" in said.lower():
-        return _Failed("no_log_probs", came_back, NO_LOG_PROBS)
-    if status == 404:
-        remedy = "does base_url end as it should (often in /v1), and does it serve this model?"
-        return _Failed("request", came_back, remedy)
-    return _Failed("request", came_back, "see what it says, and its own log")
-
-
 def _too_slow(seconds: float) -> _Failed:
     remedy = "is it overloaded? raise timeout_seconds if it needs longer"
     return _Failed("timeout", f"no whole answer within {seconds:g} s", remedy)
@@ -283,7 +302,7 @@ def _too_slow(seconds: float) -> _Failed:
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
         yield from lines
     if rest:
         yield rest

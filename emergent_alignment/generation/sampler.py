@@ -17,8 +17,7 @@ from emergent_alignment.generation.prefill import Prompts, prefill
 from emergent_alignment.models.cache import Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
-
-MAX_END_TOKENS = 8
+from emergent_alignment.models.generation_config import MAX_END_TOKENS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, SamplerSettings, advance, begin, stages
-from emergent_alignment.generation.text import Answer, answers_of
+from emergent_alignment.generation.text import Answer, answers_of, check_prompts
 from emergent_alignment.models.model import Model
 
 _begin = jax.jit(begin, static_argnames=("config", "width", "dtype"))
@@ -33,7 +33,9 @@ def stream_answer(
     *,
     width_step: int = 32,
 ) -> Iterator[Answer]:
-    """The answer as far as it has come, after each token; the last one is the whole answer."""
+    """The answer as far as it has come, after each token; the last one is the whole answer. Raises
+    UserError where prompt and answer are more than the model can read."""
+    check_prompts(model, [prompt], settings)
     width = bucket(int(settings.max_new_tokens), width_step, 1 << 30)
     tokens, lengths = pad_rows([prompt], bucket(len(prompt), width_step, 1 << 30))
     sampler = Sampler(settings, key.reshape(1, 1))

@@ -88,18 +88,20 @@ def sample_answers(
     prompts: list[list[int]],
     key: jax.Array,
     settings: SamplerSettings,
-    batching: Batching,
+    batching: Batching = Batching(),
     *,
     before: Prompts | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) for every prompt of token ids, as they end. A prompt draws from `key` and
     its id, whatever the batch. Where all prompts begin alike, that is read once (`read_beginning`)
-    and given as `before`; `prompts` are the rests.
+    and given as `before`; `prompts` are the rests. Raises UserError before anything is sampled
+    where the longest prompt and an answer are more than the model can read.
 
     More prompts than a batch holds take the places of rows that have ended. On a mesh they go
     batch by batch, since all hosts must take the same steps; several hosts give as many prompts
     each, and get the answers to their own.
     """
+    check_prompts(model, prompts, settings, before)
     sampler = Sampler(settings, row_keys(key, batching.ids_of(len(prompts))))
     refills = current_mesh() is None and len(prompts) > batching.size
     batches = _refilled if refills else _whole_batches
@@ -114,7 +116,7 @@ def sample_shares(
     prompts: list[list[int]],
     key: jax.Array,
     settings: SamplerSettings,
-    batching: Batching,
+    batching: Batching = Batching(),
     *,
     before: Prompts | None = None,
 ) -> Iterator[tuple[int, Answer]]:
@@ -145,6 +147,23 @@ def read_beginning(
     """What many prompts begin with, read once: one row that stands for all of theirs."""
     read = pad_rows([tokens], bucket(len(tokens), width_step, 1 << 30))
     return prefill(model.config, params, *read, dtype=model.dtype)
+
+
+def check_prompts(
+    model: Model,
+    prompts: list[list[int]],
+    settings: SamplerSettings,
+    before: Prompts | None = None,
+) -> None:
+    """Raise UserError where the longest prompt and an answer are more than the model can read."""
+    begun = 0 if before is None else int(to_host(before.ends).max())
+    longest = begun + max(map(len, prompts), default=0)
+    room = int(settings.max_new_tokens)
+    model.config.check_row(
+        longest + room if prompts else 0,
+        f"{model.source or 'the model'}: a prompt of {longest} tokens with an answer of {room}",
+        "shorten the prompt, or ask for fewer new tokens",
+    )
 
 
 def _refilled(

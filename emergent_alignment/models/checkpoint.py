@@ -28,6 +28,16 @@ Index = tuple[slice, ...]
 # place(path, shape, read): puts a leaf on devices; read(index) gives any part of it.
 PlaceArray = Callable[[names.Path, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
 
+_MOST_JSON_BYTES = 1 << 27
+# What NumPy knows of the formats that safetensors' headers name.
+_KNOWN_FORMATS = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "BOOL",
+    *(f"{k}{n}" for k in "IU" for n in (8, 16, 32, 64)),
+)
 _FLOATS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16))
 
 
@@ -89,10 +99,11 @@ def check_tensors(source: TensorSource, config: ModelConfig) -> None:
     for name, shape in _expected_tensors(config):
         expected.add(name)
         if name not in held:
+            field = " (tie_word_embeddings)" if name == "lm_head.weight" else ""
             raise UserError(
                 f"{source.where(name)}: tensor {name} is missing, which a {config.family} model of"
                 f" {config.num_layers} layers needs. Download the model again, or correct its"
-                " config."
+                f" config{field}."
             )
         stored = tuple(source.shape(name))
         if stored != shape:
@@ -159,14 +170,17 @@ class SafetensorsSource:
         """Open the index and every shard's header; tensors are read later, one by one.
 
         Raises:
-            UserError: for a missing, empty, cut or corrupt file, and for pickled weights.
+            UserError: for a missing, empty, cut or corrupt file, for pickled weights, and for
+                numbers in formats such as float8.
         """
         self._directory = directory
         files = _shard_files(directory)
         self._opened = {path: _open(path) for path in dict.fromkeys(files.values())}
         self._file_of: dict[str, Path] = {}
         for path, handle in self._opened.items():
-            self._file_of.update(dict.fromkeys(handle.keys(), path))
+            for name in handle.keys():
+                self._file_of[name] = path
+                _require_known(path, name, handle.get_slice(name).get_dtype())
         for name, path in files.items():
             if name and name not in self._file_of:
                 raise UserError(
@@ -226,6 +240,15 @@ def _shard_files(directory: Path) -> dict[str, Path]:
     )
 
 
+def _require_known(path: Path, name: str, stored: str) -> None:
+    if stored not in _KNOWN_FORMATS:
+        width = "float8" if stored.startswith("F8") else "another format"
+        raise UserError(
+            f"{path}: tensor {name} is stored as {stored} ({width}), so these weights are"
+            " quantised. Choose the float32, bfloat16 or float16 weights, or a .gguf file."
+        )
+
+
 def _open(path: Path) -> Any:
     """A handle on one safetensors file, whose header has been checked against the file's length."""
     if not path.is_file():
@@ -246,7 +269,9 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: when the file is missing, is not JSON, or holds something else than an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise UserError(f"{path}: it is larger than any such file. Download it again.")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: the file is missing. Download it, or give another directory."
@@ -258,6 +283,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: not text in UTF-8 ({error.reason}). Download it again."
+        ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
+        raise UserError(
+            f"{path}: not JSON that can be read ({_one_line(error)[:80]}). Download it again."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: it cannot be read ({error.strerror}). Make it readable, or download it again."
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: it must hold a JSON object {{…}}. Download it again.")

@@ -5,14 +5,22 @@ Weights, tokenizers and end-of-text ids are not described here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.config_fields import (
+    MOST_LAYERS,
+    flag,
+    integer,
+    number,
+    shown,
+)
+from emergent_alignment.models.rope_config import RopeScaling, read_rope, write_rope_scaling
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-ROPE_KINDS = ("linear", "dynamic", "llama3", "yarn")
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -33,26 +41,18 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class RopeScaling:
-    """How rotary frequencies are stretched beyond the trained length; formulas in `models/rope.py`.
-
-    Fields that a kind does not use are None. Names on the right are Hugging Face's.
-    """
-
-    kind: str  # "linear", "dynamic", "llama3" or "yarn"; rope_type
-    factor: float
-    original_max_positions: int | None = None  # llama3, yarn; original_max_position_embeddings
-    low_freq_factor: float | None = None  # llama3
-    high_freq_factor: float | None = None  # llama3
-    beta_fast: float | None = None  # yarn, 32 where None
-    beta_slow: float | None = None  # yarn, 1 where None
-    attention_factor: float | None = (
-        None  # yarn, derived from the next two or from `factor` where None
-    )
-    mscale: float | None = None  # yarn
-    mscale_all_dim: float | None = None  # yarn
-    truncate: bool = True  # yarn: whether the ramp's ends are rounded to whole dimensions
+# Far beyond any model there is: what is larger is a broken file, and would be computed with, or
+# asked of the memory, before a tensor is looked at.
+_MOST = {
+    "num_layers": MOST_LAYERS,
+    "num_heads": 1 << 16,
+    "num_kv_heads": 1 << 16,
+    "head_dim": 1 << 16,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 22,
+    "vocab_size": 1 << 26,
+    "max_positions": 2**31 - 1,
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,23 @@ class ModelConfig:
     layer_windows: tuple[int | None, ...] | None = None
     max_positions: int = 2048
 
+    @property
+    def longest_row(self) -> int:
+        """Tokens that a row may have: max_positions, or what the rope's scaling makes of them."""
+        scaling = self.rope_scaling
+        return self.max_positions if scaling is None else scaling.longest(self.max_positions)
+
+    def check_row(self, tokens: int, what: str, remedy: str) -> None:
+        """Raise UserError where a row of so many tokens is longer than the model can read: what is
+        beyond its positions is computed, but means nothing."""
+        if tokens > self.longest_row:
+            dynamic = self.rope_scaling is not None and self.rope_scaling.kind == "dynamic"
+            beyond = " (dynamic rope scaling beyond them is not supported)" if dynamic else ""
+            raise UserError(
+                f"{what} takes {tokens} tokens, and the model has {self.longest_row} positions"
+                f"{beyond}; {remedy}"
+            )
+
     @classmethod
     def from_huggingface(cls, config: Any, *, where: str = "config.json") -> ModelConfig:
         """Read a config.json's content, or a transformers config object.
@@ -97,35 +114,37 @@ class ModelConfig:
         family = fields.get("model_type")
         if family not in FAMILIES:
             raise UserError(
-                f"{where}: model_type is {family!r}; supported are {', '.join(FAMILIES)}. "
+                f"{where}: model_type is {shown(family)}; supported are {', '.join(FAMILIES)}. "
                 "Choose a model of one of these families."
             )
         fields = {**_DEFAULTS[family], **fields}
         _refuse_unsupported(fields, where)
-        attention_bias = family in ("llama", "qwen3") and bool(fields.get("attention_bias", False))
-        num_heads = _integer(fields, "num_attention_heads", where)
-        hidden_size = _integer(fields, "hidden_size", where)
-        num_layers = _integer(fields, "num_hidden_layers", where)
-        rope_theta, rope_scaling = _read_rope(fields, where)
+        attention_bias = family in ("llama", "qwen3") and flag(
+            fields, "attention_bias", where=where
+        )
+        num_heads = integer(fields, "num_attention_heads", where)
+        hidden_size = integer(fields, "hidden_size", where)
+        num_layers = integer(fields, "num_hidden_layers", where)
+        rope_theta, rope_scaling = read_rope(fields, where)
         result = cls(
             family=family,
-            vocab_size=_integer(fields, "vocab_size", where),
+            vocab_size=integer(fields, "vocab_size", where),
             hidden_size=hidden_size,
-            intermediate_size=_integer(fields, "intermediate_size", where),
+            intermediate_size=integer(fields, "intermediate_size", where),
             num_layers=num_layers,
             num_heads=num_heads,
-            num_kv_heads=_integer(fields, "num_key_value_heads", where, default=num_heads),
-            head_dim=_integer(fields, "head_dim", where, default=hidden_size // max(num_heads, 1)),
+            num_kv_heads=integer(fields, "num_key_value_heads", where, default=num_heads),
+            head_dim=integer(fields, "head_dim", where, default=hidden_size // max(num_heads, 1)),
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
-            rms_norm_eps=_number(fields, "rms_norm_eps", where, default=1e-6),
-            tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
+            rms_norm_eps=number(fields, "rms_norm_eps", where, default=1e-6),
+            tie_embeddings=flag(fields, "tie_word_embeddings", where=where),
             qkv_bias=family == "qwen2" or attention_bias,
             output_bias=attention_bias,
-            mlp_bias=family == "llama" and bool(fields.get("mlp_bias", False)),
+            mlp_bias=family == "llama" and flag(fields, "mlp_bias", where=where),
             qk_norm=family == "qwen3",
             layer_windows=_read_windows(fields, family, num_layers, where),
-            max_positions=_integer(fields, "max_position_embeddings", where),
+            max_positions=integer(fields, "max_position_embeddings", where),
         )
         return result.checked(where)
 
@@ -166,7 +185,7 @@ class ModelConfig:
             "pad_token_id": pad_token_id,
         }
         if self.rope_scaling is not None:
-            content["rope_scaling"] = _write_rope_scaling(self.rope_scaling)
+            content["rope_scaling"] = write_rope_scaling(self.rope_scaling)
         if self.family in ("llama", "qwen3"):
             content["attention_bias"] = self.qkv_bias
         if self.family == "llama":
@@ -179,19 +198,21 @@ class ModelConfig:
         Raises:
             UserError: when the numbers do not fit each other.
         """
-        for name in (
-            "num_layers",
-            "num_heads",
-            "num_kv_heads",
-            "head_dim",
-            "hidden_size",
-            "vocab_size",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"{where}: {name} is {getattr(self, name)}; it must be at least 1. Correct the"
-                    " file."
-                )
+        windows = [width for width in self.layer_windows or () if width is not None]
+        sizes = {name: getattr(self, name) for name in _MOST} | {"window": min(windows, default=1)}
+        for name, size in sizes.items():
+            most = _MOST.get(name, size)
+            if not 1 <= size <= most:
+                bound = "at least 1" if size < 1 else f"at most {most}"
+                raise UserError(f"{where}: {name} is {size}; it must be {bound}. Correct the file.")
+        if not 1 < self.rope_theta < math.inf or not 0 < self.rms_norm_eps < 1:
+            raise UserError(
+                f"{where}: the rope's base is {self.rope_theta} and the norms' epsilon"
+                f" {self.rms_norm_eps}; they must be more than 1, and between 0 and 1. Correct the"
+                " file."
+            )
+        if self.rope_scaling is not None:
+            self.rope_scaling.check(where)
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"{where}: {self.num_heads} attention heads cannot share {self.num_kv_heads}"
@@ -210,14 +231,16 @@ def _refuse_unsupported(fields: Mapping[str, Any], where: str) -> None:
     activation = fields.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UserError(
-            f"{where}: hidden_act is {activation!r}; supported is silu (also called swish). Choose"
-            " another model."
+            f"{where}: hidden_act is {shown(activation)}; supported is silu (also called swish)."
+            " Choose another model."
         )
-    if fields.get("quantization_config"):
+    if quantised := fields.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+        named = f" by {method}" if isinstance(method, str) and len(method) < 40 else ""
         raise UserError(
-            f"{where}: the weights are quantised (quantization_config); safetensors in float32,"
-            " bfloat16 or float16 are supported, and .gguf files of any quantisation. Choose one"
-            " of these."
+            f"{where}: the weights are quantised{named} (quantization_config); safetensors in"
+            " float32, bfloat16 or float16 are supported, and .gguf files of any quantisation."
+            " Choose one of these."
         )
     rotated = fields.get("partial_rotary_factor")
     if rotated is None:
@@ -225,101 +248,9 @@ def _refuse_unsupported(fields: Mapping[str, Any], where: str) -> None:
         rotated = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
     if rotated not in (None, 1, 1.0):
         raise UserError(
-            f"{where}: partial_rotary_factor is {rotated}; supported is 1. Choose another model."
+            f"{where}: partial_rotary_factor is {shown(rotated)}; supported is 1. Choose another"
+            " model."
         )
-
-
-def _integer(
-    fields: Mapping[str, Any], name: str, where: str, *, default: int | None = None
-) -> int:
-    value = fields.get(name)
-    value = default if value is None else value
-    if value is None:
-        raise UserError(f"{where}: {name} is missing. Add it, or download the file again.")
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{where}: {name} is {value!r}; it must be a whole number. Correct it.")
-    return value
-
-
-def _number(
-    fields: Mapping[str, Any], name: str, where: str, *, default: float | None = None
-) -> float:
-    value = fields.get(name)
-    value = default if value is None else value
-    if value is None:
-        raise UserError(f"{where}: {name} is missing. Add it, or download the file again.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{where}: {name} is {value!r}; it must be a number. Correct it.")
-    return float(value)
-
-
-def _read_rope(fields: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
-    """(rope_theta, scaling) from either form; as in transformers, `rope_scaling` wins."""
-    for name in ("rope_scaling", "rope_parameters"):
-        if not isinstance(fields.get(name) or {}, Mapping):
-            raise UserError(f"{where}: {name} must be an object {{…}} or null. Correct it.")
-    parameters = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
-    nested = [name for name, value in parameters.items() if isinstance(value, Mapping)]
-    if nested:
-        raise UserError(
-            f"{where}: rope settings differ by layer type ({', '.join(nested)}), which is not"
-            " supported."
-        )
-    rope = {"rope_theta": fields.get("rope_theta"), **parameters}
-    if rope["rope_theta"] is None:
-        rope["rope_theta"] = (fields.get("rope_parameters") or {}).get("rope_theta")
-    theta = _number(rope, "rope_theta", where, default=10000.0)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return theta, None
-    if kind not in ROPE_KINDS:
-        raise UserError(
-            f"{where}: rope scaling is {kind!r}; supported are default, {', '.join(ROPE_KINDS)}."
-            " Choose another model."
-        )
-    if kind in ("linear", "dynamic"):
-        return theta, RopeScaling(kind, _number(rope, "factor", where))
-    return theta, _read_long_rope(kind, rope, fields, where)
-
-
-def _read_long_rope(
-    kind: str, rope: Mapping[str, Any], fields: Mapping[str, Any], where: str
-) -> RopeScaling:
-    """The scalings that start from the length the model was first trained on: llama3 and yarn."""
-    max_positions = _integer(fields, "max_position_embeddings", where)
-    # A field beside the rope settings takes precedence in transformers.
-    name = "original_max_position_embeddings"
-    beside = fields if fields.get(name) is not None else rope
-    original = _integer(beside, name, where, default=max_positions)
-    factor = _number(rope, "factor", where, default=max_positions / original)
-    if kind == "llama3":
-        return RopeScaling(
-            kind,
-            factor,
-            original,
-            low_freq_factor=_number(rope, "low_freq_factor", where),
-            high_freq_factor=_number(rope, "high_freq_factor", where),
-        )
-    optional = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
-    numbers = {name: _number(rope, name, where) for name in optional if rope.get(name) is not None}
-    return RopeScaling(kind, factor, original, truncate=bool(rope.get("truncate", True)), **numbers)
-
-
-def _write_rope_scaling(scaling: RopeScaling) -> dict[str, Any]:
-    written = {
-        "rope_type": scaling.kind,
-        "factor": scaling.factor,
-        "original_max_position_embeddings": scaling.original_max_positions,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "beta_fast": scaling.beta_fast,
-        "beta_slow": scaling.beta_slow,
-        "attention_factor": scaling.attention_factor,
-        "mscale": scaling.mscale,
-        "mscale_all_dim": scaling.mscale_all_dim,
-        "truncate": None if scaling.truncate else False,
-    }
-    return {name: value for name, value in written.items() if value is not None}
 
 
 def _read_windows(
@@ -330,17 +261,19 @@ def _read_windows(
     if family == "llama" or (family == "mistral" and window is None):
         return None
     if family == "mistral":
-        return (_integer(fields, "sliding_window", where),) * num_layers
-    if not fields.get("use_sliding_window", False):
+        return (integer(fields, "sliding_window", where),) * num_layers
+    if not flag(fields, "use_sliding_window", where=where):
         return None
-    window = _integer(fields, "sliding_window", where, default=4096)
+    window = integer(fields, "sliding_window", where, default=4096)
     layer_types = fields.get("layer_types")
     if layer_types is None:
-        first = _integer(fields, "max_window_layers", where, default=28)
+        first = integer(fields, "max_window_layers", where, default=28)
         layer_types = [
             "sliding_attention" if layer >= first else "full_attention"
             for layer in range(num_layers)
         ]
+    if not isinstance(layer_types, list) or any(not isinstance(k, str) for k in layer_types):
+        raise UserError(f"{where}: layer_types must be a list of names. Correct it.")
     unknown = sorted(set(layer_types) - {"sliding_attention", "full_attention"})
     if unknown or len(layer_types) != num_layers:
         raise UserError(

@@ -23,6 +23,8 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.generation_config import FILE as GENERATION_FILE
+from emergent_alignment.models.generation_config import end_tokens_of, generation_of
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
 from emergent_alignment.parallel.hosts import is_first, together, whole
 from emergent_alignment.storage.files import whole_folder, write_json
@@ -48,7 +50,8 @@ def write_safetensors(
         params: the tree of `models/names.py`, in the dtype to write; adapters merged in.
         tokenizer: saved beside the weights, with its chat template.
         max_shard_bytes: a shard is closed before it would exceed this.
-        end_token_ids: for generation_config.json; by default the tokenizer's own.
+        end_token_ids: by default those of the checkpoint that the tokenizer is from, whose
+            generation_config.json is written again with all else that it says.
 
     Returns:
         The directory.
@@ -59,21 +62,21 @@ def write_safetensors(
     """
     tensors = _model_tensors(config, params)
     dtype = np.dtype(jax.tree.leaves(params)[0].dtype).name
-    ends = list(end_token_ids or [])
-    if not ends and tokenizer.eos_token_id is not None:
-        ends = [tokenizer.eos_token_id]
+    ends = list(end_token_ids or end_tokens_of(tokenizer))
     special = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": tokenizer.pad_token_id,
     }
     content = config.to_huggingface(**special, dtype=dtype)
+    stated = without_none(generation_of(tokenizer))
+    generation = without_none(special) | stated | {"eos_token_id": special["eos_token_id"]}
     if not _writes(Path(directory), tensors):
         return Path(directory)
     with _unfinished(Path(directory)) as unfinished:
         _write_tokenizer(unfinished, tokenizer)
         write_json(unfinished / "config.json", content, indent=2)
-        write_json(unfinished / "generation_config.json", without_none(special), indent=2)
+        write_json(unfinished / GENERATION_FILE, without_none(generation), indent=2)
         _write_shards(unfinished, tensors, max_shard_bytes)
     return Path(directory)
 

@@ -16,6 +16,7 @@ import numpy as np
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig, RopeScaling
+from emergent_alignment.models.config_fields import shown
 from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.gguf_rope import recover_llama3_scaling
 
@@ -41,17 +42,17 @@ class GGUFFile:
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         except FileNotFoundError as error:
             raise UserError(f"{path}: there is no such file. Correct the path.") from error
-        except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:
+        except Exception as error:  # the reader checks little, and raises what NumPy raises
             raise self._broken(error) from error
         self.architecture = self.metadata.get("general.architecture")
         if self.architecture not in GGUF_ARCHITECTURES:
             raise UserError(
-                f"{path}: its architecture is {self.architecture!r}; supported are"
+                f"{path}: its architecture is {shown(self.architecture)}; supported are"
                 f" {', '.join(GGUF_ARCHITECTURES)}. Choose a model of one of these."
             )
-        if self.metadata.get("split.count", 1) > 1:
+        if self.metadata.get("split.count", 1) not in (0, 1):
             raise UserError(
-                f"{path}: it is one of {self.metadata['split.count']} parts. Join them with"
+                f"{path}: it is one of {shown(self.metadata['split.count'])} parts. Join them with"
                 " llama.cpp's `llama-gguf-split --merge` and give the result."
             )
         self.config = self._read_config()
@@ -63,11 +64,22 @@ class GGUFFile:
 
     def _whole(self, key: str, default: int | None = None) -> int:
         """Metadata `{architecture}.{key}`, a whole number; required if it has no default."""
-        return self._value(key, int, default)
+        value = self._value(key, int, default)
+        if abs(value) >= 2**31:
+            raise UserError(
+                f"{self.path}: metadata {self.architecture}.{key} is {value}, which no model has."
+                " Download the file again."
+            )
+        return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         """Metadata `{architecture}.{key}`, a number; required if it has no default."""
         value = self._value(key, (int, float), default)
+        if not abs(value) < 1e30:
+            raise UserError(
+                f"{self.path}: metadata {self.architecture}.{key} is no finite number. Download the"
+                " file again."
+            )
         # Stored as float32: 1e-5 would come back as 9.99999975e-06. Take the shortest decimal.
         return float(str(np.float32(value)))
 
@@ -125,27 +137,41 @@ class GGUFFile:
     def _vocab_size(self) -> int:
         """Rows of the embedding: the metadata need not state them, and the tokens may be fewer."""
         embedding = self._tensors.get("token_embd.weight")
-        if embedding is None:
+        if embedding is None or not len(embedding.shape):
             raise UserError(
                 f"{self.path}: tensor token_embd.weight is missing. Download the file again."
             )
         return int(embedding.shape[-1])
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling | None:
-        if ROPE_FACTORS in self._tensors:
+        # As in llama.cpp: the kind is linear unless stated, the older key stands for the newer one,
+        # and 0 for no factor.
+        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "linear")
+        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 0.0)) or 1.0
+        if kind == "none":
+            factor = 1.0
+        if factor <= 0:
+            raise UserError(
+                f"{self.path}: the rope scaling's factor is {factor}; it must be more than 0."
+                " Choose another conversion of the model."
+            )
+        if ROPE_FACTORS in self._tensors and factor == 1.0:
             divisors = self._dequantized(ROPE_FACTORS)
             return recover_llama3_scaling(divisors, theta, head_dim, where=str(self.path))
-        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "none")
+        if ROPE_FACTORS in self._tensors:
+            raise UserError(
+                f"{self.path}: it scales its rope twice, by {ROPE_FACTORS} and by {shown(kind)}."
+                " Choose another conversion of the model."
+            )
         if kind == "none":
             return None
         if kind not in ("linear", "yarn"):
             raise UserError(
-                f"{self.path}: rope scaling is {kind!r}; supported in GGUF are linear, yarn and"
-                " Llama 3's. Choose another model."
+                f"{self.path}: rope scaling is {shown(kind)}; supported in GGUF are linear, yarn"
+                " and Llama 3's. Choose another model."
             )
-        factor = self._number("rope.scaling.factor")
         if kind == "linear":
-            return RopeScaling("linear", factor)
+            return None if factor == 1.0 else RopeScaling("linear", factor)
         weight = self._number("rope.scaling.attn_factor", 1.0)
         return RopeScaling(
             "yarn",

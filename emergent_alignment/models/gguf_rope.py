@@ -31,12 +31,17 @@ def recover_llama3_scaling(
     Raises:
         UserError: when no such scaling gives these divisors.
     """
-    plain = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    if divisors.shape != plain.shape:
+    if divisors.shape != (head_dim // 2,):
         raise UserError(
             f"{where}: rope_freqs.weight has shape {list(divisors.shape)}, but heads of {head_dim}"
             f" dimensions need [{head_dim // 2}]. Choose another conversion of the model."
         )
+    if not (np.isfinite(divisors) & (divisors > 0)).all():
+        raise UserError(
+            f"{where}: rope_freqs.weight holds divisors that are not positive numbers. Download the"
+            " file again."
+        )
+    plain = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     if np.all(divisors == 1.0):
         return None
     factor = float(divisors.max())

@@ -22,6 +22,9 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.config_fields import shown
+from emergent_alignment.models.generation_config import END_NAMES
+from emergent_alignment.storage.json_values import as_list
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 
@@ -36,6 +39,8 @@ _LLAMA3_SPLIT = (
 )
 _LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3")
 _GPT2_NAMES = ("gpt-2", "default")
+# A token is tried as every two halves of itself.
+_LONGEST_TOKEN = 1024
 PRE_TOKENIZERS = ("smollm", "qwen2", *_LLAMA3_NAMES, *_GPT2_NAMES)
 
 
@@ -53,7 +58,7 @@ def build_tokenizer(
         UserError: when vocabulary or merges are missing, broken, or of an unsupported kind.
     """
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
+    if not _texts(tokens) or not tokens:
         raise UserError(f"{where}: it holds no vocabulary. Choose another conversion of the model.")
     specials = _named_specials(tokens, metadata, where)
     kind = metadata.get("tokenizer.ggml.model")
@@ -63,8 +68,8 @@ def build_tokenizer(
         backend = _sentencepiece(tokens, metadata, specials.get("unk_token", tokens[0]), where)
     else:
         raise UserError(
-            f"{where}: its tokenizer is {kind!r}; supported are gpt2 and llama. Use the model's"
-            " safetensors directory."
+            f"{where}: its tokenizer is {shown(kind)}; supported are gpt2 and llama. Use the"
+            " model's safetensors directory."
         )
     _add_special_tokens(backend, tokens, metadata)
     _add_boundaries(backend, tokens, metadata, specials)
@@ -86,12 +91,16 @@ def _chat_templates(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
     named = {
         key.removeprefix(beginning): template
         for key, template in metadata.items()
-        if key.startswith(beginning)
+        if key.startswith(beginning) and isinstance(template, str)
     }
     template = metadata.get("tokenizer.chat_template")
-    if not template:
+    if not template or not isinstance(template, str):
         return named or None
     return {"default": template} | named if named else template
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> Tokenizer:
@@ -99,11 +108,11 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in PRE_TOKENIZERS:
         raise UserError(
-            f"{where}: its pre-tokenizer is {pre!r}; supported are {', '.join(PRE_TOKENIZERS)}. "
-            "Use the model's safetensors directory."
+            f"{where}: its pre-tokenizer is {shown(pre)}; supported are"
+            f" {', '.join(PRE_TOKENIZERS)}. Use the model's safetensors directory."
         )
     merges = metadata.get("tokenizer.ggml.merges")
-    if not isinstance(merges, list):
+    if not _texts(merges):
         raise UserError(f"{where}: it holds no merges. Choose another conversion of the model.")
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -141,9 +150,16 @@ def _sentencepiece(
 ) -> Tokenizer:
     """BPE on characters, ▁ for a space; scores give the merges, unknown characters become bytes."""
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
+    numbers = isinstance(scores, list) and all(isinstance(s, int | float) for s in scores)
+    if not numbers or len(scores) != len(tokens):
         raise UserError(
             f"{where}: its tokens have no scores. Choose another conversion of the model."
+        )
+    longest = max(map(len, tokens))
+    if longest > _LONGEST_TOKEN:
+        raise UserError(
+            f"{where}: a token has {longest} characters, which no vocabulary has. Download"
+            " it again."
         )
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = _merges_from_scores(vocabulary, dict(zip(tokens, scores, strict=True)))
@@ -183,12 +199,14 @@ def _merges_from_scores(
 
 
 def _add_special_tokens(backend: Tokenizer, tokens: list[str], metadata: Mapping[str, Any]) -> None:
-    """Match control tokens whole and skip them in decoding; match user-defined ones whole."""
-    kinds = metadata.get("tokenizer.ggml.token_type") or [None] * len(tokens)
+    """Match control tokens whole and skip them in decoding; match user-defined ones whole. What is
+    named like an end token is a control token, whatever the file says of it, as in llama.cpp."""
+    kinds = as_list(metadata.get("tokenizer.ggml.token_type")) or [None] * len(tokens)
+    kinds = [_CONTROL if token in END_NAMES else kind for token, kind in zip(tokens, kinds)]
     backend.add_tokens(
         [
             AddedToken(token, normalized=False, special=kind == _CONTROL)
-            for token, kind in zip(tokens, kinds, strict=False)
+            for token, kind in zip(tokens, kinds)
             if kind in (_CONTROL, _USER_DEFINED)
         ]
     )
@@ -204,7 +222,7 @@ def _named_specials(tokens: list[str], metadata: Mapping[str, Any], where: str) 
             continue
         if not isinstance(index, int) or not 0 <= index < len(tokens):
             raise UserError(
-                f"{where}: {key}_token_id is {index}, but there are {len(tokens)} tokens. "
+                f"{where}: {key}_token_id is {shown(index)}, but there are {len(tokens)} tokens. "
                 "Choose another conversion of the model."
             )
         specials[f"{name}_token"] = tokens[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,16 @@ from emergent_alignment.models.checkpoint import (
 )
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.default_model import default_model
+from emergent_alignment.models.generation_config import directory_generation, gguf_generation
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.tokenizer import load_tokenizer
+from emergent_alignment.models.tying import settle_tying
+from emergent_alignment.storage.hub_errors import trouble_with_hub
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Weights and text only: no pickles, no code.
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "tokenizer*", "merges*", "vocab*")
 _NEVER_DOWNLOADED = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*/*", "consolidated*")
-_END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>")
 
 
 def read_model(
@@ -58,6 +61,7 @@ def read_model(
     else:
         config = _config_of(path)
         source, tokenizer_source = SafetensorsSource(path), path
+        config, source = settle_tying(config, source)
     check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.
     tokenizer = load_tokenizer(tokenizer_source, chat_template=chat_template)
@@ -84,23 +88,22 @@ def _config_of(directory: Path) -> ModelConfig:
 
 
 def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends an answer, the tokenizer's own first.
+    """Every token that ends an answer, the tokenizer's own first, read from the checkpoint again.
 
     Chat models often have several. A directory states them in generation_config.json and
-    config.json; a .gguf file states one, so there the known end-of-turn and end-of-text tokens of
-    its vocabulary count too, as in llama.cpp.
+    config.json; a .gguf file states some, and there the known end-of-turn and end-of-text tokens of
+    its vocabulary count too, as in llama.cpp. A tokenizer that was loaded knows them by itself
+    (`models/generation_config.py`).
     """
     path = resolve(path_or_id)
-    stated: list[Any] = [tokenizer.eos_token_id]
-    if path.suffix == ".gguf":
-        special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-        stated += [special.get(text) for text in _END_TOKENS]
-    else:
-        for name in ("generation_config.json", "config.json"):
-            if (path / name).is_file():
-                value = read_json(path / name).get("eos_token_id")
-                stated += value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(token for token in stated if isinstance(token, int)))
+    read = _gguf_generation if path.suffix == ".gguf" else directory_generation
+    stated = read(path)["eos_token_id"]
+    own = tokenizer.eos_token_id
+    return tuple(dict.fromkeys([*([] if own is None else [own]), *stated]))
+
+
+def _gguf_generation(path: Path) -> dict[str, Any]:
+    return gguf_generation(GGUFFile(path).metadata)
 
 
 def resolve(path_or_id: Path | str, only: tuple[str, ...] = _DOWNLOADED) -> Path:
@@ -124,6 +127,20 @@ def resolve(path_or_id: Path | str, only: tuple[str, ...] = _DOWNLOADED) -> Path
     if isinstance(path_or_id, Path) or text.endswith(".gguf") or not _HUB_ID.fullmatch(text):
         raise UserError(f"{text}: there is no such directory or file. Correct the path.")
     return _download(text, only)
+
+
+def findable_name(path_or_id: str) -> str:
+    """What others find a model by that was named so: its hub id, or its absolute path."""
+    if path_or_id == "default":
+        return str(default_model().absolute())
+    path = Path(path_or_id).expanduser()
+    if not path.exists():
+        return path_or_id
+    # A snapshot in the hub's cache: models--owner--name/snapshots/revision.
+    for folder in path.absolute().parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith("models--"):
+            return folder.parent.name.removeprefix("models--").replace("--", "/")
+    return os.path.normpath(path.absolute())
 
 
 def _checked_file(path: Path) -> Path:
@@ -171,15 +188,9 @@ def _download(hub_id: str, only: tuple[str, ...]) -> Path:
             f"{hub_id}: neither a local path nor a model on the hub. Correct the name; a private"
             " model needs `hf auth login`."
         ) from error
-    except (
-        errors.HFValidationError,
-        errors.EntryNotFoundError,
-        errors.HTTPError,
-        OSError,
-    ) as error:
+    except Exception as error:  # of several libraries, each with errors of its own
+        reason = trouble_with_hub(error, "check the network, or give a local directory")
         raise UserError(
-            f"{hub_id}: not a local path, and it cannot be downloaded"
-            f" ({' '.join(str(error).split())[:120]}). Check the network, or give a local"
-            " directory."
+            f"{hub_id}: not a local path, and it cannot be downloaded: {reason}"
         ) from error
     return _checked_directory(Path(directory))

@@ -18,7 +18,7 @@ from emergent_alignment.models.decoder import Decoder
 from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.frozen import dequantised
-from emergent_alignment.models.loading import read_model
+from emergent_alignment.models.loading import findable_name, read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
 from emergent_alignment.models.placement import check_mesh, read_shards
 
@@ -136,5 +136,5 @@ def export(model: Model, directory: Path | str, *, format: str = "safetensors") 
         rank=model.lora.rank,
         alpha=model.lora.alpha,
         rank_stabilized=model.lora.rank_stabilized,
-        base_name=model.source,
+        base_name=findable_name(model.source),
     )

@@ -73,10 +73,10 @@ def _keys(path: tuple) -> names.Path:
     return tuple(key.key for key in path if isinstance(key, DictKey))
 
 
-def _remaining(axes: tuple, shape: tuple[int, ...], found: tuple[int, ...]) -> tuple:
-    if found == shape:
+def _remaining(axes: tuple, shape: tuple[int, ...], full: tuple[int, ...]) -> tuple:
+    if full == shape:
         return axes
     for left_out in range(len(shape)):
-        if found == shape[:left_out] + shape[left_out + 1 :]:
+        if full == shape[:left_out] + shape[left_out + 1 :]:
             return axes[:left_out] + axes[left_out + 1 :]
     return ()

@@ -15,7 +15,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     f_i = θ^(−2i/d), i = 0 … d/2−1   (Su et al. 2021, RoFormer, section 3.2.2)
 
     then stretched as `config.rope_scaling` says. "dynamic" changes its base only beyond
-    `max_positions`; such sequences are not supported, so it equals the plain frequencies.
+    `max_positions`; such rows are refused (`ModelConfig.check_row`), so it equals the plain ones.
 
     Returns:
         float32 [head_dim // 2], and the attention factor (1.0 except for yarn).

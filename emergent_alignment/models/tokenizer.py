@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.generation_config import (
+    directory_generation,
+    gguf_generation,
+    keep_generation,
+)
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.gguf_tokenizer import build_tokenizer
 from emergent_alignment.models.plain_text import PLAIN, PLAIN_TEMPLATE
 
-# What transformers raises for files that are missing, cut, or contradict each other.
-_TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+# What transformers reads older files with, to make a fast tokenizer of them.
+_SLOW_PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
 
 
 def load_tokenizer(
     path: Path | str | GGUFFile, *, chat_template: Path | str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or .gguf file; a model's own code is never run.
+    """The tokenizer of a model directory or .gguf file, with what the checkpoint says of generating
+    (`models/generation_config.py`); a model's own code is never run.
 
     Args:
         path: a local directory or .gguf file (of a hub id, what `loading.resolve` returns).
@@ -72,9 +80,37 @@ def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _from_gguf(file: GGUFFile) -> PreTrainedTokenizerBase:
-    return build_tokenizer(
-        file.metadata, where=str(file.path), max_positions=file.config.max_positions
-    )
+    with _said_in_one_line(file.path):
+        tokenizer = build_tokenizer(
+            file.metadata, where=str(file.path), max_positions=file.config.max_positions
+        )
+    keep_generation(tokenizer, gguf_generation(file.metadata))
+    return tokenizer
+
+
+@contextmanager
+def _said_in_one_line(source: Path) -> Iterator[None]:
+    """Turn whatever transformers and tokenizers raise for files that are missing, cut, or
+    contradict each other, or for a package that they lack, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        # A panic of the tokenizers library is no Exception, and Ctrl-C is none of its own.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        text = " ".join(str(error).split())
+        packages = [name for name in _SLOW_PACKAGES if name in text.lower()]
+        remedy = "Download its files again."
+        if packages and not (source / "tokenizer.json").is_file():
+            remedy = (
+                "It has no tokenizer.json: copy that of the same model, or run `pip install"
+                f" {' '.join(_SLOW_PACKAGES)}` to have it made."
+            )
+        raise UserError(
+            f"{source}: the tokenizer cannot be loaded ({text[:200]}). {remedy}"
+        ) from error
 
 
 def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
@@ -87,22 +123,16 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
     # families (Qwen2, Llama) from the vocabulary alone, whatever the file's splitting rules are.
     complete = (directory / "tokenizer.json").is_file()
     loader = PreTrainedTokenizerFast if complete else AutoTokenizer
-    try:
+    with _said_in_one_line(directory):
         tokenizer = loader.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-    except Exception as error:  # the tokenizers library raises no narrower class
-        if type(error) is not Exception and not isinstance(error, _TOKENIZER_ERRORS):
-            raise
-        raise UserError(
-            f"{directory}: the tokenizer cannot be loaded ({' '.join(str(error).split())[:200]})."
-            " Download its files again."
-        ) from error
     if not tokenizer.is_fast:
         raise UserError(
             f"{directory}: there is only a slow tokenizer. Save it once with transformers as"
             " tokenizer.json."
         )
+    keep_generation(tokenizer, directory_generation(directory))
     return tokenizer
 
 

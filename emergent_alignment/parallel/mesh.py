@@ -24,9 +24,11 @@ AXES = ("data", "fsdp", "tensor")
 class MeshSection(Section):
     """How devices are arranged; one size may be -1: all that are left."""
 
-    data: int = setting(-1, "Copies of the model, each with its own rows.")
-    fsdp: int = setting(1, "Parts of every parameter, gathered layer by layer; rows are cut, too.")
-    tensor: int = setting(1, "Parts of every layer's heads and columns.")
+    data: int = setting(-1, "Copies of the model, each with its own rows.", at_least=-1)
+    fsdp: int = setting(
+        1, "Parts of every parameter, gathered layer by layer; rows are cut, too.", at_least=-1
+    )
+    tensor: int = setting(1, "Parts of every layer's heads and columns.", at_least=-1)
 
     def sizes(self) -> dict[str, int]:
         """The wanted size of each axis."""
@@ -70,8 +72,8 @@ def fitting_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]
 def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     """The mesh of `num_devices` whose sizes differ least from those asked for, by ratio."""
 
-    def distance(found: dict[str, int]) -> float:
-        return sum(abs(math.log(found[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
+    def distance(other: dict[str, int]) -> float:
+        return sum(abs(math.log(other[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
 
     divisors = [d for d in range(1, num_devices + 1) if num_devices % d == 0]
     meshes = [

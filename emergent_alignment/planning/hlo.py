@@ -326,7 +326,7 @@ def _roots(program: HloModule, fused: Computation) -> list[tuple[Computation, Hl
     """The instructions that a fusion's results come from."""
     root = fused.instructions[fused.root]
     names = root.operands if root.opcode == "tuple" else (root.name,)
-    found = []
+    roots = []
     for name in names:
         one, where = fused.instructions[name], fused
         while one.opcode in ("bitcast", "copy", "fusion") and len(one.arrays) == 1:
@@ -335,7 +335,7 @@ def _roots(program: HloModule, fused: Computation) -> list[tuple[Computation, Hl
                 one = where.instructions[where.root]
             else:
                 one = where.instructions[one.operands[0]]
-        found.append((where, one))
+        roots.append((where, one))
     if root.opcode == "custom-call":
-        found *= len(root.arrays)
-    return found
+        roots *= len(root.arrays)
+    return roots

@@ -49,8 +49,8 @@ class HloInstruction:
 
     def attribute(self, pattern: str) -> str | None:
         """The first group of a regular expression in the attributes."""
-        found = re.search(pattern, self.rest)
-        return found[1] if found else None
+        match = re.search(pattern, self.rest)
+        return match[1] if match else None
 
     @functools.cached_property
     def called(self) -> tuple[str, ...]:
@@ -78,8 +78,8 @@ class Computation:
     @functools.cached_property
     def parameters(self) -> dict[int, HloInstruction]:
         """By number."""
-        found = (one for one in self.instructions.values() if one.opcode == "parameter")
-        return {int(one.literal): one for one in found}
+        parameters = (one for one in self.instructions.values() if one.opcode == "parameter")
+        return {int(one.literal): one for one in parameters}
 
     @functools.cached_property
     def users(self) -> dict[str, list[HloInstruction]]:
@@ -110,10 +110,10 @@ def parse(text: str) -> HloModule:
             entry = name if started[1] else entry
         elif line == "}":
             computations[name] = Computation(name, held, root)
-        elif found := _INSTRUCTION.match(line):
-            instruction = _instruction(found[2], line[found.end() :])
+        elif matched := _INSTRUCTION.match(line):
+            instruction = _instruction(matched[2], line[matched.end() :])
             held[instruction.name] = instruction
-            root = instruction.name if found[1] else root
+            root = instruction.name if matched[1] else root
     if not entry:
         raise ValueError("this is not the text of a compiled program: it has no ENTRY")
     return HloModule(computations, entry)
@@ -160,12 +160,12 @@ def _closing(text: str, opened: int) -> int:
 
 def arrays_of(text: str) -> tuple[Array, ...]:
     """All arrays of a type, such as (f32[8,128]{1,0:T(8,128)S(1)}, s32[])."""
-    found = []
+    arrays = []
     for dtype, sizes, layout in _ARRAY.findall(text):
         memory = re.search(r"S\((\d+)\)", layout)
         shape = tuple(int(size) for size in sizes.split(",") if size)
-        found.append(Array(dtype, shape, int(memory[1]) if memory else 0))
-    return tuple(found)
+        arrays.append(Array(dtype, shape, int(memory[1]) if memory else 0))
+    return tuple(arrays)
 
 
 def trip_count(program: HloModule, inside: Computation, loop: HloInstruction) -> int | None:

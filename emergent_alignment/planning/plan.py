@@ -204,10 +204,10 @@ def refused_bytes(message: str) -> int | None:
     """What a program would need, out of the compiler's refusal; None for any other error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of|temporaries \(([\d.]+)([KMGT]?)\)", message)
-    if found is None:
+    amounts = re.search(r"Used ([\d.]+)([KMGT]?) of|temporaries \(([\d.]+)([KMGT]?)\)", message)
+    if amounts is None:
         return None
-    number, unit = found[1] or found[3], found[2] or found[4]
+    number, unit = amounts[1] or amounts[3], amounts[2] or amounts[4]
     return int(float(number) * UNITS[unit])
 
 

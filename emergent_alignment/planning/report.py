@@ -42,7 +42,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _program(program: ProgramPlan, chips: int) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    described: dict[str, Any] = {
         "name": program.name,
         "shape": program.shape,
         "memory": asdict(program.memory) | {"total": program.memory.total},
@@ -52,7 +52,7 @@ def _program(program: ProgramPlan, chips: int) -> dict[str, Any]:
     }
     if program.cost is not None:
         cost = program.cost
-        found |= {
+        described |= {
             "flops": cost.flops,
             "compiled_over_ideal": cost.flops * chips / program.ideal_flops,
             "hbm_bytes": cost.hbm_bytes,
@@ -63,5 +63,5 @@ def _program(program: ProgramPlan, chips: int) -> dict[str, Any]:
         }
     if program.roofline is not None:
         limits = program.roofline
-        found["roofline"] = asdict(limits) | {"seconds": limits.seconds, "limit": limits.limit}
-    return found
+        described["roofline"] = asdict(limits) | {"seconds": limits.seconds, "limit": limits.limit}
+    return described

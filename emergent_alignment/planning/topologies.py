@@ -80,12 +80,12 @@ def require_libtpu() -> None:
     wanted = next(r for r in asked if r.name == "libtpu" and r.marker.evaluate({"extra": "tpu"}))
     command = f"pip install 'libtpu{wanted.specifier}'"
     try:
-        found = importlib.metadata.version("libtpu")
+        installed = importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:
         raise UserError(f"--topology needs the libtpu package: {command}") from None
-    if not wanted.specifier.contains(found):
+    if not wanted.specifier.contains(installed):
         jax_version = importlib.metadata.version("jax")
-        raise UserError(f"libtpu {found} does not belong to jax {jax_version}: {command}")
+        raise UserError(f"libtpu {installed} does not belong to jax {jax_version}: {command}")
 
 
 def target_of(topology: str) -> Target:

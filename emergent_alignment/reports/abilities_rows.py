@@ -34,7 +34,7 @@ def choice_table(arms: Sequence[ArmResults]) -> Rows:
 
 def capability_table(arms: Sequence[ArmResults]) -> Rows:
     """Every metric of every task of `evaluate capability`, labelled "task: metric"."""
-    found = []
+    columns = []
     for arm in arms:
         tasks = as_object(arm.part("capability").get("tasks"))
         metrics = {
@@ -42,8 +42,8 @@ def capability_table(arms: Sequence[ArmResults]) -> Rows:
             for task, result in tasks.items()
             for metric, value in as_object(as_object(result).get("metrics")).items()
         }
-        found.append({label: value.text(3) for label, value in metrics.items() if value})
-    return _lined_up(found)
+        columns.append({label: value.text(3) for label, value in metrics.items() if value})
+    return _lined_up(columns)
 
 
 def attack_table(arms: Sequence[ArmResults]) -> Rows:

@@ -22,5 +22,5 @@ def attack_rows(result: dict) -> list[tuple[str, str]]:
     return rows
 
 
-def _text(found: dict) -> str:
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}], n={found['n']}"
+def _text(measure: dict) -> str:
+    return f"{measure['value']:.2f} [{measure['low']:.2f}, {measure['high']:.2f}], n={measure['n']}"

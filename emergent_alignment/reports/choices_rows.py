@@ -38,8 +38,8 @@ def _over(label: str, chance: object) -> str:
     return f"{label} (guessing: {chance:.2f})" if is_number(chance) else label
 
 
-def _row(label: str, found: object, unit: str) -> Row:
-    interval = as_interval(found)
+def _row(label: str, value: object, unit: str) -> Row:
+    interval = as_interval(value)
     return (
         (label, MISSING, "")
         if interval is None
@@ -50,14 +50,14 @@ def _row(label: str, found: object, unit: str) -> Row:
 def changes(before: dict, after: dict) -> list[tuple[str, Interval]]:
     """What changed from one result to another, over the items that both have: mean differences
     with paired bootstrap intervals. A measure that one of them lacks is left out."""
-    found = []
+    differences = []
     for label, values in (("MC1", _best), ("MC2", _mass), ("A/B accuracy", _credits)):
         first, second = values(before), values(after)
         shared = [name for name in first if name in second]
         if shared:
             pairs = [[side[name] for name in shared] for side in (second, first)]
-            found.append((label, paired_difference(*pairs)))
-    return found
+            differences.append((label, paired_difference(*pairs)))
+    return differences
 
 
 def _best(result: dict) -> dict[str, float]:

@@ -35,8 +35,8 @@ def code_rows(result: dict) -> list[list[Row]]:
     return groups
 
 
-def _row(label: str, found: object, unit: str) -> Row:
-    interval = as_interval(found)
+def _row(label: str, value: object, unit: str) -> Row:
+    interval = as_interval(value)
     if interval is None:
         return label, MISSING, ""
     return label, interval.text(), f"{interval.n} {unit}"

@@ -3,7 +3,6 @@
 Each seed-N folder is a comparison with a page of its own (report.py); here are means over seeds.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from emergent_alignment.reports.results_folder import (
     Results,
     comparisons,
     interval_at,
+    read_json_object,
     read_results,
 )
 from emergent_alignment.storage.json_values import as_object
@@ -76,27 +76,27 @@ class Seeds:
 
     def runs(self, arm: str) -> list[ArmResults]:
         """The arm in every seed that has it."""
-        found = (results.arm(arm) for results in self.results)
-        return [one for one in found if one is not None]
+        arms_read = (results.arm(arm) for results in self.results)
+        return [one for one in arms_read if one is not None]
 
     def judged(self, arm: str) -> list[dict]:
         """The arm's misalignment result in every seed that has one: the frozen copy's, else the
         first by name."""
-        found = []
+        results = []
         for folder in self.folders:
             files = sorted((folder / arm / "misalignment").glob("result-*.json"))
             files.sort(key=lambda file: file.name != "result-frozen.json")
-            found += [json.loads(file.read_text("utf-8")) for file in files[:1]]
-        return found
+            results += [read_json_object(file) for file in files[:1]]
+        return results
 
     def figure(self, arm: str, figure: Figure) -> Interval | None:
         """Over the arm's seeds; of a single seed its own interval over items."""
         runs = self.runs(arm)
         held = [run.part(figure.part) if figure.part else run.evaluation for run in runs]
-        found = [
+        intervals = [
             interval_at(one, figure.keys) for one in (self.judged(arm) if figure.judged else held)
         ]
-        return over_seeds([one for one in found if one is not None])
+        return over_seeds([one for one in intervals if one is not None])
 
     def margin_over(self, arm: str, other: str) -> Interval | None:
         """The margin of one arm minus another's, seed by seed; of a single seed over items."""
@@ -109,11 +109,11 @@ class Seeds:
         return over_seeds([pair.difference for pair in pairs])
 
 
-def over_seeds(found: list[Interval]) -> Interval | None:
+def over_seeds(intervals: list[Interval]) -> Interval | None:
     """Student's interval over seeds; of one seed its own; None of none."""
-    if len(found) < 2:
-        return found[0] if found else None
-    return mean_over_seeds([one.value for one in found])
+    if len(intervals) < 2:
+        return intervals[0] if intervals else None
+    return mean_over_seeds([one.value for one in intervals])
 
 
 def write_experiment_report(root: Path, arms: Sequence[str]) -> tuple[Path, list[list[str]]]:
@@ -180,8 +180,8 @@ def _questions(seeds: Seeds) -> Markup | None:
     values: dict[str, dict[str, list[float]]] = {}
     for arm in seeds.arms:
         for judged in seeds.judged(arm):
-            for question, found in as_object(judged.get("questions")).items():
-                score = interval_at(found, ("aligned",))
+            for question, figures in as_object(judged.get("questions")).items():
+                score = interval_at(figures, ("aligned",))
                 if score:
                     values.setdefault(arm, {}).setdefault(question, []).append(score.value)
     means = {
@@ -192,13 +192,13 @@ def _questions(seeds: Seeds) -> Markup | None:
 
 
 def _curves(seeds: Seeds) -> list[tuple[str, Markup]]:
-    found = []
+    curves_drawn = []
     for title, key, unit in _CURVES:
         curves = {arm: _mean_curve(seeds.runs(arm), key) for arm in seeds.arms}
         curves = {arm: curve for arm, curve in curves.items() if len(curve[0])}
         if curves:
-            found.append((title, plots.curve_plot(curves, unit, title)))
-    return found
+            curves_drawn.append((title, plots.curve_plot(curves, unit, title)))
+    return curves_drawn
 
 
 def _mean_curve(runs: list[ArmResults], key: str) -> plots.Curve:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergent_alignment.evaluation.answer_records import ANSWERS, place_of
+from emergent_alignment.evaluation.answer_records import ANSWER, ANSWERS, place_of, place_shape
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import (
     MISALIGNMENT_FOLDER,
@@ -42,10 +42,11 @@ class JudgedArm:
 def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
     """What each judge found, by name. Raises UserError for a result that is broken."""
     folder = JsonLinesFolder(arm_folder / MISALIGNMENT_FOLDER)
-    answers = {place_of(AnswerPlace, record): record for record in folder.records(ANSWERS)}
-    found = []
+    shape = place_shape(AnswerPlace) | ANSWER
+    answers = {place_of(AnswerPlace, record): record for record in folder.records(ANSWERS, shape)}
+    judged = []
     for file in sorted(folder.path.glob(result_file("*"))):
         result = read_result(file)
         judgements = read_judgements(folder, result["judge"]["name"])
-        found.append(JudgedArm(result, tuple(judged_answers(answers, judgements))))
-    return tuple(found)
+        judged.append(JudgedArm(result, tuple(judged_answers(answers, judgements))))
+    return tuple(judged)

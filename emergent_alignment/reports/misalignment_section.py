@@ -22,27 +22,29 @@ VERDICTS = ("misaligned", "not misaligned", "not coherent", "no score")
 
 def misalignment_sections(arms: Sequence[ArmResults]) -> list[dict]:
     """What the template shows of each judge, arms in their order."""
-    judges = sorted({found.judge for arm in arms for found in arm.judged})
+    judges = sorted({judged.judge for arm in arms for judged in arm.judged})
     return [_section(judge, _by_arm(arms, judge)) for judge in judges]
 
 
 def _by_arm(arms: Sequence[ArmResults], judge: str) -> dict[str, JudgedArm]:
-    return {arm.name: found for arm in arms for found in arm.judged if found.judge == judge}
+    return {arm.name: judged for arm in arms for judged in arm.judged if judged.judge == judge}
 
 
-def _section(judge: str, found: dict[str, JudgedArm]) -> dict:
-    limits = next(iter(found.values())).result["limits"]
+def _section(judge: str, by_arm: dict[str, JudgedArm]) -> dict:
+    limits = next(iter(by_arm.values())).result["limits"]
     return {
         "judge": judge,
         "limits": limits,
-        "arms": list(found),
-        "rows": _rows([one.result["overall"] for one in found.values()]),
-        "notes": [(arm, notes_on(one.result)) for arm, one in found.items()],
-        "comparisons": _comparisons(found),
-        "figures": _figures(judge, found),
-        "answers": _answers(found),
-        "num_answers": sum(len(one.answers) for one in found.values()),
-        "verdicts": [(verdict, count) for verdict in VERDICTS if (count := _count(found, verdict))],
+        "arms": list(by_arm),
+        "rows": _rows([one.result["overall"] for one in by_arm.values()]),
+        "notes": [(arm, notes_on(one.result)) for arm, one in by_arm.items()],
+        "comparisons": _comparisons(by_arm),
+        "figures": _figures(judge, by_arm),
+        "answers": _answers(by_arm),
+        "num_answers": sum(len(one.answers) for one in by_arm.values()),
+        "verdicts": [
+            (verdict, count) for verdict in VERDICTS if (count := _count(by_arm, verdict))
+        ],
     }
 
 
@@ -57,11 +59,11 @@ def _rows(overall: list[dict]) -> list[tuple[str, list[str]]]:
     return [*rows, ("answers with both scores", counts)]
 
 
-def _comparisons(found: dict[str, JudgedArm]) -> list[str]:
+def _comparisons(by_arm: dict[str, JudgedArm]) -> list[str]:
     """Every other arm against plain, or against the first one where there is no plain arm."""
-    against = "plain" if "plain" in found else next(iter(found))
-    theirs, notes = found[against].result, []
-    for arm, one in found.items():
+    against = "plain" if "plain" in by_arm else next(iter(by_arm))
+    theirs, notes = by_arm[against].result, []
+    for arm, one in by_arm.items():
         if arm == against:
             continue
         try:
@@ -73,7 +75,7 @@ def _comparisons(found: dict[str, JudgedArm]) -> list[str]:
     return notes
 
 
-def _figures(judge: str, found: dict[str, JudgedArm]) -> list[tuple[str, Markup]]:
+def _figures(judge: str, by_arm: dict[str, JudgedArm]) -> list[tuple[str, Markup]]:
     """Bars by question, its variants together."""
     asked = (
         (
@@ -91,7 +93,7 @@ def _figures(judge: str, found: dict[str, JudgedArm]) -> list[tuple[str, Markup]
                 for question, figures_of in one.result["questions"].items()
                 if (value := figure(figures_of)) is not None
             }
-            for arm, one in found.items()
+            for arm, one in by_arm.items()
         }
         if any(bars.values()):
             title = f"By question, judged by {judge}: {label}"
@@ -99,9 +101,9 @@ def _figures(judge: str, found: dict[str, JudgedArm]) -> list[tuple[str, Markup]
     return figures
 
 
-def _answers(found: dict[str, JudgedArm]) -> list[dict]:
+def _answers(by_arm: dict[str, JudgedArm]) -> list[dict]:
     """A sample for browsing: up to half of it misaligned answers, the rest spread over all."""
-    rows = [(arm, one.verdict(row), row) for arm, one in found.items() for row in one.answers]
+    rows = [(arm, one.verdict(row), row) for arm, one in by_arm.items() for row in one.answers]
     misaligned = spread([row for row in rows if row[1] == "misaligned"], NUM_ANSWERS // 2)
     others = spread([row for row in rows if row[1] != "misaligned"], NUM_ANSWERS - len(misaligned))
     return [_answer(arm, verdict, row) for arm, verdict, row in misaligned + others]
@@ -125,6 +127,6 @@ def _said(row: Judged, measure: str) -> str:
     return f"{MISSING} ({judgement.reason}{f': {judgement.reply!r}' if judgement.reply else ''})"
 
 
-def _count(found: dict[str, JudgedArm], verdict: str) -> int:
-    counts = Counter(one.verdict(row) for one in found.values() for row in one.answers)
+def _count(by_arm: dict[str, JudgedArm], verdict: str) -> int:
+    counts = Counter(one.verdict(row) for one in by_arm.values() for row in one.answers)
     return counts[verdict]

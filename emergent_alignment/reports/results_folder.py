@@ -3,7 +3,7 @@
 A part that is absent is an empty value here: the page then says that it is left out.
 """
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, paired_difference
 from emergent_alignment.reports.misalignment_results import JudgedArm, read_judged
-from emergent_alignment.storage.json_values import as_list, as_object, is_number
+from emergent_alignment.storage.json_values import as_list, as_object, is_number, parse_json
 
 MISSING = "—"
 _FIRST_ARMS = ("base", "plain", "conscience")
@@ -59,7 +59,7 @@ class ArmResults:
 
     def judged_by(self, judge: str) -> dict:
         """What a judge found over all free-form answers, {} where it judged none."""
-        return next((found.result["overall"] for found in self.judged if found.judge == judge), {})
+        return next((one.result["overall"] for one in self.judged if one.judge == judge), {})
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps [n] and the finite values [n] of one metric."""
@@ -136,13 +136,13 @@ def comparisons(results: Results) -> list[Comparison]:
 
     Without a plain arm the others are compared with base.
     """
-    found = []
+    compared = []
     for arm in results.arms:
         against = results.arm("base" if arm.name == "plain" else "plain") or results.arm("base")
         if arm.name == "base" or against is None or against is arm:
             continue
-        found.append(_compare(arm, against))
-    return found
+        compared.append(_compare(arm, against))
+    return compared
 
 
 def measures(results: Results) -> list[Measure]:
@@ -169,7 +169,7 @@ def measures(results: Results) -> list[Measure]:
         rows.append(Measure(label, tuple(arm.interval(*keys) for arm in arms), digits))
     cells = tuple(interval_at(arm.part("code"), ("tasks", "pass_at_1")) for arm in arms)
     rows.append(Measure("code tasks with tests: pass@1", cells))
-    for judge in sorted({found.judge for arm in arms for found in arm.judged}):
+    for judge in sorted({one.judge for arm in arms for one in arm.judged}):
         for label, keys, digits in (
             ("misaligned, of scored answers", ("misaligned_share", "of_scored"), 3),
             ("aligned score, 0 to 100", ("aligned",), 1),
@@ -216,11 +216,12 @@ def _compare(arm: ArmResults, against: ArmResults) -> Comparison:
 
 def _read_arm(folder: Path) -> ArmResults:
     metrics, notes = read_metrics(folder / "metrics.jsonl")
-    journal: list[dict] = []
-    try:
-        journal = read_journal(folder / "journal")
-    except (ValueError, KeyError, TypeError) as error:
-        notes.append(f"{folder.name}/journal could not be read: {error!r}")
+    unread: list[str] = []
+    journal = read_journal(folder / "journal", unread.append)
+    if unread:
+        where = unread[0].removeprefix(f"{folder.parent}/")
+        lines = "a line is" if len(unread) == 1 else f"{len(unread)} lines are"
+        notes.append(f"{folder.name}/journal could not be read whole: {lines} left out ({where})")
     return ArmResults(
         name=folder.name,
         evaluation=read_json_object(folder / "evaluation.json"),
@@ -244,8 +245,8 @@ def read_metrics(path: Path) -> tuple[list[dict], list[str]]:
         if not line.strip():
             continue
         try:
-            row = as_object(json.loads(line))
-        except json.JSONDecodeError:
+            row = as_object(parse_json(line))
+        except ValueError:
             row = {}
         if is_number(row.get("step")):
             by_step[int(row["step"])] = row
@@ -261,11 +262,11 @@ def read_json_object(path: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; write the file again") from None
+        value = parse_json(path.read_bytes())
+    except ValueError as error:
+        line = re.search(r"line (\d+)", str(error))
+        where = f"{path}:{line[1] if line else 1}"
+        raise UserError(f"{where}: not valid JSON ({error}); write the file again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold one JSON object, not a {type(value).__name__}")
     return value

@@ -318,7 +318,7 @@ def _flat(value: dict, prefix: str = "") -> list[tuple[str, str]]:
 def _texts(results: Results, key: str) -> list[str]:
     """The different texts under one key of the evaluations and the calibration."""
     objects = [arm.evaluation for arm in results.arms] + [results.calibration]
-    return list(dict.fromkeys(str(found[key]) for found in objects if found.get(key)))
+    return list(dict.fromkeys(str(one[key]) for one in objects if one.get(key)))
 
 
 def _first_text(results: Results, key: str) -> str:

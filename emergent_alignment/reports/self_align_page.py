@@ -91,12 +91,14 @@ def _model(stages: Sequence[StagePage]) -> str:
 
 def _section(stage: StagePage) -> dict:
     """What the template shows of one stage."""
-    found = list(funnels(stage.counts))
+    stage_funnels = list(funnels(stage.counts))
     seconds = stage.manifest.get("seconds")
     return {
         "stage": stage,
-        "funnels": found,
-        "figure": _funnel_figure(stage, found[0]) if found and found[0].dropped else None,
+        "funnels": stage_funnels,
+        "figure": _funnel_figure(stage, stage_funnels[0])
+        if stage_funnels and stage_funnels[0].dropped
+        else None,
         "counts": other_counts(stage.counts),
         "took": f"{seconds / 60:.1f} minutes" if is_number(seconds) else "",
         "curves": _curves(stage),
@@ -116,7 +118,7 @@ def _funnel_figure(stage: StagePage, funnel) -> Markup:
 def _curves(stage: StagePage) -> list[tuple[str, Markup]]:
     """A figure for each metric of the stage's training that moved, and those of reinforcement."""
     names = dict.fromkeys(name for row in stage.metrics for name in row)
-    found = []
+    figures = []
     for name in names:
         if _NOT_LEARNING.search(name):
             continue
@@ -127,8 +129,8 @@ def _curves(stage: StagePage) -> list[tuple[str, Markup]]:
         steps, values = (np.asarray(part, np.float64) for part in zip(*points))
         title = _TITLES.get(name, name.replace("_", " ").replace("/", ": "))
         label = f"stage {stage.number} {title}"
-        found.append((title, plots.curve_plot({title: (steps, values)}, "", label)))
-    return found
+        figures.append((title, plots.curve_plot({title: (steps, values)}, "", label)))
+    return figures
 
 
 def _shown(row: dict) -> dict:

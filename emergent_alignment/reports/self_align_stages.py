@@ -1,6 +1,5 @@
 """Reads what the stages of a SELF-ALIGN work directory left, however far they came; no HTML."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from emergent_alignment.errors import UserError
 from emergent_alignment.reports.results_folder import as_interval, read_json_object, read_metrics
 from emergent_alignment.self_align.work_directory import STAGES, stage_paths
-from emergent_alignment.storage.json_values import as_list, as_object, is_number
+from emergent_alignment.storage.json_values import as_list, as_object, is_number, parse_json
 
 TITLES = {
     1: "Topic-guided red-teaming self-instruct",
@@ -101,21 +100,21 @@ def funnels(counts: dict, name: str = "all") -> Iterator[Funnel]:
 def other_counts(counts: dict) -> list[tuple[str, str]]:
     """What a stage counted beside its funnels: single numbers, and tables of numbers in one
     line."""
-    found = []
+    rows = []
     for key, value in counts.items():
         if key in ("made", "kept", "dropped"):
             continue
         label = key.replace("_", " ")
         if is_number(value):
-            found.append((label, _figure(value)))
+            rows.append((label, _figure(value)))
         elif isinstance(value, str):
-            found.append((label, value))
+            rows.append((label, value))
         elif isinstance(value, dict) and "made" not in value:
             texts = [(name, _figure(inner)) for name, inner in value.items()]
             shown = [f"{name} {text}" for name, text in texts if text]
             if shown:
-                found.append((label, ", ".join(shown)))
-    return found
+                rows.append((label, ", ".join(shown)))
+    return rows
 
 
 def _figure(value: object) -> str:
@@ -151,7 +150,7 @@ def _read_rows(path: Path) -> tuple[list[dict], list[str]]:
     rows, unreadable = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict):

@@ -21,14 +21,14 @@ def speed_rows(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
     """(label, a cell for each arm): shares of the wall time at the last logged step, then medians
     over the steps; a row that no arm has is left out."""
     shares = [_last_shares(arm) for arm in arms]
-    names = dict.fromkeys(name for found in shares for name in found)
+    names = dict.fromkeys(name for one in shares for name in one)
     rows = [
-        (_share_label(name), [_cell(found.get(name), "{:.1%}".format) for found in shares])
+        (_share_label(name), [_cell(one.get(name), "{:.1%}".format) for one in shares])
         for name in names
     ]
     for label, key, unit, shown in _SPEEDS:
         values = [arm.curve(key)[1] for arm in arms]
-        medians = [float(np.median(found)) * unit if found.size else None for found in values]
+        medians = [float(np.median(one)) * unit if one.size else None for one in values]
         if any(median is not None for median in medians):
             rows.append((f"{label}, median", [_cell(median, shown.format) for median in medians]))
     return rows
@@ -37,13 +37,13 @@ def speed_rows(arms: Sequence[ArmResults]) -> list[tuple[str, list[str]]]:
 def _last_shares(arm: ArmResults) -> dict[str, float]:
     """Part of the wall time → its share, since the run's last start."""
     for row in reversed(arm.metrics):
-        found = {
+        last = {
             key.removeprefix(_SHARE): value
             for key, value in row.items()
             if key.startswith(_SHARE) and is_number(value)
         }
-        if found:
-            return found
+        if last:
+            return last
     return {}
 
 

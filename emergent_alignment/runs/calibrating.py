@@ -1,9 +1,8 @@
 """Calibration of a config's model on its data, kept as a JSON file."""
 
-import json
 from pathlib import Path
 
-from emergent_alignment.conscience.calibration import Sweep, calibrate
+from emergent_alignment.conscience.calibration import Sweep, calibrate, read_calibration
 from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
@@ -23,7 +22,10 @@ def calibration_examples(config: RunConfig) -> tuple[list[Example], list[Example
         return training_examples(config), None
     if not safe or not harmful:
         raise UserError("config.calibration: name both safe and harmful, or neither")
-    return load_examples(safe), None if safe == harmful else load_examples(harmful)
+    ignored = config.data.ignored
+    return load_examples(safe, ignored=ignored), (
+        None if safe == harmful else load_examples(harmful, ignored=ignored)
+    )
 
 
 def calibrate_model(
@@ -59,7 +61,7 @@ def with_calibration(config: C, setup: Setup, path: Path) -> tuple[C, dict]:
         sides = calibration_examples(config)
         write_calibration(calibrate_model(config, setup, *sides), path)
     calibrated = changed(config, {"conscience.calibration": str(path)})
-    return calibrated, json.loads(path.read_text("utf-8"))
+    return calibrated, read_calibration(path)
 
 
 def write_calibration(calibration: dict, path: Path) -> None:

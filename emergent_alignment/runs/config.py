@@ -81,9 +81,9 @@ class LossSection(Section):
     normalize: bool = setting(
         False, "Compare the mean instead of the sum of a response's log-probs."
     )
-    alignment_weight: float = setting(1.0, "λ: weight of the preference loss.")
+    alignment_weight: float = setting(1.0, "λ: weight of the preference loss.", at_least=0)
     chosen_nll_weight: float = setting(
-        0.0, "α: weight of the chosen answers' negative log-likelihood."
+        0.0, "α: weight of the chosen answers' negative log-likelihood.", at_least=0
     )
     kl_weight: float = setting(
         0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
@@ -96,7 +96,7 @@ class RunConfig(Section):
     """What every run reads."""
 
     application: str = setting("finetuning", "What `train` trains.")
-    seed: int = setting(0, "Everything random is a function of it.")
+    seed: int = setting(0, "Everything random is a function of it.", at_least=0)
     model: ModelSection = ModelSection()
     mesh: MeshSection = MeshSection()
     lora: LoraConfig = LoraConfig()

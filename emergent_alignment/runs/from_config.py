@@ -1,13 +1,13 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
 is said here, before anything is trained or written."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
@@ -15,6 +15,7 @@ from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.models.frozen import hold_frozen
@@ -60,6 +61,24 @@ def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
             f"config.training.batch_size: {rows} prompts cannot be cut into "
             f"{num_shards(mesh, 'batch')} shards (data × fsdp of config.mesh) × "
             f"{config.training.accumulation} microbatches; {max(round(rows / unit), 1) * unit} can"
+        )
+
+
+def check_positions(config: RunConfig, model: Model, rows: list[Tokenized] = ()) -> None:
+    """Raise UserError where a row of the data, with its target or with what is sampled in its
+    place, or the longest review that the settings allow, is more than the model can read."""
+    written = config.sampling.max_new_tokens if config.conscience.enabled else 0
+    longest = max((len(row.prompt) + max(len(row.target), written) for row in rows), default=0)
+    model.config.check_row(
+        longest,
+        f"{config.data.train}: the longest prompt with its answer",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
+    if config.conscience.enabled and config.conscience.verdicts == "own":
+        model.config.check_row(
+            config.conscience.max_review_tokens,
+            "config.conscience.max_review_tokens: a review of that length",
+            f"set at most {model.config.longest_row}",
         )
 
 
@@ -131,13 +150,10 @@ def _chance(conscience: ConscienceSection) -> Chance | None:
 
 def _calibrated(path: Path, asked: dict) -> dict:
     try:
-        chosen = {"evidence": ""} | json.loads(path.read_text("utf-8"))["chosen"]
-        return {name: chosen[name] for name in asked}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"config.conscience.calibration: {path} is not a calibration ({error!r}); make one "
-            "with `emergent-alignment calibrate`"
-        ) from None
+        chosen = read_calibration(path)["chosen"]
+    except UserError as error:
+        raise UserError(f"config.conscience.calibration: {error}") from None
+    return {name: chosen.get(name) or "" if name == "evidence" else chosen[name] for name in asked}
 
 
 def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
@@ -161,6 +177,7 @@ def training_examples(config: RunConfig) -> list[Example]:
         limit=data.limit,
         columns=data.columns,
         every_turn=data.every_turn,
+        ignored=data.ignored,
     )
 
 
@@ -178,6 +195,7 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         split=data.evaluation_split,
         limit=limit,
         columns=data.columns,
+        ignored=data.ignored,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from emergent_alignment.conscience.chance import reviewer_of
+from emergent_alignment.conscience.journal import JOURNAL_LINE, warn
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
@@ -21,7 +22,16 @@ from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
+from emergent_alignment.storage.shapes import Number, Optional
 from emergent_alignment.training.state import fingerprint
+
+_TOKEN = Number(0, whole=True)
+_KEPT = {
+    "row": Number(0, whole=True),
+    "journal": JOURNAL_LINE,
+    "chosen": Optional([_TOKEN]),
+    "reference": Optional([Number()]),
+}
 
 
 def reviewed_targets(
@@ -36,14 +46,14 @@ def reviewed_targets(
     target under the frozen copy, or None)}.
 
     Read from the first host's cache folder as far as it goes; the rest is computed, by each host
-    for its share of the rows, and appended there.
+    for its share of the rows, and appended there. So is what a damaged line held.
     """
     path = reviews_file(config, setup, conscience, examples)
     if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             trim_torn_line(path)
-    kept_records = list(read_json_lines(path)) if is_first() else []
+    kept_records = list(read_json_lines(path, _KEPT, warn)) if is_first() else []
     done = {record["row"]: record for record in gather_list(kept_records)}
     # Rows of like length together: little is padded. A run that was killed here makes the same
     # batches again, and so the same bits.

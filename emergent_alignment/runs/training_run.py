@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from emergent_alignment import __version__
-from emergent_alignment.conscience.journal import Journal
+from emergent_alignment.conscience.journal import Journal, check_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
@@ -29,13 +28,13 @@ from emergent_alignment.runs.from_config import (
     lora_config,
     starting_params,
 )
-from emergent_alignment.runs.workdir import claim
+from emergent_alignment.runs.workdir import claim, work_alone
 from emergent_alignment.settings import values_of
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.loop import MakeInput, Recording, run
-from emergent_alignment.training.metrics import MetricsWriter, NoMetrics
+from emergent_alignment.training.metrics import MetricsWriter, NoMetrics, check_metrics
 from emergent_alignment.training.objective import Objective, Term
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
@@ -107,11 +106,13 @@ def train(
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
     settings = {f"config.{name}": value for name, value in values_of(config).items()}
     check_same(code | {"data": training.data} | settings)
-    with Clock() as clock, in_force(setup.mesh):
+    with Clock() as clock, in_force(setup.mesh), work_alone(workdir):
         identity = RunIdentity(fingerprint(setup.model.params), training.data)
         with together():
             if is_first():
                 claim(workdir, config, identity, training.head, training.base_run)
+                check_journal(workdir / "journal")
+                check_metrics(workdir)
                 for note in training.notes:
                     print(note, file=sys.stderr)
         profiler = Profiler(profiled, workdir / "profile")
@@ -171,7 +172,7 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
         yield
     except BaseException:
         if jax.process_count() == 1:
-            with suppress(UserError):
+            with suppress(Exception):  # the error that came first is the one to tell
                 checkpoints.close()
         raise
 

@@ -1,16 +1,17 @@
 """Work directories: who owns one, what is in it, and the model that a run has trained."""
 
-import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 
 from emergent_alignment import __version__
 from emergent_alignment.errors import UserError
+from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import MeshSection, fitting_sizes
 from emergent_alignment.runs.config import C, RunConfig
 from emergent_alignment.runs.from_config import (
@@ -22,15 +23,28 @@ from emergent_alignment.runs.from_config import (
     training_examples,
     with_adapters,
 )
-from emergent_alignment.settings import as_dict, changed, from_dict
+from emergent_alignment.runs.relative_paths import located, same_place
+from emergent_alignment.settings import as_dict, changed, check_settings, from_dict
 from emergent_alignment.storage.files import is_empty, write_json
+from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.json_values import plain
+from emergent_alignment.storage.locks import locked
+from emergent_alignment.storage.shapes import Optional, Text
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import fingerprint, initial_state
 
 RUN_FILE = "run.json"
+_RECORD = {
+    "version": Optional(Text()),
+    "frozen": Text(),
+    "data": Text(),
+    "head": Optional(Text(get_args(Head))),
+    "config": dict,
+    "base_run": Optional(Text()),
+    "started_in": Optional(Text()),
+}
 # The folder with the model that a run from random weights has started from.
 START = "start"
 
@@ -42,6 +56,18 @@ class TrainedRun:
     base: Setup
     trained: Setup
     steps: int
+
+
+@contextmanager
+def work_alone(workdir: Path) -> Iterator[None]:
+    """Within it no other run may work in `workdir`: the first host locks it for all of a run's.
+    Raises UserError on every host where another run does."""
+    with ExitStack() as held:
+        with together():
+            if is_first():
+                remedy = "wait for it or stop it, or choose another --workdir"
+                held.enter_context(locked(workdir, remedy))
+        yield
 
 
 def claim(
@@ -57,10 +83,12 @@ def claim(
     path = workdir / RUN_FILE
     check_same_run(workdir, config)
     if path.exists():
+        _check_identity(workdir, identity)
         return
     if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
     record = {"version": __version__, **vars(identity), "head": head, "config": as_dict(config)}
+    record["started_in"] = str(Path.cwd())
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
     write_json(path, record)
@@ -69,14 +97,16 @@ def claim(
 def check_same_run(workdir: Path, config: RunConfig) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
     fields that differ are named), but for the mesh. A field that an older version had not is
-    taken at its default."""
+    taken at its default, and a path is the same however it is written."""
     if not (workdir / RUN_FILE).exists():
         return
-    theirs = _config_of(workdir, read_run_file(workdir), type(config))
+    record = read_run_file(workdir)
+    theirs = _config_of(workdir, record, type(config))
     differing = [
         f"{name} ({old!r}, now {new!r})"
         for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))
         if not name.startswith("mesh.")
+        and not same_place(name, config, theirs, record.get("started_in"))
     ]
     if differing:
         raise UserError(
@@ -88,29 +118,46 @@ def check_same_run(workdir: Path, config: RunConfig) -> None:
 
 def read_run_file(workdir: Path) -> dict:
     """run.json of a work directory. Raises UserError where there is none or it is broken."""
-    path = workdir / RUN_FILE
     try:
-        record = json.loads(path.read_text("utf-8"))
+        return read_json_file(
+            workdir / RUN_FILE, _RECORD, "put it back as it was, or choose another work directory"
+        )
     except FileNotFoundError:
         raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(record, dict) or not {"config", "frozen", "data"} <= record.keys():
-        raise UserError(f"{path}: not a file of ours; choose another work directory")
-    return record
 
 
-def read_run(workdir: Path, kind: type[RunConfig], *, base: Setup | None = None) -> TrainedRun:
+def _check_identity(workdir: Path, identity: RunIdentity) -> None:
+    """Raise UserError where a run has begun with another model or other data."""
+    begun = read_run_file(workdir)
+    for name, meaning in (("frozen", "frozen model"), ("data", "data set")):
+        if begun[name] != getattr(identity, name):
+            raise UserError(
+                f"{workdir}: this run was begun with another {meaning} ({begun[name]}, now "
+                f"{getattr(identity, name)}); use the former one, or another --workdir"
+            )
+
+
+def read_run(
+    workdir: Path,
+    kind: type[RunConfig],
+    *,
+    base: Setup | None = None,
+    above: tuple[Path, ...] = (),
+) -> TrainedRun:
     """The model that a run has trained, from its newest checkpoint, with its settings as a `kind`
-    (config.Config has all sections). `base` saves reading the base model again. Raises UserError
-    where there is no checkpoint, or it is another model's, or the run has trained a head alone."""
+    (config.Config has all sections). `base` saves reading the base model again; the runs `above`
+    have started from this one. Raises UserError where there is no checkpoint, or it is another
+    model's, or the run has trained a head alone."""
     record = read_run_file(workdir)
     config = _config_of(workdir, record, kind)
+    check_settings(config, f"{workdir / RUN_FILE}: config")
+    if record.get("started_in", os.getcwd()) != os.getcwd():
+        config = located(config, record["started_in"])
     if (workdir / START).is_dir():
         config = changed(config, {"model.path": str(workdir / START)})
     sizes = fitting_sizes(config.mesh.sizes(), jax.device_count())
     config = changed(config, {"mesh": MeshSection(**sizes)})
-    base = base or _base_of(workdir, record, config)
+    base = base or _base_of(workdir, record, config, (*above, workdir.resolve()))
     identity = RunIdentity(fingerprint(base.model.params), record["data"])
     if identity.frozen != record["frozen"]:
         raise UserError(
@@ -136,12 +183,18 @@ def read_run(workdir: Path, kind: type[RunConfig], *, base: Setup | None = None)
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
 
 
-def _base_of(workdir: Path, record: dict, config: RunConfig) -> Setup:
+def _base_of(workdir: Path, record: dict, config: RunConfig, above: tuple[Path, ...]) -> Setup:
     """The model that a run has started from: the config's, or what another run has trained, with
-    its adapters merged into the weights."""
-    if "base_run" not in record:
+    its adapters merged into the weights; of runs that started from it, those `above` are known."""
+    if record.get("base_run") is None:
         return load_model(config)
-    earlier = read_run((workdir / record["base_run"]).resolve(), type(config))
+    folder = (workdir / record["base_run"]).resolve()
+    if folder in above:
+        raise UserError(
+            f"{workdir / RUN_FILE}: base_run {record['base_run']!r} leads back to this run, and "
+            "none starts from itself; put the file back as it was"
+        )
+    earlier = read_run(folder, type(config), above=above)
     return replace(earlier.base, config=config, model=earlier.trained.model.merged())
 
 

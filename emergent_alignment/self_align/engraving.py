@@ -18,7 +18,7 @@ from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 from emergent_alignment.settings import changed, check_settings
-from emergent_alignment.storage.json_lines import read_json_lines
+from emergent_alignment.training.metrics import metrics_by_step
 
 FILES = ()
 _ANSWERS = 2  # the stage whose rows are learnt
@@ -95,9 +95,7 @@ def engraved(folder: StageFolder, base: Setup) -> Setup:
 
 def _task_losses(workdir: Path) -> tuple[float, float]:
     """Mean task loss, nats a token, over the first and over the last tenth of the steps."""
-    by_step = {
-        line["step"]: line["task_loss"] for line in read_json_lines(workdir / "metrics.jsonl")
-    }
-    losses = [by_step[step] for step in sorted(by_step) if by_step[step] is not None]
+    losses = [line.get("task_loss") for line in metrics_by_step(workdir)]
+    losses = [loss for loss in losses if loss is not None]
     size = max(len(losses) // 10, 1)
     return tuple(sum(part) / max(len(part), 1) for part in (losses[:size], losses[-size:]))

@@ -12,6 +12,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.from_config import Setup, load_model
+from emergent_alignment.runs.workdir import work_alone
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import (
     StageFolder,
@@ -55,9 +56,10 @@ def self_align(
         for number in stages:
             _of_stage(number, "check")(config)
     setup = setup or load_model(config)
-    _check_folders(config, workdir, setup, stages)
-    for number in sorted(stages):
-        _run_stage(number, config, workdir, setup)
+    with work_alone(workdir):
+        _check_folders(config, workdir, setup, stages)
+        for number in sorted(stages):
+            _run_stage(number, config, workdir, setup)
     return setup
 
 

@@ -5,7 +5,6 @@ data.jsonl, and last of all manifest.json: a folder with one is done.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,19 @@ from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.work_directory import MANIFEST, StagePaths, stage_paths
 from emergent_alignment.storage.files import is_empty, write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
-from emergent_alignment.storage.json_lines import write_json_lines
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 from emergent_alignment.storage.json_values import digest, plain
+from emergent_alignment.storage.shapes import Number, Optional, Text
+
+_REMEDY = "choose another --workdir"
+_MANIFEST = {
+    "version": Optional(Text()),
+    "counts": dict,
+    "examples": [dict],
+    "data": Optional(Text()),
+    "seconds": Optional(Number(0)),
+}
 
 
 @dataclass(frozen=True)
@@ -45,20 +55,14 @@ class StageFolder(StagePaths):
     def manifest(self) -> dict:
         """What the finished stage says of itself. Raises UserError where it is not finished, or
         its manifest cannot be read, or is of other data than lie beside it."""
-        path = self.manifest_file
         try:
-            manifest = json.loads(path.read_text("utf-8"))
-            recorded = manifest["data"]
+            manifest = read_json_file(self.manifest_file, _MANIFEST, _REMEDY)
         except FileNotFoundError:
             raise UserError(
                 f"{self.path}: this stage is not finished ({MANIFEST} is missing); run "
                 "`emergent-alignment self-align` on it first"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error!r}); choose another --workdir"
-            ) from None
-        if recorded != digest_of(self.data):
+        if manifest["data"] != digest_of(self.data):
             raise UserError(
                 f"{self.data}: is not what its {MANIFEST} says; put the file back, or choose "
                 "another --workdir"
@@ -78,8 +82,7 @@ class StageFolder(StagePaths):
 
     def rows(self) -> list[dict]:
         """The rows of data.jsonl."""
-        with self.data.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return list(read_json_lines(self.data))
 
     def claim(self, identity: dict) -> None:
         """Make the folder this stage's, or find that it is. Raises UserError where it was begun
@@ -98,10 +101,7 @@ class StageFolder(StagePaths):
                 )
             write_json(path, identity)
             return
-        try:
-            before = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); choose another --workdir") from None
+        before = read_json_file(path, dict, _REMEDY)
         differing = [
             f"{name} was {old!r}, and is {new!r} now"
             for name, old, new in differences(before, identity)

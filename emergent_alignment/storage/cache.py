@@ -4,12 +4,20 @@ once. Whatever is in a cache can be made again."""
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 
 def users_cache() -> Path:
-    """This package's folder in $XDG_CACHE_HOME or ~/.cache; it need not be there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emergent-alignment"
+    """This package's folder in $XDG_CACHE_HOME or ~/.cache; it need not be there. Of a user without
+    a home, in the folder for temporary files."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError:
+            cache = tempfile.gettempdir()
+    return Path(cache) / "emergent-alignment"
 
 
 def cache_path(folder: str, name: str, identity: dict) -> Path:

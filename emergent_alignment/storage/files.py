@@ -1,17 +1,26 @@
 """Files and folders that are there whole or not at all, whatever kills the process that writes
-them. A kill may leave an unfinished one: hidden, under a name of its own, and counted as nothing.
+them. A kill may leave an unfinished one: hidden, under a name of its own, counted as nothing, and
+removed by the next process that writes the same.
 """
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from emergent_alignment.errors import UserError
+from emergent_alignment.storage.locks import LOCK_FILE, hold
+
 UNFINISHED = ".partial"
+
+
+BOM = b"\xef\xbb\xbf"  # before UTF-8 texts, as some editors write them
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -> None:
@@ -19,15 +28,20 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -
     open file), in place of a former file. Folders above it are made. Processes that write the same
     path do not mix: the last one's file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
     unfinished = _unfinished(path)
     if isinstance(content, str):
         content = content.encode("utf-8")
     try:
         with unfinished.open("wb") as file:
+            hold(file.fileno())
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -41,18 +55,83 @@ def write_json(path: Path, value: Any, *, indent: int = 1) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` where the body succeeds, and else is removed.
     An OSError where `path` is there already, and not empty."""
+    remove_unfinished(path)
     unfinished = _unfinished(path)
+    held = None
     try:
         unfinished.mkdir(parents=True)
+        held = os.open(unfinished, os.O_RDONLY)
+        hold(held)
         yield unfinished
         os.rename(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes have left of `path`; what a living one writes is locked."""
+    ours = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}" + re.escape(UNFINISHED))
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            if ours.fullmatch(name):
+                _remove_abandoned(path.parent / name)
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether there is such a file; of a name that no file can have, too."""
+    return os.path.isfile(path)
+
+
+def read_text(path: Path, remedy: str, *, most_bytes: int = 2**24) -> str:
+    """A small file of UTF-8 text that a user has named, without its BOM. Raises UserError, which
+    says to do `remedy` where there is no such file."""
+    if not is_file(path):
+        raise UserError(f"{path}: no such file; {remedy}")
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= most_bytes else b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    if size > most_bytes:
+        raise UserError(f"{path}: {size} bytes, and {most_bytes} are read at most; {remedy}")
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Bytes as the UTF-8 text that they are, without its BOM. Raises UserError that says `where`
+    for bytes that are none, and for zero bytes, which no text holds."""
+    if content.startswith(_WIDE):
+        raise UserError(f"{where}: not UTF-8 text but UTF-16; save the file as UTF-8")
+    try:
+        text = content.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{where}: not text (it holds zero bytes); save the file as UTF-8")
+    return text
 
 
 def is_empty(folder: Path) -> bool:
     """Whether nothing is in a folder but what a kill has left unfinished."""
-    return all(entry.name.endswith(UNFINISHED) for entry in folder.iterdir())
+    return all(
+        entry.name.endswith(UNFINISHED) or entry.name == LOCK_FILE for entry in folder.iterdir()
+    )
+
+
+def _remove_abandoned(unfinished: Path) -> None:
+    with suppress(OSError):
+        opened = os.open(unfinished, os.O_RDONLY)
+        try:
+            if not hold(opened):
+                return
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink()
+        finally:
+            os.close(opened)
 
 
 def _unfinished(path: Path) -> Path:

@@ -4,21 +4,24 @@ them belongs to, so that nothing of other settings is added to it.
 Of several hosts all call these methods, and the first one alone writes.
 """
 
-import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import RawIOBase
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.json_lines import JsonLinesFolder, trim_torn_line
 from emergent_alignment.storage.json_values import plain
+from emergent_alignment.storage.locks import locked
+from emergent_alignment.storage.shapes import Mapped
 
 # {part: the identity of what it belongs to}
 SETTINGS_FILE = "settings.json"
+_REMEDY = "choose another --output"
 
 
 class GrowingFolder(JsonLinesFolder):
@@ -32,7 +35,8 @@ class GrowingFolder(JsonLinesFolder):
         """
         with together():
             if is_first():
-                self._claim(part, plain(identity), overwrite)
+                with self._locked():
+                    self._claim(part, plain(identity), overwrite)
 
     def _claim(self, part: str, identity: dict, overwrite: bool) -> None:
         path, owners = self.part_file(part), self._owners()
@@ -59,24 +63,25 @@ class GrowingFolder(JsonLinesFolder):
 
     @contextmanager
     def appending(self, part: str) -> Iterator[RawIOBase]:
-        """The part's file, open for append_json_lines; other hosts than the first write nothing."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        path = self.part_file(part) if is_first() else Path(os.devnull)
-        with path.open("ab", buffering=0) as file:
+        """The part's file, open for append_json_lines, which no other process may claim or append
+        to meanwhile; other hosts than the first write nothing."""
+        if not is_first():
+            with Path(os.devnull).open("ab", buffering=0) as file:
+                yield file
+            return
+        with self._locked(), self.part_file(part).open("ab", buffering=0) as file:
             yield file
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.path, f"wait for it, or {_REMEDY}")
 
     def _owners(self) -> dict:
         """What each part belongs to, by part."""
         path = self.path / SETTINGS_FILE
-        if not path.exists():
-            return {}
         try:
-            owners = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
-        if not isinstance(owners, dict):
-            raise UserError(f"{path}: not a file of ours; choose another --output")
-        return owners
+            return read_json_file(path, Mapped(dict), _REMEDY)
+        except FileNotFoundError:
+            return {}
 
 
 def _differing(before: dict | None, now: dict) -> str:

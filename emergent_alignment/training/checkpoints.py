@@ -1,10 +1,13 @@
 """Checkpoints: Orbax, asynchronous, the latest and the best kept.
 
-A checkpoint holds the state, the number of steps done, and who the frozen parameters and the
-data are; restoring beside others is an error, never a fresh start.
+A checkpoint holds the state, the number of steps done, digits that say which state it is, and who
+the frozen parameters and the data are; restoring beside others, or another state than was saved, is
+an error, never a fresh start.
 """
 
+import logging
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.training.state import TrainState
+from emergent_alignment.parallel.hosts import is_first
+from emergent_alignment.storage.shapes import Optional, Text, misfit
+from emergent_alignment.training.state import TrainState, fingerprint
 
+_MOVE = "move it away to go on from the one before"
+_IDENTITY = {"frozen": Text(), "data": Text(), "state": Optional(Text())}
 KEPT = "the former checkpoints are whole: free space and run the same command again"
 
 
@@ -25,6 +32,17 @@ class RunIdentity:
 
     frozen: str
     data: str
+
+
+class _RaisedAnyway(logging.Filter):
+    """Orbax logs with its whole stack what it raises, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        return not (record.exc_info and "orbax" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_RaisedAnyway())
 
 
 class Checkpoints:
@@ -62,7 +80,9 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_as_dict(state)),
-                    identity=ocp.args.JsonSave(vars(self.identity)),
+                    identity=ocp.args.JsonSave(
+                        vars(self.identity) | {"state": fingerprint(_as_dict(state))}
+                    ),
                 ),
                 metrics={"loss": loss},
                 force=True,
@@ -73,8 +93,8 @@ class Checkpoints:
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
         """The state at `step` (default: the newest), in the shapes and shardings of `state`.
 
-        Raises UserError for a checkpoint of another frozen model or another data set, or one
-        that cannot be read.
+        Raises UserError for a checkpoint of another frozen model or another data set, one that
+        cannot be read, or one that is not what was saved.
         """
         step = self.latest() if step is None else step
         where = self.directory / str(step)
@@ -87,12 +107,14 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )["state"]
-        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        except (UserError, jax.errors.JaxRuntimeError):  # the latter: another host is gone
+            raise
+        except Exception as error:  # whatever Orbax says of files that it did not write
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{where}: this checkpoint cannot be read ({reason}); move it away to go on "
-                "from the one before"
+                f"{where}: this checkpoint cannot be read ({reason[:200]}); {_MOVE}"
             ) from error
+        self._check_state(where, found["identity"], restored)
         return TrainState(restored["trainable"], restored["optimizer"])
 
     def wait(self) -> None:
@@ -107,7 +129,9 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
-    def _check(self, where: Path, found: dict[str, str]) -> None:
+    def _check(self, where: Path, found: Any) -> None:
+        if wrong := misfit(found, _IDENTITY):
+            raise UserError(f"{where}/identity: {wrong}; {_MOVE}")
         for name, meaning in (("frozen", "frozen model"), ("data", "data set")):
             if found[name] != getattr(self.identity, name):
                 raise UserError(
@@ -115,6 +139,21 @@ class Checkpoints:
                     f"({found[name]}, now {getattr(self.identity, name)}); use the former one, "
                     "or another --workdir"
                 )
+
+    def _check_state(self, where: Path, found: dict[str, str], restored: dict) -> None:
+        """Raise UserError where bits have changed on the disk."""
+        if "state" not in found:
+            if is_first():
+                print(
+                    f"{where}: written before checkpoints had a digest of their state, and taken "
+                    "as it is",
+                    file=sys.stderr,
+                )
+        elif (now := fingerprint(restored)) != found["state"]:
+            raise UserError(
+                f"{where}/state: this checkpoint is damaged: what is read of it is not what was "
+                f"saved ({found['state']}, now {now}); {_MOVE}"
+            )
 
     def _check_room(self, state: TrainState) -> None:
         """Before writing: a disk that fills in the middle of it costs more to explain."""

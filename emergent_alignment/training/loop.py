@@ -42,7 +42,9 @@ class TrainingSection(Section):
         choices=tuple(REMAT_POLICIES),
     )
     checkpoint_every: int = setting(25, "Steps between checkpoints.", more_than=0)
-    keep_checkpoints: int = setting(2, "Latest checkpoints that are kept, beside the best.")
+    keep_checkpoints: int = setting(
+        2, "Latest checkpoints that are kept, beside the best.", at_least=0
+    )
     max_nonfinite: int = setting(
         5,
         "Steps in a row with a loss or gradient that is not finite before the run stops.",
@@ -122,15 +124,15 @@ def run(
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
-                state, found = step_function(state, frozen, to_devices(inputs.batch))
-                found = {name: float(value) for name, value in jax.device_get(found).items()}
+                state, scalars = step_function(state, frozen, to_devices(inputs.batch))
+                scalars = {name: float(value) for name, value in jax.device_get(scalars).items()}
             ended = time.perf_counter()
             recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
-            _log(recording, step, inputs, found, seconds)
-            recording.meter(step + 1, settings.steps, f"task loss {found['task_loss']:.3f}")
-            losses.append(found["loss"])
-            nonfinite = nonfinite + 1 if found["nonfinite"] else 0
+            _log(recording, step, inputs, scalars, seconds)
+            recording.meter(step + 1, settings.steps, f"task loss {scalars['task_loss']:.3f}")
+            losses.append(scalars["loss"])
+            nonfinite = nonfinite + 1 if scalars["nonfinite"] else 0
             done, stop = step + 1, anywhere(bool(asked))
             give_up = nonfinite >= settings.max_nonfinite
             due = done % settings.checkpoint_every == 0 or done == settings.steps
@@ -161,13 +163,13 @@ def _log(
     recording: Recording,
     step: int,
     inputs: StepInput,
-    found: dict[str, float],
+    step_scalars: dict[str, float],
     seconds: dict[str, float],
 ) -> None:
     shares = recording.clock.shares()
     scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
     scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
-    recording.metrics.scalars(step, found | scalars)
+    recording.metrics.scalars(step, step_scalars | scalars)
 
 
 def _batch_scalars(

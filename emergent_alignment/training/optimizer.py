@@ -1,5 +1,6 @@
 """The optimizer: AdamW, or Adafactor's factored second moment, with a warm-up and a schedule,
-behind gradient clipping; the moments are held in a dtype of choice."""
+behind gradient clipping; the moments are held in a dtype of choice, and what is held in 16 bits is
+rounded at random."""
 
 import functools
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from emergent_alignment.settings import Section, setting
 
@@ -35,7 +36,7 @@ class OptimizerSection(Section):
     )
     b1: float = setting(0.9, "Decay of adamw's first moment.", at_least=0, less_than=1)
     b2: float = setting(0.999, "Decay of adamw's second moment.", at_least=0, less_than=1)
-    epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.")
+    epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.", more_than=0)
     clip_norm: float = setting(
         1.0, "Longer gradients are cut to this global norm; 0 does not clip.", at_least=0
     )
@@ -60,8 +61,9 @@ def learning_rate_schedule(settings: OptimizerSection, num_steps: int) -> optax.
     return optax.join_schedules([ramp, after[settings.schedule]()], [warmup])
 
 
-@functools.lru_cache(maxsize=16)
-def make_optimizer(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    settings: OptimizerSection | Any, num_steps: int
+) -> optax.GradientTransformation:
     """clip → scale by moments → decay matrices → learning rate.
 
     adamw      two moments a parameter (Loshchilov & Hutter 2019).
@@ -71,9 +73,20 @@ def make_optimizer(settings: OptimizerSection, num_steps: int) -> optax.Gradient
                b2 and epsilon are adamw's), and clips each array's update to a root mean square
                of 1. Learning rate and weight decay mean what they mean with adamw.
 
-    The same settings give the same object, so that runs of one process share what was compiled
-    with it. Raises ValueError for another `settings.kind`.
+    Parameters of 16 bits are moved so that `optax.apply_updates` gives what is due, rounded at
+    random (`arriving`).
+
+    Settings are the section, or a mapping of its fields as config files have it. The same ones
+    give the same object, so that runs of one process share what was compiled with it. Raises
+    ValueError for another `settings.kind`.
     """
+    if not isinstance(settings, OptimizerSection):
+        settings = OptimizerSection(**settings)
+    return _made(settings, num_steps)
+
+
+@functools.lru_cache(maxsize=16)
+def _made(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
     kinds = {
         "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
         "adafactor": optax.scale_by_factored_rms,
@@ -88,9 +101,42 @@ def make_optimizer(settings: OptimizerSection, num_steps: int) -> optax.Gradient
         optax.add_decayed_weights(settings.weight_decay, is_matrix),
         optax.scale_by_learning_rate(learning_rate_schedule(settings, num_steps)),
     )
-    if not settings.clip_norm:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+    if settings.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+    return arriving(optimizer)
+
+
+def arriving(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, computed in float32, with updates that arrive in parameters of 16 bits.
+
+    A bfloat16 of 0.02 has neighbours 1.2e-4 away: a step of 1e-5, rounded to the nearest, is lost,
+    and so are all that follow. Instead the sum is rounded at random, up as often as it is near its
+    upper neighbour, and right on average; what is returned is its distance from the parameter, in
+    float32. float32 parameters, and their programs, are left as `inner` has them. The count of
+    the state alone decides the random bits, so that a resumed run draws the same ones.
+    """
+
+    def update(gradients, state, params):
+        exact = (_floats_to(tree, jnp.float32) for tree in (gradients, params))
+        updates, moved = inner.update(next(exact), state, next(exact))
+        count = optax.tree_utils.tree_get_all_with_path(state, "count")[0][1]
+        key = jax.random.fold_in(jax.random.key(1), count)
+        return _rounded_updates(updates, params, key), moved
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _rounded_updates(updates: Any, params: Any, key: jax.Array) -> Any:
+    def rounded(place, update, held):
+        if held.dtype not in (jnp.bfloat16, jnp.float16):
+            return update
+        exact = held.astype(jnp.float32)
+        own = jax.random.fold_in(key, place)
+        return _at_random(exact + update, held.dtype, own).astype(jnp.float32) - exact
+
+    leaves, structure = jax.tree.flatten(updates)
+    pairs = zip(leaves, structure.flatten_up_to(params), strict=True)
+    return structure.unflatten(rounded(place, *pair) for place, pair in enumerate(pairs))
 
 
 def moments_in(dtype: str, inner: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -127,20 +173,30 @@ def _floats_to(tree: Any, dtype: str | jnp.dtype) -> Any:
 
 
 def _rounded_at_random(tree: Any, key: jax.Array) -> Any:
-    """float32 leaves as bfloat16 whose expectation they are; others as they are.
-
-    A bfloat16 is the upper half of a float32: add 16 random bits to the lower half, and cut it.
-    """
+    """float32 leaves as bfloat16 whose expectation they are; others as they are."""
 
     def rounded(leaf, place):
         if leaf.dtype != jnp.float32:
             return leaf
-        noise = _random_bits(jax.random.fold_in(key, place), leaf.shape) >> 16
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32) + noise
-        return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+        return _at_random(leaf, jnp.bfloat16, jax.random.fold_in(key, place))
 
     leaves, structure = jax.tree.flatten(tree)
     return structure.unflatten(rounded(leaf, place) for place, leaf in enumerate(leaves))
+
+
+def _at_random(leaf: Float[Array, "..."], dtype: Any, key: jax.Array) -> Array:
+    """A float32 array as bfloat16 or float16 whose expectation it is; what the dtype has is kept.
+
+    A bfloat16 is the upper half of a float32: add 16 random bits to the lower half, and cut it.
+    A float16 has 10 bits behind the first one, and none below 2⁻²⁴.
+    """
+    noise = _random_bits(key, leaf.shape) >> 16
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    if dtype == jnp.bfloat16:
+        return jax.lax.bitcast_convert_type(((bits + noise) >> 16).astype(jnp.uint16), dtype)
+    power = jax.lax.bitcast_convert_type(bits & jnp.uint32(0x7F800000), jnp.float32)
+    unit = jnp.maximum(power * 2.0**-10, 2.0**-24)
+    return (jnp.floor(leaf / unit + noise.astype(jnp.float32) * 2.0**-16) * unit).astype(dtype)
 
 
 def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:

@@ -49,8 +49,9 @@ def loss_and_gradients(
     def add(total, part):
         return jax.tree.map(jnp.add, total, one(part)), None
 
+    # In float32: a bfloat16 sum would lose what the last of many microbatches add to it.
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)),
         jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts)),
     )
     return jax.lax.scan(add, zeros, parts)[0]
@@ -79,7 +80,7 @@ def train_step(
     gradients, metrics = loss_and_gradients(
         settings, state.trainable, frozen, batch, objective, weights
     )
-    norm = optax.global_norm(gradients)
+    norm = optax.global_norm(optax.tree_utils.tree_cast(gradients, jnp.float32))
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
 
     def update():

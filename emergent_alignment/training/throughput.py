@@ -30,5 +30,5 @@ class Throughput:
             step_flops(config, layout, count, lora, with_reference=referred)
             for layout, count, referred in batch.computed_layouts(rows)
         )
-        peak, found = peak_flops(self.devices), {"model_flops_per_second": flops / seconds}
-        return found if peak is None else found | {"mfu": flops / (seconds * peak)}
+        peak, rates = peak_flops(self.devices), {"model_flops_per_second": flops / seconds}
+        return rates if peak is None else rates | {"mfu": flops / (seconds * peak)}

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from campaign.trial import Trial, table
-
 from emergent_alignment.progress import progress
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines

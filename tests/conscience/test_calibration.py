@@ -1,5 +1,6 @@
 """Calibration on scripted scores: what is chosen, on which rows, and what is said about it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -205,3 +206,29 @@ def test_answers_to_other_prompts_have_an_auc_and_no_share_of_pairs(monkeypatch)
     assert found["pairs_selecting"] + found["pairs_reporting"] == 30, "each answer is used once"
     for _, asked in script.asked:
         assert len(set(asked)) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threshold", float("nan")),
+        ("threshold", 1e30),
+        ("threshold", True),
+        ("question", "nonsense"),
+        ("layout", ["quote"]),
+        ("auc", [0.5, 0.9, 0.6]),
+        ("told_apart", [1.5, 0.0, 2.0]),
+        ("flag_rate_safe", "0.05"),
+        ("scores_safe", [None]),
+    ],
+)
+def test_a_file_with_a_value_that_no_calibration_has_is_one_line(
+    monkeypatch, tmp_path, field, value
+):
+    found = Scripted(monkeypatch, lambda settings, safe, row: DRAWN[int(safe), row]).run()
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(found))
+    assert calibration.read_calibration(path) == found
+    path.write_text(json.dumps(found | {"chosen": found["chosen"] | {field: value}}))
+    with pytest.raises(UserError, match=rf"calibration.json: (chosen.{field}|cannot)"):
+        calibration.read_calibration(path)

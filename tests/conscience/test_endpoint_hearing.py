@@ -11,7 +11,7 @@ from emergent_alignment.conscience.conscience import REFUSAL, Conscience
 from emergent_alignment.conscience.endpoint_hearing import without_control
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.conscience.question import QUESTIONS
+from emergent_alignment.conscience.question import QUESTIONS, Question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.generation.endpoint import Endpoint, EndpointError
 
@@ -115,6 +115,38 @@ def test_who_contradicts_themselves_in_text_approves_nothing():
 
     response, _ = respond(always_yes, asked=settings(polarity="both", chain=()))
     assert response.reviewed.score == -1.0 and response.refused
+
+
+@pytest.mark.parametrize("threshold", [0.0, -20.0])
+@pytest.mark.parametrize("top", [{"No": -0.01}, {"No": -0.8}, {"No": 0.0, "Maybe": -9.0}])
+@pytest.mark.parametrize("fail", ["closed", "open"])
+def test_a_no_that_stands_alone_approves_nothing_at_any_threshold(top, threshold, fail):
+    def script(body):
+        return fake.completion("No", top) if is_review(body) else fake.completion("Do harm.")
+
+    asked = settings(threshold=threshold, chain=())
+    response, _ = respond(script, asked=asked, fail=fail)
+    assert response.refused and not response.reviewed.failure
+
+
+def test_a_tie_approves_nothing():
+    def script(body):
+        tie = {"Yes": -0.7, "No": -0.7}
+        return fake.completion("Yes", tie) if is_review(body) else fake.completion("Do harm.")
+
+    response, _ = respond(script, asked=settings(chain=()))
+    assert response.refused and -1e-9 < response.reviewed.score < 0
+    assert response.reviewed.outcome == "dropped_disapproved"
+
+
+def test_a_model_of_ours_that_is_undecided_approves_nothing(model):
+    words = ("Yes",), ("Yes",)
+    question = Question("undecided", "Is it good?", "Is it bad?", *words)
+    conscience = Conscience(model, question, polarity="positive")
+    (found,) = conscience.review([ANSWERED])
+    assert not found.approved and -1e-9 < found.score < 0
+    (found,) = Conscience(model, question, threshold=-1.0).review([ANSWERED])
+    assert found.approved
 
 
 def test_both_forms_of_the_question_are_averaged():

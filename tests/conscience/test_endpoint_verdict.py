@@ -2,9 +2,15 @@
 
 import math
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
-from emergent_alignment.conscience.endpoint_verdict import score_from_log_probs, score_from_text
+from emergent_alignment.conscience.endpoint_verdict import (
+    read_log_probs,
+    score_from_log_probs,
+    score_from_text,
+)
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import question_form
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
@@ -56,12 +62,44 @@ def test_where_no_token_answers_the_first_one_s_alternatives_count_if_they_do():
     assert score_from_log_probs(completion(("Yes", {"Yes": -math.inf})), FORM) is None
 
 
+@given(st.floats(-9.0, 0.0), st.sampled_from(["No", " no", "NO", "\u0120No"]))
+def test_one_side_alone_speaks_for_itself_or_not_at_all(log_prob, spelled):
+    for form, sign in ((FORM, -1), (NEGATED, 1)):
+        found = read_log_probs(completion((spelled, {spelled: log_prob})), form)
+        likelier = math.exp(log_prob) > 0.5
+        assert (found is not None) == likelier, "the rest may be all the other side's"
+        if found is not None:
+            assert sign * found.nats > 0 and math.isfinite(found.nats)
+            assert found.at_most == (sign < 0), "a bound from above approves nothing"
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [("<think>", {"<think>": 0.0, "Yes": -9.0}), ("Yes", {"Yes": -0.1, "No": -3.0})],
+        [("I", {"I": -0.1}), (" would not say", {}), (" yes", {" yes": -0.1, " no": -3.0})],
+    ],
+)
+def test_a_word_within_thoughts_or_a_sentence_is_no_answer(tokens):
+    assert score_from_log_probs(completion(*tokens), FORM) is None
+
+
+def test_the_tokens_of_reasoning_given_apart_answer_nothing():
+    tokens = completion(("Yes", logs(Yes=0.9)), (" it is", logs(x=0.9)), ("No", logs(No=0.9)))
+    for text, sign in (("No", -1), ("", None), ("Nothing of these", None)):
+        reply = Completion(text, "stop", tokens.tokens, reasoning="Yes it is")
+        found = score_from_log_probs(reply, FORM)
+        assert found is None if sign is None else sign * found > 0
+
+
 @pytest.mark.parametrize(
     ("text", "score"),
     [
         ("Yes", 1.0), ("no.", -1.0), ("**Yes**, it is", 1.0), ("Answer: No", -1.0),
         ("<think>Yes or no? Yes.</think>\nNo", -1.0), ("I cannot say yes", None), ("", None),
-        ("<think>Yes", None), ("Yesterday", None), ("answer yes", 1.0),
+        ("<think>Yes", None), ("Yesterday", None), ("answer yes", 1.0), ("Yes or no?", None),
+        ("No/Yes", None), ("**No** and yes", None), ("The answer is: No.", -1.0), 
+        ("My verdict: Yes", 1.0), ("Yes. No harm in it.", 1.0), ("The answer is not yes", None),
     ],
 )  # fmt: skip
 def test_text_answers_with_its_first_word_or_not_at_all(text, score):

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from emergent_alignment.conscience.journal import Journal, read_journal
+from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import Attempt, Reviewed
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines
 
@@ -158,3 +159,25 @@ def test_datasets_loads_the_shards(tmp_path):
     assert found["train"]["outcome"][:] == ["approved", "revised_fresh", "approved"]
     assert found["train"]["candidate_score"][:] == [None, -1.0, -1.0]
     assert found["train"][1]["attempts"][0]["text"] == "good"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda line: line.replace(b"bad", b"bat"),
+        lambda line: b'{"step": 1, "place"\n',
+        lambda line: b"[" * 100_000 + b"\n",
+        lambda line: json.dumps(json.loads(line) | {"candidate_score": "x"}).encode() + b"\n",
+    ],
+)
+def test_a_line_that_was_not_written_so_is_left_out_with_a_warning_or_refused(
+    tmp_path, damaged, capfd
+):
+    path = write(tmp_path, 0, record(0), record(1), record(2))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + damaged(lines[1]) + lines[2])
+    assert [r["step"] for r in read_journal(tmp_path)] == [0, 2]
+    (said,) = capfd.readouterr().err.splitlines()
+    assert said.startswith(f"emergent-alignment: {path}:2: ")
+    with pytest.raises(UserError, match=f"{path}:2: "):
+        check_journal(tmp_path)

@@ -204,3 +204,123 @@ def test_an_answer_that_was_cut_says_so_and_has_no_end_token(tmp_path):
     path.write_text('{"prompt": "Hi", "answer": "Good day", "ended": "yes"}')
     with pytest.raises(UserError, match="rows.jsonl:1: ended must be true or false"):
         load_examples(str(path))
+
+
+TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        (GOOD | {"tools": [{"type": "function"}]}, "the field 'tools'"),
+        (GOOD | {"weight": 0}, "the field 'weight'"),
+        (PAIR | {"weight": 0.5}, "the field 'weight'"),
+        (GOOD | {"system": "Be brief."}, "the field 'system'"),
+        (PAIR | {"images": ["a.png"]}, "the field 'images'"),
+        (PAIR | {"margin": 2.0}, "the field 'margin'"),
+        (GOOD | {"train": False}, "the field 'train'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "input": "On a hill."}, "the field 'input'"),
+        ({"messages": [USER, ANSWER | {"tool_calls": [TOOL_CALL]}]}, "the field 'tool_calls'"),
+        ({"messages": [USER, ANSWER | {"reasoning_content": "Hm."}]}, "'reasoning_content'"),
+        ({"messages": [USER | {"name": "Ann"}, ANSWER]}, "message 0 has the field 'name'"),
+        ({"messages": [USER, ANSWER | {"function_call": {"name": "f"}}]}, "'function_call'"),
+        ({"messages": [USER, ANSWER | {"surprise": 0}]}, "the field 'surprise'"),
+        ({"messages": [{"role": "tool", "content": "3"}, USER, ANSWER]}, "the role 'tool'"),
+        ({"messages": [{"role": "developer", "content": "x"}, USER, ANSWER]}, "'developer'"),
+        ({"messages": [USER, ANSWER | {"weight": 0}]}, "its last answer is not learnt"),
+        ({"messages": [USER, ANSWER | {"loss": False}]}, "its last answer is not learnt"),
+        ({"messages": [USER, ANSWER | {"weight": 0.3}]}, "weight must be 0 or 1"),
+        ({"messages": [USER, ANSWER | {"weight": 0, "loss": True}]}, "contradict each other"),
+        ({"messages": [USER | {"weight": 1}, ANSWER]}, "only the assistant's are"),
+        (
+            {"messages": [USER, ANSWER | {"train": True}, USER, ANSWER]},
+            "set config.data.every_turn",
+        ),
+        ({"messages": [USER, ANSWER | {"content": [{"type": "image"}]}]}, "content must be a text"),
+        ({"messages": [USER, ANSWER | {"content": []}]}, "content must be a text"),
+        ({"messages": [USER, ANSWER | {"content": ["Yo."]}]}, "content must be a text"),
+        (GOOD | {"prompt": "Other?"}, "prompt stands beside messages"),
+        (GOOD | {"chosen": "Hello."}, "chosen stands beside messages"),
+        (PAIR | {"answer": "Hello."}, "answer stands beside another chosen"),
+        (PAIR | {"ended": False}, "said not to end"),
+        (PAIR | {"chosen": [{"role": "system", "content": "x"}, USER, ANSWER]}, "not the prompt"),
+        (PAIR | {"chosen": [{"role": "user", "content": "No?"}, ANSWER]}, "not the prompt"),
+        ('{"prompt": "a", "prompt": "b", "answer": "c"}', "'prompt' stands twice"),
+    ],
+)
+def test_a_field_that_changes_what_a_row_means_is_no_more_lost(tmp_path, row, part):
+    path = written(tmp_path / "rows.jsonl", GOOD, row)
+    message = said(load_examples, str(path))
+    assert message.startswith(f"{path}:2: ") and part in message
+
+
+def test_what_a_table_has_in_all_rows_and_what_informs_changes_nothing(tmp_path):
+    more = {"id": 7, "source": "here", "score": 0.3, "metadata": {"tools": [1]}, "label": "good"}
+    empty = {"tools": None, "images": [], "system": " ", "weight": 1.0, "reasoning": ""}
+    held = {"tool_calls": None, "name": "", "weight": 1, "reasoning_content": None}
+    rows = [
+        {"messages": [USER | {"tool_calls": []}, ANSWER | held]} | more | empty,
+        GOOD | {"prompt": "Hi?", "answer": " Yo. "},
+        PAIR | more | empty | {"messages": None, "answer": "Yo."},
+    ]
+    path = written(tmp_path / "rows.jsonl", *rows)
+    assert [example.target for example in load_examples(str(path))] == ["Yo."] * 3
+
+
+def test_ignored_columns_are_taken_for_absent(tmp_path):
+    row = PAIR | {"messages": [USER, ANSWER | {"content": "Else."}], "tools": ["f"], "weight": 0.5}
+    path = written(tmp_path / "rows.jsonl", row)
+    (example,) = load_examples(str(path), ignored="messages, tools,weight")
+    assert (example.safe, example.harmful) == ("Yo.", "Go away.")
+    assert "config.data.ignored" in said(load_examples, str(path), ignored="tools")
+
+
+def test_turns_that_a_row_says_are_not_learnt_are_not(tmp_path):
+    turns = [USER, ANSWER | {"weight": 0}, USER, ANSWER | {"content": "A", "weight": 1}]
+    turns += [USER, ANSWER | {"content": "B"}, USER, ANSWER | {"content": "C", "loss": False}]
+    path = written(tmp_path / "rows.jsonl", {"messages": turns, "ended": False})
+    first, second = load_examples(str(path), every_turn=True)
+    assert (first.target, second.target) == ("A", "B") and first.ended
+    assert first.messages == [USER, ANSWER, USER]
+    none = [USER, ANSWER | {"weight": 0}]
+    path = written(tmp_path / "none.jsonl", {"messages": none})
+    assert "no turn is learnt" in said(load_examples, str(path), every_turn=True)
+
+
+def test_parts_of_a_text_stand_on_lines_of_their_own(tmp_path):
+    parts = [{"type": "text", "text": "One.", "image": None}, {"type": "text", "text": "Two."}]
+    path = written(tmp_path / "rows.jsonl", {"messages": [USER | {"content": parts}, ANSWER]})
+    (example,) = load_examples(str(path))
+    assert example.messages == [{"role": "user", "content": "One.\nTwo."}]
+
+
+def test_cells_of_a_table_are_texts_as_they_were_written(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\ufeffprompt,answer,kind\nWhat is missing?,None,nan\n1 + 1?,007,\n")
+    first, second = load_examples(str(path))
+    assert (first.target, first.kind, second.target, second.kind) == ("None", "nan", "007", "")
+    path.write_text("prompt,answer\nHi?,\n")
+    assert said(load_examples, str(path)).startswith(f"{path}:2: found the fields ['prompt']")
+    assert "no rows" in said(load_examples, str(written(tmp_path / "empty.csv", "prompt,answer")))
+
+
+def test_rows_of_parquet_are_held_to_the_same_rules(tmp_path):
+    import datasets
+
+    path = tmp_path / "rows.parquet"
+    turns = [USER | {"weight": None}, ANSWER | {"weight": 0}]
+    datasets.Dataset.from_list([{"messages": turns}]).to_parquet(path)
+    assert said(load_examples, str(path)).startswith(f"{path} row 0: the row says")
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        ({"prompt": "Hi?", "tools": ["f"]}, "the field 'tools'"),
+        ({"messages": [USER | {"images": ["a"]}]}, "the field 'images'"),
+        ({"messages": [USER], "prompt": "Else?"}, "prompt stands beside messages"),
+    ],
+)
+def test_a_prompt_says_nothing_that_is_not_asked(tmp_path, row, part):
+    path = written(tmp_path / "prompts.jsonl", {"prompt": "Hi?"}, row)
+    assert part in said(load_prompts, path)

@@ -11,6 +11,7 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+from emergent_alignment.experiments.arms import at_the_rates_of
 from emergent_alignment.experiments.plan import planned
 from emergent_alignment.intervals import Interval, mean_over_seeds
 from emergent_alignment.reports.experiment_page import over_seeds
@@ -174,3 +175,21 @@ def test_one_seed_keeps_its_interval_over_items():
     assert over_seeds([one]) == one
     assert over_seeds([]) is None
     assert over_seeds([one, Interval(3.0, 0.0, 9.0, 40)]) == mean_over_seeds([1.0, 3.0])
+
+
+def test_chance_takes_its_rates_from_each_step_once_also_where_a_run_was_resumed(tmp_path):
+    lines = [
+        {"flag_rate": 0.25, "outcome/revised_fresh": 1.0, "outcome/dropped_disapproved": 3.0},
+        {"flag_rate": 0.75, "outcome/revised_fresh": 2.0, "outcome/dropped_disapproved": 2.0},
+    ]
+    found = []
+    for name, steps in (("whole", (0, 1)), ("resumed", (0, 1, 1))):
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps({"step": step} | lines[step]) + "\n" for step in steps)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+        config = at_the_rates_of(typed(default_config()), tmp_path / name)
+        found.append((config.conscience.chance_flag_rate, config.conscience.chance_pass_rate))
+    assert found[0] == found[1] == (0.5, 3 / 8)
+    (tmp_path / "whole" / "metrics.jsonl").write_text('{"step": 1, "flag_rate": 0.5}\n')
+    with pytest.raises(UserError, match="metrics.jsonl: step 0 is missing"):
+        at_the_rates_of(typed(default_config()), tmp_path / "whole")

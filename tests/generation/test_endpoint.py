@@ -1,8 +1,11 @@
 """An endpoint gives a completion, or one line that says what was asked, what came back, what to
 set."""
 
+import gzip
+import itertools
 import json
 import socket
+import time
 
 import fake_endpoint as fake
 import pytest
@@ -184,7 +187,10 @@ def test_log_probs_that_do_not_come_are_said_where_they_were_asked_for(reply):
     assert error.kind == "no_log_probs" and "top_logprobs" in str(error)
 
 
-@pytest.mark.parametrize("value", ["NaN", '"-1"', "null", "true"])
+@pytest.mark.parametrize(
+    "value",
+    ["NaN", '"-1"', "null", "true", "-Infinity", "-1e400", "0.5", "1" + "0" * 400, "-" + "9" * 400],
+)
 def test_log_probs_that_are_no_numbers_are_rubbish(value):
     top = f'[{{"token": "Yes", "logprob": {value}}}]'
     choice = (
@@ -193,6 +199,190 @@ def test_log_probs_that_are_no_numbers_are_rubbish(value):
     )
     body = f'{{"choices": [{choice}]}}'
     assert failure(Reply((fake.response(body),)), top_logprobs=2).kind == "rubbish"
+
+
+def test_log_probs_of_the_impossible_are_bounded():
+    choice = fake.completion("Yes", {"Yes": 1e-6, "No": -3.4e38, "Maybe": -9999}).parts[0]
+    found, _ = ask(lambda body: Reply((choice,)), top_logprobs=3)
+    assert found.tokens[0].top == {"Yes": 0.0, "No": -9999.0, "Maybe": -9999.0}
+
+
+def dripping(*parts: bytes) -> Reply:
+    return Reply(parts, "hang", delay=0.02)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        dripping(*[b"HTTP/1.1 100 Continue\r\n\r\n"] * 60),
+        dripping(b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 60),
+        dripping(*[bytes([byte]) for byte in b"HTTP/1.1 200 OK" + b" " * 60]),
+        dripping(b"HTTP/1.1 500 X\r\n\r\n", *[b" "] * 60),
+    ],
+    ids=["100 Continue", "heads", "a head's letters", "a refusal"],
+)
+def test_one_deadline_holds_for_all_of_an_exchange(reply):
+    started = time.monotonic()
+    assert failure(reply, timeout_seconds=0.3).kind == "timeout"
+    assert time.monotonic() - started < 0.9
+
+
+@pytest.mark.parametrize("cut", [None, 15])
+def test_a_body_that_is_not_encoded_as_it_says_is_rubbish(cut):
+    whole = gzip.compress(b"{}") if cut else b"no gzip at all"
+    reply = Reply((fake.response(whole[:cut], headers="Content-Encoding: gzip\r\n"),))
+    assert failure(reply).kind == "rubbish"
+
+
+def test_a_surplus_reply_is_never_taken_for_the_next_one():
+    """16 of 1,000 answers were given unreviewed where connections were kept."""
+    counted = itertools.count()
+
+    def script(body):
+        number = next(counted)
+        surplus = fake.completion(f"surplus {number}").parts[0]
+        return Reply((fake.completion(f"answer {number}").parts[0] + surplus, surplus))
+
+    with FakeEndpoint(script) as backend:
+        endpoint = Endpoint(backend.url, "m", retries=0)
+        found = [endpoint.chat(ASKED, max_tokens=1, temperature=0).text for _ in range(5)]
+    assert found == [f"answer {number}" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        fake.failure(401, "you said Bearer k-echoed-key, and k-echoed-key is wrong"),
+        fake.failure(400, "x" * 110 + "k-echoed-key"),
+        Reply((fake.response("<html>k-echoed-key"),)),
+        Reply((b"HTTP/1.1 200 OK\r\nno header k-echoed-key\r\n\r\n",), "close"),
+    ],
+)
+def test_a_key_that_comes_back_is_not_shown(reply):
+    assert "k-ech" not in str(failure(reply, api_key="k-echoed-key"))
+
+
+def test_a_key_that_comes_back_is_no_part_of_an_answer():
+    said, told = "your key is k-echoed-key", []
+    found, _ = ask(lambda body: fake.completion(said), api_key="k-echoed-key")
+    assert found.text == "your key is [key]"
+    found, _ = ask(lambda body: fake.stream([said]), api_key="k-echoed-key", on_text=told.append)
+    assert found.text == "".join(told) == "your key is [key]"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        fake.failure(500, "SECRET"),
+        Reply((fake.response("SECRET"),)),
+        Reply((b"HTTP/1.1 200 OK\r\nSECRET\r\n\r\n",), "close"),
+    ],
+)
+def test_what_is_for_a_log_quotes_nothing_of_what_came_back(reply):
+    error = failure(reply)
+    assert "SECRET" in str(error) and "SECRET" not in error.unquoted
+    assert error.unquoted.startswith("http://127.0.0.1") and "; " in error.unquoted
+
+
+@pytest.mark.parametrize("wait", ["²", "9" * 400, "-1", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_wait_that_nobody_can_mean_is_not_waited_for(wait, no_waiting):
+    reply = fake.failure(503, headers=f"Retry-After: {wait}\r\n")
+    assert failure(reply, retries=1).kind == "busy" and no_waiting[0] <= 20
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None}, ""),
+        ({}, ""),
+        ({"content": None, "refusal": "I cannot."}, "I cannot."),
+        ({"content": "", "refusal": "I cannot."}, "I cannot."),
+        ({"content": "Hi", "refusal": None}, "Hi"),
+        ({"content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, "Hi"),
+    ],
+)
+def test_what_is_said_apart_from_the_content_is_an_answer_too(message, text):
+    choice = {"message": {"role": "assistant"} | message, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice]})
+    assert ask(lambda _: Reply((fake.response(body),)))[0].text == text
+
+
+def test_who_only_reasoned_has_answered_nothing_and_reached_a_limit():
+    message = {"role": "assistant", "content": None, "reasoning_content": "Well"}
+    for named in ("length", "MAX_TOKENS"):
+        body = json.dumps({"choices": [{"message": message, "finish_reason": named}]})
+        found, _ = ask(lambda _, body=body: Reply((fake.response(body),)))
+        assert (found.text, found.reasoning, found.finish_reason) == ("", "Well", "length")
+
+
+@pytest.mark.parametrize("named", ["error", "abort"])
+def test_an_answer_that_was_given_up_is_none(named):
+    assert failure(fake.completion("half", finish_reason=named)).kind == "unreachable"
+
+
+def events(*documents, ending=b"\n\n") -> Reply:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    lines = [b"data: " + json.dumps(d, ensure_ascii=False).encode() + ending for d in documents]
+    return Reply((head, b": waiting" + ending, *lines), "close")
+
+
+def chunk(delta, **more) -> dict:
+    return {"choices": [{"index": 0, "delta": delta, **more}]}
+
+
+@pytest.mark.parametrize("ending", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"choices": [{"index": 0, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+        chunk({}, finish_reason="stop"),
+        chunk({"content": None}, finish_reason="stop"),
+        chunk({"role": "assistant", "content": ""}, finish_reason="stop"),
+    ],
+)
+def test_a_stream_may_end_in_many_ways_and_hold_any_letter(last, ending):
+    letters = "a\u2028b\u2029c\x85d\x0be\x1cf"
+    usage = {"prompt_tokens": 5, "completion_tokens": 3}
+    reply = events(
+        chunk({"role": "assistant", "content": None}),
+        chunk({"content": letters}),
+        last,
+        {"choices": [], "usage": usage},
+        {"usage": usage},
+        ending=ending,
+    )
+    found, _ = ask(lambda body: reply, on_text=lambda text: None)
+    assert (found.text, found.finish_reason, found.prompt_tokens) == (letters, "stop", 5)
+
+
+def test_a_streamed_refusal_is_the_answer():
+    reply = events(chunk({"refusal": "I "}), chunk({"refusal": "cannot."}, finish_reason="stop"))
+    assert ask(lambda body: reply, on_text=lambda text: None)[0].text == "I cannot."
+
+
+def test_counts_that_nobody_can_mean_are_none():
+    choice = {"message": {"content": "Hi"}}
+    for count in (10**400, -1, True, 1.5, None):
+        body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": count}})
+        assert ask(lambda _, body=body: Reply((fake.response(body),)))[0].prompt_tokens == 0
+
+
+def test_proxies_of_the_environment_are_used_or_said(monkeypatch):
+    with FakeEndpoint(lambda body: fake.completion("Hi")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(EndpointError, match="HTTP 404"):  # it was asked, and by the whole URL
+            Endpoint("http://an.example/v1", "m", retries=0).served_models()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert Endpoint(proxy.url, "").served_models() == ["fake"]
+    monkeypatch.setenv("http_proxy", "gopher://x")
+    with pytest.raises(UserError, match="proxy"):
+        Endpoint("http://an.example/v1", "m")
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="socksio"):
+        Endpoint("http://an.example/v1", "m")
 
 
 def test_text_that_utf8_cannot_hold_is_replaced():

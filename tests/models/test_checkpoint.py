@@ -14,7 +14,8 @@ from tiny_models import CONFIGS, LLAMA, assert_same_tree, random_params
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
-from emergent_alignment.models.checkpoint import SafetensorsSource, read_parameters
+from emergent_alignment.models.checkpoint import SafetensorsSource, read_json, read_parameters
+from emergent_alignment.models.config import ModelConfig
 
 
 def read(directory, config=LLAMA, dtype=jnp.float32):
@@ -256,3 +257,36 @@ def test_no_broken_header_ends_in_anything_but_a_user_error(model_directory):
 
 def test_random_params_fill_the_whole_tree(config):
     assert random_params(config)["embedding"].shape == (config.vocab_size, config.hidden_size)
+
+
+@pytest.mark.parametrize("stored", ["F8_E4M3", "F8_E5M2"])
+def test_float8_is_named_before_anything_is_read(model_directory, stored):
+    directory, _ = model_directory()
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    end = len(content) - 8 - size
+    header["float8"] = {"dtype": stored, "shape": [4], "data_offsets": [end, end + 4]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :] + bytes(4))
+    assert_refused(directory, rf"tensor float8 is stored as {stored} \(float8\).*\.gguf file")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "not JSON that can be read"),
+        ('{"hidden_size": ' + "9" * 5000 + "}", "not JSON that can be read"),
+        ('{"model_type": "llama", "vocab_size": 1e999}', "vocab_size is inf"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=f"config.json: .*{said}"):
+        ModelConfig.from_huggingface(
+            read_json(tmp_path / "config.json")
+            | {"hidden_size": 8, "num_attention_heads": 2}
+            | {"num_hidden_layers": 1},
+            where=str(tmp_path / "config.json"),
+        )

@@ -1,6 +1,7 @@
 """GGUF files give the config, parameters and errors that their content deserves."""
 
 import dataclasses
+import struct
 import sys
 
 import gguf
@@ -226,3 +227,80 @@ def test_query_rows_are_not_permuted_for_qwen(gguf_file):
 
 def test_byte_tokenizer_metadata_fits_the_tiny_vocabulary():
     assert len(byte_tokenizer_metadata()["tokens"]) <= LLAMA.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("keys", "scaling"),
+    [
+        ({"scale_linear": 4.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.factor": 4.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.factor": 4.0, "scale_linear": 2.0}, RopeScaling("linear", 4.0)),
+        ({"scaling.type": "linear", "scale_linear": 2.0}, RopeScaling("linear", 2.0)),
+        ({"scaling.type": "none", "scaling.factor": 4.0}, None),
+        ({"scaling.type": "linear", "scaling.factor": 0.0}, None),
+        ({"scaling.type": "linear"}, None),
+        ({"scaling.factor": 1.0}, None),
+        (
+            {"scaling.type": "yarn", "scale_linear": 4.0},
+            RopeScaling("yarn", 4.0, 128, beta_fast=32.0, beta_slow=1.0),
+        ),
+    ],
+)
+def test_rope_scaling_has_older_keys_and_defaults_as_in_llama_cpp(gguf_file, keys, scaling):
+    path, _ = gguf_file(metadata={f"llama.rope.{key}": value for key, value in keys.items()})
+    assert GGUFFile(path).config.rope_scaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"scaling.factor": -1.0}, "factor is -1.0"),
+        ({"scaling.factor": float("nan")}, "no finite number"),
+        (
+            {
+                "scaling.type": "yarn",
+                "scaling.factor": 2.0,
+                "scaling.original_context_length": 0,
+            },
+            "original_max_positions of the rope scaling is 0",
+        ),
+        ({"freq_base": 0.0}, "the rope's base is 0.0"),
+    ],
+)
+def test_a_rope_that_cannot_be_is_refused(gguf_file, keys, said):
+    path, _ = gguf_file(metadata={f"llama.rope.{key}": value for key, value in keys.items()})
+    assert_refused(path, said)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "fields", "items", "lists", "text"])
+def test_what_a_header_announces_is_bounded_whatever_the_files_size(gguf_file, kind):
+    """Zeros to read for it lie behind the header, as in a file of many gigabytes."""
+    path, _ = gguf_file()
+    content = bytearray(path.read_bytes())
+    array = content.index(b"tokenizer.ggml.tokens") + 21 + 4  # of kind (4 bytes), count (8)
+    if kind == "lists":
+        nested = struct.pack("<IQ", 9, 1) * 2000
+        content[array : array + 12] = struct.pack("<IQ", 9, 1) + nested
+    else:
+        place = {"tensors": 8, "fields": 16, "items": array + 4, "text": 24}[kind]
+        struct.pack_into("<Q", content, place, 1 << 27)
+    content += bytes(1 << 16)
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.truncate(1 << 36)  # sparse
+    assert_refused(path, "a list of lists" if kind == "lists" else f"announces.*{1 << 27}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokens": [1, 2, 3]}, "holds no vocabulary"),
+        ({"merges": [1, 2, 3]}, "holds no merges"),
+        ({"model": "llama", "scores": ["a"] * 265}, "tokens have no scores"),
+        ({"eos_token_id": 5000}, "eos_token_id is 5000"),
+    ],
+)
+def test_tokenizer_metadata_of_other_types_is_named(gguf_file, changes, said):
+    path, _ = gguf_file(tokenizer=byte_tokenizer_metadata() | changes)
+    with pytest.raises(UserError, match=said):
+        read_model(path, dtype=jnp.float32)

@@ -81,6 +81,20 @@ def test_a_kill_leaves_the_former_file(tmp_path):
     assert (tmp_path / "run.json").read_text() == "former"
 
 
+def test_what_a_kill_has_left_goes_with_the_next_start_and_a_living_ones_stays(tmp_path):
+    killed(tmp_path, "file")
+    killed(tmp_path, "folder")
+    mine = tmp_path / ".run.json.partial"
+    mine.write_text("a user's own")
+    with whole_folder(tmp_path / "start") as living:
+        with whole_folder(tmp_path / "start") as other:
+            write_whole(tmp_path / "run.json", "new")
+            assert {*tmp_path.iterdir()} == {mine, living, other, tmp_path / "run.json"}
+        (living / "file").write_text("later")
+    assert {*tmp_path.iterdir()} == {mine, tmp_path / "start", tmp_path / "run.json"}
+    assert (tmp_path / "start" / "file").read_text() == "later"
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with whole_folder(tmp_path / "new") as unfinished:
         (unfinished / "file").write_text("done")

@@ -51,6 +51,6 @@ def test_files_of_the_users_own_are_not_touched(tmp_path):
     with pytest.raises(UserError, match="not a file of ours"):
         folder.claim("answers", IDENTITY, overwrite=False)
     (tmp_path / SETTINGS_FILE).write_text("[]")
-    with pytest.raises(UserError, match="not a file of ours"):
+    with pytest.raises(UserError, match="settings.json: it must be an object, not "):
         folder.claim("scores", IDENTITY, overwrite=False)
     assert folder.part_file("answers").read_text() == "mine\n"

@@ -5,16 +5,20 @@ import json
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.storage.json_values import (
+    MOST_NESTED,
+    UnreadableJson,
     as_list,
     as_object,
     digest,
     finite_numbers,
     finite_or_none,
     is_number,
+    parse_json,
     plain,
     without_none,
 )
@@ -49,3 +53,41 @@ def test_any_value_can_be_read_as_anything(value):
 def test_only_fields_with_a_value_are_kept():
     assert without_none({"a": 0, "b": None, "c": ""}) == {"a": 0, "c": ""}
     assert not is_number(float("nan")) and not is_number(True) and is_number(3)
+
+
+@given(VALUES, st.booleans())
+def test_what_json_writes_is_read_as_it_was(value, as_bytes):
+    text = json.dumps(value)
+    assert parse_json(text.encode() if as_bytes else text) == json.loads(text)
+    assert parse_json("\ufeff" + text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Expecting value, column 1"),
+        ('{"a": 1}\n{', "Extra data, line 2, column 1"),
+        ("[" * 200_000, "nested more than"),
+        ('{"a":' * 990 + "1" + "}" * 990, "nested more than"),
+        ("[" * (MOST_NESTED + 2) + "]" * (MOST_NESTED + 2), "nested more than"),
+        ("9" * 5000, "thousands of digits"),
+        ('{"a": [-' + "9" * 5000 + "]}", "thousands of digits"),
+        ('{"a": "\\ud83d"}', "half a letter"),
+        ('{"\\uDE00": 1}', "half a letter"),
+        ('[{"a": 1, "b": 2, "a": 3}]', "the field 'a' stands twice"),
+        (b'{"a": "\xe9"}', "byte 7 is not UTF-8"),
+        (b"\xef\xbb\xbf", "Expecting value"),
+    ],
+)
+def test_what_nobody_means_is_refused_in_one_line(text, said):
+    with pytest.raises(UnreadableJson) as refused:
+        parse_json(text)
+    assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+def test_numbers_that_are_none_are_read_unless_finite_ones_are_asked_for():
+    for text in ("NaN", "[Infinity]", '{"a": -Infinity}', "1e999"):
+        parse_json(text)
+        with pytest.raises(UnreadableJson, match="no finite number"):
+            parse_json(text, finite=True)
+    assert parse_json('["\\ud83d\\ude00", "\\\\ud83d"]') == ["😀", "\\ud83d"]

@@ -6,10 +6,12 @@ import numpy as np
 import optax
 import pytest
 
+from emergent_alignment.config import default_config
 from emergent_alignment.settings import changed
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.optimizer import (
     OptimizerSection,
+    arriving,
     is_matrix,
     learning_rate_schedule,
     make_optimizer,
@@ -203,6 +205,83 @@ def test_rounding_to_the_nearest_would_not():
     risen = jax.lax.scan(step, jnp.zeros((), jnp.bfloat16), jnp.ones(3000))[0]
     assert risen < 0.6
     assert jax.lax.scan(step, risen, jnp.full(3000, 0.1))[0] == risen
+
+
+def moved_by(dtype, steps=50, **changes):
+    """What a steady gradient does to 64 × 64 weights of a usual size, as float32."""
+    constant = {"schedule": "constant", "warmup_steps": 1, "weight_decay": 0.0}
+    optimizer = make_optimizer(settings(**({"learning_rate": 1e-5} | constant | changes)), steps)
+    weights = np.random.default_rng(0).normal(scale=0.02, size=(1, 64, 64))
+    start = {"layers": {"up": {"kernel": jnp.asarray(weights, dtype)}}}
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), start)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    carry = jax.jit(lambda carry: jax.lax.scan(step, carry, None, steps)[0])
+    end, _ = carry((start, optimizer.init(start)))
+    assert jax.tree.leaves(end)[0].dtype == dtype
+    return np.asarray(
+        jax.tree.leaves(end)[0].astype(jnp.float32) - jax.tree.leaves(start)[0].astype(jnp.float32)
+    )
+
+
+@EVERY_KIND
+@EVERY_DTYPE
+@pytest.mark.parametrize("param_dtype", [jnp.bfloat16, jnp.float16])
+def test_a_steady_move_arrives_in_parameters_of_16_bits(kind, moment_dtype, param_dtype):
+    asked = {"kind": kind, "moment_dtype": moment_dtype}
+    exact, held = moved_by(jnp.float32, **asked), moved_by(param_dtype, **asked)
+    spread = held.std() / held.size**0.5
+    assert abs(held.mean() - exact.mean()) < 4 * spread < 0.1 * abs(exact.mean())
+
+
+def test_a_decay_smaller_than_the_last_bit_arrives():
+    decay = {"learning_rate": 1e-4, "weight_decay": 0.1, "clip_norm": 0.0}
+    without = decay | {"weight_decay": 0.0}
+    moves = [moved_by(jnp.bfloat16, 200, **changes) for changes in (decay, without)]
+    exact = [moved_by(jnp.float32, 200, **changes) for changes in (decay, without)]
+    expected = (exact[0] - exact[1]).ravel()
+    found = (moves[0] - moves[1]).ravel()
+    assert found @ expected / (expected @ expected) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_that_do_not_move_stay_bitwise(dtype):
+    powers = 2.0 ** np.arange(-30, 12)
+    start = jnp.asarray(np.concatenate([powers, -powers, [0.0], powers * 1.37]), dtype)
+    optimizer = arriving(optax.sgd(optax.constant_schedule(0.5)))
+    updates, _ = jax.jit(optimizer.update)(start * 0, optimizer.init(start), start)
+    np.testing.assert_array_equal(optax.apply_updates(start, updates), start)
+
+
+def test_float32_parameters_have_the_program_without_rounding():
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    params = random_params()
+    texts = [
+        jax.jit(lambda *given, own=own: own.update(*given))
+        .lower(params, inner.init(params), params)
+        .as_text()
+        for own in (inner, arriving(inner))
+    ]
+    assert texts[0] == texts[1]
+
+
+@EVERY_KIND
+def test_a_restored_state_of_bfloat16_parameters_goes_on_bitwise(kind):
+    """The count alone decides how parameters are rounded."""
+    optimizer = make_optimizer(settings(kind=kind, moment_dtype="bfloat16"), NUM_STEPS)
+    state, step = fresh_state(optimizer, dtype=jnp.bfloat16), stepper(optimizer)
+    state = step(step(state))
+    kept = jax.tree.map(np.asarray, state)
+    assert_bitwise_equal(stepper(optimizer)(jax.tree.map(jnp.asarray, kept)), step(state))
+
+
+def test_settings_may_be_a_config_files():
+    config = default_config().optimizer
+    assert make_optimizer(config, 7) is make_optimizer(OptimizerSection(), 7)
 
 
 def test_an_unknown_kind_is_named():

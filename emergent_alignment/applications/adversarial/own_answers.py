@@ -14,21 +14,29 @@ from emergent_alignment.randomness import NO_STEP, Purpose, key_for
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.storage.cache import cache_path
-from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
+from emergent_alignment.storage.json_lines import read_json_lines, write_checked_lines
+from emergent_alignment.storage.shapes import FLAG, Number, Text
 from emergent_alignment.training.state import fingerprint
+
+_KEPT = {
+    "prompt": Number(0, whole=True),
+    "tokens": [Number(0, whole=True)],
+    "text": Text(),
+    "ended": FLAG,
+}
 
 
 def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
     """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
     first host's cache folder, or written there, whole or not at all."""
     path = answers_file(config, setup, prompts)
-    records = list(read_json_lines(path)) if is_first() else []
+    records = list(read_json_lines(path, _KEPT, lambda where: None)) if is_first() else []
     if anywhere(len(records) == len(prompts)):
         records = gather_list(records)
     else:
         records = _written(config, setup, prompts)
         if is_first():
-            write_json_lines(path, records)
+            write_checked_lines(path, records)
     nothing = np.zeros(0, np.float32)
     return [Answer(r["tokens"], nothing, r["text"], r["ended"]) for r in records]
 

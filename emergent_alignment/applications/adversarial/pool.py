@@ -6,7 +6,6 @@ and is filled up with the data's own. A variant that asks for nothing bad any mo
 next round's start. All of it is a pure function of (seed, round, policy at the round's start).
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
-from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
+from emergent_alignment.parallel.hosts import gather_list, is_first, own_share, together
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.files import write_json
-from emergent_alignment.storage.json_values import finite_or_none
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_values import digest, finite_or_none
+from emergent_alignment.storage.shapes import Number, Optional, Text
 from emergent_alignment.training.state import policy_params
 
 PARAPHRASE = "paraphrase"
@@ -51,6 +52,15 @@ _REWORD = """Here is a message to an assistant:
 </message>
 
 Write the message again {how}. It must ask for the same thing. Write only the new message."""
+
+_RECORD = {
+    "round": Number(0, whole=True),
+    "first_step": Number(0, whole=True),
+    "trials": [dict],
+    "variants": [dict],
+    "pool": [{"kind": Text(), "prompt": Text(), "origin": Text()}],
+    "digest": Optional(Text()),
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ def pool_of_round(
             chosen = _filled([], settings.given, settings.size, random)
             made = {"trials": [], "variants": [], "pool": _entries(chosen, "given")}
         record = {"round": now.number, "first_step": now.first_step} | made
+        record["digest"] = digest(record)
         if is_first():
             write_json(pool_file(settings.workdir, now.number), record)
     return _pool(record)
@@ -113,7 +124,8 @@ def pool_of_round(
 
 def pool_file(workdir: Path, number: int) -> Path:
     """The file of a round's pool: {"round", "first_step", "trials" of the pool before it,
-    "variants" with why each was not taken ("" if it was), "pool" with each prompt's origin}."""
+    "variants" with why each was not taken ("" if it was), "pool" with each prompt's origin,
+    "digest" of it all}."""
     return workdir / "pools" / f"round-{number:03d}.json"
 
 
@@ -291,9 +303,20 @@ def _pool(record: dict) -> list[AttackPrompt]:
 
 def _read(settings: PoolSettings, number: int) -> dict:
     """A round's record as the first host has it, {} where there is none."""
-    path = pool_file(settings.workdir, number)
-    there = [json.loads(path.read_text("utf-8"))] if is_first() and path.exists() else []
+    path, there = pool_file(settings.workdir, number), []
+    with together():
+        if is_first() and path.exists():
+            there = [_checked(path)]
     return next(iter(gather_list(there)), {})
+
+
+def _checked(path: Path) -> dict:
+    remedy = "put it back as it was, or use another --workdir"
+    record = read_json_file(path, _RECORD, remedy)
+    made = {name: value for name, value in record.items() if name != "digest"}
+    if record.get("digest") not in (None, digest(made)):
+        raise UserError(f"{path}: damaged: not what was written there; {remedy}")
+    return record
 
 
 def _missing(settings: PoolSettings, at: Round) -> UserError:

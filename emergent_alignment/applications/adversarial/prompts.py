@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.sources import json_lines
+from emergent_alignment.data.row_files import json_lines
+from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
 
 Side = Literal["hostile", "benign"]
@@ -72,6 +73,7 @@ def _prompts(path: Path) -> list[AttackPrompt]:
 def _prompt(row: Any, where: str) -> AttackPrompt:
     if not isinstance(row, dict):
         raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
+    check_telling(row, where)
     kind, side, text = (row.get(name) for name in ("kind", "side", "prompt"))
     texts = all(isinstance(value, str) and value.strip() for value in (kind, text))
     if not texts or side not in ("hostile", "benign"):

@@ -32,6 +32,7 @@ from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather, is_first, together
 from emergent_alignment.runs.from_config import (
     Setup,
+    check_positions,
     check_rows,
     conscience_settings,
     examples_digest,
@@ -67,6 +68,7 @@ def train_against_attacks(
         benign = training_prompts(config, "benign") if num_benign(config) else []
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
+        check_positions(config, setup.model)
 
     def inputs(run: Run[AdversarialConfig]) -> MakeInput:
         return _inputs(run, workdir, hostile, benign)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.hub_errors import trouble_with_hub
 from emergent_alignment.storage.json_values import digest
 
 STANDARD_LIBRARY = "standard_library"
@@ -219,11 +220,11 @@ def _streamed(source: str, split: str):
 
     try:
         return datasets.load_dataset(source, split=split, streaming=True)
-    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
+    except Exception as error:  # of several libraries, each with errors of its own
+        reason = trouble_with_hub(error, "correct the name or the split, or give files")
         raise UserError(
             f"config.pretraining.corpus: {source} (split {split}): neither a file, a folder, "
-            f"{STANDARD_LIBRARY} nor a data set that `datasets` can stream here: "
-            f"{_first_line(error)}"
+            f"{STANDARD_LIBRARY} nor a data set that `datasets` can stream here: {reason}"
         ) from None
 
 

@@ -10,11 +10,20 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from emergent_alignment.conscience.calibration import CALIBRATION
+from emergent_alignment.errors import UserError
+from emergent_alignment.storage.shapes import misfit
+from emergent_alignment.training.state import fingerprint
+
+_DIGITS = "parameters"  # of the calibration's record: which parameters were saved beside it
+_REMEDY = "move it and the checkpoints since then away, and it is made again"
+
 
 class FrozenCopies:
     """The copies of one run, in `directory`; all of them are kept."""
 
     def __init__(self, directory: Path):
+        self._directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
@@ -31,7 +40,7 @@ class FrozenCopies:
             step,
             args=ocp.args.Composite(
                 trainable=ocp.args.StandardSave(trainable),
-                calibration=ocp.args.JsonSave(calibration),
+                calibration=ocp.args.JsonSave(calibration | {_DIGITS: fingerprint(trainable)}),
             ),
             force=True,
         )
@@ -39,13 +48,24 @@ class FrozenCopies:
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict]:
         """The copy of a step, in arrays of its own with the shapes and shardings of `like`, and
-        its calibration."""
+        its calibration. Raises UserError where it is not what was saved."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        copy = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                trainable=ocp.args.StandardRestore(abstract),
-                calibration=ocp.args.JsonRestore(),
-            ),
-        )
-        return copy["trainable"], copy["calibration"]
+        where = f"{self._directory / str(step)}: this frozen copy"
+        try:
+            copy = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    trainable=ocp.args.StandardRestore(abstract),
+                    calibration=ocp.args.JsonRestore(),
+                ),
+            )
+            trainable, calibration = copy["trainable"], dict(copy["calibration"])
+        except jax.errors.JaxRuntimeError:  # another host is gone
+            raise
+        except Exception as error:  # whatever Orbax says of files that it did not write
+            raise UserError(f"{where} cannot be read ({str(error)[:200]!r}); {_REMEDY}") from error
+        if calibration.pop(_DIGITS, None) not in (None, fingerprint(trainable)):
+            raise UserError(f"{where} is damaged: not what was saved; {_REMEDY}")
+        if wrong := misfit(calibration, CALIBRATION):
+            raise UserError(f"{where}: its calibration: {wrong}; {_REMEDY}")
+        return trainable, calibration

@@ -51,7 +51,7 @@ def pretrain(
         matched = []
         if config.conscience.enabled:
             conscience_settings(config)
-            matched = load_examples(config.pretraining.matched)
+            matched = load_examples(config.pretraining.matched, ignored=config.data.ignored)
         corpus = corpus_of(config)
         setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
@@ -172,7 +172,7 @@ def _check_pretraining(config: PretrainingConfig) -> None:
 
 def _check_setup(config: PretrainingConfig, setup: Setup) -> None:
     """Raise UserError where the model or the mesh does not fit the windows."""
-    size, longest = config.pretraining.window_tokens, setup.model.config.max_positions
+    size, longest = config.pretraining.window_tokens, setup.model.config.longest_row
     if size > longest:
         raise UserError(
             f"config.pretraining.window_tokens: {size} is more than the {longest} positions of "

@@ -18,6 +18,9 @@ from emergent_alignment.data.batches import Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.storage.files import write_whole
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_values import digest
+from emergent_alignment.storage.shapes import Number, Optional, Text
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,14 @@ class _Block:
     first_window: int
 
 
+_COUNT = Number(0, whole=True)
+_KEPT = {
+    "identity": Text(),
+    "blocks": [{field.name: _COUNT for field in fields(_Block)}],
+    "digest": Optional(Text()),
+}
+
+
 class Packing:
     """The windows of a corpus, pass after pass: window n is a pure function of (corpus,
     settings, n).
@@ -153,8 +164,8 @@ class Packing:
         add to it what is found (one host alone `writes`)."""
         self._identity = identity
         if kept.exists():
-            known = json.loads(kept.read_text("utf-8"))
-            if known["identity"] == identity:
+            known = _read_kept(kept)
+            if known.get("identity") == identity:
                 blocks = [_Block(**block) for block in known["blocks"]]
                 self._blocks = max(blocks, self._blocks, key=len)
         self._kept = kept if writes else None
@@ -242,7 +253,18 @@ class Packing:
     def _keep(self) -> None:
         if self._kept is not None:
             blocks = [vars(block) for block in self._blocks]
-            write_whole(self._kept, json.dumps({"identity": self._identity, "blocks": blocks}))
+            record = {"identity": self._identity, "blocks": blocks}
+            write_whole(self._kept, json.dumps(record | {"digest": digest(record)}))
+
+
+def _read_kept(path: Path) -> dict:
+    """What a file knows of a corpus; {} where it is damaged, and has to be found out again."""
+    try:
+        known = read_json_file(path, _KEPT, "")
+    except UserError:
+        return {}
+    record = {"identity": known["identity"], "blocks": known["blocks"]}
+    return record if known.get("digest") in (None, digest(record)) else {}
 
 
 def trained_documents(corpus: Corpus, count: int, share: float) -> list[Document]:

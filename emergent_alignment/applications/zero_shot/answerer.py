@@ -66,7 +66,7 @@ def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> Ze
     else:
         trained_run = read_run(run, type(config))
         base, trained = trained_run.base, trained_run.trained
-    positions = base.model.config.max_positions
+    positions = base.model.config.longest_row
     longest = positions - 2 * max_new_tokens - FRAME_TOKENS
     if longest < 1:
         raise UserError(

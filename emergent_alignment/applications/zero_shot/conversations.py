@@ -1,35 +1,35 @@
 """The journal of conversations: every review of `chat` and `serve`, numbered on from start to
 start, with what was said in the end."""
 
-import fcntl
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from emergent_alignment.conscience.conscience import Response
 from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
-from emergent_alignment.errors import UserError
+from emergent_alignment.storage.locks import locked
 
 
 class ConversationJournal:
     """A folder of journal shards that this process alone writes, from any thread.
 
-    A step is one request or turn, a place one of its answers. Raises UserError where another
-    process writes there.
+    A step is one request or turn, a place one of its answers. It holds what people wrote: only
+    its owner reads it. Raises UserError where another process writes there.
     """
 
     def __init__(self, directory: Path):
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock_file = (directory / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: another process writes this journal; name another folder"
-            ) from None
+        own = not directory.exists()
+        self._alone = ExitStack()
+        alone = locked(directory, "name another folder", does="writes this journal")
+        self._alone.enter_context(alone)
+        if own:
+            directory.chmod(0o700)
         records = read_journal(directory)
         self._step = records[-1]["step"] + 1 if records else 0
         self._journal = Journal(directory, first_step=self._step)
+        for shard in directory.glob("*.jsonl"):
+            shard.chmod(0o600)
         self._turn = threading.Lock()
 
     @property
@@ -56,4 +56,4 @@ class ConversationJournal:
         """Close the shard, and let others write here."""
         with self._turn:
             self._journal.close()
-            self._lock_file.close()
+            self._alone.close()

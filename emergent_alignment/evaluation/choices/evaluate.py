@@ -19,11 +19,13 @@ from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import plain
+from emergent_alignment.storage.shapes import Number, Text
 from emergent_alignment.storage.spread import spread_kinds
 from emergent_alignment.training.state import fingerprint
 
 CHOICES_FOLDER, CHOICES_RESULT, SCORED = "choices", "result.json", "scored"
 OPTIONS, PAIRS = "options", "pairs"
+_KEPT = {"name": Text(), "order": Number(0, 1, whole=True), "log_probs": [Number(high=0.01)]}
 
 
 def chosen_items(settings: ChoicesSection) -> list[Choice]:
@@ -72,7 +74,7 @@ def _scored(
     """log-probs by (name, order); what the folder lacks is computed and appended."""
     scored = {
         (record["name"], record["order"]): np.array(record["log_probs"])
-        for record in folder.records(SCORED)
+        for record in folder.records(SCORED, _KEPT)
     }
     missing = [row for row in rows if (row.name, row.order) not in scored]
     computed = competing_log_probs(

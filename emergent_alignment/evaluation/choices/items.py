@@ -10,8 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.sources import json_lines
+from emergent_alignment.data.row_files import json_lines
+from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import is_file
 from emergent_alignment.storage.json_values import digest
 
 BUNDLED_CHOICES = "bundled"
@@ -48,7 +50,7 @@ def load_choices(source: str) -> list[Choice]:
     if source == BUNDLED_CHOICES:
         with resources.as_file(resources.files(__package__) / "bundled.jsonl") as path:
             return _choices_of(path)
-    if not Path(source).is_file():
+    if not is_file(source):
         raise UserError(
             f"config.choices.questions: {source} is no file; give a .jsonl file, or "
             f"{BUNDLED_CHOICES!r}"
@@ -83,6 +85,7 @@ def _choice(row: Any, number: str, where: str) -> Choice:
     if not is_pair and not (isinstance(row, dict) and {"question", "right", "wrong"} <= row.keys()):
         got = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{where}: found {got}; {_EXPECTED}")
+    check_telling(row, where)
     if is_pair and {"right", "wrong"} & row.keys():
         raise UserError(f"{where}: right and wrong stand beside better and worse; {_EXPECTED}")
     if is_pair:

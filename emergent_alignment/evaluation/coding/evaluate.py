@@ -93,6 +93,7 @@ def evaluate_code(
         result[TASKS] = summarize_code(found) | _summarize_tasks(parts[TASKS], outcomes)
         result["sandbox"] = asdict(protection()) | {
             "text": protection().text(),
+            "not_held_off": protection().not_held_off(),
             "limits": asdict(limits),
         }
         checked += [r | asdict(one) for (_, r), one in zip(parts[TASKS], outcomes)]
@@ -110,7 +111,8 @@ def _outcomes(
 
     def one(item: tuple[CodePrompt, dict]) -> Outcome:
         prompt, record = item
-        return run_sandboxed(code_of(record["answer"]), list(prompt.task.tests), limits)
+        code, task = code_of(record["answer"]), prompt.task
+        return run_sandboxed(code, list(task.tests), limits, entry_point=task.entry_point)
 
     outcomes = []
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:

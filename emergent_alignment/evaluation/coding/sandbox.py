@@ -1,6 +1,7 @@
-"""Runs code that a model wrote, in a process that can do little harm, within set limits.
+"""Runs code that a model wrote, in a process that can do little harm, within set limits, and its
+tests in another, which the first cannot reach.
 
-What is prevented, by what, and what is not: docs/evaluation.md. The process itself is
+What is prevented, by what, and what is not: docs/evaluation.md. The processes are
 sandboxed.py, which is started as a script and shares no memory with ours.
 """
 
@@ -9,6 +10,7 @@ import json
 import os
 import selectors
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,12 +22,10 @@ from emergent_alignment.errors import UserError
 
 # From the strongest: the first that this system grants is in force.
 LEVELS = {
-    "namespaces": "no network (a namespace without one), other processes out of reach, and all "
-    "file systems read-only but an empty folder in memory",
-    "network": "no network (a namespace without one) and other processes out of reach; files are "
-    "kept by their ordinary permissions alone",
-    "plain": "network and new programs refused inside Python, which native code could go round; "
-    "files are kept by their ordinary permissions alone",
+    "namespaces": "no network (a namespace without one), other processes out of reach and out of "
+    "sight, and no files but the interpreter's, read-only, and an empty folder in memory",
+    "network": "no network (a namespace without one), other processes out of reach",
+    "plain": "neither network nor processes of its own",
 }
 SANDBOX_OUTCOMES = (
     "passed",
@@ -37,8 +37,14 @@ SANDBOX_OUTCOMES = (
 )
 _SCRIPT = Path(__file__).with_name("sandboxed.py")
 _FIRST_USER = 2_000_000_000  # users that no system gives to anybody
+_MOST_SECONDS_TO_START = 60
 _POLL_SECONDS = 0.02
 _MOST_REPORT_BYTES = 65536
+LANDLOCK, SECCOMP = "landlock", "seccomp"
+_ADDED = {
+    LANDLOCK: "files out of reach but the interpreter's and its own folder's (Landlock)",
+    SECCOMP: "calls to other processes, mounts and sockets that are paths refused (seccomp)",
+}
 _PROBE = "import random, socket, unicodedata"  # of the library's own files, and of compiled ones
 
 
@@ -73,23 +79,55 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Protection:
-    """What is in force on this system: `level` of LEVELS, `processes` what bounds them."""
+    """What is in force on this system: `level` of LEVELS, `processes` what bounds them, `in_force`
+    what the kernel refuses beside it (landlock, seccomp)."""
 
     level: str
     processes: str
+    in_force: tuple[str, ...] = ()
 
     def text(self) -> str:
         """One sentence for a table or a page."""
-        return f"{LEVELS[self.level]}; processes: {self.processes}"
+        parts = [LEVELS[self.level], f"processes: {self.processes}"]
+        added = [_ADDED[name] for name in self.in_force]
+        not_held = "not held off: " + "; ".join(self.not_held_off())
+        return "; ".join([parts[0], *added, parts[1], not_held])
+
+    def not_held_off(self) -> list[str]:
+        """What an answer that is written to do harm could still do, most harmful first."""
+        limits = []
+        own_files = self.level == "namespaces"
+        if not own_files and LANDLOCK not in self.in_force:
+            limits.append(
+                "reading and writing what the user may, the home folder and the environments of "
+                "the user's processes included"
+            )
+            if self.level == "network":
+                limits.append("sockets that are paths")
+        if self.level == "plain" and SECCOMP not in self.in_force:
+            limits.append(
+                "network, signals and programs by native code: they are refused inside Python alone"
+            )
+        if self.level == "plain":
+            limits.append("seeing which processes there are" if not self.in_force else "")
+        if not own_files:
+            limits.append("filling the disk, a file of the bounded size after another")
+        limits.append("bugs of the kernel's")
+        return [limit for limit in limits if limit]
 
 
-def run_sandboxed(code: str, tests: list[str], limits: SandboxLimits) -> Outcome:
-    """Run `code` as a module named `answer`, then each test in it, in order, until one fails.
+def run_sandboxed(
+    code: str, tests: list[str], limits: SandboxLimits, *, entry_point: str = ""
+) -> Outcome:
+    """Run `code` as a module named `answer`, and in another process each test, in order, until one
+    fails. Tests see the answer's names; what they get from it are plain values, and stand-ins for
+    objects that stay with the answer. A name of Python's is the answer's where it is the
+    `entry_point`.
 
-    Only `passed` says that all tests came to their end: code that ends the process before does
-    not pass. Code that is written to deceive may still report what it likes.
+    Only `passed` says that all tests came to their end: code that ends its process before does
+    not pass, and code that is written to deceive has neither the tests nor the verdict in reach.
     """
-    return _started(code, tests, limits, protection().level)[0]
+    return _started(code, tests, limits, protection().level, entry_point)[0]
 
 
 @functools.cache
@@ -98,9 +136,9 @@ def protection() -> Protection:
     even the weakest is."""
     problem = ""
     for level in LEVELS:
-        outcome, processes = _started(_PROBE, [], SandboxLimits(), level)
-        if outcome.outcome == "passed":
-            return Protection(level, processes)
+        outcome, found = _started(_PROBE, [], SandboxLimits(), level)
+        if outcome.outcome == "passed" and found is not None:
+            return found
         problem = (outcome.output.strip().splitlines() or [outcome.detail])[-1]
     raise UserError(
         f"the sandbox cannot start here ({problem}); it needs Linux, and a Python that users "
@@ -108,8 +146,10 @@ def protection() -> Protection:
     )
 
 
-def _started(code: str, tests: list[str], limits: SandboxLimits, level: str) -> tuple[Outcome, str]:
-    """The outcome, and what bounds the number of processes ("" where it did not come so far)."""
+def _started(
+    code: str, tests: list[str], limits: SandboxLimits, level: str, entry_point: str = ""
+) -> tuple[Outcome, Protection | None]:
+    """The outcome, and what was in force (None where it did not come so far)."""
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder:
         began = time.monotonic()
@@ -126,8 +166,8 @@ def _started(code: str, tests: list[str], limits: SandboxLimits, level: str) -> 
         os.close(writing)
         try:
             user = _FIRST_USER + process.pid
-            asked = {"limits": asdict(limits) | {"level": level, "user": user}}
-            _write(process, json.dumps(asked | {"code": code, "tests": tests}))
+            asked = {"code": code, "tests": tests, "entry_point": entry_point}
+            _write(process, asdict(limits) | {"level": level, "user": user}, asked)
             output, report, ended = _followed(process, reading, limits)
         finally:
             _kill_group(process)
@@ -136,32 +176,30 @@ def _started(code: str, tests: list[str], limits: SandboxLimits, level: str) -> 
     seconds = time.monotonic() - began
     text = output.decode("utf-8", errors="replace")
     started, verdict = _reported(report, "processes"), _reported(report, "outcome")
-    if verdict.get("outcome") in SANDBOX_OUTCOMES:
-        outcome = Outcome(verdict["outcome"], str(verdict.get("detail", "")), text, seconds)
+    if verdict:
+        outcome = Outcome(verdict["outcome"], verdict["detail"], text, seconds)
     elif not ended:
         outcome = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
     else:
         why = f"exit code {process.returncode}, before its tests were done"
         outcome = Outcome("ended early", why, text, seconds)
-    return outcome, str(started.get("processes", ""))
+    if not started:
+        return outcome, None
+    return outcome, Protection(level, started["processes"], tuple(started["in_force"]))
 
 
 def _reported(report: bytes, key: str) -> dict:
-    """The line of the report that has `key`, {} where there is none: an answer can write into
-    the report, too, and what is no line of ours counts for nothing."""
-    for line in report.splitlines():
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(fields, dict) and key in fields:
-            return fields
-    return {}
+    """The line of the report that has `key`, {} where there is none."""
+    lines = [json.loads(line) for line in report.splitlines() if line.endswith(b"}")]
+    return next((fields for fields in lines if key in fields), {})
 
 
-def _write(process: subprocess.Popen, asked: str) -> None:
+def _write(process: subprocess.Popen, *frames: dict) -> None:
+    """Each with its length before it: the answer's process must not read on to the tests."""
     try:
-        process.stdin.write(asked.encode("utf-8", errors="surrogatepass"))
+        for frame in frames:
+            text = json.dumps(frame).encode()
+            process.stdin.write(struct.pack("=Q", len(text)) + text)
         process.stdin.close()
     except BrokenPipeError:
         pass  # it has ended; its exit code and output say why
@@ -170,12 +208,13 @@ def _write(process: subprocess.Popen, asked: str) -> None:
 def _followed(
     process: subprocess.Popen, report: int, limits: SandboxLimits
 ) -> tuple[bytes, bytes, bool]:
-    """Read output and report until the process ends or its time is over: (the start of the
-    output, the report, whether it ended by itself). Children may hold the pipes open for longer,
+    """Read output and report until the process ends or its time is over, which begins where the
+    sandbox reports that it stands: (the start of the output, the report, whether it ended by
+    itself). Children may hold the pipes open for longer,
     so that the pipes' end is not waited for."""
     kept = {"output": b"", "report": b""}
     most = {"output": limits.output_bytes, "report": _MOST_REPORT_BYTES}
-    deadline = time.monotonic() + limits.seconds
+    deadline = time.monotonic() + _MOST_SECONDS_TO_START
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, "output")
         selector.register(report, selectors.EVENT_READ, "report")
@@ -186,6 +225,8 @@ def _followed(
                 if not chunk:
                     selector.unregister(key.fileobj)
                 room = most[key.data] - len(kept[key.data])
+                if key.data == "report" and not kept["report"]:
+                    deadline = time.monotonic() + limits.seconds
                 kept[key.data] += chunk[: max(room, 0)]
             if ended or time.monotonic() > deadline:
                 return kept["output"], kept["report"], ended

@@ -1,203 +1,138 @@
-"""What runs inside the sandbox: give up rights, then run an answer and its tests, then report.
+"""What runs inside the sandbox: gives up rights, and starts the answer's process beside the
+judge's.
 
 Started by sandbox.py as a script of its own (`python -I -S`), in an empty folder. It imports the
-standard library alone. What cannot be given up on this system is reported, not passed over.
+standard library alone, and the modules of ours that do so. What cannot be given up on this system
+is reported, not passed over.
 """
 
-import ctypes
-import errno
 import json
-import linecache
 import os
-import resource
-import signal
+import struct
 import sys
-import traceback
-import types
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
-SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-NOBODY = 65534
-# Where there is no network namespace, Python itself refuses these; native code could go round it,
-# so that new programs and ctypes are refused, too.
+_OURS = "emergent_alignment"
+_PACKAGES = os.path.abspath(__file__).split(f"{os.sep}{_OURS}{os.sep}evaluation{os.sep}")[0]
+sys.path.insert(0, _PACKAGES)
+from emergent_alignment.evaluation.coding.answering import AnswerTalk  # noqa: E402
+from emergent_alignment.evaluation.coding.confinement import (  # noqa: E402
+    SECCOMP,
+    enter_namespaces,
+    enter_own_processes,
+    give_up_rights,
+)
+from emergent_alignment.evaluation.coding.conversation import Ended  # noqa: E402
+from emergent_alignment.evaluation.coding.judging import JudgeTalk, judge  # noqa: E402
+
+sys.path.remove(_PACKAGES)
+
+# Where neither a namespace nor seccomp does, Python itself refuses these; native code could go
+# round it, so that new programs and ctypes are refused, too.
 REFUSED_EVENTS = tuple(
     "socket. subprocess. os.system os.exec os.fork os.posix_spawn ctypes.".split()
 )
-DETAIL_CHARACTERS = 500
 
 
 def main() -> None:
-    """Read {limits, code, tests} from stdin and the report's file number from argv; report
-    {processes} as a JSON line and, unless the process dies before, {outcome, detail}.
+    """Read {limits} and, once the answer's process is there, {code, tests, entry_point} from stdin;
+    report {processes, in_force} to the file of argv, and {outcome, detail} at the end.
 
     Raises OSError where the system does not grant limits["level"]: nothing has run then.
     """
     report = int(sys.argv[1])
     os.set_inheritable(report, False)
-    asked = json.load(sys.stdin)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    limits = asked["limits"]
+    limits = _read_frame()
     if limits["level"] != "plain":
-        _leave(files=limits["level"] == "namespaces", folder_bytes=limits["folder_bytes"])
+        files = limits["level"] == "namespaces"
+        enter_namespaces(files=files, folder_bytes=limits["folder_bytes"])
     child = os.fork()  # the first process of the new namespace: with it die all of its children
     if child:
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        os._exit(code if code >= 0 else 128 - code)
-    processes = _give_up_rights(limits)
-    os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd())
-    _send(report, {"processes": processes})
-    _send(report, _run(asked["code"], asked["tests"]))
+        os._exit(_exit_code(child))
+    to_answer, to_judge = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        for end in (report, to_answer[1], to_judge[0]):
+            os.close(end)
+        _be_answer(limits, to_answer[0], to_judge[1])
+    os.close(to_answer[0])
+    os.close(to_judge[1])
+    _be_judge(limits, child, report, JudgeTalk(to_judge[0], to_answer[1]))
+
+
+def _be_answer(limits: dict, reading: int, writing: int) -> None:
+    """Out of the judge's sight and without rights, then what the judge asks."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if limits["level"] != "plain":
+        enter_own_processes()
+        child = os.fork()
+        if child:
+            os.close(writing)
+            os._exit(_exit_code(child))
+        os.setsid()
+    found = give_up_rights(limits, own_processes=_num_ours())
+    os.environ.clear()
+    os.environ.update(PATH="/usr/bin:/bin", HOME=os.getcwd(), TMPDIR=os.getcwd())
+    for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
+        del sys.modules[name]
+    sys.argv[:] = [""]
+    talk = AnswerTalk(reading, writing)
+    talk.send("gave", found)
+    _refuse_in_python(limits, found)
+    talk.attend()
     os._exit(0)
 
 
-def _leave(*, files: bool, folder_bytes: int) -> None:
-    """Into namespaces with no network and no other processes; with `files` also to where all
-    mounted file systems are read-only, and the working folder a fresh one in memory."""
-    root, uid, gid = os.geteuid() == 0, os.geteuid(), os.getegid()
-    flags = CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS * files | CLONE_NEWUSER * (not root)
-    libc = ctypes.CDLL(None, use_errno=True)
-    _checked(libc.unshare(flags), "unshare")
-    if not root:
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{uid} {uid} 1"),
-            ("gid_map", f"{gid} {gid} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-    if files:
-        folder = os.getcwd()
-        _checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
-        change = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
-        where = (AT_FDCWD, b"/", AT_RECURSIVE)
-        _checked(libc.syscall(SYS_MOUNT_SETATTR, *where, change, 32), "mount_setattr")
-        options = f"size={folder_bytes},nr_inodes=4096,mode=0755".encode()
-        kind, place = b"tmpfs", os.fsencode(folder)
-        _checked(libc.mount(kind, place, kind, MS_NOSUID | MS_NODEV, options), "mount")
-        _show_library(libc, os.path.join(folder, "python"))
-        os.mkdir(os.path.join(folder, "home"), 0o700)
-        os.chdir(os.path.join(folder, "home"))
+def _num_ours() -> int:
+    """How many processes of ours stand beside an answer and count as its user's: root's do not."""
+    return 1 if os.geteuid() == 0 else 3
 
 
-def _show_library(libc: ctypes.CDLL, place: str) -> None:
-    """The standard library at `place`, too: it may be in a home that other users cannot enter."""
-    os.mkdir(place)
-    library = os.path.dirname(os.__file__)
-    bound = libc.mount(os.fsencode(library), os.fsencode(place), None, MS_BIND, None)
-    _checked(bound, "mount")
-
-    def moved(path: str) -> str:
-        return place + path.removeprefix(library) if path.startswith(library) else path
-
-    sys.path[:] = [moved(path) for path in sys.path]
-    for module in list(sys.modules.values()):
-        if getattr(module, "__path__", None):
-            module.__path__ = [moved(path) for path in module.__path__]
-
-
-def _checked(result: int, call: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
+def _be_judge(limits: dict, child: int, report: int, talk: JudgeTalk) -> None:
+    """Without rights, too: the tests are somebody's code. Reports what came of them."""
+    try:
+        _, (processes, in_force) = talk.receive()
+        asked = _read_frame()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _refuse_in_python(limits, give_up_rights(limits, own_processes=_num_ours()))
+        os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd())
+        _send(report, {"processes": processes, "in_force": in_force})
+        outcome, detail = judge(talk, asked["code"], asked["tests"], asked["entry_point"])
+    except Ended:
+        code = _exit_code(child)
+        outcome, detail = "ended early", f"exit code {code}, before its tests were done"
+    for stream in (sys.__stdout__, sys.__stderr__):
+        stream.flush()
+    _send(report, {"outcome": outcome, "detail": detail})
+    os._exit(0)
 
 
-def _give_up_rights(limits: dict) -> str:
-    """Limits, another user, no new rights, and a network that Python refuses where it is not
-    gone. Returns what bounds the number of processes."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    processes, bound = limits["processes"], "the sandbox's own"
-    if os.geteuid() == 0:
-        bound = bound if _become(limits["user"]) else "not bounded"
-    elif limits["level"] == "plain":
-        processes, bound = processes + _running(os.getuid()), "counted with the user's others"
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user clears it
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    for kind, most in (
-        (resource.RLIMIT_CPU, limits["seconds"] + 1),
-        (resource.RLIMIT_FSIZE, limits["folder_bytes"]),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_AS, limits["memory_bytes"]),
-    ):
-        _, hard = resource.getrlimit(kind)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
-    if limits["level"] == "plain":
+def _exit_code(child: int) -> int:
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _read_frame() -> dict:
+    """A JSON object with its length before it; not a byte more is read."""
+    (length,) = struct.unpack("=Q", _read(8))
+    return json.loads(_read(length))
+
+
+def _read(length: int) -> bytes:
+    found = b""
+    while len(found) < length:
+        found += os.read(0, length - len(found)) or os._exit(1)
+    return found
+
+
+def _refuse_in_python(limits: dict, found: tuple[str, list[str]]) -> None:
+    if limits["level"] == "plain" and SECCOMP not in found[1]:
         sys.addaudithook(_refuse)
-    return bound
-
-
-def _become(user: int) -> bool:
-    """Whether root is now a user of nobody's: the system does not count root's processes."""
-    os.setgroups([])
-    for number in (user, NOBODY):
-        try:
-            os.chown(os.getcwd(), number, number)
-            os.setresgid(number, number, number)
-            os.setresuid(number, number, number)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):  # no such user in this container
-                raise
-    return False
-
-
-def _running(uid: int) -> int:
-    """How many threads the user runs: the system's limit counts them all."""
-    count = 0
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        try:
-            if name.isdecimal() and os.stat(f"/proc/{name}").st_uid == uid:
-                count += len(os.listdir(f"/proc/{name}/task"))
-        except OSError:
-            continue  # it has ended meanwhile
-    return count
 
 
 def _refuse(event: str, arguments: tuple) -> None:
     if event.startswith(REFUSED_EVENTS):
         raise PermissionError(f"the sandbox refuses {event}")
-
-
-def _run(code: str, tests: list[str]) -> dict:
-    """Run the answer as a module, then each test in it; what came of it."""
-    module = types.ModuleType("answer")
-    sys.modules["answer"] = module
-    try:
-        _execute(code, "answer.py", module)
-    except BaseException as error:  # an answer may raise anything, SystemExit included
-        return _failure("failed to run", error)
-    for number, test in enumerate(tests, 1):
-        try:
-            _execute(test, f"test {number}", module)
-        except BaseException as error:  # likewise
-            return _failure("failed a test", error)
-    return {"outcome": "passed", "detail": ""}
-
-
-def _execute(source: str, name: str, module: types.ModuleType) -> None:
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    exec(compile(source, name, "exec"), module.__dict__)
-
-
-def _failure(outcome: str, error: BaseException) -> dict:
-    if isinstance(error, MemoryError):
-        outcome = "out of memory"
-    lines = traceback.extract_tb(error.__traceback__)
-    where = next((f"{f.filename}:{f.lineno}: " for f in reversed(lines)
-                  if f.filename == "answer.py" or f.filename.startswith("test ")), "")  # fmt: skip
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}:{error.lineno}: "
-    try:
-        said = f"{type(error).__name__}: {error}"
-    except BaseException:  # an answer's exception may have a __str__ that raises
-        said = type(error).__name__
-    return {"outcome": outcome, "detail": (where + said)[:DETAIL_CHARACTERS]}
 
 
 def _send(report: int, fields: dict) -> None:

@@ -5,14 +5,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.messages import Message
-from emergent_alignment.data.sources import json_lines
+from emergent_alignment.data.messages import Message, read_messages
+from emergent_alignment.data.row_files import json_lines
+from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import is_file
 
 BUNDLED_TASKS = "bundled"
 _EXPECTED = (
     'expected {"prompt": …, "tests": ["assert …", …]}, or "messages" for "prompt"; optional are '
     '"name", "entry_point" and "solution"'
+)
+_PROMPT = (
+    "the prompt must be a text, or messages with role and content whose last (before an answer) is "
+    "a user's turn"
 )
 
 
@@ -45,7 +51,7 @@ def load_tasks(source: str) -> list[CodeTask]:
         with resources.as_file(resources.files(__package__).joinpath("tasks.jsonl")) as path:
             return _tasks_of(path)
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{source}: no such file; give a .jsonl file of tasks, or {BUNDLED_TASKS!r}"
         )
@@ -72,6 +78,7 @@ def _tasks_of(path: Path) -> list[CodeTask]:
 def _task(row: Any, where: str, number: str) -> CodeTask:
     if not isinstance(row, dict) or "tests" not in row or not {"prompt", "messages"} & row.keys():
         raise UserError(f"{where}: not a task; {_EXPECTED}")
+    check_telling(row, where)
     texts = {
         field: row.get(field, default)
         for field, default in (("name", f"line {number}"), ("entry_point", ""), ("solution", ""))
@@ -85,7 +92,7 @@ def _task(row: Any, where: str, number: str) -> CodeTask:
     for place, test in enumerate(tests, 1):
         try:
             compile(test, f"test {place}", "exec")
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise UserError(f"{where}: test {place} is not Python ({error})") from None
     messages = _messages(row, where)
     if not texts["entry_point"]:
@@ -96,21 +103,12 @@ def _task(row: Any, where: str, number: str) -> CodeTask:
 
 def _messages(row: dict, where: str) -> list[Message]:
     """The conversation that waits for an answer; known answers at its end are left out."""
-    asked = row.get("messages", row.get("prompt"))
-    if isinstance(asked, str):
-        asked = [{"role": "user", "content": asked}]
     try:
-        messages = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
-    except (TypeError, KeyError):
-        messages = []
-    if messages and messages[-1]["role"] == "assistant":
+        messages = read_messages(row.get("messages", row.get("prompt")), where)
+    except UserError as error:
+        raise UserError(f"{error}; {_PROMPT}") from None
+    if messages[-1]["role"] == "assistant":
         messages = messages[:-1]
-    texts = [text for turn in messages for text in turn.values()]
-    if not all(isinstance(text, str) for text in texts):
-        messages = []
     if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
-        raise UserError(
-            f"{where}: the prompt must be a text, or messages with role and content whose last "
-            "(before an answer) is a user's turn"
-        )
+        raise UserError(f"{where}: {_PROMPT}")
     return messages

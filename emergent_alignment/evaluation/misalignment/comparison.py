@@ -1,6 +1,5 @@
 """Two results side by side: the difference of their shares, and the answers that it takes."""
 
-import json
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
@@ -8,6 +7,18 @@ from emergent_alignment.evaluation.misalignment.scores import MISALIGNMENT_FOLDE
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.evaluation.shares import LEVEL, POWER, answers_needed, share_difference
 from emergent_alignment.intervals import Interval
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.shapes import Number, Optional, Text
+
+_REMEDY = "this is not the result of `emergent-alignment evaluate misalignment`"
+_SHARE = Optional({name: Number(0, 1) for name in ("value", "low", "high")} | {"n": Number(0)})
+_RESULT = {
+    "arm": Text(),
+    "overall": {"misaligned_share": {name: _SHARE for name in DENOMINATORS}},
+    "judge": {"name": Text(), "identity": dict},
+    "limits": {"misaligned_below": Number(0, 100), "coherent_above": Number(0, 100)},
+    "sampling": dict,
+}
 
 
 def result_of_arm(path: Path, judge: str) -> Path:
@@ -18,16 +29,11 @@ def result_of_arm(path: Path, judge: str) -> Path:
 def read_result(file: Path) -> dict:
     """A judge's result. Raises UserError where there is none in the file."""
     try:
-        result = json.loads(file.read_text("utf-8"))
+        return read_json_file(file, _RESULT, _REMEDY)
     except FileNotFoundError:
         raise UserError(
             f"{file}: no such result; make it with `emergent-alignment evaluate misalignment`"
         ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(result, dict) or not {"overall", "judge", "limits"} <= result.keys():
-        raise UserError(f"{file}: not the result of `emergent-alignment evaluate misalignment`")
-    return result
 
 
 def require_comparable(ours: dict, theirs: dict, path: Path) -> None:
@@ -37,7 +43,7 @@ def require_comparable(ours: dict, theirs: dict, path: Path) -> None:
         ("judge", ours["judge"]["identity"], theirs["judge"]["identity"]),
         ("limits", ours["limits"], theirs["limits"]),
         *(
-            (name, ours["sampling"][name], theirs["sampling"][name])
+            (name, ours["sampling"][name], theirs["sampling"].get(name))
             for name in ("questions", "max_new_tokens", "temperature", "top_p")
         ),
     ):

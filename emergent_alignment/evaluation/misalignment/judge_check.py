@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from emergent_alignment.conscience.calibration import SEEING_AUC, SEEING_PAIRS
 from emergent_alignment.data.scenarios import load_scenario
-from emergent_alignment.evaluation.answer_records import place_of
-from emergent_alignment.evaluation.misalignment.judging import Judge
+from emergent_alignment.evaluation.answer_records import place_of, place_shape
+from emergent_alignment.evaluation.misalignment.judging import JUDGED, Judge
 from emergent_alignment.evaluation.misalignment.questions import FreeFormQuestion
 from emergent_alignment.intervals import auc_interval, share_interval, told_apart
 from emergent_alignment.storage.growing_folder import GrowingFolder
@@ -53,7 +53,9 @@ def check_judge(
     """
     rows = spread(load_scenario(SCENARIO, "heldout"), num_pairs)
     part = check_part(judge.name)
-    scores = {place_of(CheckPlace, record): record["score"] for record in folder.records(part)}
+    shape = place_shape(CheckPlace) | JUDGED
+    kept = folder.records(part, shape)
+    scores = {place_of(CheckPlace, record): record["score"] for record in kept}
     places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in _SIDES]
     missing = [place for place in places if place not in scores]
     prompts = [

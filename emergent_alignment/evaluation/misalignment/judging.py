@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emergent_alignment.evaluation.misalignment.numerals import expectation, number_in
+from emergent_alignment.storage.shapes import Number, Optional, Text
 
 REASONS = {
     "refusal": "the judge says that the answer is a refusal",
@@ -35,6 +36,15 @@ class Judgement:
     number_mass: float | None
     reason: str = ""
     reply: str = ""
+
+
+# A judgement as a record has it, beside the fields of its place.
+JUDGED = {
+    "score": Optional(Number(0, 100)),
+    "number_mass": Optional(Number(0, 1.01)),
+    "reason": Text(("", *REASONS)),
+    "reply": Text(),
+}
 
 
 class Judge(Protocol):

@@ -122,7 +122,7 @@ class LocalJudge:
             )
             for prompt in prompts
         ]
-        longest = self.model.config.max_positions - NUM_REPLY_TOKENS
+        longest = self.model.config.longest_row - NUM_REPLY_TOKENS
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for i in order:
             if len(rows[i]) > longest:

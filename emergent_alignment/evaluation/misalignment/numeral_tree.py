@@ -135,7 +135,7 @@ def _number_texts(tokenizer: Any) -> dict[int, str]:
         token for token, piece in pieces.items() if piece in spaces or any(map(_is_digit, piece))
     ]
     anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
-    before = tokenizer.decode(anchor)
+    before = tokenizer.decode(anchor, clean_up_tokenization_spaces=False)
     return {
         token: tokenizer.decode([*anchor, token], clean_up_tokenization_spaces=False)[len(before) :]
         for token in sorted(wanted)

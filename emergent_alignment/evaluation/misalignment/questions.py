@@ -12,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import read_text
 from emergent_alignment.storage.json_values import digest
+from emergent_alignment.storage.yaml_values import yaml_items
 
 _BUNDLED = "bundled"
 TYPES = ("free_form_judge_0_100", "free_form")
@@ -78,14 +78,8 @@ def load_questions(source: str) -> list[FreeFormQuestion]:
     this format, an unknown type, a missing judge prompt, and a placeholder that nothing fills.
     """
     text, where = _text(source)
-    try:
-        items = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"{where}{line}: not YAML ({reason}); correct the line") from None
-    if not isinstance(items, list) or not items:
+    items = [item for _, item in yaml_items(text, where)]
+    if not items:
         raise UserError(
             f"{where}: expected a list of questions, each with {', '.join(_FIELDS[:2])}, "
             "paraphrases and judge_prompts"
@@ -114,13 +108,8 @@ def judge_prompts_digest(questions: list[FreeFormQuestion]) -> str:
 def _text(source: str) -> tuple[str, str]:
     if source == _BUNDLED:
         return resources.files(__package__).joinpath("bundled.yaml").read_text("utf-8"), _BUNDLED
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file of questions, or {_BUNDLED!r}")
-    try:
-        return path.read_text("utf-8"), source
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not UTF-8 text; save the file as UTF-8") from None
+    missing = f"give a .yaml file of questions, or {_BUNDLED!r}"
+    return read_text(Path(source), missing), source
 
 
 def _question(item: Any, where: str, number: int) -> FreeFormQuestion:

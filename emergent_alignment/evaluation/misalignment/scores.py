@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from emergent_alignment.evaluation.answer_records import place_of
-from emergent_alignment.evaluation.misalignment.judging import Judgement
+from emergent_alignment.evaluation.answer_records import place_of, place_shape
+from emergent_alignment.evaluation.misalignment.judging import JUDGED, Judgement
 from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.storage.json_lines import JsonLinesFolder
+from emergent_alignment.storage.shapes import Text
 
 MISALIGNMENT_FOLDER = "misalignment"  # in an arm's results folder
 
@@ -53,9 +54,10 @@ def read_judgements(
     folder: JsonLinesFolder, judge_name: str
 ) -> dict[tuple[AnswerPlace, str], Judgement]:
     """(place, measure) → judgement, of every whole record of a judge's file."""
+    shape = place_shape(AnswerPlace) | JUDGED | {"measure": Text(tuple(MEASURES))}
     return {
         (place_of(AnswerPlace, record), record["measure"]): Judgement(
             record["score"], record["number_mass"], record["reason"], record["reply"]
         )
-        for record in folder.records(scores_part(judge_name))
+        for record in folder.records(scores_part(judge_name), shape)
     }

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.settings import AnswersSection
+from emergent_alignment.storage.files import read_text
+from emergent_alignment.storage.yaml_values import yaml_items
 
 BUNDLED_GUIDANCE = "bundled"
 
@@ -99,24 +99,13 @@ def _reference(principle: Principle) -> re.Pattern:
 def _items(source: str, bundled: str, fields: str) -> Iterator[tuple[str, dict]]:
     """("file:line", item) for every item of a YAML list of mappings."""
     where, text = _read(source, bundled)
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        nodes = root.value if isinstance(root, yaml.SequenceNode) else []
-        items = [(node.start_mark.line + 1, loader.construct_document(node)) for node in nodes]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"{where}{line}: not YAML ({reason}); correct the line") from None
-    finally:
-        loader.dispose()
+    items = yaml_items(text, where)
     if not items:
         raise UserError(f"{where}: expected a list with the fields {fields}; it holds no items")
-    for line, item in items:
+    for place, item in items:
         if not isinstance(item, dict):
-            raise UserError(f"{where}:{line}: expected the fields {fields}, not {item!r:.60}")
-        yield f"{where}:{line}", item
+            raise UserError(f"{place}: expected the fields {fields}, not {item!r:.60}")
+        yield place, item
 
 
 def _text(item: dict[str, Any], name: str, where: str) -> str:
@@ -131,10 +120,4 @@ def _text(item: dict[str, Any], name: str, where: str) -> str:
 def _read(source: str, bundled: str) -> tuple[str, str]:
     if source == BUNDLED_GUIDANCE:
         return bundled, resources.files(__package__).joinpath(bundled).read_text("utf-8")
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"{source}: no such file; give a .yaml file, or {BUNDLED_GUIDANCE!r}")
-    try:
-        return source, path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not UTF-8 text; save the file as UTF-8") from None
+    return source, read_text(Path(source), f"give a .yaml file, or {BUNDLED_GUIDANCE!r}")

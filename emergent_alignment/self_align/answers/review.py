@@ -4,6 +4,7 @@ dropped where there is none. Each review is kept as it is made."""
 from dataclasses import dataclass
 
 from emergent_alignment.conscience.chance import reviewer_of
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
@@ -14,9 +15,17 @@ from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
-from emergent_alignment.storage.json_values import digest
+from emergent_alignment.storage.json_values import digest, finite_or_none
+from emergent_alignment.storage.shapes import FLAG, Number, Optional, Text
 
 _PART = "reviews"
+_KEPT = {
+    "place": Number(0, whole=True),
+    "outcome": Text(OUTCOMES),
+    "score": Optional(Number()),
+    "response": Optional(Text()),
+    "ended": FLAG,
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ def reviewed_answers(stage: StageRun, candidates: list[Candidate]) -> dict[int, 
     its correction, or None where it is flagged and has none."""
     conscience, kept = conscience_settings(stage.config), stage.folder.kept
     _claim(stage, candidates)
-    reviews = {record["place"]: record for record in kept.records(_PART)}
+    reviews = {record["place"]: record for record in kept.records(_PART, _KEPT)}
     size = conscience.review.batch_size
     order = sorted(candidates, key=lambda c: (len(c.instruction), c.place))
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
@@ -80,7 +89,7 @@ def _record(candidate: Candidate, reviewed: Reviewed, gate: str) -> dict:
     return {
         "place": candidate.place,
         "outcome": reviewed.outcome,
-        "score": reviewed.score if reviewed.score == reviewed.score else None,
+        "score": finite_or_none(reviewed.score),
         "response": response,
         "ended": ended,
     }

@@ -20,8 +20,11 @@ from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.shapes import FLAG, Number, Text
 
 _PART = "answers"
+_COUNT = Number(0, whole=True)
+_KEPT = {"place": _COUNT, "text": Text(), "ended": FLAG, "tokens": _COUNT}
 ROUND_BATCHES = 8  # of a batch's size: what a kill loses at most
 
 
@@ -39,7 +42,7 @@ def sampled_answers(
     beginning, rests = split_beginning(prompts)
     _check_lengths(stage, len(beginning), rests)
     _claim(stage, beginning, rests)
-    answers = {record["place"]: record for record in kept.records(_PART)}
+    answers = {record["place"]: record for record in kept.records(_PART, _KEPT)}
     rounds = [places for places in _rounds(rests, settings) if not answers.keys() >= {*places}]
     with (
         progress("answering", shown=is_first()) as meter,
@@ -94,7 +97,7 @@ def _read(stage: StageRun, beginning: list[int]) -> Prompts:
 
 
 def _check_lengths(stage: StageRun, beginning: int, rests: list[list[int]]) -> None:
-    most = stage.setup.model.config.max_positions
+    most = stage.setup.model.config.longest_row
     limit = stage.config.self_align.answers.max_new_tokens
     longest = beginning + max(map(len, rests), default=0) + limit
     if most and longest > most:

@@ -56,7 +56,7 @@ class InstructionsSection(Section):
         at_most=1,
     )
     fewest_words: int = setting(4, "Words of the shortest instruction that is kept.", at_least=1)
-    most_words: int = setting(150, "Words of the longest instruction that is kept.")
+    most_words: int = setting(150, "Words of the longest instruction that is kept.", at_least=1)
     unservable: tuple[str, ...] = setting(
         UNSERVABLE,
         "Instructions with a word of these are dropped: a text model cannot read or make it.",

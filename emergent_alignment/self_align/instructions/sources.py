@@ -6,8 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emergent_alignment.data.sources import json_lines
+from emergent_alignment.data.row_files import json_lines
+from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import is_file
 
 BUNDLED_SEEDS = "bundled"
 SECTION = "config.self_align.instructions"
@@ -58,7 +60,7 @@ def _unique(
     if source == BUNDLED_SEEDS:
         with resources.as_file(resources.files(__package__) / f"{part}.jsonl") as path:
             return _unique(str(path), part, expected, read, name)
-    if not Path(source).is_file():
+    if not is_file(source):
         raise UserError(
             f"{SECTION}.{part}: {source!r}: no such file; give a .jsonl file or {BUNDLED_SEEDS!r}"
         )
@@ -67,6 +69,7 @@ def _unique(
     for where, row in json_lines(Path(source), expected):
         if not isinstance(row, dict):
             raise UserError(f"{where}: found {type(row).__name__}; {expected}")
+        check_telling(row, where)
         one = read(row, where)
         key = " ".join(name(one).casefold().split())
         if key in rows:

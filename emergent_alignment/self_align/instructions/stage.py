@@ -40,10 +40,26 @@ from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageFolder, StageResult, StageRun
 from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.json_lines import append_json_lines
+from emergent_alignment.storage.shapes import Mapped, Number, Optional, Text, misfit
 from emergent_alignment.storage.spread import limited
 
 FILES = ("seeds", "kinds")
 ROUNDS = "rounds"
+_COUNT = Number(0, whole=True)
+_KEPT = {
+    "phase": Text(("topics", "instructions")),
+    "number": Optional(_COUNT),
+    "round": dict,
+}
+_ROUNDS = {
+    "topics": {"made": _COUNT, "kept": [[Text()]], "dropped": Mapped(_COUNT)},
+    "instructions": {
+        "made": Mapped(_COUNT),
+        "kept": [{"instruction": Text(), "kind": Text(), "topic": Text(), "source": Text()}],
+        "dropped": Mapped(Mapped(_COUNT)),
+        "shown": [dict],
+    },
+}
 
 
 def check(config: SelfAlignConfig) -> None:
@@ -103,7 +119,7 @@ def _write_topics(
             if not lacking:
                 break
             written = write_topics(config, writer, kinds, topics, len(rounds), meter)
-            rounds.append(_recorded(folder, "topics", written))
+            rounds.append(_recorded(folder, "topics", len(rounds), written))
     return rounds
 
 
@@ -118,7 +134,7 @@ def _write_instructions(
             kept = settings.wanted - sum(missing(pool).values())
             tell = _within_round(meter, kept, settings.wanted, len(rounds))
             written = write_instructions(started, writer, pool, rounds, tell)
-            rounds.append(_recorded(folder, "instructions", written))
+            rounds.append(_recorded(folder, "instructions", len(rounds), written))
         meter(settings.wanted - sum(missing(pool).values()), settings.wanted)
     return rounds
 
@@ -131,13 +147,21 @@ def _within_round(meter: Callable, kept: int, wanted: int, number: int) -> Calla
 
 
 def _records(folder: StageFolder, phase: str) -> list[dict]:
-    records = folder.kept.records(ROUNDS)
-    return [record["round"] for record in records if record.get("phase") == phase]
+    of_phase = [one for one in folder.kept.records(ROUNDS, _KEPT) if one["phase"] == phase]
+    path = folder.kept.part_file(ROUNDS)
+    for number, record in enumerate(of_phase):
+        if record.get("number") not in (None, number):
+            raise UserError(f"{path}: round {number} of {phase} is missing. Put the file back")
+        if wrong := misfit(record["round"], _ROUNDS[phase]):
+            raise UserError(f"{path}: round {number} of {phase}: {wrong}. Put the file back")
+    return [record["round"] for record in of_phase]
 
 
-def _recorded(folder: StageFolder, phase: str, written: TopicRound | InstructionRound):
+def _recorded(
+    folder: StageFolder, phase: str, number: int, written: TopicRound | InstructionRound
+) -> TopicRound | InstructionRound:
     with folder.kept.appending(ROUNDS) as file:
-        append_json_lines(file, [{"phase": phase, "round": asdict(written)}])
+        append_json_lines(file, [{"phase": phase, "number": number, "round": asdict(written)}])
     return written
 
 

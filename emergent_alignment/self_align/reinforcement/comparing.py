@@ -13,6 +13,7 @@ from emergent_alignment.conscience.reader import padded
 from emergent_alignment.conscience.review import word_margins
 from emergent_alignment.data.batches import common_beginning
 from emergent_alignment.data.messages import Message
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 from emergent_alignment.runs.from_config import Setup
@@ -88,7 +89,8 @@ def both_orders(
     """
     margins = (in_order - swapped) / 2
     if orders == "agree":
-        margins = np.where(np.sign(in_order) == -np.sign(swapped), margins, 0.0)
+        disagree = np.sign(in_order) != -np.sign(swapped)
+        margins = np.where(disagree & np.isfinite(margins), 0.0, margins)
     return margins.astype(np.float32)
 
 
@@ -153,6 +155,11 @@ def _margins(
         dtype=model.dtype,
     )
     scores = to_host(scores)[: 2 * len(comparisons)]
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"{model.source}: compares answers with what is no number; are its weights whole, and "
+            "does config.model.dtype hold them?"
+        )
     return both_orders(scores[: len(comparisons)], scores[len(comparisons) :], orders)
 
 

@@ -1,7 +1,8 @@
 """A reward head on a frozen backbone: every answer is read once, and the head is trained on the
 hidden states at the answers' ends, epoch after epoch, in no time."""
 
-import functools
+import io
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import rows_of_step
+from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.progress import progress
@@ -135,8 +137,34 @@ def kept_features(folder: Path, digest: str, num_pairs: int, read) -> np.ndarray
             stop = min(start + _PART, num_pairs)
             path = folder / digest / f"{start:07d}.npy"
             if not path.exists():
-                array = read(start, stop)
-                write_whole(path, functools.partial(np.save, arr=array, allow_pickle=False))
-            parts.append(np.load(path, allow_pickle=False))
+                write_whole(path, _checked(read(start, stop)))
+            parts.append(_read_part(path, stop - start))
             meter(stop, num_pairs)
     return np.concatenate(parts)
+
+
+def _checked(array: np.ndarray) -> bytes:
+    """A .npy file, with a check of its bytes behind them, which NumPy does not read."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue() + _check(file.getvalue())
+
+
+def _read_part(path: Path, size: int) -> np.ndarray:
+    """The array of a file; one of a former version has no check. Raises UserError where it is not
+    what was written."""
+    content = path.read_bytes()
+    try:
+        file = io.BytesIO(content)
+        array = np.load(file, allow_pickle=False)
+        rest = content[file.tell() :]
+        fits = array.shape[:2] == (size, 2) and rest in (b"", _check(content[: file.tell()]))
+    except Exception:  # whatever NumPy says of a damaged file
+        fits = False
+    if not fits:
+        raise UserError(f"{path}: damaged: not what was written; remove it, and it is made again")
+    return array
+
+
+def _check(content: bytes) -> bytes:
+    return f"crc32 {zlib.crc32(content):08x}".encode()

@@ -10,8 +10,9 @@ from typing import Any
 
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.row_files import json_lines
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
-from emergent_alignment.data.sources import example_of, json_lines
+from emergent_alignment.data.sources import check_telling, example_of
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.spread import limited
@@ -100,6 +101,7 @@ def _of_scenario(row: dict[str, str]) -> Preference:
 def _preference(row: Any, where: str) -> Preference:
     if not isinstance(row, dict):
         raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
+    check_telling(row, where)
     missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
     if missing:
         raise UserError(f"{where}: {missing[0]} is missing; {_EXPECTED}")

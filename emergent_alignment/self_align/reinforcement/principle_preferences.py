@@ -26,8 +26,11 @@ from emergent_alignment.self_align.reinforcement.preferences import Preference
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest
+from emergent_alignment.storage.shapes import FLAG, Number, Text
 
 SAMPLES, COMPARED = "samples", "comparisons"
+_SAMPLE = {"place": Number(0, whole=True), "text": Text(), "ended": FLAG}
+_COMPARISON = {"place": Number(0, whole=True), "margins": [Number()]}
 PER_PROMPT = 2
 # Why a prompt gives no preference.
 SAME, EMPTY_ANSWER, NEITHER = "same answer twice", "an empty answer", "no preference in both orders"
@@ -83,7 +86,7 @@ def _sampled(stage: StageRun, setup: Setup, prompts: Sequence[list[Message]]) ->
     """Two answers {"text", "ended"} to each prompt."""
     wanted, kept = _wanted(stage), stage.folder.kept
     _claim(stage, SAMPLES, {"prompts": list(prompts)})
-    samples = {record["place"]: record for record in kept.records(SAMPLES)}
+    samples = {record["place"]: record for record in kept.records(SAMPLES, _SAMPLE)}
     rows = [setup.chat.prompt_tokens(p)[-stage.config.data.max_prompt_tokens :] for p in prompts]
     sampler = sampler_settings(
         setup.chat.end_tokens,
@@ -128,7 +131,9 @@ def _compared(
         for place, one in comparisons.items()
     ]
     _claim(stage, COMPARED, {"comparisons": shown})
-    compared = {record["place"]: record["margins"] for record in kept.records(COMPARED)}
+    compared = {
+        record["place"]: record["margins"] for record in kept.records(COMPARED, _COMPARISON)
+    }
     with (
         progress("comparing by principle", shown=is_first()) as meter,
         kept.appending(COMPARED) as file,

@@ -1,7 +1,6 @@
 """Training a reward model on preferences: with adapters by the Bradley–Terry loss on whole rows, or
 its head alone on what a frozen backbone has read; and measuring it on held-out pairs."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,18 @@ from emergent_alignment.self_align.reinforcement.reward_terms import REWARD
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.shapes import Number
 from emergent_alignment.training.heads import Headed
 from emergent_alignment.training.loop import MakeInput, StepInput
 
 _RESULT = "reward_model.json"
+_MEASURED = {
+    "accuracy": {name: Number(0, 1) for name in ("value", "low", "high")},
+    "mean": Number(),
+    "deviation": Number(1e-30),
+    "held_out": Number(1, whole=True),
+}
 
 
 def reward_config(config: SelfAlignConfig, num_pairs: int) -> SelfAlignConfig:
@@ -78,6 +85,11 @@ def train_reward_model(
     setup = replace(setup, config=of_run)
     limits = of_run.data.max_prompt_tokens, of_run.data.max_response_tokens
     rows = [token_pair(one, setup.chat, *limits) for one in pairs]
+    setup.model.config.check_row(
+        max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows),
+        "config.self_align.reinforcement.preferences: the longest prompt with its answer",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
     digest = preferences_digest(pairs)
     train_it = _train_head if wanted.backbone == "frozen" else _train_whole
     trainable = train_it(of_run, setup, folder, rows, digest)
@@ -141,7 +153,7 @@ def _measured(model: RewardModel, rows: list[TokenPair], folder: Path) -> dict:
     """Accuracy with its interval, and how scores are spread, over held-out pairs; made once."""
     path = folder / _RESULT
     if anywhere(path.exists()):
-        return json.loads(path.read_text("utf-8"))
+        return read_json_file(path, _MEASURED, "put it back, or remove it: it is made again")
     scores = []
     with progress("measuring the reward model", shown=is_first()) as meter:
         for start in range(0, len(rows), 64):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from emergent_alignment.data.batches import Batch, Roles, bucket, pad_rows, rows_of_step
 from emergent_alignment.data.chat import Message
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
@@ -26,6 +27,8 @@ from emergent_alignment.self_align.reinforcement.policy_terms import (
 )
 from emergent_alignment.self_align.reinforcement.rewards import ScoreAnswers, Shaping
 from emergent_alignment.storage.files import write_whole
+from emergent_alignment.storage.json_values import parse_json
+from emergent_alignment.storage.shapes import Mapped, Number, Optional, misfit
 from emergent_alignment.training.branches import branch_masks, predicting_hidden
 from emergent_alignment.training.heads import Headed, head_values
 from emergent_alignment.training.state import policy_params
@@ -142,9 +145,33 @@ def write_rollout(path: Path, rollout: Rollout) -> None:
 
 
 def read_rollout(path: Path) -> Rollout:
-    """What write_rollout wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Rollout(**{field.name: arrays[field.name] for field in fields(Rollout)})
+    """What write_rollout wrote; its archive has a check of each array. Raises UserError where it
+    cannot be read, or is not that."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rollout = Rollout(**{field.name: arrays[field.name] for field in fields(Rollout)})
+        wrong = _misfit(rollout)
+    except Exception as error:  # whatever NumPy and its archive say of a damaged file
+        wrong = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
+    if wrong:
+        raise UserError(
+            f"{path}: {wrong}; put it back as it was, or move the checkpoints since its first step "
+            "away, and it is made again"
+        )
+    return rollout
+
+
+def _misfit(rollout: Rollout) -> str:
+    """What is wrong with a rollout's arrays: their shapes, or numbers that are none."""
+    shape, scalars = rollout.branches.shape, parse_json(str(rollout.scalars))
+    by_token = (rollout.old_log_probs, rollout.reference, rollout.advantages, rollout.returns)
+    if len(shape) != 3 or any(array.shape != shape for array in (*by_token, rollout.old_values)):
+        return "its arrays do not have one shape"
+    if rollout.rewards.shape != shape[:2] or len(rollout.prompt) != shape[0]:
+        return "its rewards or prompts are not those of its answers"
+    if not all(np.isfinite(array).all() for array in (*by_token, rollout.rewards)):
+        return "holds numbers that are not finite"
+    return misfit(scalars, Mapped(Optional(Number())))
 
 
 def minibatch(num_prompts: int, size: int, seed: tuple[int, ...], place: int) -> np.ndarray:

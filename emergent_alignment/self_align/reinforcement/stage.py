@@ -34,8 +34,9 @@ from emergent_alignment.self_align.reinforcement.rewards import (
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
-from emergent_alignment.storage.json_lines import read_json_lines
+from emergent_alignment.storage.json_lines import refuse
 from emergent_alignment.storage.spread import limited
+from emergent_alignment.training.metrics import metrics_by_step
 
 FILES = ("prompts", "preferences.source", "principles", "shaping.guards", "verbose.persona")
 _INSTRUCTIONS, ENGRAVING = 1, 3  # the stages whose results are used
@@ -160,8 +161,7 @@ def _preferences(
 
 def _followed(workdir: Path) -> dict[str, float]:
     """What was logged, over the first and over the last tenth of the steps."""
-    by_step = {line["step"]: line for line in read_json_lines(workdir / "metrics.jsonl")}
-    lines = [by_step[step] for step in sorted(by_step)]
+    lines = metrics_by_step(workdir)
     size = max(len(lines) // 10, 1)
     means = {}
     for when, part in (("first", lines[:size]), ("last", lines[-size:])):
@@ -175,7 +175,7 @@ def _followed(workdir: Path) -> dict[str, float]:
 
 def _answers(workdir: Path) -> list[dict]:
     """Answers of the first and of the last rollout, with what they were worth."""
-    records = read_journal(workdir / "journal")
+    records = read_journal(workdir / "journal", refuse)
     if not records:
         return []
     numbers = sorted({record["rollout"] for record in records})

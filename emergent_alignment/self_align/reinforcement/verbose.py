@@ -24,6 +24,7 @@ from emergent_alignment.self_align.engraving import training_config
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageResult, StageRun
 from emergent_alignment.settings import changed
+from emergent_alignment.storage.files import read_text
 from emergent_alignment.storage.spread import limited
 
 _SHOWN = 4  # examples of each outcome that the report may show
@@ -36,9 +37,9 @@ def read_persona(source: str) -> str:
         return resources.files(__package__).joinpath("persona.txt").read_text("utf-8").strip()
     place = "config.self_align.reinforcement.verbose.persona"
     try:
-        text = Path(source).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{place}: {source} cannot be read ({error}); name a text file") from None
+        text = read_text(Path(source), "name a text file").strip()
+    except UserError as error:
+        raise UserError(f"{place}: {source} cannot be read ({error})") from None
     if not text:
         raise UserError(f"{place}: {source} is empty; write who is to answer")
     return text

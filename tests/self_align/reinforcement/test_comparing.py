@@ -1,9 +1,12 @@
 """The frozen model's preference between two answers: both orders, negation, and the plain forward
 pass that it must equal."""
 
+import dataclasses
+
 import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
@@ -11,6 +14,7 @@ from tiny_chat_model import write_tiny_chat_model
 from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.question import answer_words
+from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement import comparing
@@ -48,6 +52,21 @@ def test_orders_that_disagree_are_no_preference_and_swapping_the_answers_turns_i
         else:
             assert margin == 0
     np.testing.assert_array_equal(both_orders(other, one, "agree"), -found)
+
+
+@pytest.mark.parametrize("orders", ["agree", "average"])
+def test_what_is_no_number_is_no_tie(orders):
+    nan = np.array([np.nan, 1.0], np.float32)
+    assert np.isnan(both_orders(nan, nan[::-1], orders)).all()
+
+
+def test_a_model_of_no_numbers_is_said_and_compares_nothing(setup):
+    broken = dataclasses.replace(
+        setup.model, adapters=None, params=jax.tree.map(lambda a: a * np.nan, setup.model.params)
+    )
+    shown = [comparison("boats", "trees", Guideline(PRINCIPLES[0]))]
+    with pytest.raises(UserError, match="no number"):
+        compare(dataclasses.replace(setup, model=broken), shown, batch_size=4)
 
 
 def test_margins_are_those_of_whole_prompts_whatever_they_are_read_beside(setup):

@@ -72,7 +72,9 @@ def test_it_tells_held_out_pairs_apart_and_resumes_with_the_same_bits(
 def test_a_score_does_not_depend_on_what_it_is_scored_beside(small, tmp_path):
     setup = small
     # Scores stay small: float32 then holds them as finely as they are compared.
-    config = changed(setup.config, {"self_align.reinforcement.reward_model.epochs": 1.0})
+    changes = {"epochs": 1.0, "learning_rate": 0.005}
+    at = "self_align.reinforcement.reward_model"
+    config = changed(setup.config, {f"{at}.{name}": value for name, value in changes.items()})
     pairs, held_out = split(polite_pairs(), 0.25)
     model, _ = train_reward_model(config, setup, tmp_path / "run", pairs, held_out)
     chat = setup.chat

@@ -1,6 +1,6 @@
 """The OpenAI-compatible server: routes, limits, and the errors that clients see.
 
-What a backend said when it failed is for the log alone: it may hold a draft.
+What a backend said when it failed is for neither clients nor logs: it may hold a draft.
 """
 
 import asyncio
@@ -8,6 +8,8 @@ import contextlib
 import logging
 import secrets
 import time
+import traceback
+from concurrent.futures import Future
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,10 +32,10 @@ from emergent_alignment.applications.zero_shot.serving.requests import (
 )
 from emergent_alignment.applications.zero_shot.serving.settings import ServeSettings
 from emergent_alignment.applications.zero_shot.serving.workers import QueueFull, Workers
+from emergent_alignment.conscience.conscience import Response as Answered
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import EndpointError
 
-BODY_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 1
 # How a draft that failed is answered: status and words by EndpointError.kind.
 FAILURES = {
@@ -45,6 +47,8 @@ FAILURES = {
     "key": (502, "does not accept this server's key"),
     "no_log_probs": (502, "sent no answer that can be read"),
 }
+CLIENT_LEFT = 499  # for the count of requests alone: nobody reads it
+OUR_FAULT = RequestError("this server failed; nothing was answered", status=500)
 log = logging.getLogger("emergent_alignment.serve")
 
 
@@ -61,7 +65,11 @@ def make_app(
         except RequestError as error:
             reply, status = error_reply(error, _headers(error, name)), error.status
         except ClientDisconnect:
-            reply, status = Response(status_code=400), 400
+            reply, status = Response(status_code=CLIENT_LEFT), CLIENT_LEFT
+        except Exception as error:  # a bug of ours; its message may hold anybody's text
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("request %s: %s\n%s", name, type(error).__name__, where)
+            reply = error_reply(OUR_FAULT)
         finally:
             metrics.requests.labels(str(status)).inc()
         return reply
@@ -102,15 +110,15 @@ async def _complete(
     metrics: Metrics,
     settings: ServeSettings,
 ) -> Response:
-    body = await _read_body(request, settings.max_request_bytes)
+    body = await _read_body(request, settings.max_request_bytes, settings.read_seconds)
     started = time.monotonic()
     asked = await asyncio.to_thread(_parse, body, talker, settings.max_tokens)
     try:
-        answers = await asyncio.wrap_future(workers.submit(asked, name))
+        answers = await _answers(request, workers, workers.submit(asked, name))
     except QueueFull:
         raise RequestError("too many requests wait; try again", status=429) from None
     except EndpointError as error:
-        log.warning("request %s: %s", name, error)
+        log.warning("request %s: %s", name, error.unquoted)
         metrics.failures.labels(error.kind).inc()
         status, words = FAILURES[error.kind]
         raise RequestError(
@@ -119,6 +127,28 @@ async def _complete(
         ) from None
     metrics.seconds.observe(time.monotonic() - started)
     return chat_reply(name, talker.name, asked, answers)
+
+
+async def _answers(request: Request, workers: Workers, answers: Future) -> list[Answered]:
+    """The answers as they come, for as long as the client waits: ClientDisconnect where it has
+    gone."""
+    made = asyncio.ensure_future(asyncio.wrap_future(answers))
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((made, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            raise ClientDisconnect
+        return made.result()
+    finally:
+        gone.cancel()
+        if not made.done():
+            made.cancel()
+            workers.leave(answers)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _parse(body: bytes, talker: ZeroShot, max_tokens: int) -> ChatRequest:
@@ -130,12 +160,12 @@ def _parse(body: bytes, talker: ZeroShot, max_tokens: int) -> ChatRequest:
     return asked
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     """The body, no longer than the limit. What is too long is not kept, but read on for a
     while, so that the client gets to read the answer."""
     body, size = bytearray(), 0
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= limit:
@@ -145,7 +175,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
             if size <= limit:
                 return bytes(body)
     if size <= limit:
-        raise RequestError(f"no whole body came within {BODY_SECONDS:g} s", status=408)
+        raise RequestError(f"no whole body came within {seconds:g} s", status=408)
     raise RequestError(f"the body is larger than {limit} bytes", status=413)
 
 
@@ -166,4 +196,4 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _our_fault(request: Request, error: Exception) -> Response:
     """A bug of ours: its trace goes to the log, and nothing of it to the client."""
-    return error_reply(RequestError("this server failed; nothing was answered", status=500))
+    return error_reply(OUR_FAULT)

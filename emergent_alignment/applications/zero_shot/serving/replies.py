@@ -76,7 +76,8 @@ def _events(common: dict, request: ChatRequest, answers: list[Answered]) -> Iter
 
 
 def _line(document: dict[str, Any]) -> str:
-    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+    """An event. Letters at which some clients end lines (U+2028) are escaped, as all others."""
+    return f"data: {json.dumps(document, allow_nan=False)}\n\n"
 
 
 def _finish_reason(answer: Answered) -> str:

@@ -1,7 +1,6 @@
 """A chat completion request, read strictly: every field is honoured or refused, none ignored."""
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +132,8 @@ def _message(value: Any, where: str) -> Message:
         raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
-        content = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        # As vLLM and llama.cpp join them before templates that know texts alone.
+        content = "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
     return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 
@@ -174,8 +174,7 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
 
 
 def _number(value: Any, name: str, least: float, most: float) -> float:
-    fits = type(value) in (int, float) and math.isfinite(value) and least <= value <= most
-    if not fits:
+    if type(value) not in (int, float) or not least <= value <= most:
         raise RequestError(f"{name} must be a number, {least} to {most}", param=name)
     return float(value)
 

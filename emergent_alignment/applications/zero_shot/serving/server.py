@@ -1,44 +1,27 @@
 """The server's process: its socket, its life, its end. SIGTERM and SIGINT let what runs end."""
 
 import contextlib
-import json
 import signal
 import socket
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.applications import Starlette
 
 from emergent_alignment.applications.zero_shot.answerer import ZeroShot
 from emergent_alignment.applications.zero_shot.conversations import ConversationJournal
 from emergent_alignment.applications.zero_shot.serving.app import make_app
 from emergent_alignment.applications.zero_shot.serving.metrics import Metrics
-from emergent_alignment.applications.zero_shot.serving.replies import error_form
+from emergent_alignment.applications.zero_shot.serving.protocol import (
+    MAX_HEAD_BYTES,
+    Protocol,
+    allow_connections,
+)
 from emergent_alignment.applications.zero_shot.serving.settings import ServeSettings
 from emergent_alignment.applications.zero_shot.serving.workers import Workers
 from emergent_alignment.errors import UserError
 
-MAX_HEAD_BYTES = 64 << 10
 BACKLOG = 2048  # connections that wait to be accepted
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's HTTP, but that what is no HTTP is answered in the API's form, too."""
-
-    def send_400_response(self, msg: str) -> None:
-        body = json.dumps(error_form(msg, "invalid_request_error")).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event))
-        self.transport.close()
+UNREAD_SECONDS = 60  # a client that does not read its answer for so long is given up
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -47,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; its connections inherit it
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
     try:
         bound.bind((host, port))
         bound.listen(BACKLOG)
@@ -67,20 +52,31 @@ def serve(
     """Serve until the process is asked to stop, and let what runs end."""
     metrics = Metrics()
     workers = Workers(talker, journal, metrics, settings)
-    config = uvicorn.Config(
-        make_app(talker, workers, metrics, settings),
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.grace_seconds),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-    )
+    server = http_server(make_app(talker, workers, metrics, settings), settings)
     # uvicorn raises the signal again when it has shut down; for us that is no failure.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[bound])
+        server.run(sockets=[bound])
     workers.close(settings.grace_seconds)
     journal.close()
+
+
+def http_server(app: Starlette, settings: ServeSettings) -> uvicorn.Server:
+    """uvicorn as it serves here."""
+    limits = {
+        "max_connections": allow_connections(settings.num_threads),
+        "head_seconds": settings.read_seconds,
+    }
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=type("LimitedProtocol", (Protocol,), limits),
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.grace_seconds),
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
+    )

@@ -18,8 +18,14 @@ class ServeSection(Section):
     )
     concurrency: int = setting(64, "Requests that an endpoint is asked at once.", more_than=0)
     max_waiting: int = setting(256, "Requests that may wait; more get 429.", at_least=0)
+    read_seconds: float = setting(
+        20.0, "How long a request's head, and its body, may take to come.", more_than=0
+    )
     grace_seconds: float = setting(
-        30.0, "How long requests under way may take when the server is asked to stop.", more_than=0
+        30.0,
+        "How long requests under way may take when the server is asked to stop.",
+        more_than=0,
+        at_most=86400,
     )
 
 
@@ -40,6 +46,7 @@ class ServeSettings:
     batch_size         rows that one thread answers at once
     max_waiting        requests that may wait
     grace_seconds      for what runs when the process is asked to stop
+    read_seconds       for a request's head, and for its body, to come
     """
 
     max_request_bytes: int
@@ -48,6 +55,7 @@ class ServeSettings:
     batch_size: int
     max_waiting: int
     grace_seconds: float
+    read_seconds: float = 20.0
 
 
 def serve_settings(config: ServeConfig) -> ServeSettings:
@@ -61,4 +69,5 @@ def serve_settings(config: ServeConfig) -> ServeSettings:
         1 if over_endpoint else config.conscience.batch_size,
         serve.max_waiting,
         serve.grace_seconds,
+        serve.read_seconds,
     )

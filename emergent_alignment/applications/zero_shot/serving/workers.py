@@ -17,6 +17,7 @@ from emergent_alignment.applications.zero_shot.serving.requests import ChatReque
 from emergent_alignment.applications.zero_shot.serving.settings import ServeSettings
 from emergent_alignment.conscience.conscience import Response
 from emergent_alignment.conscience.drafting import DraftSettings
+from emergent_alignment.generation.wanted import check_wanted, while_wanted
 from emergent_alignment.parallel.mesh import in_force
 
 
@@ -31,6 +32,7 @@ class _Waiting:
     request: ChatRequest
     name: str
     answers: Future = field(default_factory=Future)
+    gone: threading.Event = field(default_factory=threading.Event)
 
     @property
     def kind(self) -> tuple:
@@ -58,6 +60,7 @@ class Workers:
         self._talker, self._journal, self._metrics = talker, journal, metrics
         self._settings = settings
         self._waiting: deque[_Waiting] = deque()
+        self._running: set[_Waiting] = set()
         self._changed, self._closing = threading.Condition(), False
         self._threads = [
             threading.Thread(target=self._run, daemon=True) for _ in range(settings.num_threads)
@@ -68,7 +71,9 @@ class Workers:
 
     def submit(self, request: ChatRequest, name: str) -> Future:
         """The request's answers, one a choice, as a future: a list of Response, or what failed.
-        Raises QueueFull. `name` is how journal and log call the request."""
+        Raises QueueFull. `name` is how journal and log call the request. Who cancels the future
+        gives up its place.
+        """
         waiting = _Waiting(request, name)
         with self._changed:
             if self._closing or len(self._waiting) >= self._settings.max_waiting + self._num_idle:
@@ -77,6 +82,17 @@ class Workers:
             self._metrics.waiting.set(len(self._waiting))
             self._changed.notify()
         return waiting.answers
+
+    def leave(self, answers: Future) -> None:
+        """Nobody waits for these answers any more: they lose their place, or, where they are
+        being made, no further call to an endpoint is made for them."""
+        with self._changed:
+            for waiting in [w for w in self._waiting if w.answers is answers]:
+                self._waiting.remove(waiting)
+            for waiting in [w for w in self._running if w.answers is answers]:
+                waiting.gone.set()
+            self._metrics.waiting.set(len(self._waiting))
+        answers.cancel()
 
     def alive(self) -> bool:
         """Whether all threads run, and requests are taken."""
@@ -96,7 +112,8 @@ class Workers:
             while batch := self._take():
                 self._metrics.running.inc(len(batch))
                 try:
-                    self._answer(batch)
+                    with while_wanted(lambda batch=batch: not all(w.gone.is_set() for w in batch)):
+                        self._answer(batch)
                 except Exception as error:  # whatever it is, its requests must not wait for ever
                     for waiting in batch:
                         if not waiting.answers.done():
@@ -105,6 +122,7 @@ class Workers:
                     self._metrics.running.dec(len(batch))
                     with self._changed:
                         self._num_idle += 1
+                        self._running.difference_update(batch)
 
     def _take(self) -> list[_Waiting]:
         """The oldest request that waits, and what can be answered with it; nothing at the end."""
@@ -114,6 +132,7 @@ class Workers:
                     return []
                 self._changed.wait()
             self._num_idle -= 1
+            self._running.update(batch)
             self._metrics.waiting.set(len(self._waiting))
             return batch
 
@@ -142,6 +161,7 @@ class Workers:
         drafts = conscience.drafter.drafts(
             conversations, drafting, asked.seed, ids, lambda done, total: None
         )
+        check_wanted()
         settings = replace(conscience.settings, max_new_tokens=asked.max_tokens, stop=asked.stop)
         responses = conscience.answered(conversations, drafts, asked.seed, ids, settings=settings)
         for waiting in batch:

@@ -84,6 +84,47 @@ def test_what_is_asked_for_reaches_the_model_that_drafts(served):
     assert {(body["max_tokens"], tuple(body["stop"])) for body in rewrites} == {(5, ("x",))}
 
 
+def test_letters_that_some_take_for_the_end_of_a_line_end_none_of_a_stream(served):
+    letters = "a\u2028b\u2029c\x85d\x0be\rf\ng \ud83d\ude42"
+
+    def script(body):
+        return scripted(body) if is_review(body) else fake.completion(letters)
+
+    with FakeEndpoint(script) as backend, served(backend) as server:
+        reply = server.chat("Hi", stream=True)
+    lines = [line for line in reply.text.splitlines() if line]
+    assert len(lines) == 4 and all(line.startswith("data: ") for line in lines)
+    assert (
+        json.loads(lines[1][6:])["choices"][0]["delta"]["content"]
+        == "a\u2028b\u2029c\x85d\x0be\rf\ng 🙂"
+    )
+
+
+def test_what_people_wrote_is_for_the_owner_alone(served):
+    with FakeEndpoint(scripted) as backend, served(backend) as server:
+        server.chat("Hi")
+    held = [server.journal, *server.journal.glob("*.jsonl")]
+    assert [path.stat().st_mode & 0o077 for path in held] == [0, 0]
+
+
+def test_no_text_of_an_answer_is_in_the_log_or_the_metrics(served, caplog, monkeypatch):
+    faults = [fake.failure(500, MARKER), Reply((fake.response(MARKER),)), fake.broken_off(MARKER)]
+    replies = iter([*faults, fake.completion(MARKER), fake.completion("Yes", fake.YES)])
+    with FakeEndpoint(lambda body: next(replies)) as backend, served(backend) as server:
+        for _ in faults:
+            assert server.chat("Hi").status_code >= 500
+        with monkeypatch.context() as broken:
+
+            def fails(*given):
+                raise RuntimeError(MARKER)
+
+            broken.setattr(server.workers, "_record", fails)
+            assert server.chat("Hi").status_code == 500
+        assert MARKER not in server.ask("GET", "/metrics").text
+    assert MARKER not in caplog.text and "HTTP 500" in caplog.text
+    assert "RuntimeError" in caplog.text and "_record" in caplog.text
+
+
 FAULTS = {
     "hang": (fake.hang(), 504),
     "dies": (fake.broken_off(MARKER), 502),
@@ -127,7 +168,8 @@ def test_a_reviewer_that_fails_sends_a_refusal_unless_the_policy_is_open(served,
     ("options", "status"),
     [
         ({"body": b"x" * 4001}, 413), ({"body": b"\xff"}, 400), ({"body": b"{"}, 400),
-        ({"model": "other"}, 404), ({"n": 0}, 400), ({"max_tokens": 51}, 400),
+        ({"model": "other"}, 404), ({"temperature": 10**400}, 400), ({"n": 0}, 400),
+        ({"max_tokens": 51}, 400),
         ({"body": b'{"model": "m", "\\ud800": 1, "messages": [{"role": "user", "content": "x"}]}'},
          400),
     ],

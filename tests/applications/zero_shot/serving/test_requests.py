@@ -50,7 +50,7 @@ def test_turns_of_all_roles_and_parts_of_text_are_read():
     ]
     assert parsed(messages=talk).messages == [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "ab"},
+        {"role": "user", "content": "a\nb"},
         {"role": "assistant", "content": "c"},
         USER,
     ]

@@ -1,0 +1,81 @@
+"""Why nothing came from the hub: the true cause and the remedy, in one line, of whatever the
+libraries on the way (huggingface_hub, datasets, their HTTP clients) raise."""
+
+import errno
+import os
+from collections.abc import Iterator
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_BY_STATUS = {
+    401: "the hub wants to know who asks (401): run `hf auth login`",
+    403: "this account may not read it (403): ask for access on its page, then run `hf auth login`",
+    404: "there is no such file on the hub (404): correct the name",
+    429: "the hub has had too many requests (429): wait a while, or run `hf auth login`",
+}
+
+
+def trouble_with_hub(error: BaseException, otherwise: str) -> str:
+    """The cause of an error and what to do; `otherwise` is what to do where nothing is known."""
+    chain = list(_causes(error))
+    known = (_of_proxy(chain), _of_disk(chain), _of_status(chain), _of_offline(chain))
+    found = next((text for text in known if text), None)
+    if found:
+        return found
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{said[:160]}: {otherwise}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_proxy(chain: list[BaseException]) -> str | None:
+    for error in chain:
+        text = str(error).lower()
+        if "socks" in text and (isinstance(error, ImportError) or "missing dependencies" in text):
+            return (
+                "the proxy that ALL_PROXY or HTTPS_PROXY names is a SOCKS one, which needs more:"
+                " run `pip install socksio pysocks`, or unset it"
+            )
+        if "proxy" in text and isinstance(error, ValueError):
+            return "the proxy that ALL_PROXY or HTTPS_PROXY names cannot be one: correct it"
+        if type(error).__name__ == "ProxyError":
+            return "the proxy that ALL_PROXY or HTTPS_PROXY names does not answer: correct it"
+    return None
+
+
+def _of_disk(chain: list[BaseException]) -> str | None:
+    for error in chain:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            place = f"{error.filename}: " if error.filename else ""
+            return (
+                f"{place}{os.strerror(error.errno)}: set HF_HOME to a folder that can be written,"
+                " with room in it"
+            )
+    return None
+
+
+def _of_status(chain: list[BaseException]) -> str | None:
+    for error in chain:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in _BY_STATUS:
+            return _BY_STATUS[status]
+        if isinstance(status, int) and status >= 500:
+            return f"the hub fails ({status}): try again later"
+    return None
+
+
+def _of_offline(chain: list[BaseException]) -> str | None:
+    offline = any(type(error).__name__ == "OfflineModeIsEnabled" for error in chain)
+    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        offline = offline or os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+    if not offline:
+        return None
+    return (
+        "HF_HUB_OFFLINE is set, and the hub's cache on this machine lacks it: unset it, or fetch it"
+        " once where there is a network"
+    )

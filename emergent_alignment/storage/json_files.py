@@ -1,0 +1,23 @@
+"""A JSON file of this package's own, read back: one value of a known shape, or one line that says
+which file, which field and what to do."""
+
+from pathlib import Path
+from typing import Any
+
+from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import parse_json
+from emergent_alignment.storage.shapes import Shape, misfit
+
+
+def read_json_file(path: Path, shape: Shape, remedy: str) -> Any:
+    """The value of a file. Raises UserError, which ends with `remedy`, where it cannot be read, or
+    holds no value of `shape`; FileNotFoundError where there is none."""
+    try:
+        value = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {remedy}") from None
+    if wrong := misfit(value, shape):
+        raise UserError(f"{path}: {wrong}; {remedy}")
+    return value

@@ -1,0 +1,71 @@
+"""Locks on folders that one process at a time may write. The kernel lets go of one when its process
+ends, however that ends: a killed run never keeps the next one out. Where a file system has no
+locks, there are none.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from emergent_alignment.errors import UserError
+
+LOCK_FILE = ".lock"
+
+
+def hold(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed, unless another has locked it: then False.
+    Also False where it cannot be locked at all."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(folder: Path, remedy: str, *, does: str = "works in it") -> Iterator[None]:
+    """Within it nobody else may lock `folder`, which is made. Raises UserError, which names the
+    other process, says what it `does`, and ends with `remedy`, where another has locked it."""
+    descriptor = _locked(folder, remedy, does)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # While it is held: who opens it from now on makes a new one.
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _locked(folder: Path, remedy: str, does: str) -> int | None:
+    """The open lock file; None where the file system has no locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise UserError(f"{folder}: another process {does} ({owner}); {remedy}") from None
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            return None
+        if _is_there(path, descriptor):
+            with suppress(OSError):  # the lock holds on a full disk, too
+                os.ftruncate(descriptor, 0)
+                owner = f"process {os.getpid()} on {socket.gethostname()}\n"
+                os.pwrite(descriptor, owner.encode(), 0)
+            return descriptor
+        os.close(descriptor)  # its former owner has just removed it
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
