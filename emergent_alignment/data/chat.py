@@ -15,7 +15,15 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
 from emergent_alignment.data.rendering import render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
-from emergent_alignment.data.turns import ASKED, NO_THINKING, PROBE, Turn, at_once, read_turn
+from emergent_alignment.data.turns import (
+    ASKED,
+    NO_THINKING,
+    PROBE,
+    Render,
+    Turn,
+    at_once,
+    read_turn,
+)
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.tokenizer import require_chat_template
@@ -185,10 +193,6 @@ class Chat:
         return turn_marks(between, self.control_texts)
 
 
-def _letters(text: str) -> str:
-    return "".join(text.split())
-
-
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     """Learn from the chat template itself how an answer starts and which token ends it.
 
@@ -199,7 +203,9 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     try:
         drafted, direct = read_turn(write, {}), at_once(read_turn(write, NO_THINKING))
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        reason = _wants_tools(write) or str(error)
+        remedy = "give another one in config.model.chat_template"
+        raise UserError(f"{source}: {reason}; {remedy}") from None
     after = tokenizer.encode(drafted.after, add_special_tokens=False)
     # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
     added = tokenizer.added_tokens_decoder.items()
@@ -210,3 +216,17 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     trail, ended, _ = drafted.after.partition(ending) if ending else ("", "", "")
     trail = trail if ended and not trail.strip() else ""
     return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), trail, drafted, direct)
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def _wants_tools(write: Render) -> str:
+    try:
+        write([ASKED])
+    except UserError:
+        with contextlib.suppress(UserError):
+            write([ASKED], tools=[])
+            return "its chat template does not do without tools, of which there are none here"
+    return ""

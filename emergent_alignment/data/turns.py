@@ -61,7 +61,7 @@ def read_turn(render: Render, options: Mapping[str, bool]) -> Turn:
         what = "leaves the assistant's answer out (as one for images may do with plain text)"
         if PROBE.lower() in whole.lower():
             what = "changes the letters of the assistant's answer"
-        raise UserError(f"its chat template {what}; give another one")
+        raise UserError(f"its chat template {what}")
     before, after = whole[:start], whole[start + len(PROBE) :]
     opened = _OPENED.search(prompt)
     if before.startswith(prompt):
@@ -72,7 +72,7 @@ def read_turn(render: Render, options: Mapping[str, bool]) -> Turn:
     else:
         raise UserError(
             "its chat template writes a conversation in another way once its answer is there, so "
-            "that no prompt leads to the answer; give another one"
+            "that no prompt leads to the answer"
         )
     writes_prompts = prompt != render([ASKED], add_generation_prompt=False, **options)
     header, opening = ("", between) if writes_prompts else _header(between)

@@ -98,7 +98,7 @@ FAILING = {
     "upper-cased": (TEMPLATE.replace("m.content", "m.content | upper"), "changes the letters"),
     "parts": (TEMPLATE.replace("m.content", "m.content[0]['text']"), "leaves .* out"),
     "repeated": ("{{ messages | tojson }}" + TEMPLATE, "in another way"),
-    "tools": ("{{ tools | length }}" + TEMPLATE, "has no len"),
+    "tools": ("{{ tools | length }}" + TEMPLATE, "without tools"),
     "syntax": (TEMPLATE + "{% if %}", "Expected an expression"),
     "undefined": ("{{ bos_token + '' }}" + TEMPLATE, "bos_token"),
     "division": ("{{ 1 // 0 }}" + TEMPLATE, "division|modulo"),
