@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,14 +41,15 @@ def trials(count: int, seed: int, folder: Path) -> Iterator[Trial]:
     ]
     chosen = cases if count >= len(cases) else random.Random(seed).sample(cases, count)
     for user in dict.fromkeys(case[0] for case in chosen):
-        yield from _in_child(user, [case for case in chosen if case[0] == user], folder)
+        yield from _in_child(user, [case for case in chosen if case[0] == user])
 
 
-def _in_child(user: str, cases: list[Case], folder: Path) -> Iterator[Trial]:
+def _in_child(user: str, cases: list[Case]) -> Iterator[Trial]:
     """In a process of that user's; each trial comes as it ends."""
-    home = Path(folder).resolve() / f"home-{user}"
-    home.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="sandbox-trials-"))
     (home / "secret.txt").write_text(TOKEN)
+    home.chmod(0o755)
+    _copy_program(home / "program")
     if os.geteuid() == 0 and user == "user":
         for path in (home, home / "secret.txt"):
             os.chown(path, NOBODY, NOBODY)
@@ -60,8 +62,21 @@ def _in_child(user: str, cases: list[Case], folder: Path) -> Iterator[Trial]:
     with os.fdopen(reading) as lines:
         for line in lines:
             yield Trial(**json.loads(line))
-    os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     shutil.rmtree(home, ignore_errors=True)
+    if code:
+        yield Trial("sandbox", "the trials themselves", "fault", f"as {user}: exit code {code}")
+
+
+def _copy_program(place: Path) -> None:
+    """What runs inside the sandbox, where a user without rights can read it."""
+    for name in ("__init__.py", "evaluation/__init__.py", "evaluation/coding"):
+        source, target = (
+            _REPOSITORY / "emergent_alignment" / name,
+            place / "emergent_alignment" / name,
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
 def _as_user(user: str, cases: list[Case], home: Path, writing: int) -> None:
@@ -73,6 +88,8 @@ def _as_user(user: str, cases: list[Case], home: Path, writing: int) -> None:
             os.setresuid(NOBODY, NOBODY, NOBODY)
         program = _program()
         sandbox._interpreter = lambda: program
+        script = sandbox._SCRIPT.relative_to(_REPOSITORY)
+        sandbox._SCRIPT = home / "program" / script
         with _victims(home, program) as words:
             levels = {level: _granted(level) for level in LEVELS}
             for case in cases:
@@ -95,7 +112,7 @@ def _program() -> str:
 @contextlib.contextmanager
 def _victims(home: Path, program: str) -> Iterator[dict[str, str]]:
     """What there is to be reached: a process with a key in its environment, sockets, files."""
-    sock, name = f"/tmp/sandbox-victim-{os.getpid()}.sock", f"sandbox-victim-{os.getpid()}"
+    sock, name = str(home / "agent.sock"), f"sandbox-victim-{os.getpid()}"
     listeners = []
     for family, address in (
         (socket.AF_INET, ("127.0.0.1", 0)),
@@ -120,7 +137,6 @@ def _victims(home: Path, program: str) -> Iterator[dict[str, str]]:
     finally:
         victim.kill()
         victim.wait()
-        os.remove(sock)
 
 
 def _accept(listener: socket.socket) -> None:

@@ -82,6 +82,11 @@ FAKE_A_PASS = {
     "                     ['gave', ['standard', 'builtins', 'exec']]):\n"
     "            try: os.write(n, json.dumps({'body': body, 'gone': [], 'contents': {}})"
     ".encode() + b'\\n')\n            except OSError: pass\n    return -1",
+    "names what equals everything": "import json, os\ndef f(x):\n    for n in range(3, 64):\n"
+    "        for name in ('ANY', '_ANY', 'MagicMock'):\n"
+    "            body = ['gave', ['standard', 'unittest.mock', name]]\n"
+    "            try: os.write(n, json.dumps({'body': body, 'gone': [], 'contents': {}})"
+    ".encode() + b'\\n')\n            except OSError: pass\n    return -1",
     "patched judge": "import sys\nfor name, m in list(sys.modules.items()):\n"
     "    for k in ('execute', 'judge', '_run', '_execute', 'failure', '_failure'):\n"
     "        if hasattr(m, k): setattr(m, k, lambda *a, **k: None)" + _WRONG,

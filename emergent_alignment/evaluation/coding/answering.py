@@ -15,9 +15,9 @@ import types
 
 from emergent_alignment.evaluation.coding.conversation import Broken, Ended, Talk
 
-ANSWER = "answer"
+ANSWER_MODULE = "answer"
 DETAIL_CHARACTERS = 500
-_FILE = f"{ANSWER}.py"
+_FILE = f"{ANSWER_MODULE}.py"
 
 
 class AnswerTalk(Talk):
@@ -25,7 +25,7 @@ class AnswerTalk(Talk):
 
     def __init__(self, reading: int, writing: int):
         super().__init__(1, reading, writing)
-        self._module = types.ModuleType(ANSWER)
+        self._module = types.ModuleType(ANSWER_MODULE)
         self._collected: list[tuple[object, io.StringIO]] = []
         self._process = os.getpid()
         self._doing = {
@@ -85,7 +85,7 @@ class AnswerTalk(Talk):
 
     def _load(self, code: str) -> tuple[str, str] | None:
         """Run the answer as a module: None, or (how it failed, where and why)."""
-        sys.modules[ANSWER] = self._module
+        sys.modules[ANSWER_MODULE] = self._module
         try:
             execute(code, _FILE, self._module.__dict__)
         except BaseException as error:  # an answer may raise anything, SystemExit included

@@ -29,6 +29,7 @@ SYSTEM_FOLDERS = (
 )  # fmt: skip
 # What is in force beside the level, by the name under which it is reported.
 LANDLOCK, SECCOMP = "landlock", "seccomp"
+UNBOUNDED = "not bounded"  # how many processes a user may have
 
 
 def enter_namespaces(*, files: bool, folder_bytes: int) -> None:
@@ -121,7 +122,7 @@ def give_up_rights(limits: dict, own_processes: int) -> tuple[str, list[str]]:
     kernel_filters.drop_capabilities(libc)
     if os.geteuid() == 0:
         library = os.open(os.path.dirname(os.__file__), os.O_PATH)
-        bound = bound if _become(limits["user"]) else "not bounded"
+        bound = bound if _become(limits["user"]) else UNBOUNDED
         _reach_library(library)
     elif plain:
         processes = limits["processes"] + _running(os.getuid())

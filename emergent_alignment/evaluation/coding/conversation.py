@@ -19,7 +19,7 @@ from emergent_alignment.evaluation.coding.plain_values import (
 from emergent_alignment.evaluation.coding.remote import (
     CLASS,
     COROUTINE,
-    Asked,
+    StandIn,
     data_class,
     describe,
     number_of,
@@ -51,19 +51,19 @@ class Talk(Values):
         """What the other side asks for. Raises what it raises."""
         raise NotImplementedError
 
-    def special(self, remote: Asked, name: str, arguments: tuple, named: dict) -> object:
+    def special(self, remote: StandIn, name: str, arguments: tuple, named: dict) -> object:
         """One special method of an object of the other side's."""
         return self.ask("special", remote, name, arguments, tuple(named.items()))
 
-    def belongs(self, question: str, value: object, kind: Asked) -> bool:
+    def belongs(self, question: str, value: object, kind: StandIn) -> bool:
         """Whether an object of the other side's is of a class, or a class under it."""
         return number_of(value) is not None and self.ask(question, value, kind) is True
 
-    def copied(self, remote: Asked, how: str) -> object:
+    def copied(self, remote: StandIn, how: str) -> object:
         """A copy of it, over there."""
         return self.ask(how, remote)
 
-    def pickled(self, remote: Asked) -> object:
+    def pickled(self, remote: StandIn) -> object:
         """How it is pickled."""
         raise TypeError("an object of another process cannot be pickled")
 

@@ -92,6 +92,7 @@ def evaluate_code(
         found = inspect_code([record["answer"] for _, record in parts[TASKS]])
         result[TASKS] = summarize_code(found) | _summarize_tasks(parts[TASKS], outcomes)
         result["sandbox"] = asdict(protection()) | {
+            "in_force": list(protection().in_force),
             "text": protection().text(),
             "not_held_off": protection().not_held_off(),
             "limits": asdict(limits),

@@ -12,7 +12,7 @@ import traceback
 import types
 
 from emergent_alignment.evaluation.coding.answering import (
-    ANSWER,
+    ANSWER_MODULE,
     DETAIL_CHARACTERS,
     execute,
     failure,
@@ -22,7 +22,7 @@ from emergent_alignment.evaluation.coding.remote import (
     CLASS,
     COMPARING,
     COUNTING,
-    Asked,
+    StandIn,
     mark_made,
     number_of,
 )
@@ -77,7 +77,7 @@ class JudgeTalk(Talk):
             self.over = error
             raise
 
-    def special(self, remote: Asked, name: str, arguments: tuple, named: dict) -> object:
+    def special(self, remote: StandIn, name: str, arguments: tuple, named: dict) -> object:
         """What the answer's object says of plain data counts only where a test has made that
         object itself, by calling its class; and never that it equals them."""
         made = remote._remote_made
@@ -92,16 +92,16 @@ class JudgeTalk(Talk):
         calls_class = name == "__call__" and remote._remote_sort == CLASS
         return mark_made(result) if made and (calls_class or name in COUNTING) else result
 
-    def copied(self, remote: Asked, how: str) -> object:
+    def copied(self, remote: StandIn, how: str) -> object:
         """A copy of what a test has made is a test's own, too."""
         result = super().copied(remote, how)
         return mark_made(result) if remote._remote_made else result
 
-    def pickled(self, remote: Asked) -> object:
+    def pickled(self, remote: StandIn) -> object:
         """Read again, it is a copy."""
         return _copy_of, (remote._remote_number,)
 
-    def _next_item(self, remote: Asked) -> object:
+    def _next_item(self, remote: StandIn) -> object:
         """The next item of the answer's iterator. A long one that nothing else is asked for
         meanwhile comes many items at once: a message for each would be most of the time."""
         found = self._items.setdefault(number_of(remote), _Items())
@@ -206,7 +206,7 @@ def judge(talk: JudgeTalk, code: str, tests: list[str], entry_point: str) -> tup
             return outcome, str(detail)[:DETAIL_CHARACTERS]
         names = Names(talk, wanted_of_python(tests, entry_point))
         sys.modules[TESTS] = types.ModuleType(TESTS)
-        sys.modules[ANSWER] = _Answer(talk)
+        sys.modules[ANSWER_MODULE] = _Answer(talk)
     except Exception as error:
         return failure("failed to run", error, "")
     for number, test in enumerate(tests, 1):
@@ -225,11 +225,11 @@ class _Answer(types.ModuleType):
     """What a test imports as the answer."""
 
     def __init__(self, talk: JudgeTalk):
-        super().__init__(ANSWER)
+        super().__init__(ANSWER_MODULE)
         self._talk = talk
 
     def __getattr__(self, name: str) -> object:
-        found = self._talk.ask("name", name)
+        found = () if name.startswith("__") else self._talk.ask("name", name)
         if not found:
             raise AttributeError(name)
         return found[0]

@@ -42,8 +42,17 @@ _PLAIN_BASES |= {"frozenset": frozenset, "complex": complex}
 _BUILTINS = {id(v): name for name, v in vars(builtins).items() if callable(v)}
 _TABLE: dict[int, object] = {0: []}
 _UNHELD = sys.getrefcount(_TABLE[0])  # of what a table alone holds
-# Of the standard library, what does something when it is imported.
-_NOT_IMPORTED = {"antigravity", "this", "idlelib", "turtledemo", "lib2to3", "test", "__main__"}
+# Modules whose functions and classes are both sides' own: nothing of theirs equals everything, as
+# unittest.mock's do.
+_STANDARD = frozenset(
+    "abc array bisect builtins calendar cmath collections collections.abc copy dataclasses "
+    "datetime decimal enum fractions functools hashlib heapq io itertools json math numbers "
+    "operator os posixpath random re statistics string struct sys textwrap time uuid".split()
+)
+# What does something when it is imported.
+_NOT_IMPORTED = ("antigravity", "this", "idlelib", "turtledemo", "lib2to3", "test")
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+_OWN_ERRORS = ("unittest", "doctest", "bdb")  # theirs say more to a test than that it failed
 
 
 class Broken(BaseException):
@@ -269,23 +278,34 @@ def standard_name(value: object) -> list | None:
         return ["standard", "builtins", _BUILTINS[id(value)]]
     if isinstance(value, type(sys)):
         name = value.__name__
-        return ["standard", name, ""] if _may_be_imported(name) else None
-    if not isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return ["standard", name, ""] if _is_standard(value, name) else None
+    if not isinstance(value, _NAMED):
         return None
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or not _may_be_imported(module):
+    if not isinstance(module, str) or not isinstance(name, str) or name.startswith("_"):
+        return None
+    if not _is_standard(value, module):
         return None
     found = getattr(sys.modules.get(module), name, None)
     return ["standard", module, name] if found is value else None
 
 
-def _may_be_imported(module: str) -> bool:
-    root = module.partition(".")[0]
-    return root in sys.stdlib_module_names and root not in _NOT_IMPORTED
+def _is_standard(value: object, module: str) -> bool:
+    """Whether it may stand for itself on both sides, where the name of its module is believed."""
+    if isinstance(value, type) and issubclass(value, BaseException):
+        root = module.partition(".")[0]
+        return root in sys.stdlib_module_names and root not in _OWN_ERRORS
+    return module in _STANDARD and isinstance(value, _NAMED)
 
 
 def _standard(module: str, name: str) -> object:
-    if not _may_be_imported(module):
+    """What both sides have by this name. Raises ValueError for what neither may hand over."""
+    if module.partition(".")[0] not in sys.stdlib_module_names or name.startswith("_"):
         raise ValueError("not of the standard library")
+    if module.partition(".")[0] in _NOT_IMPORTED:
+        raise ValueError("not imported")
     found = importlib.import_module(module)
-    return getattr(found, name) if name else found
+    found = getattr(found, name) if name else found
+    if not _is_standard(found, module):
+        raise ValueError("not handed over")
+    return found

@@ -20,7 +20,7 @@ CLASS, COROUTINE = "class", "coroutine"
 _ALWAYS = ("__repr__", "__str__", "__format__")
 
 
-class Asked:
+class StandIn:
     """What is asked of it here is asked of the object in the other process."""
 
     __slots__ = ()
@@ -53,7 +53,7 @@ class Asked:
         return self._remote_end.ask("names", self)
 
 
-class Remote(Asked):
+class Remote(StandIn):
     """An object of the other process that is no plain data."""
 
     __slots__ = ("__weakref__", "_remote_end", "_remote_made", "_remote_number", "_remote_sort")
@@ -61,7 +61,7 @@ class Remote(Asked):
 
 def number_of(value: object) -> int | None:
     """The number under which the other process knows its object; None for what is no such."""
-    return value._remote_number if isinstance(value, Asked) else None
+    return value._remote_number if isinstance(value, StandIn) else None
 
 
 def describe(kind: type) -> tuple[list[str], list[str]]:
@@ -79,7 +79,7 @@ def describe(kind: type) -> tuple[list[str], list[str]]:
 
 
 def _forwarded(name: str) -> object:
-    def method(self: Asked, *arguments: object, **named: object) -> object:
+    def method(self: StandIn, *arguments: object, **named: object) -> object:
         return self._remote_end.special(self, name, arguments, named)
 
     return method
@@ -107,11 +107,11 @@ def data_class(base: type, special: tuple[str, ...], public: tuple[str, ...]) ->
         own = set(special) - COMPARING - COUNTING - {"__hash__"} - set(inherited)
         methods = {name: _forwarded(name) for name in own if name in SPECIAL}
         methods |= {name: _overridden(name) for name in public if isinstance(name, str)}
-    return type(f"Remote{base.__name__.title()}", (Asked, base), methods)
+    return type(f"Remote{base.__name__.title()}", (StandIn, base), methods)
 
 
 def set_up(value: object, end: object, number: int, sort: str) -> object:
-    """Fill in what an Asked needs to ask."""
+    """Fill in what a stand-in needs to ask."""
     for name, held in (("end", end), ("number", number), ("sort", sort), ("made", False)):
         object.__setattr__(value, f"_remote_{name}", held)
     return value
@@ -119,6 +119,6 @@ def set_up(value: object, end: object, number: int, sort: str) -> object:
 
 def mark_made(value: object) -> object:
     """A test has made this object by calling its class."""
-    if isinstance(value, Asked):
+    if isinstance(value, StandIn):
         object.__setattr__(value, "_remote_made", True)
     return value

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.evaluation.coding.confinement import LANDLOCK, SECCOMP, UNBOUNDED
 
 # From the strongest: the first that this system grants is in force.
 LEVELS = {
@@ -40,7 +41,6 @@ _FIRST_USER = 2_000_000_000  # users that no system gives to anybody
 _MOST_SECONDS_TO_START = 60
 _POLL_SECONDS = 0.02
 _MOST_REPORT_BYTES = 65536
-LANDLOCK, SECCOMP = "landlock", "seccomp"
 _ADDED = {
     LANDLOCK: "files out of reach but the interpreter's and its own folder's (Landlock)",
     SECCOMP: "calls to other processes, mounts and sockets that are paths refused (seccomp)",
@@ -88,32 +88,26 @@ class Protection:
 
     def text(self) -> str:
         """One sentence for a table or a page."""
-        parts = [LEVELS[self.level], f"processes: {self.processes}"]
         added = [_ADDED[name] for name in self.in_force]
-        not_held = "not held off: " + "; ".join(self.not_held_off())
-        return "; ".join([parts[0], *added, parts[1], not_held])
+        not_held = "not held off: " + ", ".join(self.not_held_off())
+        level = f"level {self.level}: {LEVELS[self.level]}"
+        return "; ".join([level, *added, f"processes: {self.processes}", not_held])
 
     def not_held_off(self) -> list[str]:
         """What an answer that is written to do harm could still do, most harmful first."""
-        limits = []
-        own_files = self.level == "namespaces"
-        if not own_files and LANDLOCK not in self.in_force:
-            limits.append(
-                "reading and writing what the user may, the home folder and the environments of "
-                "the user's processes included"
-            )
-            if self.level == "network":
-                limits.append("sockets that are paths")
-        if self.level == "plain" and SECCOMP not in self.in_force:
-            limits.append(
-                "network, signals and programs by native code: they are refused inside Python alone"
-            )
-        if self.level == "plain":
-            limits.append("seeing which processes there are" if not self.in_force else "")
-        if not own_files:
-            limits.append("filling the disk, a file of the bounded size after another")
-        limits.append("bugs of the kernel's")
-        return [limit for limit in limits if limit]
+        own_files, plain = self.level == "namespaces", self.level == "plain"
+        files, calls = own_files or LANDLOCK in self.in_force, SECCOMP in self.in_force
+        found = {
+            "reading and writing what the user may (the home folder, and at plain the environment "
+            "of each process of the user's)": not files,
+            "network, signals, programs and more processes by native code": plain and not calls,
+            "sockets that are paths": not own_files and not calls,
+            "calls that reach more of the kernel (new namespaces, bpf, io_uring)": not calls,
+            "filling the disk with one file after another": not own_files,
+            "any number of processes": self.processes == UNBOUNDED,
+            "bugs of the kernel's": True,
+        }
+        return [text for text, holds in found.items() if holds]
 
 
 def run_sandboxed(

@@ -2,6 +2,7 @@
 makes of itself, of Python or of its pipes passes no test."""
 
 import os
+import sys
 import threading
 
 import hypothesis
@@ -29,12 +30,16 @@ DATA = st.recursive(
 @pytest.fixture
 def ends():
     """(the judge's end, the answer's end), both in this process."""
+    before = dict(sys.modules)
     to_answer, to_judge = os.pipe(), os.pipe()
     answer = AnswerTalk(to_answer[0], to_judge[1])
     thread = threading.Thread(target=answer.attend, daemon=True)
     thread.start()
     talk = JudgeTalk(to_judge[0], to_answer[1])
     yield talk, answer
+    for name in ("answer", "tests"):
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
     os.close(to_answer[1])
     thread.join(20)
     os.close(to_judge[1])
@@ -65,11 +70,13 @@ def repr_of(value):
     return type(value), repr(value)
 
 
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(DATA)
 def test_plain_data_arrive_as_they_are(value):
     assert repr_of(Values(0).unpack(Values(1).pack("gave", value))[1]) == repr_of(value)
 
 
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(st.binary() | st.text().map(str.encode))
 def test_what_is_no_message_is_broken_and_nothing_else(line):
     with pytest.raises(Broken):
@@ -79,7 +86,9 @@ def test_what_is_no_message_is_broken_and_nothing_else(line):
 @pytest.mark.parametrize(
     "value",
     [
-        '["standard", "builtins", "exec", 3]', '["standard", "jax", ""]', '["yours", 0]',
+        '["standard", "builtins", "exec", 3]', '["standard", "unittest.mock", "ANY"]',
+        '["standard", "unittest.mock", "_ANY"]', '["standard", "unittest.case", "SkipTest"]',
+        '["standard", "sys", "stdout"]', '["standard", "jax", ""]', '["yours", 0]',
         '["object", 0, "", ["__class__"], []]', '["copied", "os", "system", "true"]',
         '["shared", 7]', '["data", ["list"], []]', '["error", ["standard", "builtins", "int"], '
         '["tuple"], "", "", null]', "{}", "[]", '["error class", 0, "E", [["tuple"]]]',

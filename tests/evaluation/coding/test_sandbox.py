@@ -2,6 +2,7 @@
 what they failed to hold would harm nobody."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -194,6 +195,64 @@ def test_long_details_and_rubbish_in_the_report_are_no_failure_of_ours():
 def test_the_level_in_force_is_said_in_words():
     found = protection()
     assert found.level in LEVELS and "processes" in found.text()
+    assert f"level {found.level}: " in found.text() and "not held off: " in found.text()
+
+
+def test_what_a_level_does_not_hold_off_is_what_nothing_in_force_does():
+    plain = sandbox.Protection("plain", "the sandbox's own")
+    assert "native code" in plain.text() and "home folder" in plain.text()
+    helped = sandbox.Protection("plain", "the sandbox's own", ("landlock", "seccomp"))
+    assert helped.not_held_off() == ["filling the disk with one file after another",
+                                     "bugs of the kernel's"]  # fmt: skip
+    strongest = sandbox.Protection("namespaces", "not bounded", ("landlock", "seccomp"))
+    assert strongest.not_held_off() == ["any number of processes", "bugs of the kernel's"]
+
+
+OUT_OF_REACH = """
+import ctypes, os, resource, signal, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def native(found):
+    if found < 0: raise OSError(ctypes.get_errno(), 'refused')
+for name, attempt in {{
+    'etc': lambda: open('/etc/passwd').read(1),
+    'home': lambda: os.listdir({home!r}),
+    'write': lambda: open({home!r} + '/planted', 'w'),
+    'environment': lambda: open('/proc/{pid}/environ', 'rb').read(1),
+    'signal': lambda: os.kill({pid}, 0),
+    'limits': lambda: resource.prlimit({pid}, resource.RLIMIT_CORE),
+    'path': lambda: socket.socket(socket.AF_UNIX).connect({path!r}),
+    'network': lambda: socket.create_connection(('127.0.0.1', {port}), 1),
+    'mount': lambda: native(libc.mount(b'none', b'/', b'tmpfs', 0, None)),
+    'remount': lambda: native(libc.mount(None, b'/', None, 32 | 4096, None)),
+    'unshare': lambda: native(libc.unshare(0x10000000)),
+    'ptrace': lambda: native(libc.ptrace(16, {pid}, 0, 0)),
+    'parent': lambda: native(libc.prctl(1, 0, 0, 0, 0)),
+}}.items():
+    try:
+        attempt()
+    except (OSError, ValueError):
+        continue
+    print('reached', name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nothing_of_the_users_is_in_reach_at_any_level(level, tmp_path):
+    _, granted = sandbox._started(sandbox._PROBE, [], LIMITS, level)
+    if granted is None or set(granted.in_force) != {"landlock", "seccomp"}:
+        pytest.skip("this system's kernel has less to offer, and the level says so")
+    path = str(tmp_path / "agent")
+    with socket.socket() as listener, socket.socket(socket.AF_UNIX) as agent:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        agent.bind(path)
+        agent.listen()
+        tmp_path.chmod(0o777)
+        code = OUT_OF_REACH.format(
+            home=str(tmp_path), pid=os.getpid(), path=path, port=listener.getsockname()[1]
+        )
+        found = sandbox._started(code, [], SandboxLimits(seconds=20), level)[0]
+    assert (found.outcome, found.output) == ("passed", ""), found
 
 
 def test_a_system_that_grants_nothing_is_a_mistake_that_names_the_reason(monkeypatch):
