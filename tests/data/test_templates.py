@@ -107,7 +107,7 @@ FAILING = {
     "unknown filter": ("{{ messages | nonsense }}" + TEMPLATE, "nonsense"),
     "unsafe": ("{{ ''.__class__.__mro__ }}" + TEMPLATE, "unsafe|access"),
     "unknown include": ("{% include 'x' %}" + TEMPLATE, "."),
-    "recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}" + TEMPLATE, "recursion"),
+    "recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}" + TEMPLATE, "Recursion"),
     "several": ({"rag": TEMPLATE, "tool_use": TEMPLATE}, "rag, tool_use"),
 }
 
