@@ -79,10 +79,24 @@ def build_tokenizer(
         model_max_length=max_positions,
         **specials,
     )
-    template = metadata.get("tokenizer.chat_template")
-    if template and isinstance(template, str):
-        tokenizer.chat_template = template
+    templates = _chat_templates(metadata)
+    if templates:
+        tokenizer.chat_template = templates
     return tokenizer
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The file's chat template; by name where it holds several or none without a name."""
+    beginning = "tokenizer.chat_template."
+    named = {
+        key.removeprefix(beginning): template
+        for key, template in metadata.items()
+        if key.startswith(beginning) and isinstance(template, str)
+    }
+    template = metadata.get("tokenizer.chat_template")
+    if not template or not isinstance(template, str):
+        return named or None
+    return {"default": template} | named if named else template
 
 
 def _texts(value: Any) -> bool:
