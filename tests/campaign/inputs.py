@@ -23,10 +23,10 @@ from tiny_chat_model import TEMPLATE, tiny_chat_tokenizer
 from campaign.trial import Outcome, Trial
 from emergent_alignment.applications.adversarial.prompts import load_attacks
 from emergent_alignment.cli.configuration import read_config
-from emergent_alignment.data import template_limits
+from emergent_alignment.data import rendering
 from emergent_alignment.data.answer_code import code_of
+from emergent_alignment.data.rendering import render
 from emergent_alignment.data.sources import load_examples, load_prompts
-from emergent_alignment.data.template_limits import render
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.items import load_choices
 from emergent_alignment.evaluation.coding.tasks import load_tasks
@@ -254,7 +254,7 @@ def _template(draw: random.Random) -> None:
     if draw.random() < 0.3:
         cut = draw.randrange(len(TEMPLATE))
         own.chat_template = TEMPLATE[:cut] + TEMPLATE[cut + draw.randrange(1, 9) :]
-    with mock.patch.object(template_limits, "SECONDS", 1.0):
+    with mock.patch.object(rendering, "SECONDS", 1.0):
         render(own, [USER], add_generation_prompt=True)
 
 
