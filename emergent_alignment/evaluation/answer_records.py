@@ -8,7 +8,7 @@ from emergent_alignment.storage.shapes import FLAG, Number, Text
 
 ANSWERS = "answers"  # the part of the folder
 # What each of its records has, beside the fields of its place.
-ANSWER = {
+ANSWER_RECORD = {
     "messages": [{"role": Text(), "content": Text()}],
     "answer": Text(),
     "num_tokens": Number(0, whole=True),

@@ -13,7 +13,7 @@ import numpy as np
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import (
-    ANSWER,
+    ANSWER_RECORD,
     ANSWERS,
     Place,
     place_of,
@@ -67,7 +67,7 @@ def sample_missing(
     drops its system message.
     """
     kind = type(next(iter(wanted)))
-    shape = place_shape(kind) | ANSWER
+    shape = place_shape(kind) | ANSWER_RECORD
     records = {place_of(kind, record): record for record in folder.records(ANSWERS, shape)}
     missing = [place for place in wanted if place not in records]
     prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]

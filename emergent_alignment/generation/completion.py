@@ -146,7 +146,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[bytes]:
 def _first_choice(document: dict) -> dict:
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Unreadable("no chat completion", json.dumps(document))
+        raise Unreadable("no chat completion", _spelled(document))
     return choices[0]
 
 
@@ -159,8 +159,16 @@ def _text(message: dict) -> str | None:
         content = "".join(parts) if all(isinstance(part, str) for part in parts) else parts
     for found in (content, refusal):
         if not isinstance(found, str | None):
-            raise Unreadable("a message whose content is no text", repr(message))
+            raise Unreadable("a message whose content is no text", _spelled(message))
     return content or refusal or content
+
+
+def _spelled(value: object) -> str:
+    """A value as JSON, as far as it can be written."""
+    try:
+        return json.dumps(value)
+    except (ValueError, RecursionError):
+        return "nested too deep"
 
 
 def _finish_reason(choice: dict) -> str:
@@ -208,4 +216,4 @@ def _token_and_log_prob(entry: object) -> tuple[str, float]:
         token, value = entry.get("token"), entry.get("logprob")
         if isinstance(token, str) and type(value) in (int, float) and _LEAST <= value <= _ROUNDED:
             return whole_text(token), min(max(float(value), _IMPOSSIBLE), 0.0)
-    raise Unreadable("log-probs that cannot be read", json.dumps(entry))
+    raise Unreadable("log-probs that cannot be read", _spelled(entry))

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergent_alignment.evaluation.answer_records import ANSWER, ANSWERS, place_of, place_shape
+from emergent_alignment.evaluation.answer_records import (
+    ANSWER_RECORD,
+    ANSWERS,
+    place_of,
+    place_shape,
+)
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import (
     MISALIGNMENT_FOLDER,
@@ -42,7 +47,7 @@ class JudgedArm:
 def read_judged(arm_folder: Path) -> tuple[JudgedArm, ...]:
     """What each judge found, by name. Raises UserError for a result that is broken."""
     folder = JsonLinesFolder(arm_folder / MISALIGNMENT_FOLDER)
-    shape = place_shape(AnswerPlace) | ANSWER
+    shape = place_shape(AnswerPlace) | ANSWER_RECORD
     answers = {place_of(AnswerPlace, record): record for record in folder.records(ANSWERS, shape)}
     judged = []
     for file in sorted(folder.path.glob(result_file("*"))):

@@ -3,7 +3,7 @@
 A part that is absent is an empty value here: the page then says that it is left out.
 """
 
-import re
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,7 +239,7 @@ def read_metrics(path: Path) -> tuple[list[dict], list[str]]:
     if not path.is_file():
         return [], []
     by_step: dict[int, dict] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     unreadable = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -261,12 +261,16 @@ def read_json_object(path: Path) -> dict:
     """The JSON object in a file, {} where there is no file."""
     if not path.is_file():
         return {}
-    try:
-        value = parse_json(path.read_bytes())
-    except ValueError as error:
-        line = re.search(r"line (\d+)", str(error))
-        where = f"{path}:{line[1] if line else 1}"
-        raise UserError(f"{where}: not valid JSON ({error}); write the file again") from None
+    try:  # not parse_json: a page shows also what a model wrote with half a letter in it
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; write the file again") from None
+    except (RecursionError, ValueError):  # the latter: a number of thousands of digits
+        raise UserError(
+            f"{path}: nested too deeply, or a number too long; write it again"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold one JSON object, not a {type(value).__name__}")
     return value

@@ -9,6 +9,7 @@ import jax
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.journal import JOURNAL_LINE, warn
 from emergent_alignment.conscience.journal_records import journal_record
+from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
 from emergent_alignment.data.chat import Chat
@@ -22,15 +23,20 @@ from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.storage.cache import cache_path
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
-from emergent_alignment.storage.shapes import Number, Optional
+from emergent_alignment.storage.shapes import Both, Number, OrNull, Text
 from emergent_alignment.training.state import fingerprint
 
 _TOKEN = Number(0, whole=True)
+_REVIEWED = {
+    "outcome": Text(OUTCOMES),
+    "candidate_score": OrNull(Number()),
+    "revision_score": OrNull(Number()),
+}
 _KEPT = {
     "row": Number(0, whole=True),
-    "journal": JOURNAL_LINE,
-    "chosen": Optional([_TOKEN]),
-    "reference": Optional([Number()]),
+    "journal": Both(JOURNAL_LINE, _REVIEWED),
+    "chosen": OrNull([_TOKEN]),
+    "reference": OrNull([Number()]),
 }
 
 

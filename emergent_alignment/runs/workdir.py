@@ -16,6 +16,7 @@ from emergent_alignment.parallel.mesh import MeshSection, fitting_sizes
 from emergent_alignment.runs.config import C, RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
+    calibration_digits,
     examples_digest,
     load_model,
     lora_config,
@@ -43,6 +44,7 @@ _RECORD = {
     "head": Optional(Text(get_args(Head))),
     "config": dict,
     "base_run": Optional(Text()),
+    "calibration": Optional(Text()),
     "started_in": Optional(Text()),
 }
 # The folder with the model that a run from random weights has started from.
@@ -83,7 +85,7 @@ def claim(
     path = workdir / RUN_FILE
     check_same_run(workdir, config)
     if path.exists():
-        _check_identity(workdir, identity)
+        _check_identity(workdir, identity, config)
         return
     if workdir.exists() and not is_empty(workdir):
         raise UserError(f"{workdir}: not empty, and not a run of ours; choose another --workdir")
@@ -91,6 +93,8 @@ def claim(
     record["started_in"] = str(Path.cwd())
     if base_run is not None:
         record["base_run"] = os.path.relpath(base_run, workdir)
+    if config.conscience.calibration:
+        record["calibration"] = calibration_digits(config)
     write_json(path, record)
 
 
@@ -126,14 +130,18 @@ def read_run_file(workdir: Path) -> dict:
         raise UserError(f"{workdir}: not a run's work directory ({RUN_FILE} is missing)") from None
 
 
-def _check_identity(workdir: Path, identity: RunIdentity) -> None:
-    """Raise UserError where a run has begun with another model or other data."""
-    begun = read_run_file(workdir)
-    for name, meaning in (("frozen", "frozen model"), ("data", "data set")):
-        if begun[name] != getattr(identity, name):
+def _check_identity(workdir: Path, identity: RunIdentity, config: RunConfig) -> None:
+    """Raise UserError where a run has begun with another model, other data, or a calibration that
+    says other things."""
+    begun, now = read_run_file(workdir), vars(identity)
+    if begun.get("calibration"):
+        now = now | {"calibration": calibration_digits(config)}
+    meanings = {"frozen": "frozen model", "data": "data set", "calibration": "calibration"}
+    for name, digits in now.items():
+        if begun[name] != digits:
             raise UserError(
-                f"{workdir}: this run was begun with another {meaning} ({begun[name]}, now "
-                f"{getattr(identity, name)}); use the former one, or another --workdir"
+                f"{workdir}: this run was begun with another {meanings[name]} ({begun[name]}, now "
+                f"{digits}); use the former one, or another --workdir"
             )
 
 

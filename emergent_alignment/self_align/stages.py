@@ -22,14 +22,14 @@ from emergent_alignment.storage.growing_folder import GrowingFolder
 from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 from emergent_alignment.storage.json_values import digest, plain
-from emergent_alignment.storage.shapes import Number, Optional, Text
+from emergent_alignment.storage.shapes import Number, Optional, OrNull, Text
 
 _REMEDY = "choose another --workdir"
 _MANIFEST = {
     "version": Optional(Text()),
     "counts": dict,
     "examples": [dict],
-    "data": Optional(Text()),
+    "data": OrNull(Text()),
     "seconds": Optional(Number(0)),
 }
 

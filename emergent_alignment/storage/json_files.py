@@ -13,7 +13,7 @@ def read_json_file(path: Path, shape: Shape, remedy: str) -> Any:
     """The value of a file. Raises UserError, which ends with `remedy`, where it cannot be read, or
     holds no value of `shape`; FileNotFoundError where there is none."""
     try:
-        value = parse_json(path.read_bytes())
+        value = parse_json(path.read_bytes(), finite=True)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

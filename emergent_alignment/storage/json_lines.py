@@ -125,7 +125,7 @@ def _record(line: bytes, shape: Shape | None) -> dict:
     found = _CHECKED.fullmatch(line)
     if found and _check(found[1]) != found[2]:
         raise ValueError("damaged: not what was written there")
-    record = parse_json(line)
+    record = parse_json(line, finite=True)
     if not isinstance(record, dict):
         raise ValueError(f"must be a JSON object, not {type(record).__name__}")
     if shape is not None and (wrong := misfit(record, shape)):

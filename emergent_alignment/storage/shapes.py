@@ -32,10 +32,15 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Optional:
-    """`shape`, or null; a field of it may be absent."""
+class OrNull:
+    """`shape`, or null."""
 
     shape: Shape
+
+
+@dataclass(frozen=True)
+class Optional(OrNull):
+    """The same; a field of it may be absent, too."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ FLAG = bool
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str:
     """What is wrong with a value, with the field that it is in; "" where it has the shape."""
-    if isinstance(shape, Optional):
+    if isinstance(shape, OrNull):
         return "" if value is None else misfit(value, shape.shape, place)
     if isinstance(shape, dict):
         return _of_object(value, shape, place)

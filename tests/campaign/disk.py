@@ -89,7 +89,8 @@ def _stopped(draws: random.Random, folder: Path) -> tuple[str, str]:
         place, said = disk / "place", folder / "said"
         place.mkdir()
         line = _line("train", place, folder)
-        process = started([*line, "--config.training.steps=500"], said)
+        line = [word.replace("training.steps=6", "training.steps=500") for word in line]
+        process = started(line, said)
         _until(lambda: (place / "run" / "metrics.jsonl").exists() or _is_over(process))
         _fill(disk / "filler", draws.randrange(0, 3_000))
         time.sleep(draws.uniform(0, 0.5))

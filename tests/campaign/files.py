@@ -41,7 +41,7 @@ def _tried(file: OwnFile, way: str, draws: random.Random, place: Path) -> tuple[
         found = _quietly(file.read, path)
     except UserError as error:
         said = str(error)
-        fits = "\n" not in said and path.name in said and len(said) < 1000
+        fits = "\n" not in said and str(place) in said and len(said) < 1000
         return ("refused", "") if fits else ("fault", f"said {said[:200]!r}")
     except Exception as error:
         return "fault", f"{type(error).__name__}: {str(error)[:200]}"

@@ -40,16 +40,12 @@ class Undisturbed:
 
 
 def _undisturbed(name: str, folder: Path) -> Undisturbed:
-    place, said = _fresh(name, folder), folder / "said"
+    place = _fresh(name, folder)
     hooks = counting(place, folder / "counts")
     done = _run(name, place, folder, hooks)
     if done.code:
         raise RuntimeError(f"{name} fails undisturbed: {done.said}")
-    # Once more without the hooks, and with what it compiles at hand: how long it takes.
-    found, counts = contents(place), read_counts(folder / "counts")
-    place = _fresh(name, folder)
-    seconds = finished(_line(name, place, folder), said, before=before_of(name)).seconds
-    return Undisturbed(found, seconds, counts)
+    return Undisturbed(contents(place), done.seconds, read_counts(folder / "counts"))
 
 
 def _killed(name: str, known: Undisturbed, draws: random.Random, folder: Path) -> tuple:

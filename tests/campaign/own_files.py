@@ -12,7 +12,7 @@ from emergent_alignment.applications.pretraining import windows
 from emergent_alignment.config import Config
 from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
-from emergent_alignment.evaluation.answer_records import ANSWER, ANSWERS, place_shape
+from emergent_alignment.evaluation.answer_records import ANSWER_RECORD, ANSWERS, place_shape
 from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import read_judgements
 from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
@@ -253,13 +253,15 @@ FILES = {
     "kept answers": OwnFile(
         _lines("answers.jsonl", [_ANSWER]),
         lambda path: list(
-            GrowingFolder(path.parent).records(ANSWERS, place_shape(AnswerPlace) | ANSWER)
+            GrowingFolder(path.parent).records(ANSWERS, place_shape(AnswerPlace) | ANSWER_RECORD)
         ),
         True,
     ),
     "kept scores": OwnFile(
         _lines("scores-frozen.jsonl", [_SCORE]),
-        lambda path: str(read_judgements(GrowingFolder(path.parent), "frozen")),
+        lambda path: [
+            str(one) for one in read_judgements(GrowingFolder(path.parent), "frozen").items()
+        ],
         True,
     ),
     "stage.json": OwnFile(_write_stage, _read_stage),

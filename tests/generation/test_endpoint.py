@@ -315,6 +315,22 @@ def test_who_only_reasoned_has_answered_nothing_and_reached_a_limit():
         assert (found.text, found.reasoning, found.finish_reason) == ("", "Well", "length")
 
 
+@pytest.mark.parametrize("depth", [50, 400, 900, 960, 1500, 50_000])
+@pytest.mark.parametrize(
+    "around",
+    [
+        '{"choices": %s}',
+        '{"choices": [{"message": {"role": "assistant", "content": %s}}]}',
+        '{"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [%s]}}]}',
+    ],
+)
+def test_what_is_nested_at_any_depth_is_rubbish(depth, around):
+    body = around % ("[" * depth + "]" * depth)
+    for options in ({}, {"on_text": lambda text: None}):
+        data = f"data: {body}\n\n".replace("message", "delta") if options else body
+        assert failure(Reply((fake.response(data),)), **options).kind == "rubbish"
+
+
 @pytest.mark.parametrize("named", ["error", "abort"])
 def test_an_answer_that_was_given_up_is_none(named):
     assert failure(fake.completion("half", finish_reason=named)).kind == "unreachable"

@@ -147,7 +147,11 @@ def test_a_run_that_starts_from_itself_is_one_line(workdir, base_run):
         ({"head": "both"}, "head must be one of"),
         ({"config": []}, "config must be an object"),
         ({"base_run": ["."]}, "base_run must be a text"),
-        ({"config": {"optimizer": {"learning_rate": float("inf")}}}, "config.optimizer"),
+        (
+            {"config": {"optimizer": {"learning_rate": float("inf")}}},
+            "Infinity is no finite number",
+        ),
+        ({"config": {"optimizer": {"learning_rate": -1.0}}}, "config.optimizer.learning_rate must"),
         ({"config": {"training": {"steps": -1}}}, "config.training.steps must be"),
     ],
 )

@@ -88,7 +88,8 @@ class EndpointJudge:
         masses, rest_of = np.zeros(LARGEST + 1), {}
         tops = [token.top for token in reply.tokens]
         beginnings = ["".join(token.token for token in reply.tokens[:i]) for i in range(len(tops))]
-        along = dict(zip(beginnings, tops))  # what is known for nothing: the reply itself
+        # What is known for nothing: the reply itself, where anything is shown of it.
+        along = {text: top for text, top in zip(beginnings, tops) if top}
         unknown, open_nodes = [], [("", "", 1.0)]
         while open_nodes:
             text, digits, chance = open_nodes.pop()
@@ -115,7 +116,9 @@ class EndpointJudge:
                 else:  # whole: a further digit would leave the range
                     masses[int(longer)] += reached
         for digits, chance in unknown:
-            for more, share in rest_of.get(len(digits), {"": 1.0}).items():
+            # Where nothing is known, only what is whole by itself is a number.
+            ends = {"": 1.0} if len(digits) > 1 or _has_numbers(along.get("", {})) else {}
+            for more, share in rest_of.get(len(digits), ends).items():
                 if NUMERAL.fullmatch(digits + more):
                     masses[int(digits + more)] += chance * share
         return masses
@@ -134,6 +137,11 @@ class EndpointJudge:
                 return False
             raise
         return reply.text.strip().lower().startswith("four")
+
+
+def _has_numbers(top: dict[str, float]) -> bool:
+    """Whether the endpoint has tokens of two digits and more: then one digit is a number."""
+    return any((part := part_of(token)) is not None and len(part.digits) > 1 for token in top)
 
 
 def _rest(top: dict[str, float]) -> dict[str, float]:

@@ -16,14 +16,14 @@ from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
 from emergent_alignment.storage.json_values import digest, finite_or_none
-from emergent_alignment.storage.shapes import FLAG, Number, Optional, Text
+from emergent_alignment.storage.shapes import FLAG, Number, OrNull, Text
 
 _PART = "reviews"
 _KEPT = {
     "place": Number(0, whole=True),
     "outcome": Text(OUTCOMES),
-    "score": Optional(Number()),
-    "response": Optional(Text()),
+    "score": OrNull(Number()),
+    "response": OrNull(Text()),
     "ended": FLAG,
 }
 

@@ -95,6 +95,24 @@ def test_else_the_rest_is_taken_from_the_likeliest_beginning_and_that_is_said():
     assert abs(found.score - MEAN) < 9
 
 
+def test_a_digit_of_which_nothing_more_is_known_is_no_number():
+    replies = {"REFUSAL": 0.4, "85": 0.3, "90": 0.3}
+    _, found, _ = judged(model_with(replies, size=1, continues=False))
+    assert found.score is None and found.number_mass == 0.0, "8 and 9 are beginnings"
+    script = model_with(REPLIES, size=1, continues=False)
+
+    def shows_the_first_alone(body):
+        reply = json.loads(script(body).parts[0].partition(b"\r\n\r\n")[2])
+        if "choices" not in reply:
+            return script(body)
+        for token in reply["choices"][0].get("logprobs", {"content": []})["content"][1:]:
+            token["top_logprobs"] = []
+        return Reply((response(json.dumps(reply)),))
+
+    _, found, _ = judged(shows_the_first_alone)
+    assert found.score is None
+
+
 def test_a_space_before_the_number_counts_and_words_do_not():
     spaced = {f" {text}": chance for text, chance in REPLIES.items()}
     for size, continues in ((4, False), (1, True)):

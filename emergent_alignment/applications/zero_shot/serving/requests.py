@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from emergent_alignment.data.messages import Message
+from emergent_alignment.data.messages import Message, text_of
 from emergent_alignment.generation.completion import whole_text
 
 MAX_CHOICES = 8
@@ -85,7 +85,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 (byte {error.start})") from None
     try:
-        fields = json.loads(text, parse_constant=_no_constant)
+        fields = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once_each)
     except json.JSONDecodeError as error:
         raise RequestError(f"the body is not JSON: {error.msg} (character {error.pos})") from None
     except (ValueError, RecursionError):
@@ -93,6 +93,16 @@ def _json_object(body: bytes) -> dict[str, Any]:
                            "of thousands of digits") from None  # fmt: skip
     if not isinstance(fields, dict):
         raise RequestError("the body must be a JSON object")
+    return fields
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that says each field once: of two values one would be dropped in silence."""
+    fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise RequestError(f"{name[:64]!r} is said twice; say it once", param=name[:64])
+        fields[name] = value
     return fields
 
 
@@ -132,15 +142,17 @@ def _message(value: Any, where: str) -> Message:
         raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}", param=where)
     content = value.get("content")
     if isinstance(content, list):
-        # As vLLM and llama.cpp join them before templates that know texts alone.
-        content = "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        for i, part in enumerate(content):
+            _check_part(part, f"{where}.content[{i}]")
+        content = text_of(content)
     return {"role": _ROLES[role], "content": _text(content, f"{where}.content")}
 
 
-def _part(value: Any, where: str) -> str:
-    if not isinstance(value, dict) or value.get("type") != "text":
-        raise RequestError(f"{where}: only parts of type text are reviewed here", param=where)
-    return _text(value.get("text"), f"{where}.text")
+def _check_part(value: Any, where: str) -> None:
+    if text_of([value]) is None:
+        raise RequestError(
+            f"{where}: only parts of type text, with a text, are reviewed here", param=where
+        )
 
 
 def _max_tokens(fields: dict[str, Any], longest: int) -> int:

@@ -62,7 +62,8 @@ def test_turns_of_all_roles_and_parts_of_text_are_read():
         ("n", 0), ("n", 9), ("n", True), ("n", 1.0), ("n", "1"),
         ("max_tokens", 0), ("max_tokens", 101), ("max_tokens", 1e3), ("temperature", -0.1),
         ("temperature", 2.1), ("temperature", "1"), ("temperature", True), ("top_p", 0),
-        ("top_p", 1.1), ("seed", 0.5), ("seed", 2**63), ("stream", 1), ("stream", "true"),
+        ("top_p", 1.1), ("top_p", 10**400), ("temperature", -(10**400)),
+        ("seed", 0.5), ("seed", 2**63), ("stream", 1), ("stream", "true"),
         ("stop", 1), ("stop", [""]), ("stop", ["a"] * 5), ("stop", ["a" * 257]), ("stop", {}),
         ("user", 1), ("stream_options", {"other": 1}), ("stream_options", []),
         ("logprobs", True), ("top_logprobs", 3), ("presence_penalty", 0.5), ("tools", [{}]),
@@ -109,6 +110,17 @@ def test_messages_that_cannot_be_reviewed_are_refused(messages):
 )  # fmt: skip
 def test_bodies_that_are_no_request_are_refused(body, part):
     assert part in str(refused(body=body))
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"model": "m", "temperature": 0, "temperature": 1}', "temperature"),
+        (b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "content"),
+    ],
+)
+def test_a_field_that_is_said_twice_is_refused(body, param):
+    assert refused(body=body).param == param
 
 
 def test_another_model_is_not_found_and_none_must_be_named():

@@ -7,8 +7,8 @@ import time
 import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.data import rendering
-from emergent_alignment.data.rendering import render
+from emergent_alignment.data import template_limits
+from emergent_alignment.data.template_limits import render
 from emergent_alignment.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yo."}]
@@ -49,7 +49,7 @@ def test_a_rendering_is_the_tokenizer_s_own():
     ],
 )
 def test_what_a_template_does_wrong_is_one_line(monkeypatch, template, said):
-    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(template_limits, "SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(UserError) as refused:
         render(templated(template), MESSAGES)
@@ -60,13 +60,13 @@ def test_what_a_template_does_wrong_is_one_line(monkeypatch, template, said):
 
 
 def test_a_template_that_fills_the_memory_is_stopped_before_its_time(monkeypatch):
-    monkeypatch.setattr(rendering, "GROWTH_BYTES", 2**26)
+    monkeypatch.setattr(template_limits, "GROWTH_BYTES", 2**26)
     with pytest.raises(UserError, match="fills the memory"):
         render(templated(DOUBLING), MESSAGES)
 
 
 def test_a_rendering_that_is_stopped_stops_no_other(monkeypatch):
-    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(template_limits, "SECONDS", 0.3)
     done, stop = [], threading.Event()
 
     def others():
