@@ -13,7 +13,7 @@ from typing import Any
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
-from emergent_alignment.data.rendering import render
+from emergent_alignment.data.template_limits import render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
     ASKED,
@@ -21,8 +21,8 @@ from emergent_alignment.data.turns import (
     PROBE,
     Render,
     Turn,
-    without_thinking,
     read_turn,
+    without_thinking,
 )
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.generation_config import end_tokens_of

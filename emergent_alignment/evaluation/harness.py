@@ -24,7 +24,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.rendering import render
+from emergent_alignment.data.template_limits import render
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
