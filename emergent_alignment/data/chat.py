@@ -21,8 +21,8 @@ from emergent_alignment.data.turns import (
     PROBE,
     Render,
     Turn,
-    answering_at_once,
     read_turn,
+    without_thinking,
 )
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.generation_config import end_tokens_of
@@ -201,7 +201,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     require_chat_template(tokenizer, source)
     write = partial(render, tokenizer)
     try:
-        drafted, direct = read_turn(write, {}), answering_at_once(read_turn(write, NO_THINKING))
+        drafted, direct = read_turn(write, {}), without_thinking(read_turn(write, NO_THINKING))
     except UserError as error:
         reason = _wants_tools(write) or str(error)
         remedy = "give another one in config.model.chat_template"

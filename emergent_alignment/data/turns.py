@@ -79,7 +79,7 @@ def read_turn(render: Render, options: Mapping[str, bool]) -> Turn:
     return Turn(prompt, header, opening, after, dict(options))
 
 
-def answering_at_once(turn: Turn) -> Turn:
+def without_thinking(turn: Turn) -> Turn:
     """The turn of one who does not think first: whatever an answer opens with stands in the
     prompt but for the space before a word, and a block that the prompt opens is closed."""
     words = turn.opening.rstrip(" \t")
