@@ -13,7 +13,8 @@ _LEFT_OUT = ("tensorboard", "compiled", "checkpoints", "frozen")
 
 def contents(folder: Path) -> dict[str, Any]:
     """{path: what it says} of every file of a results folder but pages, whose figures lie beside
-    them; of the newest checkpoint the digits of its state, of a journal its records by step and place."""
+    them; of the newest checkpoint the digits of its state, of a journal its records by step and
+    place."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
