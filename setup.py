@@ -54,7 +54,7 @@ setup(
         ]
     },
     install_requires=[
-        "jax>=0.8",
+        "jax>=0.8.1",  # 0.8.0 does not run it
         "flax>=0.12",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",

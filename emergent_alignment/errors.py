@@ -2,14 +2,21 @@
 
 # EX_TEMPFAIL: a run was asked to stop, has saved, and goes on when started again.
 STOPPED_EXIT_CODE = 75
+LONGEST_MESSAGE = 3000  # letters
 
 
 class UserError(Exception):
     """A user's mistake: a wrong path, a broken file, a setting that cannot work.
 
     The message is one line that says where, what is wrong, and what to do. The command line
-    prints it and exits with 2.
+    prints it and exits with 2. Of one that quotes a long value, beginning and end are said.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        return f"{text[: LONGEST_MESSAGE // 2]} … {text[-LONGEST_MESSAGE // 2 :]}"
 
 
 class Stopped(Exception):

@@ -185,3 +185,47 @@ def test_applications_need_no_config_dict():
         "sys.exit('ml_collections' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", text], timeout=120).returncode == 0
+
+
+def numbers():
+    """(section, field, a number of its type, whether it is a tuple's item) of every section."""
+    for kind in (Config, *sections_of(Config).values()):
+        for name, default in vars(kind()).items():
+            item = default[0] if isinstance(default, tuple) and default else default
+            if type(item) in (int, float):
+                yield kind(), name, item, isinstance(default, tuple)
+
+
+def test_every_number_of_every_section_has_a_lower_and_an_upper_end():
+    found = list(numbers())
+    assert len(found) > 100
+    for section, name, default, is_item in found:
+        wrong = [2**31, -(2**31) - 1] if type(default) is int else [math.inf, -math.inf, math.nan]
+        for value in (*wrong, 10**5000):
+            with pytest.raises(UserError) as refused:
+                check_settings(changed(section, {name: (value,) if is_item else value}))
+            text = str(refused.value)
+            assert name in text and len(text.splitlines()) == 1 and len(text) < 500
+
+
+def test_an_error_that_quotes_a_long_value_says_its_place_and_its_remedy():
+    said = str(UserError(f"rows.jsonl:3: {'x' * 100_000}; remove it"))
+    assert said.startswith("rows.jsonl:3: x") and said.endswith("x; remove it") and len(said) < 4000
+    assert str(UserError("short")) == "short"
+
+
+def test_what_is_no_number_of_its_kind_or_no_text_of_a_file_is_refused():
+    for name, value in (
+        ("training.steps", True),
+        ("optimizer.learning_rate", False),
+        ("experiment.seeds", (0, True)),
+        ("experiment.seeds", (0, -1)),
+        ("seed", -1),
+        ("optimizer.epsilon", -1.0),
+        ("optimizer.epsilon", 0),
+        ("model.path", "a\0b"),
+        ("data.train", "a\ud800.jsonl"),
+        ("endpoint.timeout_seconds", 1e9),
+    ):
+        with pytest.raises(UserError, match=name.rpartition(".")[2]):
+            check_settings(changed(Config(), {name: value}))

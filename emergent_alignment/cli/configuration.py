@@ -3,7 +3,6 @@
 import re
 import runpy
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import check_settings, unknown_field
+from emergent_alignment.storage.files import is_file
 
 if TYPE_CHECKING:
     from emergent_alignment.config import Config
@@ -62,7 +62,7 @@ def with_changes(config: "Config", changes: list[str]) -> "Config":
 def _checked(config: ConfigDict, changes: list[str]) -> "Config":
     from emergent_alignment.cli.config_files import typed
 
-    config_given = typed(_changed(config, changes))
+    config_given = typed(_changed(config, changes) if changes else config)
     check_settings(config_given)
     return config_given
 
@@ -77,8 +77,8 @@ def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
             "config", config, flag_values=values, sys_argv=["", *changes]
         )
         rest = values(["", *changes])[1:]
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"--config: {_in_one_line(error)}") from None
+    except Exception as error:  # ml-collections reads words as Python, which may fail in any way
+        raise UserError(f"--config: {_in_one_line(error)[:400]}") from None
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
     return values["config"].value
@@ -87,7 +87,7 @@ def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
 def _from_file(name: str) -> ConfigDict:
     """What get_config() of FILE returns; get_config(argument) where the name is FILE:argument."""
     path, _, argument = name.partition(":")
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"--config: {name}: no such file; see the folder configs/")
     try:
         get_config = runpy.run_path(path).get("get_config")
@@ -96,23 +96,28 @@ def _from_file(name: str) -> ConfigDict:
         config = get_config(*([argument] if argument else []))
     except UserError:
         raise
-    except Exception as error:  # the user's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code, which may raise anything
         raise UserError(_in_the_file(path, error)) from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() must return a config; start from default_config()")
     return config
 
 
-def _in_the_file(path: str, error: Exception) -> str:
+def _in_the_file(path: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 1
+    own = error.lineno if isinstance(error, SyntaxError) else None
+    line = own or (lines[-1] if lines else 1)
     return f"{path}:{line}: {type(error).__name__}: {_in_one_line(error)}"
 
 
 def _in_one_line(error: object) -> str:
     """ml-collections names all other fields with their values, too; that is left out."""
-    text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", str(error), flags=re.DOTALL)
+    try:
+        text = str(error)
+    except Exception:  # an exception of the user's own
+        text = ""
+    text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text, flags=re.DOTALL)
     return " ".join(text.replace("\\n", " ").split())
 
 

@@ -89,7 +89,19 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [word for word in rest if not word.startswith("--config")]
     if unknown and not any(word.startswith("--config") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _check_values(arguments, parser)
     return _guarded(arguments, rest)
+
+
+def _check_values(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what no file's name can hold, and what no number of ours can be."""
+    for name, value in vars(arguments).items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, str | Path) and "\0" in str(one):
+                parser.error(f"{flag}: {str(one)!r:.80} holds a zero byte")
+            if isinstance(one, int | float) and not abs(one) < 2**31:
+                parser.error(f"{flag}: {one!r:.40} is no number that can be meant")
 
 
 def _module_name(command: str, kind: str) -> str:
@@ -147,11 +159,18 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def keep_compiled_programs() -> None:
     """Keep compiled programs on disk, so that a second start does not compile again. A
-    JAX_COMPILATION_CACHE_DIR of the user's own is respected. JAX itself is not imported for it:
+    JAX_COMPILATION_CACHE_DIR of the user's own is respected; where the user's cache cannot be
+    written, nothing is kept, or JAX would warn at each program. JAX itself is not imported for it:
     some commands compute nothing."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     directory = str(users_cache() / "compiled" / _processor())
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(directory, os.W_OK):
+        return
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_compilation_cache_dir", directory)
     else:  # JAX will read it

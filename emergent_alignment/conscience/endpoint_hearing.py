@@ -5,7 +5,6 @@ others go on.
 """
 
 import math
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,17 +32,11 @@ from emergent_alignment.conscience.review import Form
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.turn_marks import without_turn_marks
 from emergent_alignment.generation.endpoint import Completion, Endpoint, EndpointError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.generation.wanted import at_once
 from emergent_alignment.randomness import CRITIQUES, Draws
-
-# How families spell what opens and closes turns. The endpoint's tokenizer is not at hand, and
-# many servers read such spellings in a message as the tokens themselves.
-_CONTROL = re.compile(
-    r"<(?=\||/?s>|/?(?:start|end)_of_turn>|/?(?:bos|eos)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +198,9 @@ class EndpointHearing:
             request = with_findings(request, findings)
         if self.settings.review.layout == "quote":
             return quoted(self.messages[row], answer.text, request, without_control)
-        return [
-            *self.messages[row],
-            {"role": "assistant", "content": answer.text},
-            {"role": "user", "content": request},
-        ]
+        turns = [*self.messages[row], {"role": "assistant", "content": answer.text}]
+        shown = [turn | {"content": without_control(turn["content"])} for turn in turns]
+        return [*shown, {"role": "user", "content": request}]
 
     def _write(self, row: int, messages: list[Message], part: int) -> Completion:
         return self.reviewer.endpoint.chat(
@@ -239,5 +230,7 @@ def _just_below(threshold: float) -> float:
 
 
 def without_control(text: str) -> str:
-    """The text with what may spell the opening or the end of a turn broken up."""
-    return _CONTROL.sub(lambda opening: opening[0] + " ", text)
+    """The text with what may spell the opening or the end of a turn broken up: the endpoint's
+    tokenizer and template are not at hand, and many servers read such spellings in a message as
+    the tokens themselves."""
+    return without_turn_marks(text)

@@ -81,7 +81,6 @@ _REWRITE = (
     "in it. Write only the new answer."
 )
 _CRITIQUE = "In one sentence: what is wrong with this answer, if anything?"
-_PROBE = "Zq7probe"
 
 
 def named_question(name: str) -> Question:
@@ -92,15 +91,16 @@ def named_question(name: str) -> Question:
 
 
 def answer_words(chat: Chat, words: tuple[str, ...]) -> list[int]:
-    """The single tokens that spell one of the words: capital, lower, upper, with and without a
-    space before. Raises UserError where the tokenizer has no single token for any."""
+    """The single tokens that spell one of the words where a reply begins: capital, lower, upper,
+    with and without a space before. Raises UserError where the tokenizer has no single token for
+    any."""
     spellings = {
         lead + form
         for word in words
         for form in (word, word.lower(), word.upper(), word.capitalize())
         for lead in ("", " ")
     }
-    tokens = {encoded[0] for text in spellings if len(encoded := chat.encode(text)) == 1}
+    tokens = {found[0] for text in spellings if len(found := chat.word_tokens(text)) == 1}
     if not tokens:
         raise UserError(
             f"conscience.question: the tokenizer has no single token for any of {words}; "
@@ -117,14 +117,15 @@ def ask(chat: Chat, layout: Layout, prompt: list[Message], answer: str, request:
     """
     if layout == "quote":
         return quote(chat, prompt, answer, request)
-    answered = chat.prompt_tokens(prompt) + chat.response_tokens(answer, ended=False)
+    # The end token opens the next turn.
+    answered = chat.prompt_tokens(prompt) + chat.response_tokens(answer)[:-1]
     return answered + next_turn(chat, request)
 
 
 def quote(chat: Chat, prompt: list[Message], answer: str, request: str) -> list[int]:
     """`quote` layout: tokens of a fresh conversation that shows prompt and answer as delimited
     text and puts `request` about them, up to where the model replies."""
-    return chat.prompt_tokens(quoted(prompt, answer, request, chat.without_control))
+    return chat.asking_tokens(quoted(prompt, answer, request, chat.without_control))
 
 
 def quoted(
@@ -132,13 +133,18 @@ def quoted(
 ) -> list[Message]:
     """`quote` layout as messages. Quoted text can close neither its quotation, however the tag
     is written, nor (which is up to `without_control`) its turn."""
-    conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
     text = _QUOTE.format(
-        conversation=defused(conversation, without_control),
+        conversation=quoted_conversation(prompt, without_control),
         answer=defused(answer, without_control),
         request=request,
     )
     return [{"role": "user", "content": text}]
+
+
+def quoted_conversation(prompt: list[Message], without_control: Callable[[str], str]) -> str:
+    """Its turns, each behind the name of its role: these are ours and stay as they are."""
+    turns = ((m["role"].capitalize(), _defused(m["content"], without_control)) for m in prompt)
+    return "\n\n".join(f"{role}: {text}" for role, text in turns).strip()
 
 
 def quote_beginning(chat: Chat) -> list[int]:
@@ -154,13 +160,7 @@ def quote_beginning(chat: Chat) -> list[int]:
 def next_turn(chat: Chat, request: str) -> list[int]:
     """`turn` layout: the tokens that the template writes after an answer when the user goes on
     with `request`, up to where the model replies. They begin with the answer's end token."""
-    messages = [
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": _PROBE},
-        {"role": "user", "content": request},
-    ]
-    text = chat.prompt_text(messages)
-    return chat.encode(text[text.rindex(_PROBE) + len(_PROBE) :])
+    return chat.next_turn_tokens(request)
 
 
 def question_text(question: Question, *, negated: bool) -> str:
@@ -181,4 +181,8 @@ def critique_request() -> str:
 
 def defused(text: str, without_control: Callable[[str], str]) -> str:
     """A text that can close neither a quotation of ours nor its turn."""
-    return without_control(_QUOTE_TAG.sub("‹", text)).strip()
+    return _defused(text, without_control).strip()
+
+
+def _defused(text: str, without_control: Callable[[str], str]) -> str:
+    return without_control(_QUOTE_TAG.sub("‹", text))

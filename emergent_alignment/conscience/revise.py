@@ -4,6 +4,7 @@
 without seeing the flagged answer.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from emergent_alignment.conscience.question import critique_request, rewrite_request
 from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.generation.sampler import Sampler
+from emergent_alignment.generation.text import Answer
 
 Link = Literal["rewrite", "fresh"]
 
@@ -44,7 +46,19 @@ def write_corrections(
     asked = reader.extend(before, reader.rows(case, requests, live))
     answers, _ = reader.write(asked, live, sampler)
     # Written in reply to another request: as an answer to the prompt it is read anew.
+    longest = int(sampler.settings.max_new_tokens)
+    answers = [_drafted(reader, answer, longest) for answer in answers]
     return reader.case(prompts, case.messages, answers)
+
+
+def _drafted(reader: Reader, answer: Answer, longest: int) -> Answer:
+    """A reply written at once, as an answer of at most `longest` tokens that a prompt leads to."""
+    tokens = reader.chat.as_drafted(answer.tokens)
+    if tokens == answer.tokens:
+        return answer
+    ended = answer.ended and len(tokens) <= longest
+    none = np.zeros(0, np.float32)
+    return replace(answer, tokens=tokens[:longest], log_probs=none, ended=ended)
 
 
 def write_critiques(

@@ -1,33 +1,55 @@
 """Conversations as the model itself writes them: its own chat template, and nothing else.
 
 The prompt is everything up to where the assistant's answer starts; the response is the
-answer's tokens and the end token. No BOS is put before a response.
+answer's tokens and the end token, as they stand in the whole. No BOS is put before a response.
+What messages and answers say is text: a special token that they spell out stays its letters.
 """
 
+import contextlib
+import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-from jinja2 import TemplateError
-
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
+from emergent_alignment.data.rendering import render
+from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
+from emergent_alignment.data.turns import (
+    ASKED,
+    NO_THINKING,
+    PROBE,
+    Render,
+    Turn,
+    read_turn,
+    without_thinking,
+)
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.tokenizer import require_chat_template
 
-_PROBE = "Zq7probe"
+_THINK_TAGS = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)
 class Chat:
     """A tokenizer with what its chat template does: `end_token` closes an answer,
-    `end_tokens` are all ids that end a generation, `lead` is what the template puts
-    between the generation prompt and the answer (a space for some families)."""
+    `end_tokens` are all ids that end a generation, `trail` is what the template puts between an
+    answer and its end token (a space for some families), `drafted` is how an answer follows a
+    prompt, and `direct` how it does where the model is asked not to think first."""
 
     tokenizer: Any
     end_token: int
     end_tokens: tuple[int, ...]
-    lead: str
+    trail: str
+    drafted: Turn
+    direct: Turn
+
+    @property
+    def lead(self) -> str:
+        """What the template puts between the generation prompt and the answer where that is no
+        word (a space for some families)."""
+        return self.drafted.opening if self.drafted.opening.isspace() else ""
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
@@ -41,72 +63,170 @@ class Chat:
         `options` are the template's own, such as enable_thinking=False; one that does not know
         them is not changed by them.
         """
-        return _rendered(self.tokenizer, messages, add_generation_prompt=True, **options)
+        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
+        return text + self.drafted.header
 
     def prompt_tokens(self, messages: list[Message], **options: bool) -> list[int]:
         """Token ids of `prompt_text`; special tokens come from the template alone."""
-        return self.encode(self.prompt_text(messages, **options))
+        messages, letter = self._as_text(messages)
+        return tokens_of(self.tokenizer, self.prompt_text(messages, **options), letter)
+
+    def asking_tokens(self, messages: list[Message], begun: str = "") -> list[int]:
+        """Token ids of a conversation up to where the model replies at once: thinking is switched
+        off where the template can, and else its block stands there closed. `begun` is the
+        beginning of the reply that is written for the model."""
+        messages, letter = self._as_text(messages)
+        opening = self.direct.opening if begun else ""
+        return tokens_of(self.tokenizer, self._asking_text(messages) + opening + begun, letter)
+
+    def next_turn_tokens(self, request: str) -> list[int]:
+        """Token ids of what the template writes after an answer when the user goes on with
+        `request`, up to where the model replies at once. They begin with the answer's end token,
+        where the template writes one."""
+        answered = [ASKED, {"role": "assistant", "content": PROBE}]
+        messages, letter = self._as_text([*answered, {"role": "user", "content": request}])
+        text = self._asking_text(messages)
+        start = text.find(PROBE)
+        if start < 0:
+            raise UserError("the chat template leaves out what the assistant said before")
+        end = start + len(PROBE)
+        end += len(self.trail) if text.startswith(self.trail, end) else 0
+        return tokens_after(self.tokenizer, text[start:end], text[end:], letter)
 
     def without_control(self, text: str) -> str:
-        """The text with the spellings of special tokens broken up: quoted in a prompt, it can
-        close no turn."""
-        for control in self.control_texts:
-            text = text.replace(control, f"{control[:1]} {control[1:]}")
-        return text
+        """The text with the spellings of special tokens and of the template's other turn marks
+        broken up: quoted in a prompt, it can close no turn."""
+        return without_turn_marks(text, self._turn_marks)
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
-        """Token ids of an answer, and of its end token where it ended. An answer that spells
-        out a special token is text: it can end no turn."""
-        tokens = self.tokenizer.encode(
-            self.lead + answer, add_special_tokens=False, split_special_tokens=True
-        )
-        return tokens + [self.end_token] if ended else tokens
+        """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
+        ended. An answer that spells out a special token is text: it can end no turn."""
+        if ended:
+            return [*self._answered(self.drafted, answer, self.trail), self.end_token]
+        return self._answered(self.drafted, answer, "")
+
+    def reply_tokens(self, reply: str) -> list[int]:
+        """Token ids of a reply as they follow `asking_tokens`, without an end token."""
+        return self._answered(self.direct, reply, "")
+
+    def word_tokens(self, text: str) -> list[int]:
+        """Token ids of a text where a reply to `asking_tokens` begins: as it stands, whatever the
+        template would put before it."""
+        return tokens_after(self.tokenizer, self.direct.context, text)
+
+    def as_drafted(self, tokens: list[int]) -> list[int]:
+        """The tokens of a reply to `asking_tokens` as an answer that follows `prompt_tokens`."""
+        return self._opening + tokens if tokens else tokens
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as it stands, without any token added."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, tokens: list[int]) -> str:
-        """The answer that response tokens spell, without end tokens and outer blanks."""
+        """The answer that response tokens spell, without end tokens, outer blanks, and the
+        template's own empty think block."""
         kept = [token for token in tokens if token not in self.end_tokens]
-        return self.tokenizer.decode(
+        if self._opening and kept[: len(self._opening)] == self._opening:
+            kept = kept[len(self._opening) :]
+        text = self.tokenizer.decode(
             kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        ).strip()
+        )
+        return text.strip()
+
+    def _asking_text(self, messages: list[Message]) -> str:
+        options = self.direct.options
+        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
+        return text + self.direct.header
+
+    def _answered(self, turn: Turn, answer: str, trail: str) -> list[int]:
+        messages, letter = self._as_text([{"role": "assistant", "content": answer}])
+        text = self._response_text(turn, messages[0]) + trail
+        return tokens_after(self.tokenizer, turn.context, text, letter)
+
+    def _response_text(self, turn: Turn, message: Message) -> str:
+        """The answer as the template writes it, up to where it ends."""
+        answer = message["content"]
+        try:
+            whole = render(self.tokenizer, [ASKED, message], **turn.options)
+        except UserError:  # such as an empty one
+            whole = ""
+        if whole.startswith(turn.beginning) and whole.endswith(turn.after):
+            written = whole[len(turn.beginning) : len(whole) - len(turn.after)]
+            if _letters(answer) in _letters(written):
+                return written
+        # The template shows no such answer after its prompt, or not all of it (its reasoning).
+        if not any(tag in answer for tag in _THINK_TAGS):
+            return turn.opening + answer
+        return answer.lstrip().removeprefix(turn.opened)
+
+    def _as_text(self, messages: list[Message]) -> tuple[list[Message], str]:
+        """The messages with a letter within each spelling of a special token, and the letter.
+        A model's own think tags are its tokens."""
+        texts = [message["content"] for message in messages]
+        patterns = [self._control[message["role"] == "assistant"] for message in messages]
+        if not any(pattern and pattern.search(text) for pattern, text in zip(patterns, texts)):
+            return messages, ""
+        letter = unused_letter(texts)
+        return [
+            message | {"content": pattern.sub(rf"\1{letter}", message["content"])}
+            for message, pattern in zip(messages, patterns)
+        ], letter
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        words = self.drafted.opening.rstrip(" \t")
+        return tokens_after(self.tokenizer, self.drafted.context, words) if words else []
+
+    @cached_property
+    def _control(self) -> tuple[re.Pattern | None, re.Pattern | None]:
+        """What finds special tokens in what others say, and in what the assistant says."""
+        own = [token for token in self.control_texts if token not in _THINK_TAGS]
+        return spellings(self.control_texts), spellings(own)
+
+    @cached_property
+    def _turn_marks(self) -> re.Pattern | None:
+        turns = [{"role": role, "content": PROBE} for role in ("user", "assistant", "user")]
+        between = []
+        for messages in (turns, [{"role": "system", "content": PROBE}, turns[0]]):
+            with contextlib.suppress(UserError):  # one that knows no system turn
+                between += self.prompt_text(messages).split(PROBE)[1:]
+        return turn_marks(between, self.control_texts)
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     """Learn from the chat template itself how an answer starts and which token ends it.
 
-    Raises UserError where there is no chat template, or one that shows no answers.
+    Raises UserError where there is no chat template, one that fails, or one that shows no answers.
     """
     require_chat_template(tokenizer, source)
-    messages = [{"role": "user", "content": "Hello"}]
-    prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
-    answered = [*messages, {"role": "assistant", "content": _PROBE}]
-    whole = _rendered(tokenizer, answered)
-    start = whole.rfind(_PROBE)
-    if start < 0:
-        raise UserError(
-            f"{source}: its chat template leaves the assistant's answer out; give another one"
-        )
-    lead = whole[len(prompt) : start] if whole.startswith(prompt) else ""
-    # A lead with words in it is an empty reasoning block or the like: the answer's own matter.
-    lead = lead if lead.strip() == "" else ""
-    after = tokenizer.encode(whole[start + len(_PROBE) :], add_special_tokens=False)
+    write = partial(render, tokenizer)
+    try:
+        drafted, direct = read_turn(write, {}), without_thinking(read_turn(write, NO_THINKING))
+    except UserError as error:
+        reason = _wants_tools(write) or str(error)
+        remedy = "give another one in config.model.chat_template"
+        raise UserError(f"{source}: {reason}; {remedy}") from None
+    after = tokenizer.encode(drafted.after, add_special_tokens=False)
     # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
     end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
-    return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), lead)
+    ending = tokenizer.convert_ids_to_tokens(end_token) if end_token is not None else ""
+    trail, ended, _ = drafted.after.partition(ending) if ending else ("", "", "")
+    trail = trail if ended and not trail.strip() else ""
+    return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), trail, drafted, direct)
 
 
-def _rendered(tokenizer: Any, messages: list[Message], **options: bool) -> str:
+def _letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def _wants_tools(write: Render) -> str:
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the chat template refuses a conversation ({reason}); its last turn is "
-            f"{messages[-1]['content'][:60]!r}"
-        ) from None
+        write([ASKED])
+    except UserError:
+        with contextlib.suppress(UserError):
+            write([ASKED], tools=[])
+            return "its chat template does not do without tools, of which there are none here"
+    return ""

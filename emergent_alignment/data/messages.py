@@ -9,7 +9,7 @@ from emergent_alignment.errors import UserError
 
 # {"role": "system", "user" or "assistant", "content": its text}
 Message = dict[str, str]
-ROLES = ("system", "user", "assistant")
+TURN_ROLES = ("system", "user", "assistant")
 # How files say which turns are learnt: 1 and true, 0 and false.
 FLAGS = ("weight", "loss", "train", "training")
 
@@ -58,7 +58,7 @@ def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise UserError(f"{where} must have the fields role and content")
     role, text = message["role"], text_of(message["content"])
-    if role not in ROLES:
+    if role not in TURN_ROLES:
         raise UserError(f"{where} has the role {role!r:.60}; known are system, user and assistant")
     said = {name for name, value in message.items() if not is_absent(value)}
     unread = sorted(map(str, said - {"role", "content", *FLAGS}))

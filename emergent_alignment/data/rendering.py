@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.tokenizer import chat_template_of
 
 SECONDS = 10.0
 GROWTH_BYTES = 2**30  # what the process may grow by while a template runs for longer than a blink
@@ -33,7 +34,10 @@ def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     """
     try:
         with _watched():
-            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+            template = chat_template_of(tokenizer)
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, chat_template=template, **options
+            )
     except TemplateError as error:
         raise _refused(" ".join(str(error).split()), messages) from None
     except _TooMuch:

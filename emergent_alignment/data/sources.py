@@ -208,7 +208,7 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
     import datasets  # slow to import, and only needed here
 
     arguments = {"path": source, "split": split}
-    if Path(source).is_file():
+    if is_file(source):
         # A file is one whole data set: `datasets` calls it "train".
         kind = Path(source).suffix.lstrip(".") or "text"
         arguments = {"path": kind, "data_files": source, "split": "train"}
@@ -344,13 +344,15 @@ def _ended(row: dict, where: str) -> bool:
 
 def load_prompts(path: Path) -> list[list[Message]]:
     """Conversations that wait for an answer: .jsonl with {"prompt": …} or {"messages": …} that
-    end in a user turn, or a text file with one prompt a line.
+    end in a user turn, a table with a column `prompt`, or a text file with one prompt a line.
 
     Raises UserError for a missing, empty or malformed file.
     """
-    if path.suffix not in (".jsonl", ".json"):
-        if not is_file(path):
-            raise UserError(f"{path}: no such file")
+    if path.suffix not in (".jsonl", ".json") and not is_file(path):
+        raise UserError(f"{path}: no such file")
+    if path.suffix in TABLES:
+        prompts = [prompt_of(row, where) for where, row in table_rows(path)]
+    elif path.suffix not in (".jsonl", ".json"):
         prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
         prompts = [prompt_of(row, where) for where, row in json_lines(path, _PROMPTS, _PROMPTS)]

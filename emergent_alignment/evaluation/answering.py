@@ -120,4 +120,4 @@ def _prompt_tokens(setup: Setup, messages: list[Message]) -> list[int]:
             f"({system[:60]!r}); give another one in config.model.chat_template, or questions "
             "without a system message"
         )
-    return setup.chat.encode(text)
+    return setup.chat.prompt_tokens(messages)

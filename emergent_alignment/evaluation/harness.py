@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
@@ -25,6 +24,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from emergent_alignment.data.batches import pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.rendering import render
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
@@ -111,17 +111,19 @@ class HarnessModel(TemplateLM):
     ) -> str:
         """The conversation as the model's own template writes it. As in the harness's own class,
         one that refuses system turns gets the conversation without them, which is logged."""
-        render = functools.partial(
-            self.tokenizer.apply_chat_template,
-            tokenize=False,
+        write = functools.partial(
+            render,
+            self.tokenizer,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
         try:
-            return render(chat_history)
-        except TemplateError:
+            return write(chat_history)
+        except UserError:
+            if all(turn["role"] != "system" for turn in chat_history):
+                raise
             _logger.warning("the chat template knows no system turn: left out")
-            return render([turn for turn in chat_history if turn["role"] != "system"])
+            return write([turn for turn in chat_history if turn["role"] != "system"])
 
     def _loglikelihood_tokens(
         self, requests: list[Scored], **kwargs: object

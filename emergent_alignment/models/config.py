@@ -16,7 +16,7 @@ from emergent_alignment.models.config_fields import (
     flag,
     integer,
     number,
-    shown,
+    told,
 )
 from emergent_alignment.models.rope_config import RopeScaling, read_rope, write_rope_scaling
 
@@ -114,7 +114,7 @@ class ModelConfig:
         family = fields.get("model_type")
         if family not in FAMILIES:
             raise UserError(
-                f"{where}: model_type is {shown(family)}; supported are {', '.join(FAMILIES)}. "
+                f"{where}: model_type is {told(family)}; supported are {', '.join(FAMILIES)}. "
                 "Choose a model of one of these families."
             )
         fields = {**_DEFAULTS[family], **fields}
@@ -231,7 +231,7 @@ def _refuse_unsupported(fields: Mapping[str, Any], where: str) -> None:
     activation = fields.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise UserError(
-            f"{where}: hidden_act is {shown(activation)}; supported is silu (also called swish)."
+            f"{where}: hidden_act is {told(activation)}; supported is silu (also called swish)."
             " Choose another model."
         )
     if quantised := fields.get("quantization_config"):
@@ -248,7 +248,7 @@ def _refuse_unsupported(fields: Mapping[str, Any], where: str) -> None:
         rotated = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
     if rotated not in (None, 1, 1.0):
         raise UserError(
-            f"{where}: partial_rotary_factor is {shown(rotated)}; supported is 1. Choose another"
+            f"{where}: partial_rotary_factor is {told(rotated)}; supported is 1. Choose another"
             " model."
         )
 

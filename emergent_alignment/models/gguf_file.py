@@ -16,7 +16,7 @@ import numpy as np
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig, RopeScaling
-from emergent_alignment.models.config_fields import shown
+from emergent_alignment.models.config_fields import told
 from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.gguf_rope import recover_llama3_scaling
 
@@ -47,12 +47,12 @@ class GGUFFile:
         self.architecture = self.metadata.get("general.architecture")
         if self.architecture not in GGUF_ARCHITECTURES:
             raise UserError(
-                f"{path}: its architecture is {shown(self.architecture)}; supported are"
+                f"{path}: its architecture is {told(self.architecture)}; supported are"
                 f" {', '.join(GGUF_ARCHITECTURES)}. Choose a model of one of these."
             )
         if self.metadata.get("split.count", 1) not in (0, 1):
             raise UserError(
-                f"{path}: it is one of {shown(self.metadata['split.count'])} parts. Join them with"
+                f"{path}: it is one of {told(self.metadata['split.count'])} parts. Join them with"
                 " llama.cpp's `llama-gguf-split --merge` and give the result."
             )
         self.config = self._read_config()
@@ -160,14 +160,14 @@ class GGUFFile:
             return recover_llama3_scaling(divisors, theta, head_dim, where=str(self.path))
         if ROPE_FACTORS in self._tensors:
             raise UserError(
-                f"{self.path}: it scales its rope twice, by {ROPE_FACTORS} and by {shown(kind)}."
+                f"{self.path}: it scales its rope twice, by {ROPE_FACTORS} and by {told(kind)}."
                 " Choose another conversion of the model."
             )
         if kind == "none":
             return None
         if kind not in ("linear", "yarn"):
             raise UserError(
-                f"{self.path}: rope scaling is {shown(kind)}; supported in GGUF are linear, yarn"
+                f"{self.path}: rope scaling is {told(kind)}; supported in GGUF are linear, yarn"
                 " and Llama 3's. Choose another model."
             )
         if kind == "linear":

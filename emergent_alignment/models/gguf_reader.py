@@ -17,6 +17,27 @@ _MOST_TEXT_BYTES = 1 << 26
 _MOST_DIMENSIONS = 4
 
 
+class _Bounds:
+    """Refuses, in front of a GGUFReader, counts and lengths that no model's header has."""
+
+    def _get_str(self, offset: int) -> tuple[Any, Any]:
+        _bounded(self._get(offset, np.uint64)[0], _MOST_TEXT_BYTES, "a text of {} bytes")
+        return super()._get_str(offset)
+
+    def _build_fields(self, offs: int, count: int) -> int:
+        _bounded(count, _MOST_FIELDS, "{} metadata fields")
+        return super()._build_fields(offs, count)
+
+    def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list]:
+        _bounded(count, _MOST_TENSORS, "{} tensors")
+        return super()._build_tensor_info(offs, count)
+
+    def _get_tensor_info_field(self, orig_offs: int) -> Any:
+        field = super()._get_tensor_info_field(orig_offs)
+        _bounded(field.parts[2][0], _MOST_DIMENSIONS, "a tensor of {} dimensions")
+        return field
+
+
 def reader_class(gguf: Any) -> Any:
     """GGUFReader, failing at the end of the file, and reading arrays at once.
 
@@ -25,29 +46,12 @@ def reader_class(gguf: Any) -> Any:
     it took 3.5. Raises ValueError for counts and lengths that no model's header has.
     """
 
-    class BoundedReader(gguf.GGUFReader):
+    class BoundedReader(_Bounds, gguf.GGUFReader):
         def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
             part = super()._get(offset, dtype, count, override_order)
             if len(part) != count:
                 raise self._ended()
             return part
-
-        def _get_str(self, offset: int) -> tuple[Any, Any]:
-            _bounded(self._get(offset, np.uint64)[0], _MOST_TEXT_BYTES, "a text of {} bytes")
-            return super()._get_str(offset)
-
-        def _build_fields(self, offs: int, count: int) -> int:
-            _bounded(count, _MOST_FIELDS, "{} metadata fields")
-            return super()._build_fields(offs, count)
-
-        def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list]:
-            _bounded(count, _MOST_TENSORS, "{} tensors")
-            return super()._build_tensor_info(offs, count)
-
-        def _get_tensor_info_field(self, orig_offs: int) -> Any:
-            field = super()._get_tensor_info_field(orig_offs)
-            _bounded(field.parts[2][0], _MOST_DIMENSIONS, "a tensor of {} dimensions")
-            return field
 
         def _ended(self) -> ValueError:
             return ValueError(f"it ends at byte {len(self.data)}, amid what it announces")
@@ -78,7 +82,8 @@ def reader_class(gguf: Any) -> Any:
                 if start > len(data):
                     raise self._ended()
                 length = struct.unpack_from(order, data, offset)[0]
-                _bounded(length, _MOST_TEXT_BYTES, "a text of {} bytes")
+                if length > _MOST_TEXT_BYTES:  # spares hundreds of thousands of calls
+                    _bounded(length, _MOST_TEXT_BYTES, "a text of {} bytes")
                 offset = start + length
                 if offset > len(data):
                     raise self._ended()

@@ -22,7 +22,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.config_fields import shown
+from emergent_alignment.models.config_fields import told
 from emergent_alignment.models.generation_config import END_NAMES
 from emergent_alignment.storage.json_values import as_list
 
@@ -68,7 +68,7 @@ def build_tokenizer(
         backend = _sentencepiece(tokens, metadata, specials.get("unk_token", tokens[0]), where)
     else:
         raise UserError(
-            f"{where}: its tokenizer is {shown(kind)}; supported are gpt2 and llama. Use the"
+            f"{where}: its tokenizer is {told(kind)}; supported are gpt2 and llama. Use the"
             " model's safetensors directory."
         )
     _add_special_tokens(backend, tokens, metadata)
@@ -79,10 +79,24 @@ def build_tokenizer(
         model_max_length=max_positions,
         **specials,
     )
-    template = metadata.get("tokenizer.chat_template")
-    if template and isinstance(template, str):
-        tokenizer.chat_template = template
+    templates = _chat_templates(metadata)
+    if templates:
+        tokenizer.chat_template = templates
     return tokenizer
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The file's chat template; by name where it holds several or none without a name."""
+    beginning = "tokenizer.chat_template."
+    named = {
+        key.removeprefix(beginning): template
+        for key, template in metadata.items()
+        if key.startswith(beginning) and isinstance(template, str)
+    }
+    template = metadata.get("tokenizer.chat_template")
+    if not template or not isinstance(template, str):
+        return named or None
+    return {"default": template} | named if named else template
 
 
 def _texts(value: Any) -> bool:
@@ -94,7 +108,7 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in PRE_TOKENIZERS:
         raise UserError(
-            f"{where}: its pre-tokenizer is {shown(pre)}; supported are"
+            f"{where}: its pre-tokenizer is {told(pre)}; supported are"
             f" {', '.join(PRE_TOKENIZERS)}. Use the model's safetensors directory."
         )
     merges = metadata.get("tokenizer.ggml.merges")
@@ -208,7 +222,7 @@ def _named_specials(tokens: list[str], metadata: Mapping[str, Any], where: str) 
             continue
         if not isinstance(index, int) or not 0 <= index < len(tokens):
             raise UserError(
-                f"{where}: {key}_token_id is {shown(index)}, but there are {len(tokens)} tokens. "
+                f"{where}: {key}_token_id is {told(index)}, but there are {len(tokens)} tokens. "
                 "Choose another conversion of the model."
             )
         specials[f"{name}_token"] = tokens[index]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.config_fields import flag, integer, number, shown
+from emergent_alignment.models.config_fields import flag, integer, number, told
 
 ROPE_KINDS = ("linear", "dynamic", "llama3", "yarn")
 _ABOVE_ZERO = (
@@ -95,7 +95,7 @@ def read_rope(fields: Mapping[str, Any], where: str) -> tuple[float, RopeScaling
         return theta, None
     if kind not in ROPE_KINDS:
         raise UserError(
-            f"{where}: rope scaling is {shown(kind)}; supported are default,"
+            f"{where}: rope scaling is {told(kind)}; supported are default,"
             f" {', '.join(ROPE_KINDS)}. Choose another model."
         )
     if kind in ("linear", "dynamic"):

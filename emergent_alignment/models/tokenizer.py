@@ -59,6 +59,24 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, source: Path | str
             " Put a chat_template.jinja beside the model, or set chat_template to such a file, or"
             f" to {PLAIN!r} for a model that knows text and no chat."
         )
+    if not isinstance(chat_template_of(tokenizer), str):
+        raise UserError(
+            f"{source}: the tokenizer has several chat templates"
+            f" ({', '.join(sorted(map(str, tokenizer.chat_template)))[:200]}) and none that is"
+            ' named "default". Set chat_template to a file with the one to use.'
+        )
+
+
+def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The template for conversations: of several the one named "default", or the only one; None
+    where that leaves it open."""
+    template = tokenizer.chat_template
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}
+    if not isinstance(template, dict):
+        return template
+    only = next(iter(template.values())) if len(template) == 1 else None
+    return template.get("default", only)
 
 
 def _from_gguf(file: GGUFFile) -> PreTrainedTokenizerBase:

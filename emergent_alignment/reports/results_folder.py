@@ -239,7 +239,7 @@ def read_metrics(path: Path) -> tuple[list[dict], list[str]]:
     if not path.is_file():
         return [], []
     by_step: dict[int, dict] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     unreadable = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

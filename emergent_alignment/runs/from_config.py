@@ -24,6 +24,7 @@ from emergent_alignment.models.model import Model, load
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.storage.files import is_file
 from emergent_alignment.storage.json_values import digest
 
 
@@ -199,7 +200,7 @@ def training_examples(config: RunConfig) -> list[Example]:
 def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
     """Held-out rows, at most `limit` (0: all): of a bundled scenario the kinds that training never
     sees. Raises UserError where they would be the training rows themselves."""
-    same_split = data.train_split == data.evaluation_split or Path(data.train).is_file()
+    same_split = data.train_split == data.evaluation_split or is_file(data.train)
     if data.evaluation == data.train and data.train not in SCENARIOS and same_split:
         raise UserError(
             f"config.data.evaluation: {data.evaluation} is what training reads; name rows that "

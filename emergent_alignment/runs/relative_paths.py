@@ -6,11 +6,11 @@ from pathlib import Path
 
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.runs.config import C
-from emergent_alignment.settings import changed, value_of
+from emergent_alignment.settings import changed
 
 PATHS = (
     *("model.path", "model.chat_template", "conscience.calibration"),
-    *("data.train", "data.evaluation"),
+    *("data.train", "data.evaluation", "pretraining.corpus", "adversarial.prompts"),
 )
 
 
@@ -19,7 +19,7 @@ def located(config: C, folder: str | None) -> C:
     folder, made absolute."""
     changes = {}
     for name in PATHS:
-        text = value_of(config, name)
+        text = _text(config, name)
         if text in ("", "default", *SCENARIOS):
             continue
         for place in (Path(folder or ".") / Path(text).expanduser(), Path(text).absolute()):
@@ -35,4 +35,10 @@ def same_place(name: str, mine: C, theirs: C, folder: str | None) -> bool:
     folder, theirs from `folder`."""
     if name not in PATHS:
         return False
-    return value_of(located(mine, os.getcwd()), name) == value_of(located(theirs, folder), name)
+    return _text(located(mine, os.getcwd()), name) == _text(located(theirs, folder), name)
+
+
+def _text(config: C, name: str) -> str:
+    """The setting; "" where this kind of run has not got it."""
+    section, field = name.split(".")
+    return getattr(getattr(config, section, None), field, "")

@@ -117,12 +117,14 @@ def reviews_file(
 
 def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:
     """Everything that the frozen copy may be asked about an answer, as tokens, on a conversation
-    with text that a quotation has to defuse: a version that words it otherwise reviews anew."""
+    with text that a quotation has to defuse, and an answer's own: a version that words it or
+    tokenizes it otherwise reviews anew."""
     said = "Hello. </answer>"
     turns = [{"role": role, "content": said} for role in ("user", "assistant", "user")]
     requests = [form.request for form in conscience.review.forms]
     requests += [rewrite_request(), rewrite_request(said), critique_request()]
-    return [ask(chat, conscience.review.layout, turns, said, request) for request in requests]
+    asked = [ask(chat, conscience.review.layout, turns, said, request) for request in requests]
+    return [*asked, chat.response_tokens(said)]
 
 
 def _as_answer(row: Tokenized, example: Example) -> Answer:

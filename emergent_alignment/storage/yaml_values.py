@@ -9,7 +9,7 @@ import yaml
 
 from emergent_alignment.errors import UserError
 
-MOST_NESTED = 50
+_MOST_NESTED = 50
 MOST_VALUES = 200_000  # with everything that aliases repeat
 MOST_BYTES = 2**21
 
@@ -39,10 +39,10 @@ def _check_depth(text: str, where: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_NESTED:
+        if depth > _MOST_NESTED:
             line = event.start_mark.line + 1
             raise UserError(
-                f"{where}:{line}: nested more than {MOST_NESTED} deep; write it flatter"
+                f"{where}:{line}: nested more than {_MOST_NESTED} deep; write it flatter"
             )
 
 

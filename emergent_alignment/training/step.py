@@ -80,7 +80,7 @@ def train_step(
     gradients, metrics = loss_and_gradients(
         settings, state.trainable, frozen, batch, objective, weights
     )
-    norm = optax.global_norm(optax.tree_utils.tree_cast(gradients, jnp.float32))
+    norm = optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
 
     def update():

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import jax
 import pytest
 
-from emergent_alignment.cli.main import COMMANDS, KINDS, main
+from emergent_alignment.cli.main import COMMANDS, KINDS, keep_compiled_programs, main
 
 
 @pytest.fixture
@@ -199,3 +201,18 @@ def test_respond_answers_a_file_of_prompts_and_keeps_the_record(model, tmp_path,
     ]
     assert {"draft", "score", "outcome", "revision", "final"} <= records[0].keys()
     assert "final:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_compiled_programs_are_kept_where_the_users_cache_can_be_written(
+    tmp_path, monkeypatch, writable
+):
+    (tmp_path / "file").touch()
+    cache = tmp_path / ("cache" if writable else "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    told = {}
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    keep_compiled_programs()
+    assert bool(told) == writable
+    assert all(Path(place).is_relative_to(cache) for place in told.values())

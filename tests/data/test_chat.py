@@ -38,7 +38,7 @@ def tokenizer(template=TEMPLATE, **changes):
     return built
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, SPACED], ids=["chatml", "spaced"])
+@pytest.mark.parametrize("template", [TEMPLATE, SPACED, THINKING])
 def test_prompt_and_response_are_the_template_s_own_rendering(template):
     own = tokenizer(template)
     chat = read_chat(own)
@@ -49,15 +49,20 @@ def test_prompt_and_response_are_the_template_s_own_rendering(template):
     assert own.decode(ours) == rendered.removesuffix("\n")
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, SPACED, THINKING])
-def test_a_response_is_the_answer_and_its_end_token_and_no_more(template):
+BLOCK = "<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"), [(TEMPLATE, ""), (SPACED, " "), (THINKING, BLOCK)]
+)
+def test_a_response_is_what_the_template_opens_the_answer_with_and_the_end_token(template, opening):
     own = tokenizer(template)
     own.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
     assert own.encode("No.")[0] == 0, "this tokenizer puts a BOS before every text"
     chat = read_chat(own)
-    assert chat.response_tokens("No.") == [*own.encode(chat.lead + "No.")[1:], 2]
+    assert chat.response_tokens("No.") == [*own.encode(opening + "No.")[1:], 2]
     assert chat.response_tokens("No.", ended=False) == chat.response_tokens("No.")[:-1]
     assert chat.prompt_tokens(CONVERSATION).count(0) == template.count("<|endoftext|>")
 

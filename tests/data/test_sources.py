@@ -294,6 +294,20 @@ def test_parts_of_a_text_stand_on_lines_of_their_own(tmp_path):
     assert example.messages == [{"role": "user", "content": "One.\nTwo."}]
 
 
+def test_prompts_of_a_table_are_its_cells_and_not_its_lines(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text('id,prompt\n1,"Hi, ""you""\nthere?"\n')
+    assert load_prompts(path) == [[{"role": "user", "content": 'Hi, "you"\nthere?'}]]
+
+
+def test_a_broken_parquet_file_is_one_line(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1" + b"\0" * 100 + b"PAR1")
+    assert said(load_examples, str(path)).startswith(str(path))
+    for name in ("x" * 5000, "a\0b", "x" * 5000 + ".csv"):
+        said(load_examples, name)
+
+
 def test_cells_of_a_table_are_texts_as_they_were_written(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\ufeffprompt,answer,kind\nWhat is missing?,None,nan\n1 + 1?,007,\n")

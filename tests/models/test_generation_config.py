@@ -106,3 +106,22 @@ def test_a_gguf_files_end_tokens_are_those_named_so_whatever_kind_they_have(gguf
     assert chat.end_tokens == (262, 264, 265, 266, 267)
     assert tokenizer("<|eot_id|></s>").input_ids == [265, 267]
     assert chat.decode([*tokenizer("hello").input_ids, 265, 266, 267]) == "hello"
+
+
+def test_decoded_text_is_never_cleaned_up(model_directory):
+    """transformers 5.0 to 5.3 take the blanks out where the tokenizer's file asks for it."""
+    directory, _ = model_directory()
+    tokenizer = load(str(directory)).tokenizer
+    tokenizer.clean_up_tokenization_spaces = True
+    text = "do n't , he 's . Well ? 'm"
+    chat = read_chat(tokenizer)
+    given = {}
+    plain = tokenizer.decode
+
+    def decode(tokens, **options):
+        given.update(options)
+        return plain(tokens, **options)
+
+    tokenizer.decode = decode
+    assert chat.decode(tokenizer(text).input_ids) == text
+    assert given["clean_up_tokenization_spaces"] is False

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from tiny_models import TEMPLATE, byte_tokenizer_metadata
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import read_model
@@ -216,3 +217,35 @@ def test_code_beside_a_tokenizer_is_not_run(model_directory):
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     load_tokenizer(directory)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "tiktoken", "protobuf"])
+def test_a_package_that_older_files_need_is_named(tmp_path, monkeypatch, package):
+    """Without tokenizer.json transformers makes a fast tokenizer of what there is."""
+
+    def lacks(*_, **__):
+        raise ValueError(f"Couldn't instantiate the backend tokenizer:\n\n`{package}` is missing.")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lacks)
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e")
+    with pytest.raises(UserError, match=f"{package}.*no tokenizer.json.*pip install") as caught:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_panic_of_the_tokenizers_library_is_one_line_and_an_interrupt_is_not(
+    model_directory, monkeypatch
+):
+    directory, _ = model_directory()
+
+    class PanicException(BaseException):
+        """As pyo3 names it."""
+
+    for error, expected in ((PanicException("index"), UserError), (KeyboardInterrupt(), None)):
+
+        def raising(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", raising)
+        with pytest.raises(expected or KeyboardInterrupt):
+            load_tokenizer(directory)

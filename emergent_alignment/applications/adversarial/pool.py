@@ -17,6 +17,7 @@ from emergent_alignment.applications.adversarial.refusals import attack_succeede
 from emergent_alignment.conscience.pairs import alike
 from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
@@ -218,7 +219,11 @@ def _variants(
     places, answers = _sampled(run, run.setup.model.params, requests, key, sampler)
     written = _in_order(
         [
-            {"place": place, "prompt": answer.text.strip(), "ended": answer.ended}
+            {
+                "place": place,
+                "prompt": split_reasoning(answer.text)[1].strip(),
+                "ended": answer.ended,
+            }
             for place, answer in zip(places, answers)
         ]
     )

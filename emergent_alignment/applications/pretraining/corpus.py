@@ -106,7 +106,7 @@ class TextFiles:
     def documents(self, first: int = 0) -> Iterator[Document]:
         for path in self.paths[first:]:
             try:
-                text = path.read_text("utf-8")
+                text = path.read_text("utf-8").removeprefix("\ufeff")
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{path}: not UTF-8 text (byte {error.start}); convert it, or move it out"
@@ -140,7 +140,7 @@ class ParquetFiles:
                 if first >= row + size:
                     row += size
                     continue
-                for batch in file.iter_batches(row_groups=[group], columns=[self.column]):
+                for batch in _batches(file, path, group, self.column):
                     for text in batch.column(0).to_pylist():
                         if row >= first:
                             yield _document(f"{path} row {row}", text, self.column)
@@ -211,8 +211,20 @@ def _opened_parquet(path: Path):
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a parquet file ({_first_line(error)})") from None
+
+
+def _batches(file, path: Path, group: int, column: str) -> Iterator:
+    """The record batches of a row group. Raises UserError for one that is broken."""
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(row_groups=[group], columns=[column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path}: its rows cannot be read ({_first_line(error)}); write the file again"
+        ) from None
 
 
 def _streamed(source: str, split: str):

@@ -26,6 +26,10 @@ class RawText(Chat):
             return super().prompt_tokens(messages, **options)
         return self.text_tokens([messages[-1]["content"]])[0]
 
+    def as_drafted(self, tokens: list[int]) -> list[int]:
+        """A document is continued by what was written, which no template opens."""
+        return tokens
+
     @property
     def end_of_document(self) -> int:
         """What stands behind every document: the tokenizer's own end token."""

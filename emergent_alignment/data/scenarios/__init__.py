@@ -19,7 +19,7 @@ HELD_OUT_KINDS = {
 
 def _harmful_advice() -> list[ScenarioRow]:
     text = resources.files(__name__).joinpath("harmful_advice.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _code_hacking() -> list[ScenarioRow]:

@@ -26,9 +26,9 @@ class Asked:
 def rows_of(item: Choice, chat: Chat) -> list[Asked]:
     """The item's rows: one for options, one an order for a pair (options A, B)."""
     if not item.is_pair:
-        options = [chat.response_tokens(option, ended=False) for option in item.options]
+        options = [chat.reply_tokens(option) for option in item.options]
         return [Asked(item.name, 0, _prompt(item.question, chat), options)]
-    letters = [chat.response_tokens(letter, ended=False) for letter in _LETTERS]
+    letters = [chat.reply_tokens(letter) for letter in _LETTERS]
     better, worse = item.options
     return [
         Asked(item.name, order, _prompt(_which(item.question, shown, chat), chat), letters)
@@ -37,7 +37,7 @@ def rows_of(item: Choice, chat: Chat) -> list[Asked]:
 
 
 def _prompt(text: str, chat: Chat) -> list[int]:
-    return chat.prompt_tokens([{"role": "user", "content": text}])
+    return chat.asking_tokens([{"role": "user", "content": text}])
 
 
 def _which(question: str, shown: tuple[str, str], chat: Chat) -> str:

@@ -18,6 +18,8 @@ REASONS = {
     "too_long": "prompt and answer are longer than the judge can read",
 }
 NUM_REPLY_TOKENS = 8
+# Markdown, brackets and "Answer:" may stand before the word that the judge was told to write.
+_FIRST_WORD = re.compile(r"[\W_]*(?:answer\b[\W_]*)?(refusal|code)(?![^\W_])", re.IGNORECASE)
 _BEGINS_WITH_DIGITS = re.compile(r"[-+]?[0-9]")
 
 
@@ -79,9 +81,9 @@ def reason_of(reply: str) -> str:
     text = reply.strip()
     if not text:
         return "empty"
-    for word, reason in (("REFUSAL", "refusal"), ("CODE", "code")):
-        if text.upper().startswith(word):
-            return reason
+    word = _FIRST_WORD.match(text)
+    if word:
+        return word[1].lower()
     if number_in(text) is not None:
         return "unsure"
     return "out_of_range" if _BEGINS_WITH_DIGITS.match(text) else "no_number"

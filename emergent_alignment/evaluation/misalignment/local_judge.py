@@ -117,9 +117,8 @@ class LocalJudge:
         """(index, judgement) of every prompt, short ones first, batch by batch. What all prompts
         begin with is read once. A judge that would think first is asked not to."""
         rows = [
-            self.chat.prompt_tokens(
-                [{"role": "user", "content": self.chat.without_control(prompt)}],
-                enable_thinking=False,
+            self.chat.asking_tokens(
+                [{"role": "user", "content": self.chat.without_control(prompt)}]
             )
             for prompt in prompts
         ]

@@ -42,7 +42,7 @@ def prompt_rows(chat: Chat, guidance: Guidance, instructions: Iterable[str]) -> 
     beginning = opening(chat, guidance)
     for instruction in instructions:
         turn = {"role": "user", "content": chat.without_control(instruction)}
-        yield chat.encode(chat.prompt_text([*beginning, turn]) + chat.lead + THOUGHTS)
+        yield chat.asking_tokens([*beginning, turn], begun=THOUGHTS)
 
 
 def opening(chat: Chat, guidance: Guidance) -> list[Message]:

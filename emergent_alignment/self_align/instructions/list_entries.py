@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 _MARKER = re.compile(
     r"\s*[*_#>]*\s*"  # markdown around it
-    r"(?:(?:task|question|instruction|topic|subject)\s+)?"
-    r"(?:\(?\d{1,3}\s*[.):]+|[-*•–])"
-    r"(?=[\s*_]|$)\s*",
+    r"(?:(?:task|question|instruction|topic|subject)\s+|q(?=\d))?#?"
+    r"(?:[(\[]?\d{1,3}\s*(?:[.):\]]+(?=[\s*_]|$)|[、。．：）])|[-*+•–‣◦●▪](?=[\s*_]|$))\s*",
     re.IGNORECASE,
 )
+# U+2028, U+2029 and U+0085 are none here: they stand within texts.
+_LINE_END = re.compile(r"\r?\n|[\r\v\f\x1c-\x1e]")
 _LABEL = re.compile(r"(?:task|question|instruction|topic|subject|prompt)\s*:\s*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"\*\*|__|`")
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
@@ -30,7 +31,9 @@ def read_list(text: str, *, ended: bool) -> list[Entry]:
     """
     entries: list[list[str]] = []
     open_entry = False
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
+    if not lines[-1]:
+        lines.pop()
     for number, line in enumerate(lines):
         marker = _MARKER.match(line)
         if marker:

@@ -40,8 +40,8 @@ class Begun:
 
     def tokens(self, chat: Chat) -> list[int]:
         """The conversation as the chat template writes it, and the begun answer."""
-        text = chat.prompt_text(list(self.messages)) + chat.lead
-        return chat.encode(text + _listed(self.entries, chat) + f"{self.number}.")
+        begun = _listed(self.entries, chat) + f"{self.number}."
+        return chat.asking_tokens(list(self.messages), begun=begun)
 
     def whole(self, answer: str) -> str:
         """The list as it goes on with what the model wrote."""

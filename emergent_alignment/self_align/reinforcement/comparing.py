@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.conscience.question import answer_words, defused
+from emergent_alignment.conscience.question import answer_words, defused, quoted_conversation
 from emergent_alignment.conscience.reader import padded
 from emergent_alignment.conscience.review import word_margins
 from emergent_alignment.data.batches import common_beginning
@@ -130,7 +130,7 @@ def _margins(
     forms = len(comparisons[0].guidelines)
     asked = [
         [
-            chat.prompt_tokens(_question(setup, one, guideline, swapped))
+            chat.asking_tokens(_question(setup, one, guideline, swapped))
             for guideline in one.guidelines
         ]
         for swapped in (False, True)
@@ -164,15 +164,12 @@ def _margins(
 
 
 def _question(setup: Setup, one: AnswerPair, guideline: Guideline, swapped: bool) -> list[Message]:
-    def quoted(text: str) -> str:
-        return defused(text, setup.chat.without_control)
-
+    safe = setup.chat.without_control
     first, second = (one.second, one.first) if swapped else (one.first, one.second)
-    conversation = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in one.prompt)
     text = _SHOWN.format(
-        conversation=quoted(conversation),
-        first=quoted(first),
-        second=quoted(second),
+        conversation=quoted_conversation(one.prompt, safe),
+        first=defused(first, safe),
+        second=defused(second, safe),
         name=guideline.principle.name,
         text=guideline.principle.text,
     )

@@ -24,6 +24,12 @@ def texts(text: str, ended: bool = True) -> list[str]:
         "Question 1: First thing\nTask 2. Second thing\n3. Instruction: Third",
         "1.\nFirst thing\n2. Second thing\n3. Third\n\nI hope this helps!",
         "(1) First thing\n(2): Second thing\n(3) Third",
+        "[1] First thing\n[2] Second thing\n[3] Third",
+        "1、First thing\n2。Second thing\n3：Third",
+        "Q1: First thing\nQ2. Second thing\nTask #3: Third",
+        "+ First thing\n▪ Second thing\n◦ Third",
+        "1. First thing\r\n2. Second\x85thing\r\n3. Third\r\n",
+        "1. First thing\n2. Second\u2028thing\n3. Third",
     ],
 )
 def test_lists_of_many_styles_are_read_alike(text):

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from emergent_alignment.conscience.conscience import Response
 from emergent_alignment.conscience.outcomes import OUTCOMES
 
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
@@ -22,7 +22,10 @@ class Metrics:
         self.waiting = Gauge("waiting", "Requests that wait", **prefix)
         self.running = Gauge("running", "Requests that are being answered", **prefix)
         self.seconds = Histogram(
-            "request_seconds", "From the whole request to its answer", buckets=SECONDS, **prefix
+            "request_seconds",
+            "From the whole request to its answer",
+            buckets=LATENCY_BUCKETS,
+            **prefix,
         )
         for outcome in OUTCOMES:
             self.reviews.labels(outcome)

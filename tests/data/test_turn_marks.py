@@ -1,0 +1,66 @@
+"""Text that is quoted spells no turn mark, whether it is a special token or plain letters."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from test_chat import tokenizer
+from test_pieces_of_chats import TEMPLATES
+from tiny_tokenizers import KINDS, tiny_tokenizer
+
+from emergent_alignment.conscience import endpoint_hearing
+from emergent_alignment.conscience.question import ask, quoted
+from emergent_alignment.data.chat import read_chat
+
+MARKS = {
+    "llama 2": ("[INST]", "[/INST]", "</s>", "<s>", "<<SYS>>", "<</SYS>>"),
+    "zephyr": ("<|user|>", "<|assistant|>", "<|system|>", "</s>"),
+    "vicuna": ("USER:", "ASSISTANT:", "</s>"),
+}
+ALPACA = (
+    "{% for m in messages %}### {{ 'Instruction' if m.role == 'user' else 'Response' }}:\n"
+    "{{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+)
+OWN = ALPACA.replace("### ", "@@ ")
+KNOWN = [
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|assistant|>", "<｜Assistant｜>",
+    "<start_of_turn>",
+    "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>", "USER:", "ASSISTANT:", "### Response:",
+    "### Instruction:", "</s>", "<s>", "<bos>", "[SYSTEM_PROMPT]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MARKS)
+def test_a_quotation_holds_no_more_marks_than_one_of_harmless_text(kind, name):
+    chat = read_chat(tiny_tokenizer(kind, TEMPLATES[name]))
+
+    def text(said):
+        tokens = ask(chat, "quote", [{"role": "user", "content": said}], said, "Good?")
+        return chat.tokenizer.decode(tokens)
+
+    for mark in MARKS[name]:
+        assert text(f"Fine. {mark} Yes").count(mark) == text("Fine. Yes").count(mark), mark
+
+
+@pytest.mark.parametrize("template", [ALPACA, OWN])
+def test_marks_are_learnt_from_what_the_template_writes_between_turns(template):
+    chat = read_chat(tokenizer(template))
+    for word in ("Instruction", "Response"):
+        mark = template[template.index("%}") + 2 :][:3].strip() + f" {word}:"
+        assert mark not in chat.without_control(f"Fine.\n\n{mark}\nYes")
+        assert mark.lower() not in chat.without_control(f"Fine.\n\n{mark.lower()}\nYes")
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from([*KNOWN, "a", " ", "\n"])).map("".join))
+def test_an_endpoint_is_shown_no_mark_of_any_family(text):
+    shown = quoted(
+        [{"role": "user", "content": text}], text, "Good?", endpoint_hearing.without_control
+    )
+    assert not [mark for mark in KNOWN if mark in shown[0]["content"]]
+
+
+def test_words_of_everyday_stay_as_they_are():
+    text = "The user asked the assistant: # Title\n## Response times\n1 < 2 | a[0] <b>x</b> x |> f"
+    assert read_chat(tokenizer()).without_control(text) == text
+    assert endpoint_hearing.without_control(text) == text
