@@ -13,7 +13,8 @@ _LEFT_OUT = ("tensorboard", "compiled", "checkpoints", "frozen")
 
 def contents(folder: Path) -> dict[str, Any]:
     """{path: what it says} of every file of a results folder but pages, whose figures lie beside
-    them; of checkpoints the digits of their states, of a journal its records by step and place."""
+    them; of the newest checkpoint the digits of its state, of a journal its records by step and
+    place."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -21,8 +22,8 @@ def contents(folder: Path) -> dict[str, Any]:
             found[name] = _without_own(read_journal(path), folder)
         if path.is_file() and not set(path.parts) & {*_LEFT_OUT, "journal"}:
             found[name] = _said(path, folder)
-        if path.name == "metadata" and path.parent.name == "identity":
-            found[name] = json.loads(path.read_text()).get("state")
+        if path.name == "checkpoints":
+            found[name] = _newest(path)
     return found
 
 
@@ -34,6 +35,14 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
         if one[name] != other[name]:
             return f"{name}: {_first(one[name], other[name])}"
     return ""
+
+
+def _newest(checkpoints: Path) -> tuple[int, str | None]:
+    """The steps of the newest checkpoint and the digits of its state: which older ones are kept
+    also depends on when a start looked."""
+    steps = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    identity = checkpoints / str(steps) / "identity" / "metadata"
+    return steps, json.loads(identity.read_text()).get("state")
 
 
 def _first(one: Any, other: Any) -> str:
