@@ -1,4 +1,4 @@
-"""A little of each kind of the reliability campaign finds no fault (`make campaign` is all of it)."""
+"""A little of each kind of the campaign finds no fault (`make campaign` is all of it)."""
 
 import importlib
 
