@@ -7,7 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class _Watch:
         self.started = time.monotonic()
         self.memory: int | None = None  # of the process, when the watcher first saw it
         self.turn = threading.Lock()
-        self.over = False
+        self.over = self.thrown = False
 
     def stop_if_too_much(self) -> None:
         """Throw into the rendering's thread where it is beyond a limit."""
@@ -86,7 +86,8 @@ class _Watch:
         _watches.pop(self, None)
         with self.turn:
             if not self.over:
-                _throw(self.thread, ctypes.py_object(_TooMuch))
+                self.thrown = True
+                _throw(self.thread, _TooMuch)
 
 
 _watches: dict[_Watch, None] = {}
@@ -104,11 +105,15 @@ def _watched() -> Iterator[None]:
     _wake()
     try:
         yield
+    except _TooMuch:
+        watch.thrown = False
+        raise
     finally:
         _watches.pop(watch, None)
         with watch.turn:
             watch.over = True
-        _throw(watch.thread, None)  # what was thrown just now, and has not arrived, never does
+        if watch.thrown:
+            _let_arrive()
 
 
 def _wake() -> None:
@@ -131,9 +136,17 @@ def _watch_all() -> None:
             watch.stop_if_too_much()
 
 
-def _throw(thread: int, what: Any) -> None:
-    """Raise in another thread, at its next step; None takes back what has not arrived yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+def _throw(thread: int, what: type[BaseException]) -> None:
+    """Raise in another thread, at its next step. It cannot be taken back: Python would then look
+    for it at every step of every thread, for good."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(what))
+
+
+def _let_arrive() -> None:
+    """What was thrown as the rendering ended arrives here, and not in what comes after it."""
+    with suppress(_TooMuch):
+        for _ in range(1000):
+            pass
 
 
 def _memory() -> int:
