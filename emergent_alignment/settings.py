@@ -133,11 +133,11 @@ def fields_of(kind: type[Section], prefix: str = "") -> Iterator[Field]:
 
 def sections_of(kind: type[Section], prefix: str = "") -> dict[str, type[Section]]:
     """The sections within one, and those within them, by their dotted names."""
-    found = {}
+    sections = {}
     for name, hint, declared in _members(kind):
         if declared is None:
-            found |= {prefix + name: hint} | sections_of(hint, f"{prefix}{name}.")
-    return found
+            sections |= {prefix + name: hint} | sections_of(hint, f"{prefix}{name}.")
+    return sections
 
 
 def as_dict(section: Section) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def as_dict(section: Section) -> dict[str, Any]:
 
 def values_of(section: Section, prefix: str = "") -> dict[str, Any]:
     """Every field's value by its dotted name."""
-    found = {}
+    values = {}
     for name, value in vars(section).items():
         nested = isinstance(value, Section)
-        found |= values_of(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return found
+        values |= values_of(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values
 
 
 def value_of(section: Section, name: str) -> Any:

@@ -82,9 +82,9 @@ class EndpointReviewer:
                     self._gives_none.set()
             else:
                 self._gives_log_probs.set()
-                found = read_log_probs(reply, form)
-                if found is not None:
-                    return Score(found.nats, "logprobs", at_most=found.at_most)
+                shown = read_log_probs(reply, form)
+                if shown is not None:
+                    return Score(shown.nats, "logprobs", at_most=shown.at_most)
                 return self._read(reply, form)
         return self._read(self._reply(messages, 0), form)
 

@@ -32,8 +32,8 @@ class LogProbScore:
 
 def score_from_log_probs(completion: Completion, form: Form) -> float | None:
     """The nats of `read_log_probs`."""
-    found = read_log_probs(completion, form)
-    return None if found is None else found.nats
+    score = read_log_probs(completion, form)
+    return None if score is None else score.nats
 
 
 def read_log_probs(completion: Completion, form: Form) -> LogProbScore | None:

@@ -100,7 +100,9 @@ def answer_words(chat: Chat, words: tuple[str, ...]) -> list[int]:
         for form in (word, word.lower(), word.upper(), word.capitalize())
         for lead in ("", " ")
     }
-    tokens = {found[0] for text in spellings if len(found := chat.word_tokens(text)) == 1}
+    tokens = {
+        word_tokens[0] for text in spellings if len(word_tokens := chat.word_tokens(text)) == 1
+    }
     if not tokens:
         raise UserError(
             f"conscience.question: the tokenizer has no single token for any of {words}; "

@@ -80,14 +80,14 @@ def code_of(answer: str) -> str:
     block is said to be Python. Without any block it is the whole answer; "" where all blocks are in
     other languages."""
     text = split_reasoning(answer)[1].removeprefix("\ufeff")
-    found = []
+    programs = []
     for read in (_fenced, _loosely_fenced, _on_one_line, _tagged):
         blocks = list(read(text))
         if blocks:
-            found.append(_program_of(blocks))
-            if is_program(found[-1]):
-                return found[-1]
-    return found[0] if found else _plain_program(text)
+            programs.append(_program_of(blocks))
+            if is_program(programs[-1]):
+                return programs[-1]
+    return programs[0] if programs else _plain_program(text)
 
 
 def is_program(code: str) -> bool:
@@ -146,8 +146,8 @@ def _loosely_fenced(text: str) -> Iterator[_Block]:
     while opened := _LOOSE.search(text, at):
         mark = re.escape(opened["mark"])
         closing = re.compile(rf"(?<![ \t>])[ \t>]*{mark}[`~]*[ \t\r]*(?=\n|\Z)")
-        found = itertools.islice(closing.finditer(text, opened.end()), _MOST_ENDS)
-        ends = [end.span() for end in found] or [(len(text), len(text))]
+        closings = itertools.islice(closing.finditer(text, opened.end()), _MOST_ENDS)
+        ends = [end.span() for end in closings] or [(len(text), len(text))]
         blocks = [_Block(opened["label"], text[opened.end() : start]) for start, _ in ends]
         chosen = next((i for i, block in enumerate(blocks) if is_program(block.program)), 0)
         yield blocks[chosen]
@@ -155,15 +155,15 @@ def _loosely_fenced(text: str) -> Iterator[_Block]:
 
 
 def _on_one_line(text: str) -> Iterator[_Block]:
-    for found in _INLINE.finditer(text):
-        word, _, rest = found["code"].partition(" ")
+    for inline in _INLINE.finditer(text):
+        word, _, rest = inline["code"].partition(" ")
         labelled = _PYTHON.fullmatch(word) and rest
-        yield _Block(word, rest) if labelled else _Block("", found["code"])
+        yield _Block(word, rest) if labelled else _Block("", inline["code"])
 
 
 def _tagged(text: str) -> Iterator[_Block]:
-    for found in _TAGGED.finditer(text):
-        yield _Block("", found["code"])
+    for tagged in _TAGGED.finditer(text):
+        yield _Block("", tagged["code"])
 
 
 def _plain_program(text: str) -> str:

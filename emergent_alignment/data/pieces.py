@@ -38,10 +38,10 @@ def tokens_of(tokenizer: Any, text: str, letter: str = "") -> list[int]:
     """Token ids of a text as it stands, without any token added; those of `letter` are left out."""
     if not letter or letter not in text:
         return tokenizer.encode(text, add_special_tokens=False)
-    found = _apart(tokenizer, text, letter)
-    if found is None:  # a token holds the letter and its neighbours: a space breaks a spelling too
+    placed = _apart(tokenizer, text, letter)
+    if placed is None:  # a token holds the letter and its neighbours: a space breaks a spelling too
         return tokenizer.encode(text.replace(letter, " "), add_special_tokens=False)
-    return [token for token, _ in found]
+    return [token for token, _ in placed]
 
 
 def tokens_after(tokenizer: Any, before: str, rest: str, letter: str = "") -> list[int]:
@@ -55,10 +55,10 @@ def tokens_after(tokenizer: Any, before: str, rest: str, letter: str = "") -> li
         return whole[len(known) :]
     cut = unused_letter([before, rest, letter])
     hidden = rest.replace(letter, cut) if letter else rest
-    found = _apart(tokenizer, f"{before}{cut}{hidden}", cut)
-    if found is None:
+    placed = _apart(tokenizer, f"{before}{cut}{hidden}", cut)
+    if placed is None:
         return tokens_of(tokenizer, rest, letter)
-    return [token for token, start in found if start > len(before)]
+    return [token for token, start in placed if start > len(before)]
 
 
 def _apart(tokenizer: Any, text: str, letter: str) -> list[tuple[int, int]] | None:

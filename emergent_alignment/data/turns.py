@@ -43,8 +43,8 @@ class Turn:
     @property
     def opened(self) -> str:
         """The think block that the prompt opens, which an answer does not open again."""
-        found = _OPENED.search(self.prompt)
-        return found[0] if found else ""
+        opening = _OPENED.search(self.prompt)
+        return opening[0] if opening else ""
 
     @property
     def context(self) -> str:

@@ -157,8 +157,8 @@ def _text(message: dict) -> str | None:
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in content]
         content = "".join(parts) if all(isinstance(part, str) for part in parts) else parts
-    for found in (content, refusal):
-        if not isinstance(found, str | None):
+    for said in (content, refusal):
+        if not isinstance(said, str | None):
             raise Unreadable("a message whose content is no text", _spelled(message))
     return content or refusal or content
 
@@ -173,8 +173,8 @@ def _spelled(value: object) -> str:
 
 def _finish_reason(choice: dict) -> str:
     """How it ended, with one name for a limit that was reached."""
-    found = choice.get("finish_reason")
-    named = found.lower() if isinstance(found, str) else ""
+    reason = choice.get("finish_reason")
+    named = reason.lower() if isinstance(reason, str) else ""
     if named in _GAVE_UP:
         raise BrokenOff
     return "length" if named in _CUT else named
@@ -182,8 +182,8 @@ def _finish_reason(choice: dict) -> str:
 
 def _reasoning(message: dict) -> str:
     """Servers name it one way or the other."""
-    found = message.get("reasoning_content") or message.get("reasoning")
-    return whole_text(found) if isinstance(found, str) else ""
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    return whole_text(thought) if isinstance(thought, str) else ""
 
 
 def _usage(document: dict) -> tuple[int, int]:

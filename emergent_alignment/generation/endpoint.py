@@ -153,12 +153,16 @@ class Endpoint:
 
         def once() -> Completion:
             if on_text is None:
-                found = read_completion(self._whole("POST", "/chat/completions", body))
+                completion = read_completion(self._whole("POST", "/chat/completions", body))
             else:
-                found = self._streamed(body | {"stream": True}, told, on_text)
-            if top_logprobs and found.text and not any(token.top for token in found.tokens):
+                completion = self._streamed(body | {"stream": True}, told, on_text)
+            if (
+                top_logprobs
+                and completion.text
+                and not any(token.top for token in completion.tokens)
+            ):
                 raise _Failed("no_log_probs", "text without top_logprobs", NO_LOG_PROBS)
-            return found
+            return completion
 
         log_probs = f" with {top_logprobs} top_logprobs" if top_logprobs else ""
         return self._tried(once, f"a chat completion{log_probs}", told)

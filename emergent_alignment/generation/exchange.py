@@ -140,10 +140,10 @@ def _left(deadline: float) -> float:
 
 def _addresses(host: str, port: int) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpcore2.ConnectError(str(error)) from None
-    return list(dict.fromkeys(address[4][0] for address in found))
+    return list(dict.fromkeys(address[4][0] for address in entries))
 
 
 def _proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:

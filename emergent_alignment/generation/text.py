@@ -47,13 +47,13 @@ def given_answer(chat: Chat, text: str) -> Answer:
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, 1]."""
     samples = to_host(samples)
-    found = []
+    answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
         kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
         log_probs = samples.log_probs.reshape(-1, samples.tokens.shape[-1])[row, :length]
         ended = bool(samples.ended.reshape(-1)[row])
-        found.append(Answer(kept, log_probs, chat.decode(kept), ended))
-    return found
+        answers.append(Answer(kept, log_probs, chat.decode(kept), ended))
+    return answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,8 @@ def sample_shares(
     shown = [prompts[i] for i in own]
     batching = replace(batching, ids=batching.ids_of(len(prompts))[own])
     given = model, params, chat, shown, key, settings, batching
-    found = sample_answers(*given, before=before)
-    told = [[own[i], answer.tokens, answer.text, answer.ended] for i, answer in found]
+    sampled = sample_answers(*given, before=before)
+    told = [[own[i], answer.tokens, answer.text, answer.ended] for i, answer in sampled]
     by_index = {index: answer for index, *answer in gather_list(told)}
     for index, (tokens, text, ended) in sorted(by_index.items()):
         yield index, Answer(tokens, np.zeros(0, np.float32), text, ended)
@@ -182,7 +182,7 @@ def _refilled(
 
     for widest, places in itertools.groupby(_by_length(prompts), key=prompt_width):
         chosen = list(places)
-        for found, samples in sample_refilling(
+        for ended, samples in sample_refilling(
             model.config,
             params,
             [prompts[i] for i in chosen],
@@ -191,7 +191,7 @@ def _refilled(
             before=before,
             dtype=model.dtype,
         ):
-            yield [chosen[i] for i in found], samples
+            yield [chosen[i] for i in ended], samples
 
 
 def _whole_batches(

@@ -34,13 +34,13 @@ def end_tokens_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     Raises UserError for more than MAX_END_TOKENS."""
     stated = generation_of(tokenizer).get("eos_token_id") or []
     known = [tokenizer.eos_token_id, *([stated] if isinstance(stated, int) else stated)]
-    found = tuple(dict.fromkeys(token for token in known if token is not None))
-    if len(found) > MAX_END_TOKENS:
+    ends = tuple(dict.fromkeys(token for token in known if token is not None))
+    if len(ends) > MAX_END_TOKENS:
         raise UserError(
-            f"{FILE}: {len(found)} tokens end an answer, and at most {MAX_END_TOKENS} can be waited"
+            f"{FILE}: {len(ends)} tokens end an answer, and at most {MAX_END_TOKENS} can be waited"
             " for. Leave out of eos_token_id what the model does not say."
         )
-    return found
+    return ends
 
 
 def generation_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def _among(tokens: Collection[str]) -> set[str]:
 
 def _token_ids(path: Path, content: Mapping[str, Any]) -> list[int]:
     value = content.get("eos_token_id")
-    found = value if isinstance(value, list) else [] if value is None else [value]
-    for token in found:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for token in ids:
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
             raise UserError(
                 f"{path}: eos_token_id holds {str(token)[:40]!r}; it must be a token's number, or a"
                 " list of them. Correct it."
             )
-    return found
+    return ids

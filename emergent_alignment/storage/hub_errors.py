@@ -18,9 +18,9 @@ def trouble_with_hub(error: BaseException, otherwise: str) -> str:
     """The cause of an error and what to do; `otherwise` is what to do where nothing is known."""
     chain = list(_causes(error))
     known = (_of_proxy(chain), _of_disk(chain), _of_status(chain), _of_offline(chain))
-    found = next((text for text in known if text), None)
-    if found:
-        return found
+    trouble = next((text for text in known if text), None)
+    if trouble:
+        return trouble
     said = " ".join(str(error).split()) or type(error).__name__
     return f"{said[:160]}: {otherwise}"
 

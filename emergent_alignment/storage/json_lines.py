@@ -122,8 +122,8 @@ def trim_torn_line(path: Path) -> None:
 
 
 def _record(line: bytes, shape: Shape | None) -> dict:
-    found = _CHECKED.fullmatch(line)
-    if found and _check(found[1]) != found[2]:
+    checked = _CHECKED.fullmatch(line)
+    if checked and _check(checked[1]) != checked[2]:
         raise ValueError("damaged: not what was written there")
     record = parse_json(line, finite=True)
     if not isinstance(record, dict):

@@ -82,8 +82,8 @@ def misfit(value: Any, shape: Shape, place: str = "") -> str:
     if isinstance(shape, list):
         if not isinstance(value, list):
             return _said(place, _NAMES[list], value)
-        found = (misfit(one, shape[0], f"{place}[{i}]") for i, one in enumerate(value))
-        return next(filter(None, found), "")
+        misfits = (misfit(one, shape[0], f"{place}[{i}]") for i, one in enumerate(value))
+        return next(filter(None, misfits), "")
     if isinstance(shape, Both):
         return next(filter(None, (misfit(value, one, place) for one in shape.shapes)), "")
     if isinstance(shape, IntervalShape):
@@ -102,8 +102,8 @@ def _of_object(value: Any, fields: dict, place: str) -> str:
         at = f"{place}.{name}" if place else name
         if name not in value and not isinstance(shape, Optional):
             return f"{at} is missing"
-        if found := misfit(value.get(name), shape, at):
-            return found
+        if wrong := misfit(value.get(name), shape, at):
+            return wrong
     return ""
 
 

@@ -99,10 +99,10 @@ class Checkpoints:
         step = self.latest() if step is None else step
         where = self.directory / str(step)
         try:
-            found = self._manager.restore(
+            read = self._manager.restore(
                 step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
             )
-            self._check(where, found["identity"])
+            self._check(where, read["identity"])
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_dict(state))
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -114,7 +114,7 @@ class Checkpoints:
             raise UserError(
                 f"{where}: this checkpoint cannot be read ({reason[:200]}); {_MOVE}"
             ) from error
-        self._check_state(where, found["identity"], restored)
+        self._check_state(where, read["identity"], restored)
         return TrainState(restored["trainable"], restored["optimizer"])
 
     def wait(self) -> None:
@@ -129,30 +129,30 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
-    def _check(self, where: Path, found: Any) -> None:
-        if wrong := misfit(found, _IDENTITY):
+    def _check(self, where: Path, saved: Any) -> None:
+        if wrong := misfit(saved, _IDENTITY):
             raise UserError(f"{where}/identity: {wrong}; {_MOVE}")
         for name, meaning in (("frozen", "frozen model"), ("data", "data set")):
-            if found[name] != getattr(self.identity, name):
+            if saved[name] != getattr(self.identity, name):
                 raise UserError(
                     f"{where}: this checkpoint belongs to another {meaning} "
-                    f"({found[name]}, now {getattr(self.identity, name)}); use the former one, "
+                    f"({saved[name]}, now {getattr(self.identity, name)}); use the former one, "
                     "or another --workdir"
                 )
 
-    def _check_state(self, where: Path, found: dict[str, str], restored: dict) -> None:
+    def _check_state(self, where: Path, saved: dict[str, str], restored: dict) -> None:
         """Raise UserError where bits have changed on the disk."""
-        if "state" not in found:
+        if "state" not in saved:
             if is_first():
                 print(
                     f"{where}: written before checkpoints had a digest of their state, and taken "
                     "as it is",
                     file=sys.stderr,
                 )
-        elif (now := fingerprint(restored)) != found["state"]:
+        elif (now := fingerprint(restored)) != saved["state"]:
             raise UserError(
                 f"{where}/state: this checkpoint is damaged: what is read of it is not what was "
-                f"saved ({found['state']}, now {now}); {_MOVE}"
+                f"saved ({saved['state']}, now {now}); {_MOVE}"
             )
 
     def _check_room(self, state: TrainState) -> None:

@@ -94,8 +94,8 @@ class AnswerTalk(Talk):
 
     def _name(self, name: str) -> object:
         """A name of the answer's, in a tuple; () where it has none."""
-        found = vars(self._module)
-        return (found[name],) if name in found else ()
+        names = vars(self._module)
+        return (names[name],) if name in names else ()
 
     def _collect(self) -> None:
         self._collected.append((sys.stdout, io.StringIO()))

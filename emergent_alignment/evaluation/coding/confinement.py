@@ -65,8 +65,10 @@ def readable_places() -> list[str]:
     places = [os.path.dirname(library), library, program]
     if os.path.basename(os.path.dirname(library)) not in ("lib", "lib64", "lib32"):
         places = [library, program]
-    found = [os.path.realpath(path) for path in (*SYSTEM_FOLDERS, *places) if os.path.exists(path)]
-    return sorted(set(found))
+    real_paths = [
+        os.path.realpath(path) for path in (*SYSTEM_FOLDERS, *places) if os.path.exists(path)
+    ]
+    return sorted(set(real_paths))
 
 
 def _change_root(libc: ctypes.CDLL, folder_bytes: int) -> None:

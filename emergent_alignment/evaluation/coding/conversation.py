@@ -131,9 +131,9 @@ class Talk(Values):
             return ["error class", self._number_own(value), value.__name__, bases]
         sort = CLASS if isinstance(value, type) else ""
         sort = COROUTINE if isinstance(value, types.CoroutineType) else sort
-        found = ["object", self._number_own(value), sort, *describe(type(value))]
+        reference = ["object", self._number_own(value), sort, *describe(type(value))]
         plain = None if self.is_shared(value) else self.plain_base(value)
-        return found if plain is None else ["data", plain, found]
+        return reference if plain is None else ["data", plain, reference]
 
     def _refer_error(self, error: BaseException) -> list:
         kind, arguments = type(error), self.encode(tuple(error.args))
@@ -186,15 +186,15 @@ class Talk(Values):
     async def _awaited(self, found: list) -> object:
         return self.ask("await", self.decode(found))
 
-    def _data(self, plain: object, found: list) -> object:
-        held, (_, number, sort, special, public) = self.decode(plain), found
+    def _data(self, plain: object, reference: list) -> object:
+        held, (_, number, sort, special, public) = self.decode(plain), reference
         if type(held) in (str, int, float, bytes, tuple, frozenset, complex):
             made = self._class(type(held), special, public)
             return set_up(made(held), self, int(number), str(sort))
         raise ValueError("no plain data")
 
-    def _extended(self, kind: str, found: list) -> object:
-        _, number, sort, special, public = found
+    def _extended(self, kind: str, reference: list) -> object:
+        _, number, sort, special, public = reference
         made = self._class(SHARED_KINDS[kind], special, public)
         return set_up(made(), self, int(number), str(sort))
 

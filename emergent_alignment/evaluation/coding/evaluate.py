@@ -72,8 +72,8 @@ def evaluate_code(
     wanted = places(code_prompts(config.code), config.code.samples)
     asked = {place: list(prompt.messages) for place, prompt in wanted.items()}
     with in_force(under_test.mesh), progress(f"{arm}: code") as meter:
-        found = sample_missing(config, config.code, under_test, asked, folder, progress=meter)
-    answered = [(wanted[place], record) for place, record in found.items()]
+        sampled = sample_missing(config, config.code, under_test, asked, folder, progress=meter)
+    answered = [(wanted[place], record) for place, record in sampled.items()]
     result = {"arm": arm, "model": under_test.model.source, "sampling": sampling}
     result["samples"] = config.code.samples
     parts = {
@@ -82,15 +82,17 @@ def evaluate_code(
     }
     checked = []
     if parts[SECURITY]:
-        found = inspect_code([record["answer"] for _, record in parts[SECURITY]])
-        result[SECURITY] = summarize_code(found) | {"num_prompts": _num_prompts(parts[SECURITY])}
-        checked += [r | asdict(one) for (_, r), one in zip(parts[SECURITY], found)]
+        per_answer = inspect_code([record["answer"] for _, record in parts[SECURITY]])
+        result[SECURITY] = summarize_code(per_answer) | {
+            "num_prompts": _num_prompts(parts[SECURITY])
+        }
+        checked += [r | asdict(one) for (_, r), one in zip(parts[SECURITY], per_answer)]
     if parts[TASKS]:
         limits = SandboxLimits(config.code.seconds, config.code.memory_mb * 2**20)
         with progress(f"{arm}: tests") as meter:
             outcomes = _outcomes(parts[TASKS], limits, meter)
-        found = inspect_code([record["answer"] for _, record in parts[TASKS]])
-        result[TASKS] = summarize_code(found) | _summarize_tasks(parts[TASKS], outcomes)
+        per_answer = inspect_code([record["answer"] for _, record in parts[TASKS]])
+        result[TASKS] = summarize_code(per_answer) | _summarize_tasks(parts[TASKS], outcomes)
         result["sandbox"] = asdict(protection()) | {
             "in_force": list(protection().in_force),
             "text": protection().text(),

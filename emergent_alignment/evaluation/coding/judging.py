@@ -104,23 +104,23 @@ class JudgeTalk(Talk):
     def _next_item(self, remote: StandIn) -> object:
         """The next item of the answer's iterator. A long one that nothing else is asked for
         meanwhile comes many items at once: a message for each would be most of the time."""
-        found = self._items.setdefault(number_of(remote), _Items())
-        if found.ahead:
-            return found.ahead.popleft()
-        alone = found.asked == self._asked
-        found.taken = found.taken + 1 if alone else 0
-        if found.taken < _ALONE:
+        supply = self._items.setdefault(number_of(remote), _Items())
+        if supply.ahead:
+            return supply.ahead.popleft()
+        alone = supply.asked == self._asked
+        supply.taken = supply.taken + 1 if alone else 0
+        if supply.taken < _ALONE:
             try:
                 return super().special(remote, "__next__", (), {})
             finally:
-                found.asked = self._asked
-        found.at_once = min(2 * found.at_once, _MOST_AT_ONCE)
-        items = self.ask("several", remote, found.at_once)
-        found.asked = self._asked
+                supply.asked = self._asked
+        supply.at_once = min(2 * supply.at_once, _MOST_AT_ONCE)
+        items = self.ask("several", remote, supply.at_once)
+        supply.asked = self._asked
         if not items:
             raise StopIteration
-        found.ahead.extend(items)
-        return found.ahead.popleft()
+        supply.ahead.extend(items)
+        return supply.ahead.popleft()
 
     def serve(self, operation: str, arguments: list) -> object:
         """Call what a test has handed over, and take items of it; of objects of the tests' own
@@ -170,11 +170,11 @@ class Names(dict):
     def __missing__(self, name: str) -> object:
         if hasattr(builtins, name) and name not in self._wanted:
             raise KeyError(name)
-        found = self._talk.ask("name", name)
-        if not (isinstance(found, tuple) and len(found) == 1):
+        named = self._talk.ask("name", name)
+        if not (isinstance(named, tuple) and len(named) == 1):
             raise KeyError(name)
         # By its name a class is one for the test, too: what is to be a function stays one for it.
-        return mark_made(found[0]) if name[:1].isupper() else found[0]
+        return mark_made(named[0]) if name[:1].isupper() else named[0]
 
 
 def wanted_of_python(tests: list[str], entry_point: str) -> frozenset[str]:
@@ -229,10 +229,10 @@ class _Answer(types.ModuleType):
         self._talk = talk
 
     def __getattr__(self, name: str) -> object:
-        found = () if name.startswith("__") else self._talk.ask("name", name)
-        if not found:
+        named = () if name.startswith("__") else self._talk.ask("name", name)
+        if not named:
             raise AttributeError(name)
-        return found[0]
+        return named[0]
 
 
 def _where(error: BaseException) -> str:

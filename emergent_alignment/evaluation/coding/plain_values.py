@@ -113,15 +113,15 @@ class Values:
     def _unpacked(self, message: object) -> list:
         for number in message["gone"]:
             self._forget(number)
-        contents = {int(number): found for number, found in message["contents"].items()}
-        for number, found in contents.items():
-            self._seen[number] = json.dumps(found)
+        contents = {int(number): packed for number, packed in message["contents"].items()}
+        for number, packed in contents.items():
+            self._seen[number] = json.dumps(packed)
             if number not in self._shared:
-                self.keep(number, self._empty(found))
-            elif self._kind_of(self._shared[number]) != found[0]:
+                self.keep(number, self._empty(packed))
+            elif self._kind_of(self._shared[number]) != packed[0]:
                 raise ValueError("another kind")
-        for number, found in contents.items():
-            self._fill(self._shared[number], found)
+        for number, packed in contents.items():
+            self._fill(self._shared[number], packed)
         head, *parts = message["body"]
         return [head, *map(self.decode, parts)]
 
@@ -215,16 +215,16 @@ class Values:
             items.sort(key=json.dumps)
         return [kind, more, extends, items]
 
-    def _empty(self, found: list) -> object:
-        kind, more, extends, _ = found
+    def _empty(self, packed: list) -> object:
+        kind, more, extends, _ = packed
         if extends is not None:
             return self.resolve("extended", [kind, extends])
         if kind == "defaultdict":
             return collections.defaultdict(self.decode(more))
         return collections.deque(maxlen=more) if kind == "deque" else SHARED_KINDS[kind]()
 
-    def _fill(self, value: object, found: list) -> None:
-        kind, _, _, items = found
+    def _fill(self, value: object, packed: list) -> None:
+        kind, _, _, items = packed
         if kind in _DICTS:
             pairs = [(self.decode(k), self.decode(v)) for k, v in items]
             dict.clear(value)
@@ -237,13 +237,13 @@ class Values:
             of.clear(value)
             (of.update if kind == "set" else of.extend)(value, items)
 
-    def decode(self, found: object) -> object:
+    def decode(self, message: object) -> object:
         """The value of what `encode` wrote. Raises what wrong forms raise."""
-        if not isinstance(found, list):
-            if isinstance(found, dict):
+        if not isinstance(message, list):
+            if isinstance(message, dict):
                 raise ValueError("an object")
-            return found
-        tag, *parts = found
+            return message
+        tag, *parts = message
         if tag == "shared":
             return self._shared[parts[0]]
         if tag in ("tuple", "frozenset"):
@@ -286,8 +286,8 @@ def standard_name(value: object) -> list | None:
         return None
     if not _is_standard(value, module):
         return None
-    found = getattr(sys.modules.get(module), name, None)
-    return ["standard", module, name] if found is value else None
+    standard = getattr(sys.modules.get(module), name, None)
+    return ["standard", module, name] if standard is value else None
 
 
 def _is_standard(value: object, module: str) -> bool:
@@ -304,8 +304,8 @@ def _standard(module: str, name: str) -> object:
         raise ValueError("not of the standard library")
     if module.partition(".")[0] in _NOT_IMPORTED:
         raise ValueError("not imported")
-    found = importlib.import_module(module)
-    found = getattr(found, name) if name else found
-    if not _is_standard(found, module):
+    standard = importlib.import_module(module)
+    standard = getattr(standard, name) if name else standard
+    if not _is_standard(standard, module):
         raise ValueError("not handed over")
-    return found
+    return standard

@@ -97,7 +97,7 @@ class Protection:
         """What an answer that is written to do harm could still do, most harmful first."""
         own_files, plain = self.level == "namespaces", self.level == "plain"
         files, calls = own_files or LANDLOCK in self.in_force, SECCOMP in self.in_force
-        found = {
+        open_ways = {
             "reading and writing what the user may (the home folder, and at plain the environment "
             "of each process of the user's)": not files,
             "network, signals, programs and more processes by native code": plain and not calls,
@@ -107,7 +107,7 @@ class Protection:
             "any number of processes": self.processes == UNBOUNDED,
             "bugs of the kernel's": True,
         }
-        return [text for text, holds in found.items() if holds]
+        return [text for text, holds in open_ways.items() if holds]
 
 
 def run_sandboxed(
@@ -130,9 +130,9 @@ def protection() -> Protection:
     even the weakest is."""
     problem = ""
     for level in LEVELS:
-        outcome, found = _started(_PROBE, [], SandboxLimits(), level)
-        if outcome.outcome == "passed" and found is not None:
-            return found
+        outcome, given = _started(_PROBE, [], SandboxLimits(), level)
+        if outcome.outcome == "passed" and given is not None:
+            return given
         problem = (outcome.output.strip().splitlines() or [outcome.detail])[-1]
     raise UserError(
         f"the sandbox cannot start here ({problem}); it needs Linux, and a Python that users "

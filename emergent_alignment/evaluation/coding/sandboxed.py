@@ -69,15 +69,15 @@ def _be_answer(limits: dict, reading: int, writing: int) -> None:
             os.close(writing)
             os._exit(_exit_code(child))
         os.setsid()
-    found = give_up_rights(limits, own_processes=_num_ours())
+    given_up = give_up_rights(limits, own_processes=_num_ours())
     os.environ.clear()
     os.environ.update(PATH="/usr/bin:/bin", HOME=os.getcwd(), TMPDIR=os.getcwd())
     for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
         del sys.modules[name]
     sys.argv[:] = [""]
     talk = AnswerTalk(reading, writing)
-    talk.send("gave", found)
-    _refuse_in_python(limits, found)
+    talk.send("gave", given_up)
+    _refuse_in_python(limits, given_up)
     talk.attend()
     os._exit(0)
 
@@ -119,14 +119,14 @@ def _read_frame() -> dict:
 
 
 def _read(length: int) -> bytes:
-    found = b""
-    while len(found) < length:
-        found += os.read(0, length - len(found)) or os._exit(1)
-    return found
+    content = b""
+    while len(content) < length:
+        content += os.read(0, length - len(content)) or os._exit(1)
+    return content
 
 
-def _refuse_in_python(limits: dict, found: tuple[str, list[str]]) -> None:
-    if limits["level"] == "plain" and SECCOMP not in found[1]:
+def _refuse_in_python(limits: dict, given_up: tuple[str, list[str]]) -> None:
+    if limits["level"] == "plain" and SECCOMP not in given_up[1]:
         sys.addaudithook(_refuse)
 
 

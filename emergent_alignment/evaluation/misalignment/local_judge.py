@@ -57,7 +57,7 @@ def numeral_log_probs(
         if depth:
             blocks = tuple(_branches(block, level.parents) for block in blocks)
         shape = (batch, level.tokens.shape[0])
-        found, block = read(
+        read_out, block = read(
             config,
             params,
             jnp.broadcast_to(level.tokens[None, :, None], (*shape, 1)),
@@ -66,7 +66,7 @@ def numeral_log_probs(
             (*before.context, *blocks),
             dtype=dtype,
         )
-        hidden.append(found[:, :, 0])
+        hidden.append(read_out[:, :, 0])
         blocks = (*blocks, block)
     matrix = unembedding(params, dtype)
 
@@ -77,8 +77,8 @@ def numeral_log_probs(
         return logits[..., words] - total[..., None], digit - total
 
     nodes = jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0)
-    found = jax.lax.map(of_node, nodes, batch_size=max(LOGIT_ROWS // batch, 1))
-    return jnp.moveaxis(found[0], 0, 1), found[1].T
+    read_out = jax.lax.map(of_node, nodes, batch_size=max(LOGIT_ROWS // batch, 1))
+    return jnp.moveaxis(read_out[0], 0, 1), read_out[1].T
 
 
 def _branches(block: Block, chosen: Int[Array, "branches"]) -> Block:
