@@ -212,7 +212,7 @@ def test_sigterm_saves_the_step_at_hand(config, tmp_path, monkeypatch):
 
 def test_steps_that_are_not_finite_stop_the_run_and_keep_the_state(config, tmp_path):
     config.conscience.enabled = False
-    config.optimizer.learning_rate = float("inf")
+    config.optimizer.learning_rate = 1e38
     config.training.max_nonfinite = 2
     with pytest.raises(UserError, match="not finite for 2 steps in a row"):
         finetune(typed(config), tmp_path)
