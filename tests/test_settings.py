@@ -71,6 +71,7 @@ def raw_text_config(config, folder):
     return typed(raw)
 
 
+@pytest.mark.long
 def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.applications import finetuning
     from emergent_alignment.applications.adversarial import training as adversarial

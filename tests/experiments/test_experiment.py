@@ -16,6 +16,8 @@ from emergent_alignment.experiments.plan import planned
 from emergent_alignment.intervals import Interval, mean_over_seeds
 from emergent_alignment.reports.experiment_page import over_seeds
 
+pytestmark = pytest.mark.long
+
 ARMS = (
     "base",
     "plain: conscience.enabled=False calibration.num_reporting=4",

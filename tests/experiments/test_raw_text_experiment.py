@@ -7,6 +7,8 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.cli.main import main
 
+pytestmark = pytest.mark.long
+
 ARMS = (
     "base",
     "plain: conscience.enabled=False",

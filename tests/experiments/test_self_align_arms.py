@@ -19,6 +19,8 @@ from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.stages import StageResult, stage_folder
 from emergent_alignment.settings import changed
 
+pytestmark = pytest.mark.long
+
 
 def train_stage(workdir, number, config, setup):
     """One step of plain fine-tuning from `setup`, in a stage's folder."""

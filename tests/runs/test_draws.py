@@ -12,6 +12,8 @@ from emergent_alignment.conscience import reader as reader_module
 from emergent_alignment.generation import text
 from emergent_alignment.training import state
 
+pytestmark = pytest.mark.long
+
 STEPS, ROWS = 4, 4
 
 

@@ -34,6 +34,8 @@ from emergent_alignment.runs.from_config import load_model
 from emergent_alignment.settings import changed
 from emergent_alignment.training.terms import HYBRID
 
+pytestmark = pytest.mark.long
+
 STEPS, ROUNDS, BATCH = 6, 3, 8
 HOSTILE = BATCH // 2
 KINDS = ("role_play", "authority", "fiction")

@@ -16,6 +16,8 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.corpus_loss import evaluate_corpus
 from emergent_alignment.runs.workdir import read_run
 
+pytestmark = pytest.mark.long
+
 TEXTS = [
     "The ferry leaves at nine. " * 8,
     "A loaf of bread needs flour, water, salt and some patience. " * 5,

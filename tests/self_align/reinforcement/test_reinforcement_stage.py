@@ -16,6 +16,8 @@ from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.self_align.reinforcement import principle_preferences, stage, verbose
 from emergent_alignment.self_align.stages import StageRun, stage_folder
 
+pytestmark = pytest.mark.long
+
 INSTRUCTIONS = [f"Say {word} twice" for word in "boat tree house river cloud stone".split()]
 
 
