@@ -1,10 +1,10 @@
-"""A little of each kind of the campaign finds no fault (`make campaign` is all of it)."""
+"""A little of the campaign that takes seconds finds no fault (`make campaign` is all of it)."""
 
 import importlib
 
 import pytest
 
-COUNTS = {"inputs": 60, "files": 60, "sandbox": 12, "requests": 30, "disk": 5, "kills": 6}
+COUNTS = {"inputs": 60, "files": 40, "sandbox": 12}
 
 
 @pytest.mark.parametrize("kind", COUNTS)
