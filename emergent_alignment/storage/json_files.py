@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_lines import require_undamaged
 from emergent_alignment.storage.json_values import parse_json
 from emergent_alignment.storage.shapes import Shape, misfit
 
 
 def read_json_file(path: Path, shape: Shape, remedy: str) -> Any:
     """The value of a file. Raises UserError, which ends with `remedy`, where it cannot be read, or
-    holds no value of `shape`; FileNotFoundError where there is none."""
+    is damaged (where it is one line with a check), or holds no value of `shape`; FileNotFoundError
+    where there is none."""
     try:
-        value = parse_json(path.read_bytes(), finite=True)
+        content = path.read_bytes()
+        require_undamaged(content.rstrip(b"\r\n"))
+        value = parse_json(content, finite=True)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

@@ -112,6 +112,14 @@ def read_json_lines(
             yield record
 
 
+def require_undamaged(line: bytes) -> None:
+    """Raise ValueError for a line, without its end, that has a check and is not what it was made
+    of."""
+    checked = _CHECKED.fullmatch(line)
+    if checked and _check(checked[1]) != checked[2]:
+        raise ValueError("damaged: not what was written there")
+
+
 def trim_torn_line(path: Path) -> None:
     """Cut off what stands after the last line break: a line that a kill left unfinished."""
     text = path.read_bytes()
@@ -122,9 +130,7 @@ def trim_torn_line(path: Path) -> None:
 
 
 def _record(line: bytes, shape: Shape | None) -> dict:
-    checked = _CHECKED.fullmatch(line)
-    if checked and _check(checked[1]) != checked[2]:
-        raise ValueError("damaged: not what was written there")
+    require_undamaged(line)
     record = parse_json(line, finite=True)
     if not isinstance(record, dict):
         raise ValueError(f"must be a JSON object, not {type(record).__name__}")

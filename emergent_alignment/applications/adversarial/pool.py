@@ -25,8 +25,9 @@ from emergent_alignment.parallel.hosts import gather_list, is_first, own_share, 
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.training_run import Run
-from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.files import write_whole
 from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_lines import checked_line
 from emergent_alignment.storage.json_values import digest, finite_or_none
 from emergent_alignment.storage.shapes import Number, Optional, Text
 from emergent_alignment.training.state import policy_params
@@ -119,7 +120,7 @@ def pool_of_round(
         record = {"round": now.number, "first_step": now.first_step} | made
         record["digest"] = digest(record)
         if is_first():
-            write_json(pool_file(settings.workdir, now.number), record)
+            write_whole(pool_file(settings.workdir, now.number), checked_line(record))
     return _pool(record)
 
 
