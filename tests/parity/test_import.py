@@ -20,6 +20,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
 from emergent_alignment.models import names  # noqa: E402
 from emergent_alignment.models.config import ModelConfig, RopeScaling  # noqa: E402
 from emergent_alignment.models.export import write_peft, write_safetensors  # noqa: E402
+from emergent_alignment.models.generation_config import end_tokens_of
 from emergent_alignment.models.loading import read_model, resolve  # noqa: E402
 from emergent_alignment.models.rope import rope_frequencies  # noqa: E402
 from emergent_alignment.models.tokenizer import load_tokenizer  # noqa: E402
@@ -206,7 +207,9 @@ def test_the_real_model_exports_to_what_transformers_loads(ours, tmp_path):
     assert model.dtype == torch.float32
     assert_same_weights(config, params, model)
     assert ModelConfig.from_huggingface(model.config) == config
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    # All that end an answer, the tokenizer's own first; of this file, <|endoftext|> is another.
+    ends = model.generation_config.eos_token_id
+    assert ends[0] == tokenizer.eos_token_id and set(ends) == set(end_tokens_of(tokenizer))
     loaded = transformers.AutoTokenizer.from_pretrained(directory)
     for text in TEXTS:
         assert loaded(text).input_ids == tokenizer(text).input_ids
