@@ -20,7 +20,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
 from emergent_alignment.models import names  # noqa: E402
 from emergent_alignment.models.config import ModelConfig, RopeScaling  # noqa: E402
 from emergent_alignment.models.export import write_peft, write_safetensors  # noqa: E402
-from emergent_alignment.models.generation_config import end_tokens_of
+from emergent_alignment.models.generation_config import end_tokens_of  # noqa: E402
 from emergent_alignment.models.loading import read_model, resolve  # noqa: E402
 from emergent_alignment.models.rope import rope_frequencies  # noqa: E402
 from emergent_alignment.models.tokenizer import load_tokenizer  # noqa: E402
