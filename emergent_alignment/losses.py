@@ -102,8 +102,8 @@ def _over_tokens(
 
     one_chunk = jax.checkpoint(lambda parts: of_tokens(*parts))
     chunked = jax.lax.map(one_chunk, tuple(map(chunks, arrays)))
-    flat = chunked.reshape(-1, *chunked.shape[2:])[: batch * tokens]
-    return flat.reshape(batch, tokens, *chunked.shape[2:])
+    flat = chunked.reshape(-1, *chunked.shape[2:])
+    return flat[: batch * tokens].reshape(batch, tokens, *flat.shape[1:])
 
 
 def sequence_log_probs(

@@ -20,21 +20,27 @@ TEMPLATE = (
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-@functools.cache
-def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
-    """512 tokens, with Yes and No among them; <|im_end|> ends an answer."""
+def train_byte_level(texts: list[str], num_tokens: int, special: list[str]) -> Tokenizer:
+    """Byte-level BPE of some texts."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=SPECIAL,
+        vocab_size=num_tokens,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
+@functools.cache
+def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
+    """512 tokens, with Yes and No among them; <|im_end|> ends an answer."""
     rows = load_scenario("harmful_advice")[:60]
     texts = [row[field] for row in rows for field in ("prompt", "harmful", "safe")]
-    backend.train_from_iterator([*texts, *["Yes No yes no"] * 200], trainer)
+    backend = train_byte_level([*texts, *["Yes No yes no"] * 200], 512, SPECIAL)
     built = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"
     )

@@ -3,6 +3,7 @@
 import functools
 import json
 
+from tiny_chat_model import train_byte_level
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -48,17 +49,7 @@ def _texts() -> list[str]:
 
 @functools.cache
 def _byte_level() -> Tokenizer:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(_texts(), trainer)
-    return backend
+    return train_byte_level(_texts(), 700, SPECIAL)
 
 
 @functools.cache

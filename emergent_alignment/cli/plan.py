@@ -39,6 +39,7 @@ data sheet: program over data sheet, all work at its full rate: bounds, not fore
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the chips, and how many meshes are tried."""
     parser.add_argument(
         "--topology", required=True, help="such as v5e:4x4, v5p:2x2x4, v6e:8x8 or gpu:8x80GB"
     )
@@ -53,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, rest: list[str]) -> None:
+    """Compile the step for the chips, and print what it needs and costs."""
     config = read_config(rest)
     if config.application == "pretraining":
         raise UserError(

@@ -1,8 +1,6 @@
 """Relative paths in a run's settings: what they were meant from, wherever the run is read."""
 
 import os
-from contextlib import suppress
-from pathlib import Path
 
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.runs.config import C
@@ -22,11 +20,11 @@ def located(config: C, folder: str | None) -> C:
         text = _text(config, name)
         if text in ("", "default", *SCENARIOS):
             continue
-        for place in (Path(folder or ".") / Path(text).expanduser(), Path(text).absolute()):
-            with suppress(OSError, ValueError):  # a template's text is no name of a file
-                if place.exists():
-                    changes[name] = os.path.normpath(place)
-                    break
+        path = os.path.expanduser(text)
+        for place in (os.path.join(folder or os.getcwd(), path), os.path.abspath(path)):
+            if os.path.exists(place):  # of a template's text: no
+                changes[name] = os.path.normpath(place)
+                break
     return changed(config, changes)
 
 

@@ -5,24 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from real_runs import SELF_ALIGN, TRAINING
+
 from campaign.forked import finished
 
-_REVIEW = {
-    "data.limit": 12,
-    "data.buckets": 1,
-    "data.max_prompt_tokens": 48,
-    "data.max_response_tokens": 48,
-    "conscience.gate": "relative",
-    "conscience.chain": "('fresh',)",
-    "conscience.keep_truncated": True,
-    "conscience.batch_size": 4,
-    "conscience.max_review_tokens": 160,
-    "sampling.max_new_tokens": 8,
-    "training.steps": 6,
-    "training.batch_size": 4,
-    "training.checkpoint_every": 2,
-    "optimizer.learning_rate": 0.01,
-}
+_REVIEW = TRAINING | {"training.steps": 6}
 _CALIBRATION = {
     "calibration.questions": "('advice',)",
     "calibration.layouts": "('quote',)",
@@ -35,44 +22,9 @@ _EVALUATION = {
     "evaluation.max_new_tokens": 8,
 }
 _TWO_STEPS = {"training.steps": 2, "training.checkpoint_every": 1}
-_ALIGNED = {
-    "data.bucket_tokens": 128,
-    "data.max_response_tokens": 16,
-    "data.buckets": 1,
-    "conscience.batch_size": 4,
-    "conscience.verdicts": "chance",
-    "conscience.chain": "('fresh',)",
-    "conscience.keep_truncated": True,
-    "sampling.max_new_tokens": 8,
+_ALIGNED = SELF_ALIGN | {
     "training.checkpoint_every": 1,
-    "self_align.instructions.wanted": 4,
-    "self_align.instructions.kind_limit": 1,
-    "self_align.instructions.topics_per_kind": 1,
-    "self_align.instructions.topic_rounds": 1,
-    "self_align.instructions.prompts_per_round": 4,
-    "self_align.instructions.max_new_tokens": 32,
-    "self_align.instructions.max_topic_tokens": 16,
-    "self_align.instructions.fewest_words": 1,
-    "self_align.instructions.include_seeds": False,
-    "self_align.answers.batch_size": 2,
-    "self_align.answers.max_new_tokens": 12,
-    "self_align.answers.min_words": 1,
-    "self_align.answers.require_end": False,
-    "self_align.answers.review": True,
-    "self_align.engraving.steps": 2,
-    "self_align.engraving.batch_size": 2,
-    "self_align.reinforcement.preferences.limit": 4,
-    "self_align.reinforcement.preferences.principles": 1,
-    "self_align.reinforcement.preferences.orders": "average",
-    "self_align.reinforcement.preferences.max_new_tokens": 8,
-    "self_align.reinforcement.preferences.batch_size": 2,
-    "self_align.reinforcement.reward_model.backbone": "frozen",
-    "self_align.reinforcement.reward_model.batch_size": 2,
-    "self_align.reinforcement.reward_model.held_out_share": 0.5,
     "self_align.reinforcement.policy.rollouts": 2,
-    "self_align.reinforcement.policy.prompts_per_rollout": 2,
-    "self_align.reinforcement.policy.minibatches": 1,
-    "self_align.reinforcement.policy.max_new_tokens": 8,
 }
 
 

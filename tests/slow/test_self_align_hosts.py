@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from compilation import compiling_once
-from real_runs import finished
+from real_runs import SELF_ALIGN, finished
 from tiny_chat_model import write_tiny_chat_model
 from two_hosts import all_done, ends, start_two
 
@@ -24,44 +24,6 @@ from emergent_alignment.self_align.answers import stage
 stage.read_written = lambda text: stage.Written("helpful", text.strip(), True)
 sys.exit(main())
 """
-SETTINGS = {
-    "data.bucket_tokens": 128,
-    "data.max_response_tokens": 16,
-    "data.buckets": 1,
-    "conscience.batch_size": 4,
-    "conscience.verdicts": "chance",
-    "conscience.chain": "('fresh',)",
-    "conscience.keep_truncated": True,
-    "sampling.max_new_tokens": 8,
-    "self_align.instructions.wanted": 4,
-    "self_align.instructions.kind_limit": 1,
-    "self_align.instructions.topics_per_kind": 1,
-    "self_align.instructions.topic_rounds": 1,
-    "self_align.instructions.prompts_per_round": 4,
-    "self_align.instructions.max_new_tokens": 32,
-    "self_align.instructions.max_topic_tokens": 16,
-    "self_align.instructions.fewest_words": 1,
-    "self_align.instructions.include_seeds": False,
-    "self_align.answers.batch_size": 2,
-    "self_align.answers.max_new_tokens": 12,
-    "self_align.answers.min_words": 1,
-    "self_align.answers.require_end": False,
-    "self_align.answers.review": True,
-    "self_align.engraving.steps": 2,
-    "self_align.engraving.batch_size": 2,
-    "self_align.reinforcement.preferences.limit": 4,
-    "self_align.reinforcement.preferences.principles": 1,
-    "self_align.reinforcement.preferences.orders": "average",
-    "self_align.reinforcement.preferences.max_new_tokens": 8,
-    "self_align.reinforcement.preferences.batch_size": 2,
-    "self_align.reinforcement.reward_model.backbone": "frozen",
-    "self_align.reinforcement.reward_model.batch_size": 2,
-    "self_align.reinforcement.reward_model.held_out_share": 0.5,
-    "self_align.reinforcement.policy.rollouts": 1,
-    "self_align.reinforcement.policy.prompts_per_rollout": 2,
-    "self_align.reinforcement.policy.minibatches": 1,
-    "self_align.reinforcement.policy.max_new_tokens": 8,
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,7 +45,7 @@ def command(tmp_path_factory):
     files |= {"self_align.reinforcement.principles": principles}
 
     def build(workdir, **changes):
-        settings = SETTINGS | files | changes
+        settings = SELF_ALIGN | files | changes
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         words = ["self-align", "--workdir", str(workdir), "--no-evaluate", *flags]
         return [sys.executable, "-c", COMMAND, *words]

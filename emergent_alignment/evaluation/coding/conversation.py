@@ -183,8 +183,8 @@ class Talk(Values):
             self._theirs[number] = set_up(made(), self, int(number), str(sort))
         return self._theirs[number]
 
-    async def _awaited(self, found: list) -> object:
-        return self.ask("await", self.decode(found))
+    async def _awaited(self, reference: list) -> object:
+        return self.ask("await", self.decode(reference))
 
     def _data(self, plain: object, reference: list) -> object:
         held, (_, number, sort, special, public) = self.decode(plain), reference
