@@ -69,7 +69,6 @@ class Values:
         self._numbers: dict[int, int] = {}  # by identity
         self._seen: dict[int, str] = {}  # the contents that both sides know
         self._reading = 0
-        sys.set_int_max_str_digits(0)
 
     def refer(self, value: object) -> list:
         """How something that stays on this side is named."""

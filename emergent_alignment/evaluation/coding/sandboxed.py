@@ -41,6 +41,7 @@ def main() -> None:
     """
     report = int(sys.argv[1])
     os.set_inheritable(report, False)
+    sys.set_int_max_str_digits(0)  # numbers of any length cross as text
     limits = _read_frame()
     if limits["level"] != "plain":
         files = limits["level"] == "namespaces"
