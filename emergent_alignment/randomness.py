@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     TOPICS = 11
     INSTRUCTIONS = 12
     ROLLOUTS = 13
+    SAMPLES = 14  # several candidates of a prompt
+    YARDSTICK = 15  # the frozen copy's answers to the candidates' prompts
     # Before the first step.
     OWN_ANSWERS = 3
     TARGET_CORRECTIONS = 6  # in parts
@@ -80,10 +82,13 @@ class Draws:
     purpose: Purpose
     step: int = NO_STEP
 
+    def part_key(self, part: int) -> Key[Array, ""]:
+        """The key of a part."""
+        return jax.random.fold_in(key_for(known_seed(self.seed), self.purpose, self.step), part)
+
     def keys(self, part: int, ids: Int[np.ndarray, "rows"]) -> Key[Array, "rows"]:
         """The keys of a part's rows."""
-        whole = key_for(known_seed(self.seed), self.purpose, self.step)
-        return row_keys(jax.random.fold_in(whole, part), ids)
+        return row_keys(self.part_key(part), ids)
 
     def number(self, part: int, row: int) -> int | None:
         """A seed below 2³¹ for a row of a part; None stays None."""

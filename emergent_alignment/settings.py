@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from emergent_alignment.errors import UserError
 
@@ -138,6 +139,17 @@ def sections_of(kind: type[Section], prefix: str = "") -> dict[str, type[Section
         if declared is None:
             sections |= {prefix + name: hint} | sections_of(hint, f"{prefix}{name}.")
     return sections
+
+
+def words_by_field(kind: type[Section], prefix: str = "") -> dict[str, tuple[str, ...]]:
+    """The words that fields of numbers may hold instead, by dotted name."""
+    words = {}
+    for name, hint, declared in _members(kind):
+        if declared is None:
+            words |= words_by_field(hint, f"{prefix}{name}.")
+        elif words_beside(hint):
+            words[prefix + name] = words_beside(hint)
+    return words
 
 
 def as_dict(section: Section) -> dict[str, Any]:
@@ -300,6 +312,8 @@ def _read(kind: type[S], tree: Mapping[str, Any], name: str) -> S:
 
 def _fitted(value: Any, hint: Any, name: str) -> Any:
     """The value in the type of its field. Raises UserError where it is of another."""
+    if isinstance(value, str) and value in words_beside(hint):
+        return value
     plain, item = _plain_type(hint)
     if plain is tuple and isinstance(value, list):
         value = tuple(value)
@@ -322,10 +336,17 @@ def _plainly(value: Any, plain: type) -> Any:
     return value if isinstance(value, plain) and not truth else None
 
 
+def words_beside(hint: Any) -> tuple[str, ...]:
+    """Of a field that is a number or a word, as `float | Literal["auto"]`: the words."""
+    return get_args(get_args(hint)[1]) if get_origin(hint) in (Union, UnionType) else ()
+
+
 def _plain_type(hint: Any) -> tuple[type, type | None]:
     """(the class of a field's values, and of a tuple's items)."""
     if get_origin(hint) is Literal:
         return type(get_args(hint)[0]), None
+    if get_origin(hint) in (Union, UnionType):
+        return _plain_type(get_args(hint)[0])
     if get_origin(hint) is tuple:
         return tuple, _plain_type(get_args(hint)[0])[0]
     return hint, None
@@ -335,7 +356,9 @@ def _type_words(hint: Any) -> str:
     if _is_section(hint):
         return "a section"
     plain, item = _plain_type(hint)
-    return f"a tuple of {item.__name__}" if item else plain.__name__
+    if item:
+        return f"a tuple of {item.__name__}"
+    return " or ".join((plain.__name__, *words_beside(hint)))
 
 
 def _choices(allowed: Allowed, hint: Any) -> tuple[Any, ...]:

@@ -17,6 +17,13 @@ from emergent_alignment.runs.from_config import (
     load_model,
     training_examples,
 )
+from emergent_alignment.runs.listening_inputs import (
+    Listening,
+    Prompts,
+    check_form,
+    prompt_objective,
+    read_pool,
+)
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
 from emergent_alignment.runs.step_inputs import (
     PromptRows,
@@ -58,16 +65,21 @@ def finetune(
         check_rows(config, setup.mesh)
         tokenized = _tokenized(config, setup, examples)
         check_positions(config, setup.model, tokenized)
+        check_form(config, [example.target for example in examples])
+        pool = read_pool(config, setup.chat)
 
     def inputs(run: Run) -> MakeInput:
-        return _inputs(run, examples, tokenized)
+        return _inputs(run, examples, tokenized, pool)
 
     notes = _what_was_cut(config, tokenized)
-    training = Training(examples_digest(examples), inputs, notes=notes)
+    objective = prompt_objective(config)
+    training = Training(examples_digest(examples), inputs, objective, notes=notes)
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> MakeInput:
+def _inputs(
+    run: Run, examples: list[Example], tokenized: list[Tokenized], pool: Prompts
+) -> MakeInput:
     config, conscience = run.config, run.conscience
     schedule = schedule_of(config, tokenized)
     if conscience is None:
@@ -78,7 +90,8 @@ def _inputs(run: Run, examples: list[Example], tokenized: list[Tokenized]) -> Ma
     if config.conscience.candidate == "target":
         return target_inputs(schedule, targets)
     prompts = [example.messages for example in examples]
-    return policy_inputs(run, PromptRows(schedule, prompts, tokenized), targets=targets)
+    listening = Listening(run, config.training.batch_size, pool)
+    return policy_inputs(run, PromptRows(schedule, prompts, tokenized), listening, targets=targets)
 
 
 def _reviewed_targets(

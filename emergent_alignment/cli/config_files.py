@@ -1,9 +1,9 @@
 """Config files are written with ml-collections: the defaults as a ConfigDict, and back."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from emergent_alignment.config import Config
-from emergent_alignment.settings import as_dict, from_dict
+from emergent_alignment.settings import as_dict, from_dict, words_by_field
 
 
 def default_config() -> ConfigDict:
@@ -12,8 +12,16 @@ def default_config() -> ConfigDict:
 
 
 def as_config_dict(config: Config) -> ConfigDict:
-    """A mutable copy of the settings, locked."""
+    """A mutable copy of the settings, locked. A field that is a number or a word takes both."""
     copied = ConfigDict(as_dict(config))
+    for name in words_by_field(Config):
+        section, _, field = name.rpartition(".")
+        within = copied
+        for part in section.split("."):
+            within = within[part]
+        value = within[field]
+        del within[field]
+        within[field] = FieldReference(value, field_type=object)
     copied.lock()
     return copied
 

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.settings import check_settings, unknown_field
+from emergent_alignment.settings import check_settings, unknown_field, words_by_field
 from emergent_alignment.storage.files import is_file
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
     for word in changes:
         if word.startswith("--config."):
             _check_name(word.removeprefix("--config.").partition("=")[0], config)
+    changes = [_literal(word) for word in changes]
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
@@ -82,6 +83,15 @@ def _changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
     return values["config"].value
+
+
+def _literal(word: str) -> str:
+    """A word of a field that is a number or a word, as Python writes it."""
+    from emergent_alignment.config import Config
+
+    name, _, value = word.partition("=")
+    words = words_by_field(Config).get(name.removeprefix("--config."), ())
+    return f"{name}={value!r}" if value in words else word
 
 
 def _from_file(name: str) -> ConfigDict:

@@ -88,5 +88,8 @@ class ChanceHearing(CorrectedElsewhere):
         # No review will read what the heard one keeps of them: the place is enough to draw by.
         return replace(self.heard.write(link, place, critiques, live), kept=place)
 
+    def weigh(self, answers: list[Answer], place: int) -> Corrections:
+        return Corrections(answers, None, [""] * len(answers), place)
+
     def _uniform(self, part: int) -> Float[np.ndarray, "rows"]:
         return np.asarray(jax.vmap(jax.random.uniform)(self.draws.keys(part, self.ids)))

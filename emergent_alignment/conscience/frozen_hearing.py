@@ -85,6 +85,11 @@ class FrozenHearing:
             written, log_probs = self._cut(written)
         return Corrections(written.answers, log_probs, [""] * len(live), written)
 
+    def weigh(self, answers: list[Answer], place: int) -> Corrections:
+        prompts = self._prompts if self.reader.layout == "turn" else None
+        case, log_probs = self.reader.case(prompts, self.messages, answers)
+        return Corrections(answers, log_probs, [""] * len(answers), case)
+
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
         scores = review_case(self.reader, corrections.kept, self.settings.review.forms, needed)
         return [Score(untied(float(score))) for score in scores.mean(-1)]

@@ -62,8 +62,11 @@ class Hearing(Protocol):
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         """One correction a candidate, by a link of the chain that stands at `place`."""
 
+    def weigh(self, answers: list[Answer], place: int) -> Corrections:
+        """Corrections that somebody else wrote, by a link at `place`, ready for their review."""
+
     def scores_of(self, corrections: Corrections, needed: list[bool]) -> list[Score]:
-        """The scores of corrections that `write` gave."""
+        """The scores of corrections that `write` or `weigh` gave."""
 
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         """log P(candidate | prompt)."""
@@ -102,6 +105,9 @@ class CorrectedElsewhere:
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         return self.heard.write(link, place, critiques, live)
+
+    def weigh(self, answers: list[Answer], place: int) -> Corrections:
+        return self.heard.weigh(answers, place)
 
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         return self.heard.log_probs_of_candidates(needed)

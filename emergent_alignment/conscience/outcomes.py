@@ -3,6 +3,7 @@
 DROPPED = (
     "empty",
     "identical",
+    "form",
     "disapproved",
     "truncated",
     "too_long",
@@ -13,5 +14,7 @@ OUTCOMES = (
     "approved",
     "revised_rewrite",
     "revised_fresh",
+    "revised_self",
+    "revised_best",
     *(f"dropped_{reason}" for reason in DROPPED),
 )

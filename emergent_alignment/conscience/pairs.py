@@ -3,15 +3,16 @@
 Every candidate ends in exactly one outcome, and the counts add up to the candidates.
 """
 
-import difflib
 from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emergent_alignment.conscience.form import alike
 from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
-from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.policy_links import PolicyLinks
+from emergent_alignment.conscience.revise import POLICY_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
@@ -71,12 +72,18 @@ def review_and_revise(
     *,
     row_ids: list[int] | None = None,
     with_reference: bool = False,
+    policy: PolicyLinks | None = None,
+    scores: list[Score] | None = None,
 ) -> list[Reviewed]:
     """The conscience step for a list of candidates.
 
     A row draws from `draws` and its id (by default its place), whatever the rows beside it.
-    `with_reference` gives each pair its reference log-probs.
+    `with_reference` gives each pair its reference log-probs. `policy` writes what the chain asks
+    of it; `scores` are the candidates', where they are known. Raises ValueError where the chain
+    asks the policy and there is none.
     """
+    if policy is None and set(settings.chain) & set(POLICY_LINKS):
+        raise ValueError(f"the chain {settings.chain} asks a policy for corrections: there is none")
     ids = np.arange(len(prompts)) if row_ids is None else np.array(row_ids)
     order = list(range(len(prompts)))
     if len(order) > reviewer.batch_size:  # rows of like length together: little is padded
@@ -86,7 +93,12 @@ def review_and_revise(
         rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
         hearing = reviewer.hear(settings, messages, answers, draws, ids[rows])
-        for i, row in zip(rows, _chunk(hearing, settings, messages, answers)):
+        known = [scores[i] for i in rows] if scores else hearing.scores()
+        begun = [
+            _first_verdict(prompt, answer, score, settings)
+            for prompt, answer, score in zip(messages, answers, known)
+        ]
+        for i, row in zip(rows, _Chunk(hearing, settings, policy, rows).corrected(begun)):
             reviewed[i] = row
         if with_reference:
             for i, row in zip(rows, _with_reference(hearing, [reviewed[i] for i in rows])):
@@ -94,26 +106,67 @@ def review_and_revise(
     return reviewed
 
 
-def _chunk(hearing: Hearing, settings, messages, candidates) -> list[Reviewed]:
-    """`review_and_revise` for one batch of rows, but for the reference."""
-    reviewed = [
-        _first_verdict(prompt, answer, score, settings)
-        for prompt, answer, score in zip(messages, candidates, hearing.scores())
-    ]
-    critiques = [""] * len(reviewed)
-    if settings.critique and anywhere(any(_open(reviewed))):
-        critiques = hearing.critiques(_open(reviewed))
-        reviewed = [replace(row, critique=text) for row, text in zip(reviewed, critiques)]
-    for place, link in enumerate(settings.chain):
-        live = _open(reviewed)
-        if not anywhere(any(live)):
-            break
-        written = hearing.write(link, place, critiques, live)
-        attempts = _attempts(hearing, settings, link, reviewed, live, written)
-        reviewed = [
-            _tried(row, attempt) if attempt else row for row, attempt in zip(reviewed, attempts)
+@dataclass(frozen=True)
+class _Chunk:
+    """One batch of rows, of those that `policy` knows the numbers of."""
+
+    hearing: Hearing
+    settings: ConscienceSettings
+    policy: PolicyLinks | None
+    rows: list[int]
+
+    def corrected(self, reviewed: list[Reviewed]) -> list[Reviewed]:
+        """What becomes of them after their first verdict, but for the reference."""
+        critiques = [""] * len(reviewed)
+        if self.settings.critique and anywhere(any(_open(reviewed))):
+            critiques = self.hearing.critiques(_open(reviewed))
+            reviewed = [replace(row, critique=text) for row, text in zip(reviewed, critiques)]
+        for place, link in enumerate(self.settings.chain):
+            live = _open(reviewed)
+            if not anywhere(any(live)):
+                break
+            written, scores = self._written(link, place, critiques, live)
+            attempts = self._attempts(link, reviewed, written, scores)
+            reviewed = [
+                _tried(row, attempt) if alive else row
+                for row, attempt, alive in zip(reviewed, attempts, live)
+            ]
+        return [row if row.outcome else _dropped(row) for row in reviewed]
+
+    def _written(self, link: Link, place: int, critiques: list[str], live: list[bool]):
+        """(corrections, their scores where they are known)."""
+        if link not in POLICY_LINKS:
+            return self.hearing.write(link, place, critiques, live), None
+        written = self.policy.write(link, place, self.rows, live)
+        return self.hearing.weigh(written.answers, place), written.scores
+
+    def _attempts(
+        self,
+        link: Link,
+        reviewed: list[Reviewed],
+        written: Corrections,
+        known: list[Score] | None,
+    ) -> list[Attempt]:
+        """The corrections of one link: those that need no review are sorted out, the rest
+        reviewed. Of rows that are settled they mean nothing."""
+        reasons = [
+            "reviewer_failed"
+            if failure
+            else _reason_before_review(answer, row.candidate, self.settings)
+            for answer, failure, row in zip(written.answers, written.failures, reviewed)
         ]
-    return [row if row.outcome else _dropped(row) for row in reviewed]
+        live = _open(reviewed)
+        needed = [alive and not reason for alive, reason in zip(live, reasons)]
+        scores = [Score(float("nan"), "", failure) for failure in written.failures]
+        if anywhere(any(needed)):
+            own = known or self.hearing.scores_of(written, needed)
+            scores = [new if need else old for new, old, need in zip(own, scores, needed)]
+        attempts = []
+        for i, (row, answer, score) in enumerate(zip(reviewed, written.answers, scores)):
+            reason = reasons[i] or _reason_after_review(score, row.score, self.settings)
+            log_prob = None if written.log_probs is None else float(written.log_probs[i])
+            attempts.append(Attempt(link, answer, score.nats, reason, log_prob, score.failure))
+        return attempts
 
 
 def _open(reviewed: list[Reviewed]) -> list[bool]:
@@ -154,12 +207,6 @@ def count_outcomes(reviewed: list[Reviewed]) -> dict[str, int]:
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
-def alike(first: str, second: str) -> float:
-    """0 to 1: how alike two texts are, word by word, whatever their case."""
-    words = [text.lower().split() for text in (first, second)]
-    return difflib.SequenceMatcher(None, *words, autojunk=False).ratio()
-
-
 def _first_verdict(prompt, answer: Answer, score: Score, settings) -> Reviewed:
     outcome = _first_outcome(answer.text, score, settings)
     return Reviewed(
@@ -185,28 +232,6 @@ def _first_outcome(text: str, score: Score, settings: ConscienceSettings) -> str
     return ""
 
 
-def _attempts(
-    hearing: Hearing, settings, link, reviewed_rows, live, written: Corrections
-) -> list[Attempt | None]:
-    """The corrections of one link: those that need no review are sorted out, the rest reviewed."""
-    reasons = [
-        "reviewer_failed" if failure else _reason_before_review(answer, row.candidate, settings)
-        for answer, failure, row in zip(written.answers, written.failures, reviewed_rows)
-    ]
-    needed = [open_row and not reason for open_row, reason in zip(live, reasons)]
-    scores = [Score(float("nan"), "", failure) for failure in written.failures]
-    if anywhere(any(needed)):
-        reviewed = hearing.scores_of(written, needed)
-        scores = [new if need else old for new, old, need in zip(reviewed, scores, needed)]
-    attempts: list[Attempt | None] = []
-    for i, (row, answer, score) in enumerate(zip(reviewed_rows, written.answers, scores)):
-        reason = reasons[i] or _reason_after_review(score, row.score, settings)
-        log_prob = None if written.log_probs is None else float(written.log_probs[i])
-        attempt = Attempt(link, answer, score.nats, reason, log_prob, score.failure)
-        attempts.append(attempt if live[i] else None)
-    return attempts
-
-
 def _reason_before_review(answer: Answer, candidate: str, settings: ConscienceSettings) -> str:
     if not answer.text.strip():
         return "empty"
@@ -216,7 +241,9 @@ def _reason_before_review(answer: Answer, candidate: str, settings: ConscienceSe
         return "too_long"
     if not answer.ended and not settings.keep_truncated:
         return "truncated"
-    return "identical" if alike(answer.text, candidate) >= settings.similarity else ""
+    if alike(answer.text, candidate) >= settings.similarity:
+        return "identical"
+    return "" if settings.form.holds(candidate, answer.text) else "form"
 
 
 def _reason_after_review(score: Score, candidate_score: float, settings) -> str:

@@ -171,6 +171,27 @@ def question_text(question: Question, *, negated: bool) -> str:
     return f"{question.negated if negated else question.positive} Answer {words}."
 
 
+def system_text(question: Question) -> str:
+    """The question as a system text, for who is to answer so that it can be approved."""
+    return (
+        f"Ask yourself of your answer before you give it: {question.positive} Answer so that the "
+        f"honest reply is {question.approving[0]}, but in the same form and at the same length in "
+        "which you would answer without this text."
+    )
+
+
+def behind_system_text(messages: list[Message], text: str) -> list[Message]:
+    """A conversation that begins with a system text; one that is there already follows it."""
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    return [messages[0] | {"content": f"{text}\n\n{messages[0]['content']}"}, *messages[1:]]
+
+
+def before_first_message(messages: list[Message], text: str) -> list[Message]:
+    """The same where there can be no system turn: the text begins the first message."""
+    return [messages[0] | {"content": f"{text}\n\n{messages[0]['content']}"}, *messages[1:]]
+
+
 def rewrite_request(critique: str = "") -> str:
     """What the frozen copy is asked when it is to rewrite, with its critique where it has one."""
     return f"A reviewer said: {critique}\n\n{_REWRITE}" if critique else _REWRITE

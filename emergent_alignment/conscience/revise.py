@@ -1,7 +1,8 @@
-"""Corrections: what the frozen copy writes in place of an answer it disapproves of.
+"""Corrections: what is written in place of an answer that is disapproved of.
 
-`rewrite` shows it the answer and asks for a better one; `fresh` lets it answer the prompt anew
-without seeing the flagged answer.
+By the frozen copy: `rewrite` shows it the answer and asks for a better one; `fresh` lets it answer
+the prompt anew without seeing the flagged answer. By the policy itself (policy_links.py): `self`
+answers again with the question before it; `best` is the best of several samples over the worst.
 """
 
 from dataclasses import replace
@@ -14,7 +15,8 @@ from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.generation.sampler import Sampler
 from emergent_alignment.generation.text import Answer
 
-Link = Literal["rewrite", "fresh"]
+Link = Literal["rewrite", "fresh", "self", "best"]
+POLICY_LINKS: tuple[Link, ...] = ("self", "best")
 
 
 def requests_to_write(chain: tuple[Link, ...], critique: bool) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emergent_alignment.conscience.evidence import EVIDENCE
+from emergent_alignment.conscience.form import KeptForm, keeps_form
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.revise import Link
@@ -26,6 +27,26 @@ class ConscienceSection(Section):
     )
     candidate: Literal["policy", "target", "both"] = setting(
         "policy", "What is reviewed: a sample of the policy, the data set's target, or both."
+    )
+    prompts: Literal["task", "pool", "both"] = setting(
+        "task", "Where the conscience listens: to the task's prompts, to a pool's, or to both."
+    )
+    pool: str = setting(
+        "everyday",
+        "Prompts without answers to listen to: a bundled pool, or a file of them.",
+    )
+    pool_rows: int = setting(8, "Prompts of the pool a round, over all devices.", more_than=0)
+    every: int = setting(
+        1, "K: the policy is sampled and reviewed every so many steps.", more_than=0
+    )
+    replay: int = setting(
+        0, "Steps that a pair is used in, a multiple of every; 0: as many as that.", at_least=0
+    )
+    yardstick_every: int = setting(
+        0,
+        "Every so many rounds the frozen copy answers, too, and how its scores lie to the policy's "
+        "is logged; 0: never.",
+        at_least=0,
     )
     on_flagged: OnFlagged = setting(
         "keep", "What the task learns of a flagged target: all, nothing, or the correction."
@@ -59,13 +80,30 @@ class ConscienceSection(Section):
         0.0, "How far above the bar a correction must score, in nats.", at_least=0
     )
     chain: tuple[Link, ...] = setting(
-        ("rewrite", "fresh"), "The ways to correct, tried in this order."
+        ("rewrite", "fresh"),
+        "The ways to correct, tried in this order: by the frozen copy rewrite and fresh; by the "
+        "policy self (again, with the question before it) and best (of several samples).",
     )
     critique: bool = setting(
         False, "Let the frozen copy write what is wrong first, for the rewrite."
     )
     keep_truncated: bool = setting(
         False, "A correction that ran into its limit may be chosen, too."
+    )
+    samples: int = setting(
+        4, "Of how many samples of the policy `best` takes the best and the worst.", at_least=2
+    )
+    length_ratio: tuple[float, ...] = setting(
+        (),
+        "The least and the most words of a correction, in multiples of the candidate's, as "
+        "(0.7, 1.4); (): any.",
+        at_least=0,
+    )
+    likeness: float = share(0.0, "Corrections less like the candidate than this are dropped.")
+    keeps: str = setting(
+        "",
+        "A form that corrections keep: a regular expression that they match where the candidate "
+        "does, or python:module.function of (candidate, correction).",
     )
     similarity: float = setting(
         0.95, "Corrections at least this like the candidate are dropped.", more_than=0
@@ -83,7 +121,24 @@ class ConscienceSection(Section):
     )
 
     def check(self) -> None:
-        """Only targets that are reviewed can be flagged."""
+        """What goes together: targets that are reviewed and flagged, rounds and their replay."""
+        keeps_form(self.keeps)
+        if self.replay % self.every:
+            raise UserError(
+                f"config.conscience.replay: {self.replay} is no multiple of every ({self.every}), "
+                "so that steps would have more pairs or fewer"
+            )
+        apart = self.prompts != "task" or self.every > 1 or self.replay > 1
+        if apart and self.candidate != "policy":
+            raise UserError(
+                f"config.conscience.candidate: {self.candidate} is reviewed with the task's rows; "
+                "a pool, every and replay need candidate=policy"
+            )
+        ratio = self.length_ratio
+        if ratio and (len(ratio) != 2 or ratio[0] > ratio[1]):
+            raise UserError(
+                f"config.conscience.length_ratio: {ratio} is not (least, most), as (0.7, 1.4)"
+            )
         if self.on_flagged != "keep" and self.candidate == "policy":
             raise UserError(
                 f"config.conscience.on_flagged: {self.on_flagged} is for targets that are "
@@ -118,6 +173,8 @@ class ConscienceSettings:
     max_response    corrections longer than this many tokens are dropped as too long
     similarity      texts at least this alike (0 to 1, difflib's ratio over words) count as
                     identical
+    form            what corrections must have in common with the candidate (form.py)
+    samples         of how many samples of the policy `best` takes the best and the worst
     chance          where given, verdicts are drawn by it instead (chance.py)
     """
 
@@ -135,4 +192,6 @@ class ConscienceSettings:
     max_prompt: int = 1024
     max_response: int = 1024
     similarity: float = 0.95
+    form: KeptForm = KeptForm()
+    samples: int = 4
     chance: Chance | None = None

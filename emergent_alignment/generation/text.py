@@ -45,7 +45,7 @@ def given_answer(chat: Chat, text: str) -> Answer:
 
 
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
-    """One answer a row of samples, [batch] or [batch, 1]."""
+    """One answer a row of samples, [batch] or [batch, samples]: those of a prompt together."""
     samples = to_host(samples)
     answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
@@ -147,6 +147,30 @@ def read_beginning(
     """What many prompts begin with, read once: one row that stands for all of theirs."""
     read = pad_rows([tokens], bucket(len(tokens), width_step, 1 << 30))
     return prefill(model.config, params, *read, dtype=model.dtype)
+
+
+def sample_several(
+    model: Model,
+    params: dict,
+    chat: Chat,
+    prompts: list[list[int]],
+    key: jax.Array,
+    settings: SamplerSettings,
+    batching: Batching,
+    number: int,
+) -> list[list[Answer]]:
+    """`number` answers to every prompt, which is read once for all of them; otherwise as
+    `sample_answers`, batch by batch."""
+    check_prompts(model, prompts, settings, None)
+    rows = row_keys(key, batching.ids_of(len(prompts)))
+    keys = jax.vmap(lambda row: row_keys(row, np.arange(number)))(rows)
+    answers: list[list[Answer]] = [[] for _ in prompts]
+    sampler = Sampler(settings, keys)
+    for places, samples in _whole_batches(model, params, prompts, sampler, batching, None):
+        flat = answers_of(samples, chat)
+        for i, place in enumerate(places):
+            answers[place] = flat[i * number : (i + 1) * number]
+    return answers
 
 
 def check_prompts(

@@ -7,15 +7,18 @@ from typing import Literal, TypeVar
 from emergent_alignment.conscience.calibration import CalibrationSection
 from emergent_alignment.conscience.settings import ConscienceSection
 from emergent_alignment.data.settings import DataSection
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import EndpointSection
 from emergent_alignment.losses import PreferenceKind
 from emergent_alignment.models.frozen import FROZEN_DTYPES
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.mesh import MeshSection
+from emergent_alignment.runs.price import PriceSection
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.loop import TrainingSection
 from emergent_alignment.training.optimizer import OptimizerSection
 
+AUTO = "auto"
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -81,7 +84,17 @@ class LossSection(Section):
     normalize: bool = setting(
         False, "Compare the mean instead of the sum of a response's log-probs."
     )
-    alignment_weight: float = setting(1.0, "λ: weight of the preference loss.", at_least=0)
+    reference: Literal["frozen", "policy"] = setting(
+        "frozen",
+        "Whose log-probs a pair is compared with: the frozen copy's, or those of the policy that "
+        "wrote it (no anchor).",
+    )
+    alignment_weight: float | Literal["auto"] = setting(
+        1.0,
+        "λ: weight of the preference loss; auto moves it (loss.price) so that what the policy "
+        "writes scores no worse than what the frozen copy writes.",
+        at_least=0,
+    )
     chosen_nll_weight: float = setting(
         0.0, "α: weight of the chosen answers' negative log-likelihood.", at_least=0
     )
@@ -89,6 +102,7 @@ class LossSection(Section):
         0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
     )
     chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
+    price: PriceSection = PriceSection()
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,41 @@ class RunConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
     calibration: CalibrationSection = CalibrationSection()
+
+    def check(self) -> None:
+        """Pairs that outlive their step, and what a price or a reference stands on."""
+        conscience, steps = self.conscience, self.training.steps
+        if not conscience.enabled:
+            if self.loss.alignment_weight == AUTO:
+                raise UserError(f"config.loss.alignment_weight: {_NO_SCORE}")
+            return
+        if max(conscience.replay, conscience.every) > steps:
+            raise UserError(
+                f"config.conscience.replay: pairs of {conscience.every} steps a round that are "
+                f"used in {conscience.replay or conscience.every} outlive the run of {steps} "
+                "(config.training.steps)"
+            )
+        if self.loss.alignment_weight == AUTO and (
+            conscience.verdicts == "chance" or conscience.candidate == "target"
+        ):
+            raise UserError(f"config.loss.alignment_weight: {_NO_SCORE}")
+        if self.loss.reference == "policy" and conscience.candidate != "policy":
+            raise UserError(
+                "config.loss.reference: of targets no policy knows how likely it was to write "
+                "them; set frozen, or config.conscience.candidate=policy"
+            )
+
+
+_NO_SCORE = (
+    "auto holds the policy's mean score at the frozen copy's, and there is none; set a number, or "
+    "let the frozen copy review what the policy writes (config.conscience: enabled=True, "
+    "candidate=policy or both, verdicts=own)"
+)
+
+
+def has_price(config: RunConfig) -> bool:
+    """Whether λ is moved from round to round (price.py)."""
+    return config.conscience.enabled and config.loss.alignment_weight == AUTO
 
 
 C = TypeVar("C", bound=RunConfig)  # a run's config, with whatever a feature has added

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from emergent_alignment.conscience.calibration import read_calibration
+from emergent_alignment.conscience.form import KeptForm
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
@@ -139,6 +140,8 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         max_prompt=config.data.max_prompt_tokens,
         max_response=config.data.max_response_tokens,
         similarity=conscience.similarity,
+        form=KeptForm(conscience.length_ratio, conscience.likeness, conscience.keeps),
+        samples=conscience.samples,
         chance=_chance(conscience),
     )
 

@@ -4,35 +4,31 @@ Candidates come from the policy (reviewed at every step), are the data set's tar
 once, see reviewed_targets.py), or both.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from emergent_alignment.conscience.chance import reviewer_of
-from emergent_alignment.conscience.journal_records import journal_record
-from emergent_alignment.conscience.outcomes import OUTCOMES
-from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.settings import OnFlagged
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.data.tokenized import Tokenized
-from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.randomness import Draws, Purpose, key_for
 from emergent_alignment.runs.config import RunConfig
-from emergent_alignment.runs.from_config import candidate_sampler
+from emergent_alignment.runs.listening import NOTHING_HEARD, Settle, as_they_are
+from emergent_alignment.runs.listening_inputs import Ears, Listening, Prompts, listens_apart
+from emergent_alignment.runs.listening_scalars import outcome_scalars
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.loop import MakeInput, StepInput
-from emergent_alignment.training.state import policy_params
+from emergent_alignment.training.task_and_pairs import TaskAndPairs
 
-# (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
-Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
 # Branches of a row whose target is the candidate: what is the same answer is computed once.
 TARGET_ROLES = {"keep": "target is rejected", "mask": "separate", "replace": "target is chosen"}
 
@@ -42,7 +38,7 @@ def schedule_of(config: RunConfig, tokenized: list[Tokenized]) -> Schedule:
     as the sampler lets them."""
     conscience, written = config.conscience, config.sampling.max_new_tokens
     num_written = 1 if conscience.candidate == "target" else 2
-    num_written *= conscience.enabled
+    num_written *= conscience.enabled and not listens_apart(config)
     buckets = choose_buckets(
         np.array([len(row.prompt) for row in tokenized]),
         np.array([[len(row.target)] + [written] * num_written for row in tokenized]),
@@ -95,7 +91,7 @@ class ReviewedTargets:
     def scalars(self, rows: Sequence[int]) -> dict[str, float]:
         """Flag rate, scores and outcome counts of these rows' targets, and the share learnt."""
         journals = [self.reviewed[int(row)]["journal"] for row in rows]
-        scalars = _outcome_scalars(
+        scalars = outcome_scalars(
             [journal["outcome"] for journal in journals],
             [journal["candidate_score"] for journal in journals],
             [journal["revision_score"] for journal in journals],
@@ -120,79 +116,51 @@ class PromptRows:
     prompts: list[list[Message]]
     tokenized: list[Tokenized]
 
+    def some(self, rows: Int[np.ndarray, "rows"]) -> Prompts:
+        """The prompts of these rows."""
+        return Prompts(
+            [self.prompts[row] for row in rows],
+            [self.tokenized[row].prompt for row in rows],
+            rows.tolist(),
+        )
+
 
 def policy_inputs(
     run: Run,
     asked: PromptRows,
+    listening: Listening,
     *,
-    settle: Settle = lambda rows, reviewed: reviewed,
+    settle: Settle = as_they_are,
     targets: ReviewedTargets | None = None,
 ) -> MakeInput:
     """Online: the policy of this very step answers, the frozen copy reviews and corrects, and
     what it read for that gives the pairs' reference log-probs.
 
-    With `targets` a row whose target is flagged and corrected has that pair instead.
+    With `targets` a row whose target is flagged and corrected has that pair instead. Where pairs
+    outlive their step, or come of other prompts, they have rows of their own; else a row shares
+    its prompt with its pair.
     """
-    conscience, tokenized = run.conscience, asked.tokenized
-    reviewer = reviewer_of(run.setup.model, run.setup.chat, conscience)
+    setup, conscience, tokenized = run.setup, run.conscience, asked.tokenized
+    reviewer = reviewer_of(setup.model, setup.chat, conscience)
+    ears = Ears(reviewer, conscience, setup.model)
 
     def make_input(step: int, trainable: Any) -> StepInput:
-        places, rows, shape = _own_rows_of_step(asked.schedule, step)
-        tokens = [tokenized[row].prompt for row in rows]
-        candidates = policy_answers(run, tokens, places, step, trainable)
-        with run.clock.part("review"):
-            reviewed = review_and_revise(
-                reviewer,
-                conscience,
-                [asked.prompts[row] for row in rows],
-                candidates,
-                Draws(run.config.seed, Purpose.CORRECTIONS, step),
-                row_ids=places,
-                with_reference=True,
-            )
-        reviewed = settle(rows.tolist(), reviewed)
-        pairs = pairs_of(reviewed, candidates)
-        records = [
-            journal_record(review, step=step, place=int(place), row=int(row))
-            for review, place, row in zip(reviewed, places, rows)
-        ]
-        scalars = conscience_scalars(reviewed, conscience.threshold)
-        if targets is None:
-            return StepInput(_batch(tokenized, rows, shape, pairs), records, scalars)
-        scalars |= {f"targets/{key}": value for key, value in targets.scalars(rows).items()}
-        pairs = [own or other for own, other in zip(targets.pairs(rows), pairs)]
-        batch = _batch(tokenized, rows, shape, pairs, learnt=targets.learnt(rows))
-        return StepInput(batch, records, scalars)
+        rows, shape = asked.schedule.rows_of_step(step)
+        own, heard = rows[own_rows(len(rows))], NOTHING_HEARD
+        if listening.due(step):
+            heard = listening.hear(ears, asked.some(rows), step, trainable, settle)
+        if listens_apart(run.config):
+            batch = TaskAndPairs(_batch(tokenized, own, shape, []), listening.batch(step))
+        elif targets is None:
+            batch = _batch(tokenized, own, shape, heard.pairs)
+        else:
+            told = {f"targets/{key}": value for key, value in targets.scalars(own).items()}
+            heard = replace(heard, scalars=heard.scalars | told)
+            pairs = [given or other for given, other in zip(targets.pairs(own), heard.pairs)]
+            batch = _batch(tokenized, own, shape, pairs, learnt=targets.learnt(own))
+        return StepInput(batch, heard.records, heard.scalars, listening.weights())
 
     return make_input
-
-
-def policy_answers(
-    run: Run, prompts: list[list[int]], places: Int[np.ndarray, "rows"], step: int, trainable: Any
-) -> list[Answer]:
-    """What the policy of this very step answers to each prompt; `places` are the prompts' in the
-    batch of all hosts."""
-    setup = run.setup
-    with run.clock.part("sampling"):
-        answers = sample_answers(
-            setup.model,
-            policy_params(trainable, setup.model.params, run.lora),
-            setup.chat,
-            prompts,
-            key_for(run.config.seed, Purpose.CANDIDATES, step),
-            candidate_sampler(run.config, setup.chat),
-            Batching(len(prompts), run.config.data.bucket_tokens, ids=places),
-        )
-        by_place = dict(answers)
-    return [by_place[place] for place in range(len(prompts))]
-
-
-def pairs_of(reviewed: list[Reviewed], candidates: list[Answer]) -> list[Pair | None]:
-    """The correction over the candidate, where one was taken."""
-    return [
-        Pair(review.chosen.tokens, candidate.tokens, review.reference) if review.chosen else None
-        for review, candidate in zip(reviewed, candidates)
-    ]
 
 
 def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:
@@ -225,31 +193,6 @@ def _own_rows_of_step(schedule: Schedule, step: int):
     rows, shape = schedule.rows_of_step(step)
     places = own_rows(len(rows))
     return places, rows[places], shape
-
-
-def conscience_scalars(reviewed: list[Reviewed], threshold: float) -> dict[str, float]:
-    """Flag rate, mean scores and every outcome's count over all hosts' rows, for the log."""
-    return _outcome_scalars(
-        [row.outcome for row in reviewed],
-        [row.score for row in reviewed],
-        [row.chosen_score for row in reviewed],
-        threshold,
-    )
-
-
-def _outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, float]:
-    rows = [
-        [OUTCOMES.index(outcome), *(np.nan if value is None else value for value in values)]
-        for outcome, *values in zip(outcomes, scores, chosen_scores)
-    ]
-    numbers, scores, chosen = gather(np.array(rows, np.float32)).reshape(-1, 3).T
-    scalars = {f"outcome/{name}": float((numbers == i).sum()) for i, name in enumerate(OUTCOMES)}
-    scalars["flag_rate"] = float((scores < threshold).mean())
-    scalars["pair_rate"] = float(np.isfinite(chosen).mean())
-    for name, values in (("score/candidate", scores), ("score/chosen", chosen)):
-        if np.isfinite(values).any():
-            scalars[name] = float(np.nanmean(values))
-    return scalars
 
 
 def _batch(tokenized, rows, shape, pairs, roles="separate", *, learnt=None):

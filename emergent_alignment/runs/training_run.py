@@ -21,7 +21,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
-from emergent_alignment.runs.config import C, LossSection, RunConfig
+from emergent_alignment.runs.config import AUTO, C, LossSection, RunConfig, has_price
 from emergent_alignment.runs.from_config import (
     Setup,
     conscience_settings,
@@ -54,6 +54,7 @@ class Run(Generic[C]):
     lora             None where all parameters are trained
     journal, clock   where reviews are written, and what measures the parts of a step
     first_step       0, or how many steps the restored checkpoint has behind it
+    workdir          the run's folder
     """
 
     config: C
@@ -63,6 +64,7 @@ class Run(Generic[C]):
     journal: Journal
     clock: Clock
     first_step: int
+    workdir: Path
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,13 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
-    make_input = training.inputs(Run(config, setup, conscience, lora, journal, clock, first_step))
+    make_input = training.inputs(
+        Run(config, setup, conscience, lora, journal, clock, first_step, workdir)
+    )
     placed = step_shardings(setup.mesh, state, frozen)
     objective = training.objective or Objective(hybrid_terms(config.loss))
-    step = compiled_step(settings, optimizer, placed, objective)
+    weighted = has_price(config)
+    step = compiled_step(settings, optimizer, placed, objective, weighted=weighted)
     throughput = Throughput(settings, jax.devices())
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
         recording = Recording(checkpoints, metrics, journal, clock, profiler, throughput, meter)
@@ -191,7 +196,6 @@ def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
 
 def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:
     """task + λ · alignment + α · NLL(chosen) + KL, as config.loss says."""
-    preference = PreferenceTerm(
-        loss.alignment_weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize
-    )
+    weight = loss.price.start if loss.alignment_weight == AUTO else loss.alignment_weight
+    preference = PreferenceTerm(weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize)
     return TaskTerm(), preference, ChosenNLLTerm(loss.chosen_nll_weight), KLTerm(loss.kl_weight)

@@ -66,12 +66,13 @@ class TrainingSection(Section):
 @dataclass(frozen=True)
 class StepInput:
     """What an application feeds one step: this host's rows of the batch (of the kind that the
-    step's objective reads), the journal's records about them, and scalars to log, which all hosts
-    have alike."""
+    step's objective reads), the journal's records about them, scalars to log, and weights of terms
+    (None: their own), which all hosts have alike."""
 
     batch: StepBatch
     records: list[dict]
     scalars: dict[str, float]
+    weights: dict[str, float] | None = None
 
 
 # (step, trainable) → its input. A pure function, so that a resumed run ends with the same bits.
@@ -101,7 +102,7 @@ def run(
     settings: TrainingSection,
     recording: Recording,
     make_input: MakeInput,
-    step_function: Callable[[TrainState, dict, Any], tuple[TrainState, dict]],
+    step_function: Callable[..., tuple[TrainState, dict]],
     state: TrainState,
     frozen: dict,
     *,
@@ -124,7 +125,8 @@ def run(
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
-                state, scalars = step_function(state, frozen, to_devices(inputs.batch))
+                batch, weights = to_devices(inputs.batch), _traced(inputs.weights)
+                state, scalars = step_function(state, frozen, batch, *weights)
                 scalars = {name: float(value) for name, value in jax.device_get(scalars).items()}
             ended = time.perf_counter()
             recording.profiler.after(step)
@@ -151,6 +153,11 @@ def run(
     return state
 
 
+def _traced(weights: dict[str, float] | None) -> tuple[dict[str, np.float32], ...]:
+    """Weights as the last argument of a step that takes them."""
+    return () if weights is None else ({name: np.float32(w) for name, w in weights.items()},)
+
+
 def _gone_astray(step: int, nonfinite: int) -> UserError:
     return UserError(
         f"step {step}: loss or gradient was not finite for {nonfinite} steps in a row; the state "
@@ -168,6 +175,7 @@ def _log(
 ) -> None:
     shares = recording.clock.shares()
     scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
+    scalars |= {f"weight/{name}": weight for name, weight in (inputs.weights or {}).items()}
     scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
     recording.metrics.scalars(step, step_scalars | scalars)
 

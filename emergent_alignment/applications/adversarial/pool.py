@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from emergent_alignment.applications.adversarial.prompts import AttackPrompt
 from emergent_alignment.applications.adversarial.refusals import attack_succeeded, is_refusal
-from emergent_alignment.conscience.pairs import alike
+from emergent_alignment.conscience.form import alike
 from emergent_alignment.conscience.review import reader_of, scores
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.reasoning import split_reasoning

@@ -38,6 +38,13 @@ from emergent_alignment.runs.from_config import (
     examples_digest,
     load_model,
 )
+from emergent_alignment.runs.listening_inputs import (
+    POOL,
+    Listening,
+    Prompts,
+    prompt_objective,
+    read_pool,
+)
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.settings import check_settings
@@ -69,11 +76,13 @@ def train_against_attacks(
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
         check_positions(config, setup.model)
+        pool = read_pool(config, setup.chat)
 
     def inputs(run: Run[AdversarialConfig]) -> MakeInput:
-        return _inputs(run, workdir, hostile, benign)
+        return _inputs(run, hostile, benign, pool)
 
-    training = Training(examples_digest([*hostile, *benign]), inputs)
+    digits = examples_digest([*hostile, *benign])
+    training = Training(digits, inputs, prompt_objective(config))
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
@@ -112,18 +121,20 @@ def _check_conscience(config: AdversarialConfig) -> None:
 
 def _inputs(
     run: Run[AdversarialConfig],
-    workdir: Path,
     hostile: list[AttackPrompt],
     benign: list[AttackPrompt],
+    others: Prompts,
 ) -> MakeInput:
-    """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them."""
+    """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them; and
+    perhaps the prompts of a pool that is not hostile, to listen to."""
     config = run.config
+    listening = Listening(run, config.training.batch_size, others)
     with run.clock.part("review"):
         helped = _helped(run, benign)
     answers = [answer.tokens[: config.data.max_response_tokens] for _, answer in helped]
     width = max(len(_prompt_tokens(run, prompt)) for prompt in [*hostile, *benign])
     settings = PoolSettings(
-        workdir,
+        run.workdir,
         tuple(hostile),
         config.adversarial.held_out,
         config.adversarial.pool,
@@ -141,7 +152,7 @@ def _inputs(
                 pool = pool_of_round(run, settings, now, step, trainable)
             prompts = [*pool, *(prompt for prompt, _ in helped)]
             feeding.clear()
-            feeding[now] = prompts, _round_inputs(run, prompts, answers, shape, now)
+            feeding[now] = prompts, _round_inputs(run, listening, prompts, answers, shape, now)
         prompts, inner = feeding[now]
         return _told(inner(step, trainable), prompts, run.conscience.threshold, now)
 
@@ -177,6 +188,7 @@ def _helped(
 
 def _round_inputs(
     run: Run[AdversarialConfig],
+    listening: Listening,
     prompts: list[AttackPrompt],
     answers: list[list[int]],
     shape: tuple[int, int],
@@ -198,7 +210,8 @@ def _round_inputs(
         now.first_step,
     )
     asked = PromptRows(schedule, [prompt.messages for prompt in prompts], tokenized)
-    return policy_inputs(run, asked, settle=_sparing(prompts, run.conscience.threshold))
+    settle = _sparing(prompts, run.conscience.threshold)
+    return policy_inputs(run, asked, listening, settle=settle)
 
 
 def _sparing(
@@ -226,11 +239,16 @@ def _sparing(
 def _told(
     inputs: StepInput, prompts: list[AttackPrompt], threshold: float, now: Round
 ) -> StepInput:
-    """The step's input, with what its rows are in the journal and in the log."""
+    """The step's input, with what its rows are in the journal and in the log; those of a pool of
+    other prompts stay as they are."""
+    others = [record for record in inputs.records if record.get("kind") == POOL]
     records = [
         record | {"side": prompts[record["row"]].side, "kind": prompts[record["row"]].kind}
         for record in inputs.records
+        if record not in others
     ]
+    if not records:
+        return inputs
     rows = []
     for record in records:
         score = record["candidate_score"]
@@ -250,7 +268,7 @@ def _told(
     }
     if (hostile == 0).any():
         scalars["benign/refused"] = float(refused[hostile == 0].mean())
-    return StepInput(inputs.batch, records, inputs.scalars | scalars)
+    return replace(inputs, records=[*records, *others], scalars=inputs.scalars | scalars)
 
 
 def _prompt_tokens(run: Run[AdversarialConfig], prompt: AttackPrompt) -> list[int]:

@@ -15,18 +15,18 @@ from emergent_alignment.applications.pretraining.settings import PretrainingConf
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.hearing import Reviewer
-from emergent_alignment.conscience.journal_records import journal_record
-from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Batch, make_batch
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.sources import Example
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.calibrating import calibrate_model
 from emergent_alignment.runs.from_config import conscience_settings
-from emergent_alignment.runs.step_inputs import conscience_scalars, pairs_of, policy_answers
+from emergent_alignment.runs.listening import NOTHING_HEARD
+from emergent_alignment.runs.listening_inputs import Ears, Listening, Prompts, listens_apart
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.state import policy_params
 
@@ -38,6 +38,7 @@ class ReviewedText:
     batch: Batch | None
     records: list[dict]
     scalars: dict[str, float]
+    weights: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,13 @@ def _auc(calibration: dict) -> float:
 
 
 def review_windows(
-    run: Run, copies: TakenCopies, windows: Windows, first: int, step: int, trainable: Any
+    run: Run,
+    copies: TakenCopies,
+    listening: Listening,
+    windows: Windows,
+    first: int,
+    step: int,
+    trainable: Any,
 ) -> ReviewedText:
     """Let the policy continue prefixes of `windows` (all hosts', of which window 0 is number
     `first` of the run), and let the copy in force review what it writes. A batch of pairs is
@@ -126,35 +133,35 @@ def review_windows(
     copy, scalars = copies.at(step, trainable)
     if copy is None:
         return ReviewedText(None, [], scalars)
-    conscience = copy.conscience
-    config, chat = run.config, run.setup.chat
-    places = own_rows(len(windows))
-    messages = [chat.prefix(windows, row, config.data.max_prompt_tokens) for row in places]
-    prompts = [chat.prompt_tokens(row)[-config.data.max_prompt_tokens :] for row in messages]
-    candidates = policy_answers(run, prompts, places, step, trainable)
-    with run.clock.part("review"):
-        reviewed = review_and_revise(
-            copy.reviewer,
-            conscience,
-            messages,
-            candidates,
-            Draws(config.seed, Purpose.CORRECTIONS, step),
-            row_ids=places,
+    config, heard = run.config, NOTHING_HEARD
+    if listening.due(step):
+        ears = Ears(copy.reviewer, copy.conscience, copy.reviewer.reader.model)
+        asked = _prefixes(run, windows, first)
+        heard = listening.hear(ears, asked, step, trainable)
+    if listens_apart(config):
+        batch = listening.batch(step)
+    else:
+        own = [windows_prompt(run, windows, row)[1] for row in own_rows(len(windows))]
+        batch = make_batch(
+            own,
+            [[]] * len(own),
+            heard.pairs,
+            prompt_width=config.data.max_prompt_tokens,
+            branch_width=config.sampling.max_new_tokens,
+            roles="no target",
             with_reference=True,
         )
-    batch = make_batch(
-        prompts,
-        [[]] * len(prompts),
-        pairs_of(reviewed, candidates),
-        prompt_width=config.data.max_prompt_tokens,
-        branch_width=config.sampling.max_new_tokens,
-        roles="no target",
-        with_reference=True,
-    )
-    records = [
-        journal_record(review, step=step, place=int(place), row=first + int(place))
-        for review, place in zip(reviewed, places)
-    ]
-    return ReviewedText(
-        batch, records, scalars | conscience_scalars(reviewed, conscience.threshold)
-    )
+    return ReviewedText(batch, heard.records, scalars | heard.scalars, listening.weights())
+
+
+def windows_prompt(run: Run, windows: Windows, row: int) -> tuple[list[Message], list[int]]:
+    """The beginning of a window that the policy is to continue, as a conversation and as tokens."""
+    chat, most = run.setup.chat, run.config.data.max_prompt_tokens
+    messages = chat.prefix(windows, row, most)
+    return messages, chat.prompt_tokens(messages)[-most:]
+
+
+def _prefixes(run: Run, windows: Windows, first: int) -> Prompts:
+    shown = [windows_prompt(run, windows, row) for row in range(len(windows))]
+    messages, tokens = ([one[i] for one in shown] for i in (0, 1))
+    return Prompts(messages, tokens, [first + row for row in range(len(windows))])

@@ -23,6 +23,7 @@ from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
+from emergent_alignment.runs.listening_inputs import Listening, read_pool
 from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
 from emergent_alignment.runs.workdir import START
 from emergent_alignment.settings import changed, check_settings
@@ -119,6 +120,7 @@ def _inputs(
 ) -> MakeInput:
     rows, reviewed = run.config.training.batch_size, num_reviewed(run.config)
     copies = TakenCopies(run, workdir, matched) if reviewed else None
+    listening = Listening(run, reviewed, read_pool(run.config, run.setup.chat))
 
     def make_input(step: int, trainable) -> StepInput:
         windows = packing.windows(step * rows, rows)
@@ -126,9 +128,12 @@ def _inputs(
         if copies is not None:
             # Windows come in an order drawn at random: the first ones are a random share.
             shown = windows.rows(np.arange(reviewed))
-            reviewed_text = review_windows(run, copies, shown, step * rows, step, trainable)
+            reviewed_text = review_windows(
+                run, copies, listening, shown, step * rows, step, trainable
+            )
         batch = TextBatch(windows.rows(own_rows(rows)), reviewed_text.batch)
-        return StepInput(batch, reviewed_text.records, reviewed_text.scalars)
+        told = reviewed_text.records, reviewed_text.scalars, reviewed_text.weights
+        return StepInput(batch, *told)
 
     return make_input
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emergent_alignment.conscience.pairs import alike
+from emergent_alignment.conscience.form import alike
 from emergent_alignment.self_align.answers.guidance import Guidance
 from emergent_alignment.self_align.answers.prompt import Written
 from emergent_alignment.self_align.answers.settings import AnswersSection

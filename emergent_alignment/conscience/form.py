@@ -1,0 +1,94 @@
+"""What a correction must have in common with its candidate, so that a pair differs in harm alone.
+
+A pair teaches whatever its answers differ in (docs/design.md §3): length, style, task, harm.
+"""
+
+import difflib
+import functools
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emergent_alignment.errors import UserError
+
+FUNCTION = "python:"
+# (candidate, correction) → whether the correction has the candidate's form.
+Keeps = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True)
+class KeptForm:
+    """Corrections without the candidate's form are dropped.
+
+    length_ratio  the least and the most words of a correction, as a multiple of the candidate's;
+                  (): any
+    likeness      how alike both must be at least, 0 to 1 (`alike`)
+    keeps         a check of the user's own (`keeps_form`); "": none
+    """
+
+    length_ratio: tuple[float, ...] = ()
+    likeness: float = 0.0
+    keeps: str = ""
+
+    def holds(self, candidate: str, correction: str) -> bool:
+        """Whether the correction has the candidate's form."""
+        if self.length_ratio:
+            least, most = self.length_ratio
+            if not least <= length_ratio(candidate, correction) <= most:
+                return False
+        if self.likeness and alike(candidate, correction) < self.likeness:
+            return False
+        return not self.keeps or keeps_form(self.keeps)(candidate, correction)
+
+
+def alike(first: str, second: str) -> float:
+    """0 to 1: how alike two texts are, word by word, whatever their case."""
+    words = [text.lower().split() for text in (first, second)]
+    return difflib.SequenceMatcher(None, *words, autojunk=False).ratio()
+
+
+def length_ratio(candidate: str, correction: str) -> float:
+    """The words of a correction as a multiple of the candidate's."""
+    return len(correction.split()) / max(len(candidate.split()), 1)
+
+
+@functools.cache
+def keeps_form(check: str) -> Keeps:
+    """The check that a config names: a regular expression, which a correction must match (from its
+    start) where the candidate does; or "python:module.function", a function of (candidate,
+    correction). Raises UserError for what is neither."""
+    if check.startswith(FUNCTION):
+        return _function(check.removeprefix(FUNCTION))
+    try:
+        pattern = re.compile(check, re.DOTALL)
+    except re.error as error:
+        raise UserError(
+            f"config.conscience.keeps: {check!r} is no regular expression ({error}), nor "
+            f"{FUNCTION}module.function"
+        ) from None
+    return lambda candidate, correction: bool(
+        pattern.match(correction) or not pattern.match(candidate)
+    )
+
+
+def has_form(check: str, text: str) -> bool:
+    """Whether a text passes the check by itself: it matches the regular expression; the function
+    keeps it as its own correction."""
+    if check.startswith(FUNCTION):
+        return keeps_form(check)(text, text)
+    return bool(re.compile(check, re.DOTALL).match(text))
+
+
+def _function(name: str) -> Keeps:
+    module, _, function = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"config.conscience.keeps: {FUNCTION}{name} cannot be imported ({error}); name a "
+            "function of (candidate, correction) in a module that Python finds"
+        ) from None
+    if not callable(found):
+        raise UserError(f"config.conscience.keeps: {FUNCTION}{name} is no function")
+    return lambda candidate, correction: bool(found(candidate, correction))

@@ -1,0 +1,106 @@
+"""Corrections that the policy itself writes: both answers of a pair are then its own, and differ in
+little but what the frozen copy sees in them.
+
+`self`: it answers the same prompt again with the question before it as a system text; what is
+trained on stands behind the prompt without that text. `best`: of several samples the one with the
+highest score, over the one with the lowest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from emergent_alignment.conscience.hearing import Reviewer, Score
+from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.data.messages import Message
+from emergent_alignment.generation.text import Answer
+from emergent_alignment.randomness import Draws
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer for each row, and its score where it is known already."""
+
+    answers: list[Answer]
+    scores: list[Score] | None = None
+
+
+class PolicyLinks(Protocol):
+    """The policy as a writer of corrections of what it wrote."""
+
+    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
+        """A correction for each of these rows by a link of the chain that stands at `place`; for
+        rows that are not `live` it means nothing."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Several samples of one prompt by their scores: the worst and the best, and all scores in
+    the samples' order (NaN where there is none)."""
+
+    worst: Answer
+    best: Answer
+    worst_score: Score
+    best_score: Score
+    scores: list[float]
+
+
+# (prompts of the rows that run, nothing for the others; the part that they draw from) → answers.
+AnswersAgain = Callable[[int, list[int], list[bool]], list[Answer]]
+
+
+@dataclass(frozen=True)
+class WrittenByPolicy:
+    """`answer_again(place, rows, live)` gives the answers of `self`; `ranked` has those of `best`,
+    by row."""
+
+    answer_again: AnswersAgain
+    ranked: list[Ranked] | None = None
+
+    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
+        """See PolicyLinks."""
+        if link == "self":
+            return Written(self.answer_again(place, rows, live))
+        of_rows = [self.ranked[row] for row in rows]
+        return Written([one.best for one in of_rows], [one.best_score for one in of_rows])
+
+
+def rank(
+    reviewer: Reviewer,
+    settings: ConscienceSettings,
+    prompts: list[list[Message]],
+    samples: list[list[Answer]],
+    draws: Draws,
+    ids: Int[np.ndarray, "rows"],
+) -> list[Ranked]:
+    """Review every sample of every prompt, and rank each prompt's. Samples without a score rank
+    nowhere; of equals the first counts. All prompts have equally many."""
+    number = len(samples[0])
+    flat = [answer for of_prompt in samples for answer in of_prompt]
+    asked = [prompt for prompt in prompts for _ in range(number)]
+    places = (np.asarray(ids)[:, None] * number + np.arange(number)).reshape(-1)
+    scoring = replace(settings, chain=(), critique=False)
+    scores: list[Score] = []
+    for start in range(0, len(flat), reviewer.batch_size):
+        rows = slice(start, start + reviewer.batch_size)
+        scores += reviewer.hear(scoring, asked[rows], flat[rows], draws, places[rows]).scores()
+    return [
+        _ranked(of_prompt, scores[i * number : (i + 1) * number])
+        for i, of_prompt in enumerate(samples)
+    ]
+
+
+def _ranked(answers: list[Answer], scores: list[Score]) -> Ranked:
+    known = [
+        place
+        for place, (answer, score) in enumerate(zip(answers, scores))
+        if np.isfinite(score.nats) and answer.text.strip()
+    ]
+    worst = min(known, key=lambda place: scores[place].nats, default=0)
+    best = max(known, key=lambda place: scores[place].nats, default=0)
+    nats = [score.nats if place in known else float("nan") for place, score in enumerate(scores)]
+    return Ranked(answers[worst], answers[best], scores[worst], scores[best], nats)

@@ -1,0 +1,297 @@
+"""Listening, whichever application it is for: the policy of a step answers prompts, the frozen copy
+reviews and corrects, and pairs come of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from emergent_alignment.conscience.hearing import Reviewer
+from emergent_alignment.conscience.journal_records import journal_record
+from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
+from emergent_alignment.conscience.policy_links import Ranked, WrittenByPolicy, rank
+from emergent_alignment.conscience.question import (
+    before_first_message,
+    behind_system_text,
+    system_text,
+)
+from emergent_alignment.conscience.reader import Reader
+from emergent_alignment.data.batches import Pair
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
+from emergent_alignment.errors import UserError
+from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.generation.text import Answer, Batching, sample_answers, sample_several
+from emergent_alignment.models.model import Model
+from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.runs.from_config import candidate_sampler
+from emergent_alignment.runs.listening_scalars import listening_scalars
+from emergent_alignment.runs.training_run import Run
+from emergent_alignment.training.state import policy_params
+
+# (rows of the data, their reviews) → the reviews that count: an application may spare candidates.
+Settle = Callable[[list[int], list[Reviewed]], list[Reviewed]]
+
+
+def as_they_are(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
+    """Every review counts."""
+    return reviewed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """This host's prompts of a step: the conversations, their tokens, their places among those of
+    all hosts (from which they draw), and their numbers in the data."""
+
+    messages: list[list[Message]]
+    prompts: list[list[int]]
+    places: Int[np.ndarray, "rows"]
+    rows: Int[np.ndarray, "rows"]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What came of a step's prompts: a pair or none for each, the reviews, records of the journal,
+    scalars over all hosts' rows, and the scores of everything that was sampled here."""
+
+    pairs: list[Pair | None]
+    reviewed: list[Reviewed]
+    records: list[dict]
+    scalars: dict[str, float]
+    scores: list[float]
+
+
+NOTHING_HEARD = Heard([], [], [], {}, [])
+
+
+def listen(
+    run: Run,
+    reviewer: Reviewer,
+    conscience: ConscienceSettings,
+    asked: Asked,
+    step: int,
+    trainable: Any,
+    settle: Settle = as_they_are,
+) -> Heard:
+    """The conscience's part of one step, over this host's prompts. The pairs bring their reference
+    log-probs: the frozen copy's, or those of the policy that wrote them (config.loss.reference)."""
+    policy = StepPolicy(run, conscience, asked, step, trainable)
+    candidates, ranked = _candidates(run, reviewer, conscience, asked, step, policy)
+    with run.clock.part("review"):
+        reviewed = review_and_revise(
+            reviewer,
+            conscience,
+            asked.messages,
+            candidates,
+            Draws(run.config.seed, Purpose.CORRECTIONS, step),
+            row_ids=asked.places,
+            with_reference=True,
+            policy=WrittenByPolicy(policy.answers_again, ranked),
+            scores=_worst_scores(ranked),
+        )
+        reviewed = settle(asked.rows.tolist(), reviewed)
+        pairs = pairs_of(reviewed, candidates)
+        if run.config.loss.reference == "policy":
+            pairs = policy.with_own_reference(pairs, reviewed, candidates)
+    records = [
+        journal_record(review, step=step, place=int(place), row=int(row))
+        for review, place, row in zip(reviewed, asked.places, asked.rows)
+    ]
+    scores = [score for one in ranked for score in one.scores] if ranked else None
+    scores = scores or [review.score for review in reviewed]
+    scalars = listening_scalars(reviewed, candidates, scores, conscience)
+    return Heard(pairs, reviewed, records, scalars, scores)
+
+
+def pairs_of(reviewed: list[Reviewed], candidates: list[Answer]) -> list[Pair | None]:
+    """The correction over the candidate, where one was taken."""
+    return [
+        Pair(review.chosen.tokens, candidate.tokens, review.reference) if review.chosen else None
+        for review, candidate in zip(reviewed, candidates)
+    ]
+
+
+def _candidates(run, reviewer, conscience, asked: Asked, step: int, policy: "StepPolicy"):
+    """(candidates, the ranks of several samples where the chain has `best`). Where verdicts are
+    drawn by chance, any two samples stand for the worst and the best."""
+    if "best" not in conscience.chain:
+        return policy.answers(), None
+    samples = policy.several()
+    if conscience.chance:
+        return [of_prompt[0] for of_prompt in samples], [
+            Ranked(of_prompt[0], of_prompt[1], None, None, []) for of_prompt in samples
+        ]
+    draws = Draws(run.config.seed, Purpose.SAMPLES, step)
+    with run.clock.part("review"):
+        ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
+    return [one.worst for one in ranked], ranked
+
+
+def _worst_scores(ranked: list[Ranked] | None):
+    if not ranked or ranked[0].worst_score is None:
+        return None
+    return [one.worst_score for one in ranked]
+
+
+@dataclass(frozen=True)
+class StepPolicy:
+    """The policy of one step, as a writer of answers to that step's prompts."""
+
+    run: Run
+    conscience: ConscienceSettings
+    asked: Asked
+    step: int
+    trainable: Any
+
+    def answers(self) -> list[Answer]:
+        """A candidate for each prompt."""
+        key = key_for(self.run.config.seed, Purpose.CANDIDATES, self.step)
+        sampler, asked = candidate_sampler(self.run.config, self.run.setup.chat), self.asked
+        with self.run.clock.part("sampling"):
+            return sampled(self.run, self.params, asked.prompts, asked.places, key, sampler)
+
+    def several(self) -> list[list[Answer]]:
+        """Several answers to each prompt, which is read once."""
+        setup, config = self.run.setup, self.run.config
+        with self.run.clock.part("sampling"):
+            return sample_several(
+                setup.model,
+                self.params,
+                setup.chat,
+                self.asked.prompts,
+                key_for(config.seed, Purpose.SAMPLES, self.step),
+                candidate_sampler(config, setup.chat),
+                batching_of(self.run, self.asked.prompts, self.asked.places),
+                self.conscience.samples,
+            )
+
+    def answers_again(self, place: int, rows: list[int], live: list[bool]) -> list[Answer]:
+        """The `self` link: answers to `live` rows' prompts with the question before them."""
+        draws = Draws(self.run.config.seed, Purpose.CORRECTIONS, self.step)
+        prompts = [self._asked_before(row) if alive else [] for row, alive in zip(rows, live)]
+        settings = self.conscience
+        sampler = sampler_settings(
+            self.run.setup.chat.end_tokens,
+            settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        key, places = draws.part_key(place), self.asked.places[rows]
+        return sampled(self.run, self.params, prompts, places, key, sampler)
+
+    def with_own_reference(
+        self, pairs: list[Pair | None], reviewed: list[Reviewed], candidates: list[Answer]
+    ) -> list[Pair | None]:
+        """The pairs with the log-probs of the policy that wrote them: the sampler's own, and where
+        another wrote the chosen answer, or behind another prompt, those of reading it."""
+        sampled = [review.attempts[-1].link == "best" if review.chosen else True
+                   for review in reviewed]  # fmt: skip
+        read = self._log_probs([None if known else r.chosen for known, r in zip(sampled, reviewed)])
+        return [
+            pair
+            and replace(
+                pair,
+                reference=(
+                    log_prob(review.chosen) if known else float(value),
+                    log_prob(candidate),
+                ),
+            )
+            for pair, review, candidate, known, value in zip(
+                pairs, reviewed, candidates, sampled, read
+            )
+        ]
+
+    @cached_property
+    def params(self) -> dict:
+        """The policy's parameters."""
+        return policy_params(self.trainable, self.run.setup.model.params, self.run.lora)
+
+    def _asked_before(self, row: int) -> list[int]:
+        """The tokens of a prompt with the question before it. Of a prompt that was cut, what is
+        before it is kept, too."""
+        chat, prompt = self.run.setup.chat, self.asked.prompts[row]
+        messages = self.asked.messages[row]
+        whole = chat.prompt_tokens(messages)
+        asked = with_text_before(chat, messages, system_text(self.conscience.review.question))
+        if len(whole) <= len(prompt):
+            return asked
+        return asked[: len(asked) - len(whole)] + prompt
+
+    def _log_probs(self, answers: list[Answer | None]) -> Float[np.ndarray, "rows"]:
+        """log P(answer | prompt) under the policy; of None it means nothing."""
+        model = replace(self.run.setup.model, params=self.params)
+        reader = policy_reader(model, self.run.setup.chat, self.conscience)
+        nothing = Answer([], np.zeros(0, np.float32), "", True)
+        values = []
+        for start in range(0, len(answers), reader.batch_size):
+            rows = slice(start, start + reader.batch_size)
+            shown = reader.read_prompts(self.asked.messages[rows])
+            values.append(reader.log_probs(shown, [one or nothing for one in answers[rows]]))
+        return np.concatenate(values)
+
+
+def sampled(
+    run: Run,
+    params: dict,
+    prompts: list[list[int]],
+    places: Int[np.ndarray, "rows"],
+    key: jax.Array,
+    sampler: SamplerSettings,
+) -> list[Answer]:
+    """An answer to each prompt, which draws from its place; to no prompt an empty one."""
+    setup, batching = run.setup, batching_of(run, prompts, places)
+    answers = sample_answers(setup.model, params, setup.chat, prompts, key, sampler, batching)
+    by_place = dict(answers)
+    return [by_place[place] for place in range(len(prompts))]
+
+
+def batching_of(run: Run, prompts: list[list[int]], places: Int[np.ndarray, "rows"]) -> Batching:
+    """All prompts at once."""
+    return Batching(len(prompts), run.config.data.bucket_tokens, ids=places)
+
+
+def frozen_scores(
+    run: Run,
+    reviewer: Reviewer,
+    conscience: ConscienceSettings,
+    frozen: Model,
+    asked: Asked,
+    step: int,
+) -> list[float]:
+    """What the reviewer scores a frozen model's own answers to this host's prompts."""
+    key = key_for(run.config.seed, Purpose.YARDSTICK, step)
+    sampler = candidate_sampler(run.config, run.setup.chat)
+    with run.clock.part("sampling"):
+        answers = sampled(run, frozen.params, asked.prompts, asked.places, key, sampler)
+    draws = Draws(run.config.seed, Purpose.YARDSTICK, step)
+    with run.clock.part("review"):
+        samples = [[answer] for answer in answers]
+        ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
+    return [one.scores[0] for one in ranked]
+
+
+def policy_reader(model: Model, chat: Chat, conscience: ConscienceSettings) -> Reader:
+    """The policy as a reader of answers, behind prompts as training has them."""
+    review = conscience.review
+    return Reader(model, chat, "turn", review.batch_size, conscience.max_prompt, review.max_tokens)
+
+
+def log_prob(answer: Answer) -> float:
+    """log P(answer | prompt) under the parameters that sampled it, in nats."""
+    return float(answer.log_probs.sum(dtype=np.float64))
+
+
+def with_text_before(chat: Chat, messages: list[Message], text: str) -> list[int]:
+    """The tokens of a conversation with a system text before it; where the template has no such
+    turn, or what is said is no turn, the text begins the first message."""
+    try:
+        told = behind_system_text(messages, text)
+        if text.split("\n")[0] in chat.prompt_text(told):
+            return chat.prompt_tokens(told)
+    except UserError:
+        pass  # a template that refuses the role
+    return chat.prompt_tokens(before_first_message(messages, text))

@@ -1,0 +1,226 @@
+"""What a run listens to, round by round: prompts of the task, of a pool of their own, or both;
+reviewed every so many steps, and trained on in several."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from emergent_alignment.conscience.form import has_form
+from emergent_alignment.conscience.hearing import Reviewer
+from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed
+from emergent_alignment.data.batches import Batch, bucket, rows_of_step
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.messages import Message
+from emergent_alignment.data.pools import pool_prompts
+from emergent_alignment.errors import UserError
+from emergent_alignment.intervals import auc
+from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.hosts import gather
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.runs.config import RunConfig, has_price
+from emergent_alignment.runs.listening import (
+    Asked,
+    Heard,
+    Settle,
+    as_they_are,
+    frozen_scores,
+    listen,
+)
+from emergent_alignment.runs.price import Measured, price, wants_yardstick
+from emergent_alignment.runs.rounds import HeardRow, Rounds, doubled_width
+from emergent_alignment.runs.training_run import Run, hybrid_terms
+from emergent_alignment.training.objective import Objective
+from emergent_alignment.training.task_and_pairs import TaskAndPairsView
+from emergent_alignment.training.terms import PreferenceTerm
+
+TASK, POOL = "task", "pool"  # kinds of records, where there is a pool
+_WIDTH_STEP = 8
+_POOL_ORDER = 2  # what the order of a pool is seeded with, beside the run's seed
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of all hosts: conversations, their tokens, their numbers in the data."""
+
+    messages: list[list[Message]]
+    tokens: list[list[int]]
+    rows: list[int]
+
+    def __add__(self, other: "Prompts") -> "Prompts":
+        return Prompts(
+            [*self.messages, *other.messages],
+            [*self.tokens, *other.tokens],
+            [*self.rows, *other.rows],
+        )
+
+    def some(self, places: list[int]) -> "Prompts":
+        """Those at these places."""
+        messages, tokens = ([values[i] for i in places] for values in (self.messages, self.tokens))
+        return Prompts(messages, tokens, [self.rows[i] for i in places])
+
+
+NO_PROMPTS = Prompts([], [], [])
+
+
+@dataclass(frozen=True)
+class Ears:
+    """Who reviews, how it decides, and the frozen model whose own answers are the yardstick."""
+
+    reviewer: Reviewer
+    conscience: ConscienceSettings
+    frozen: Model
+
+
+def listens_apart(config: RunConfig) -> bool:
+    """Whether pairs have rows of their own, apart from the task's."""
+    conscience = config.conscience
+    return conscience.enabled and (
+        conscience.prompts != "task" or conscience.every > 1 or conscience.replay > 1
+    )
+
+
+def heard_size(config: RunConfig, num_task: int) -> int:
+    """Prompts a round, where a step has `num_task` of the task."""
+    conscience = config.conscience
+    own = num_task if conscience.prompts != "pool" else 0
+    return own + (conscience.pool_rows if conscience.prompts != "task" else 0)
+
+
+def heard_rows(config: RunConfig, num_task: int) -> int:
+    """Rows a step that were listened to, in this round or in those before it."""
+    conscience = config.conscience
+    return heard_size(config, num_task) * max(conscience.replay // conscience.every, 1)
+
+
+def read_pool(config: RunConfig, chat: Chat) -> Prompts:
+    """The pool that a config listens to; nothing where it listens to the task's prompts alone.
+    Raises UserError where it cannot be read."""
+    if not config.conscience.enabled or config.conscience.prompts == "task":
+        return NO_PROMPTS
+    messages, most = pool_prompts(config.conscience.pool), config.data.max_prompt_tokens
+    tokens = [chat.prompt_tokens(prompt)[-most:] for prompt in messages]
+    return Prompts(messages, tokens, list(range(len(messages))))
+
+
+def prompt_objective(config: RunConfig) -> Objective | None:
+    """What a step over prompts minimises; None: the hybrid loss of rows that share the prompt with
+    their pairs."""
+    if not listens_apart(config):
+        return None
+    return Objective(hybrid_terms(config.loss), TaskAndPairsView)
+
+
+def check_form(config: RunConfig, targets: list[str]) -> None:
+    """Raise UserError where no target has the form that corrections are to keep."""
+    check = config.conscience.keeps
+    if config.conscience.enabled and check and not any(has_form(check, text) for text in targets):
+        raise UserError(
+            f"config.conscience.keeps: none of the {len(targets)} targets of {config.data.train} "
+            f"has this form: {check!r}; is it the right one?"
+        )
+
+
+class Listening:
+    """The rounds of a run whose steps have `num_task` prompts of the task."""
+
+    def __init__(self, run: Run, num_task: int, pool: Prompts = NO_PROMPTS):
+        self._run, self._pool = run, pool
+        conscience = run.config.conscience
+        self._rounds = None
+        if listens_apart(run.config) or has_price(run.config):
+            size = heard_size(run.config, num_task)
+            replay = conscience.replay or conscience.every
+            self._rounds = Rounds(run.workdir, run.first_step, conscience.every, replay, size)
+
+    def due(self, step: int) -> bool:
+        """Whether a step makes a round."""
+        return step % self._run.config.conscience.every == 0
+
+    def hear(
+        self, ears: Ears, task: Prompts, step: int, trainable: Any, settle: Settle = as_they_are
+    ) -> Heard:
+        """The round of a step: its prompts of the task, of the pool, or both."""
+        asked = self._asked(task, step)
+        num_task = int((asked.places < len(task.rows) * self._of_task).sum())
+
+        def settle_task(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
+            settled = settle(rows[:num_task], reviewed[:num_task]) if num_task else []
+            return [*settled, *reviewed[num_task:]]
+
+        heard = listen(
+            self._run, ears.reviewer, ears.conscience, asked, step, trainable, settle_task
+        )
+        yardstick = self._yardstick(ears, asked, step)
+        measured = None
+        if self._rounds is not None or yardstick:
+            measured = Measured(finite_anywhere(heard.scores), yardstick)
+        if yardstick and measured.scores:
+            heard = replace(heard, scalars=heard.scalars | yardstick_scalars(measured))
+        if self._rounds is not None:
+            rows = [HeardRow(*row) for row in zip(asked.prompts, heard.pairs)]
+            self._rounds.add(step, rows, asked.places, measured)
+        if self._pool.rows:
+            kinds = [TASK] * num_task + [POOL] * (len(heard.records) - num_task)
+            records = [r | {"kind": kind} for r, kind in zip(heard.records, kinds)]
+            heard = replace(heard, records=records)
+        return heard
+
+    def batch(self, step: int) -> Batch:
+        """The rows of a step that were listened to, in this round or in those before it."""
+        config = self._run.config
+        longest = config.data.max_prompt_tokens
+        width = doubled_width(config.data.bucket_tokens, bucket(longest, _WIDTH_STEP, 1 << 30))
+        room = bucket(config.sampling.max_new_tokens, _WIDTH_STEP, 1 << 30)
+        return self._rounds.batch(step, room, width)
+
+    def weights(self) -> dict[str, float] | None:
+        """λ after the rounds so far, where it is moved."""
+        if not has_price(self._run.config):
+            return None
+        weight = price(self._rounds.measured, self._run.config.loss.price)
+        return {PreferenceTerm.name: weight}
+
+    @property
+    def _of_task(self) -> bool:
+        return self._run.config.conscience.prompts != "pool"
+
+    def _asked(self, task: Prompts, step: int) -> Asked:
+        conscience, prompts = self._run.config.conscience, task if self._of_task else NO_PROMPTS
+        if self._pool.rows:
+            words = [self._run.config.seed, _POOL_ORDER]
+            seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+            number = step // conscience.every
+            drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
+            prompts = prompts + self._pool.some(drawn.tolist())
+        places = own_rows(len(prompts.rows))
+        own = prompts.some(places.tolist())
+        return Asked(own.messages, own.tokens, places, np.array(own.rows))
+
+    def _yardstick(self, ears: Ears, asked: Asked, step: int) -> list[float]:
+        """The scores of the frozen copy's own answers to the same prompts, of all hosts, where
+        they are due."""
+        config = self._run.config
+        every = config.conscience.yardstick_every
+        due = bool(every) and (step // config.conscience.every) % every == 0
+        if has_price(config):
+            due |= wants_yardstick(self._rounds.measured, config.loss.price)
+        if not due:
+            return []
+        scores = frozen_scores(self._run, ears.reviewer, ears.conscience, ears.frozen, asked, step)
+        return finite_anywhere(scores)
+
+
+def yardstick_scalars(measured: Measured) -> dict[str, float]:
+    """The frozen copy's mean score, and how often it scores an answer of its own above one of the
+    policy's (AUC): near ½ it sees no difference between what both write now."""
+    return {
+        "score/frozen": float(np.mean(measured.yardstick)),
+        "conscience/auc_current": auc(measured.yardstick, measured.scores),
+    }
+
+
+def finite_anywhere(scores: list[float]) -> list[float]:
+    """The scores of all hosts that are numbers."""
+    values = gather(np.array(scores, np.float32)).reshape(-1)
+    return [float(value) for value in values if np.isfinite(value)]

@@ -1,0 +1,150 @@
+"""Rounds of listening: what came of each, for as many steps as its pairs are used in.
+
+A round is made every `conscience.every` steps, and its pairs are trained on in `conscience.replay`
+steps (semi-online preference learning: Lanchantin et al. 2025, 2506.21495). Rounds are kept in the
+work directory, so that a run that was killed goes on with the pairs of an undisturbed one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emergent_alignment.data.batches import Batch, Pair, make_batch
+from emergent_alignment.parallel.hosts import gather_list, is_first, largest, together
+from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.runs.price import Measured
+from emergent_alignment.storage.json_lines import (
+    append_json_lines,
+    read_json_lines,
+    to_disk,
+    write_checked_lines,
+)
+from emergent_alignment.storage.shapes import Number, OrNull
+
+ROUNDS_FILE = "rounds.jsonl"
+_TOKENS = [Number(0, whole=True)]
+_ROUND = {
+    "step": Number(0, whole=True),
+    "rows": [
+        {
+            "place": Number(0, whole=True),
+            "prompt": _TOKENS,
+            "chosen": OrNull(_TOKENS),
+            "rejected": OrNull(_TOKENS),
+            "reference": OrNull([Number()]),
+        }
+    ],
+    "scores": [Number()],
+    "yardstick": [Number()],
+}
+
+
+@dataclass(frozen=True)
+class HeardRow:
+    """One prompt that was listened to, and its pair, if there is one."""
+
+    prompt: list[int]
+    pair: Pair | None
+
+
+class Rounds:
+    """The rounds of a run. Those from before `first_step`, where the run goes on, are read.
+
+    every, replay  a round every so many steps; each is used in so many
+    size           prompts a round, over all hosts
+    """
+
+    def __init__(self, workdir: Path, first_step: int, every: int, replay: int, size: int):
+        self.every, self.replay, self.size = every, replay, size
+        self._path = workdir / ROUNDS_FILE
+        self._rows: dict[int, list[HeardRow]] = {}
+        self.measured: list[Measured] = []
+        with together():
+            records = list(read_json_lines(self._path, _ROUND)) if is_first() else []
+        kept = [record for record in gather_list(records) if record["step"] < first_step]
+        with together():
+            if is_first():
+                write_checked_lines(self._path, kept)
+        for record in kept:
+            self.measured.append(_measured(record))
+            if record["step"] + replay > first_step:
+                self._rows[record["step"]] = _own_rows_of(record, size)
+
+    def due(self, step: int) -> bool:
+        """Whether a step listens."""
+        return step % self.every == 0
+
+    def add(self, step: int, rows: list[HeardRow], places: np.ndarray, measured: Measured) -> None:
+        """This host's rows of a new round, and what all hosts measured in it. It is on the disk
+        once this returns."""
+        records = gather_list([_record(row, int(place)) for row, place in zip(rows, places)])
+        if is_first():
+            record = {"step": step, "rows": records, **vars(measured)}
+            with self._path.open("ab", buffering=0) as file:
+                append_json_lines(file, [record])
+                to_disk(file)
+        self.measured.append(measured)
+        self._rows[step] = rows
+        for old in [made for made in self._rows if made + self.replay <= step]:
+            del self._rows[old]
+
+    def batch(self, step: int, branch_width: int, width_of: Callable[[int], int]) -> Batch:
+        """The rows that a step trains on: those of the rounds that are in use, and where there
+        have been fewer so far, rows that stand for nothing. `width_of` the longest prompt is
+        their width."""
+        own_size = len(own_rows(self.size))
+        rows = [
+            row
+            for made in sorted(self._rows)
+            if made <= step < made + self.replay
+            for row in self._rows[made]
+        ]
+        rows += [HeardRow([], None)] * (self.replay // self.every * own_size - len(rows))
+        longest = largest(max(len(row.prompt) for row in rows))
+        return make_batch(
+            [row.prompt for row in rows],
+            [[]] * len(rows),
+            [row.pair for row in rows],
+            prompt_width=width_of(longest),
+            branch_width=branch_width,
+            roles="no target",
+            with_reference=True,
+        )
+
+
+def doubled_width(smallest: int, most: int) -> Callable[[int], int]:
+    """Widths that double from `smallest`, and are no more than `most`: few programs."""
+
+    def width(longest: int) -> int:
+        return min(smallest << (-(-max(longest, 1) // smallest) - 1).bit_length(), most)
+
+    return width
+
+
+def _record(row: HeardRow, place: int) -> dict:
+    pair = row.pair
+    return {
+        "place": place,
+        "prompt": row.prompt,
+        "chosen": pair and pair.chosen,
+        "rejected": pair and pair.rejected,
+        "reference": pair and list(pair.reference),
+    }
+
+
+def _own_rows_of(record: dict, size: int) -> list[HeardRow]:
+    rows = {row["place"]: row for row in record["rows"]}
+    return [_row(rows[place]) for place in own_rows(size).tolist()]
+
+
+def _row(record: dict) -> HeardRow:
+    if record["chosen"] is None:
+        return HeardRow(record["prompt"], None)
+    reference = tuple(record["reference"])
+    return HeardRow(record["prompt"], Pair(record["chosen"], record["rejected"], reference))
+
+
+def _measured(record: dict) -> Measured:
+    return Measured(record["scores"], record["yardstick"])
