@@ -35,6 +35,7 @@ from emergent_alignment.runs.step_inputs import (
     target_inputs,
 )
 from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.runs.watched_pairs import watched_examples, watching
 from emergent_alignment.settings import check_settings
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
@@ -66,10 +67,10 @@ def finetune(
         tokenized = _tokenized(config, setup, examples)
         check_positions(config, setup.model, tokenized)
         check_form(config, [example.target for example in examples])
-        pool = read_pool(config, setup.chat)
+        pool, pairs = read_pool(config, setup.chat), watched_examples(config)
 
     def inputs(run: Run) -> MakeInput:
-        return _inputs(run, examples, tokenized, pool)
+        return watching(run, _inputs(run, examples, tokenized, pool), pairs)
 
     notes = _what_was_cut(config, tokenized)
     objective = prompt_objective(config)

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.hearing import CorrectedElsewhere, Corrections, Reviewer, Score
+from emergent_alignment.conscience.judge import JudgeReviewer
 from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.conscience.revise import Link
-from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.conscience.settings import ConscienceSettings, own_verdict
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
@@ -25,9 +26,12 @@ _CLEAR = 1.0  # nats above or below what decides
 
 
 def reviewer_of(model: Model, chat: Chat, settings: ConscienceSettings) -> Reviewer:
-    """Who reviews with these settings: the frozen copy, or chance in its place."""
+    """Who reviews with these settings: the frozen copy, or in its place a function of the user's
+    own, or chance. What is corrected, the frozen copy corrects."""
     reader = reader_of(model, chat, settings.review, settings.max_prompt)
     frozen = FrozenReviewer(reader)
+    if settings.verdict:
+        return JudgeReviewer(own_verdict(settings.verdict), frozen)
     return ChanceReviewer(frozen) if settings.chance else frozen
 
 

@@ -5,14 +5,14 @@ A pair teaches whatever its answers differ in (docs/design.md §3): length, styl
 
 import difflib
 import functools
-import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.errors import UserError
 
-FUNCTION = "python:"
+_FIELD = "config.conscience.keeps"
 # (candidate, correction) → whether the correction has the candidate's form.
 Keeps = Callable[[str, str], bool]
 
@@ -58,14 +58,14 @@ def keeps_form(check: str) -> Keeps:
     """The check that a config names: a regular expression, which a correction must match (from its
     start) where the candidate does; or "python:module.function", a function of (candidate,
     correction). Raises UserError for what is neither."""
-    if check.startswith(FUNCTION):
-        return _function(check.removeprefix(FUNCTION))
+    if is_function_name(check):
+        own = named_function(check, _FIELD, "(candidate, correction)")
+        return lambda candidate, correction: bool(own(candidate, correction))
     try:
         pattern = re.compile(check, re.DOTALL)
     except re.error as error:
         raise UserError(
-            f"config.conscience.keeps: {check!r} is no regular expression ({error}), nor "
-            f"{FUNCTION}module.function"
+            f"{_FIELD}: {check!r} is no regular expression ({error}), nor python:module.function"
         ) from None
     return lambda candidate, correction: bool(
         pattern.match(correction) or not pattern.match(candidate)
@@ -75,20 +75,6 @@ def keeps_form(check: str) -> Keeps:
 def has_form(check: str, text: str) -> bool:
     """Whether a text passes the check by itself: it matches the regular expression; the function
     keeps it as its own correction."""
-    if check.startswith(FUNCTION):
+    if is_function_name(check):
         return keeps_form(check)(text, text)
     return bool(re.compile(check, re.DOTALL).match(text))
-
-
-def _function(name: str) -> Keeps:
-    module, _, function = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"config.conscience.keeps: {FUNCTION}{name} cannot be imported ({error}); name a "
-            "function of (candidate, correction) in a module that Python finds"
-        ) from None
-    if not callable(found):
-        raise UserError(f"config.conscience.keeps: {FUNCTION}{name} is no function")
-    return lambda candidate, correction: bool(found(candidate, correction))

@@ -1,13 +1,16 @@
 """How the conscience decides and corrects, whoever reviews."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.form import KeptForm, keeps_form
+from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.revise import Link
+from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, finite, setting, share
 
@@ -51,8 +54,10 @@ class ConscienceSection(Section):
     on_flagged: OnFlagged = setting(
         "keep", "What the task learns of a flagged target: all, nothing, or the correction."
     )
-    verdicts: Literal["own", "chance"] = setting(
-        "own", "The conscience's own, or drawn by chance: a control."
+    verdicts: str = setting(
+        "own",
+        "The conscience's own; drawn by chance (a control); or of python:module.function, which "
+        "scores (conversation, answer).",
     )
     chance_flag_rate: float = share(0.5, "Chance flags so many of the candidates.")
     chance_pass_rate: float = share(1.0, "Chance passes so many of the corrections.")
@@ -123,6 +128,7 @@ class ConscienceSection(Section):
     def check(self) -> None:
         """What goes together: targets that are reviewed and flagged, rounds and their replay."""
         keeps_form(self.keeps)
+        own_verdict(self.verdicts)
         if self.replay % self.every:
             raise UserError(
                 f"config.conscience.replay: {self.replay} is no multiple of every ({self.every}), "
@@ -144,6 +150,19 @@ class ConscienceSection(Section):
                 f"config.conscience.on_flagged: {self.on_flagged} is for targets that are "
                 "reviewed; set config.conscience.candidate to target or both"
             )
+
+
+def own_verdict(verdicts: str) -> Callable[[list[Message], str], float] | None:
+    """The function that judges in the question's place, where a config names one. Raises
+    UserError for what names none."""
+    if verdicts in ("own", "chance"):
+        return None
+    field = "config.conscience.verdicts"
+    if not is_function_name(verdicts):
+        raise UserError(
+            f"{field}: {verdicts!r} is unknown; known: own, chance, python:module.function"
+        )
+    return named_function(verdicts, field, "(conversation, answer)")
 
 
 @dataclass(frozen=True)
@@ -175,6 +194,7 @@ class ConscienceSettings:
                     identical
     form            what corrections must have in common with the candidate (form.py)
     samples         of how many samples of the policy `best` takes the best and the worst
+    verdict         where given, the name of the function that scores instead (judge.py)
     chance          where given, verdicts are drawn by it instead (chance.py)
     """
 
@@ -194,4 +214,5 @@ class ConscienceSettings:
     similarity: float = 0.95
     form: KeptForm = KeptForm()
     samples: int = 4
+    verdict: str = ""
     chance: Chance | None = None

@@ -34,7 +34,7 @@ class Arm:
 def check_arms(arms: list[Arm], root: Path) -> None:
     """Raise UserError where an arm's folder is another run's."""
     for arm in arms:
-        if arm.name != BASE and arm.config.conscience.verdicts == "own":
+        if arm.name != BASE and arm.config.conscience.verdicts != "chance":
             check_same_run(root / arm.name, arm.config)
 
 

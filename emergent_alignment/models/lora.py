@@ -1,12 +1,13 @@
 """LoRA: explicit adapter trees beside the frozen base (Hu et al. 2021, 2106.09685).
 
 An adapter tree is {"query": {"a": [layers, in, rank], "b": [layers, rank, out]}, …} for any
-of the seven projections; the layer adds scale · (x a) b. b starts at zero, so that at step 0
-the policy is the base.
+of the seven projections; the layer adds scale · (x a) b. One of the two starts at zero, so that at
+step 0 the policy is the base.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,11 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = setting(
         PROJECTIONS, "The projections that have adapters.", choices=PROJECTIONS
     )
+    init: Literal["b_zero", "a_zero"] = setting(
+        "b_zero",
+        "Which matrix of an adapter (x A) B starts at zero, the other at random: b_zero is usual; "
+        "with a_zero preference losses learn at lower learning rates, too.",
+    )
 
     @property
     def scale(self) -> float:
@@ -33,18 +39,24 @@ class LoraConfig(Section):
 
 
 def init_adapters(params: dict, config: LoraConfig, key: jax.Array, dtype=jnp.float32) -> dict:
-    """Fresh adapters for `params`: a ~ U(±1/√in) (Kaiming uniform with a=√5), b = 0."""
+    """Fresh adapters for `params`: one matrix is drawn from U(±1/√(its inputs)) (Kaiming uniform
+    with a=√5), the other is zero (config.init), so that the policy starts as the base."""
     adapters = {}
     for name in config.targets:
         layers, width_in, width_out = params["layers"][name]["kernel"].shape
-        bound = 1 / math.sqrt(width_in)
         draw = jax.random.fold_in(key, PROJECTIONS.index(name))
-        shape = (layers, width_in, config.rank)
+        shapes = {"a": (layers, width_in, config.rank), "b": (layers, config.rank, width_out)}
+        zero = config.init[0]
         adapters[name] = {
-            "a": jax.random.uniform(draw, shape, dtype, -bound, bound),
-            "b": jnp.zeros((layers, config.rank, width_out), dtype),
+            matrix: jnp.zeros(shape, dtype) if matrix == zero else _kaiming(draw, shape, dtype)
+            for matrix, shape in shapes.items()
         }
     return adapters
+
+
+def _kaiming(key: jax.Array, shape: tuple[int, int, int], dtype) -> jax.Array:
+    bound = 1 / math.sqrt(shape[1])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def attach(params: dict, adapters: dict | None, config: LoraConfig | None) -> dict:

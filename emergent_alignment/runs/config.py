@@ -102,6 +102,11 @@ class LossSection(Section):
         0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
     )
     chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
+    surgery: bool = setting(
+        False,
+        "The task's gradient loses its component along the alignment's where they pull against "
+        "each other; a second backward pass.",
+    )
     price: PriceSection = PriceSection()
 
 

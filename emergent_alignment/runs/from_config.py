@@ -142,6 +142,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         similarity=conscience.similarity,
         form=KeptForm(conscience.length_ratio, conscience.likeness, conscience.keeps),
         samples=conscience.samples,
+        verdict="" if conscience.verdicts in ("own", "chance") else conscience.verdicts,
         chance=_chance(conscience),
     )
 
@@ -162,7 +163,7 @@ def calibration_digits(config: RunConfig) -> str:
 
 
 def _chance(conscience: ConscienceSection) -> Chance | None:
-    if conscience.verdicts == "own":
+    if conscience.verdicts != "chance":
         return None
     return Chance(conscience.chance_flag_rate, conscience.chance_pass_rate)
 

@@ -223,7 +223,7 @@ class StepPolicy:
 
     def _log_probs(self, answers: list[Answer | None]) -> Float[np.ndarray, "rows"]:
         """log P(answer | prompt) under the policy; of None it means nothing."""
-        model = replace(self.run.setup.model, params=self.params)
+        model = policy_model(self.run, self.trainable)
         reader = policy_reader(model, self.run.setup.chat, self.conscience)
         nothing = Answer([], np.zeros(0, np.float32), "", True)
         values = []
@@ -272,6 +272,12 @@ def frozen_scores(
         samples = [[answer] for answer in answers]
         ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
     return [one.scores[0] for one in ranked]
+
+
+def policy_model(run: Run, trainable: Any) -> Model:
+    """The policy of a step as a model of its own."""
+    frozen = run.setup.model
+    return replace(frozen, params=policy_params(trainable, frozen.params, run.lora))
 
 
 def policy_reader(model: Model, chat: Chat, conscience: ConscienceSettings) -> Reader:

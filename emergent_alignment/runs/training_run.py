@@ -191,6 +191,8 @@ def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
         remat=config.training.remat,
         chunk_size=config.loss.chunk_size,
         accumulation=config.training.accumulation,
+        surgery=config.loss.surgery,
+        own_moments=config.optimizer.moments == "own",
     )
 
 

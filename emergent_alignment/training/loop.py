@@ -50,6 +50,11 @@ class TrainingSection(Section):
         "Steps in a row with a loss or gradient that is not finite before the run stops.",
         more_than=0,
     )
+    watch_every: int = setting(
+        0,
+        "Steps between looks at 32 fixed held-out pairs (matched, of data.evaluation); 0: none.",
+        at_least=0,
+    )
     journal_texts: int = setting(
         2, "Journal entries shown in TensorBoard at each checkpoint.", at_least=0
     )

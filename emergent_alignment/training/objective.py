@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from emergent_alignment.training.step_settings import StepSettings
@@ -41,12 +42,14 @@ class Term:
                 another one under the term's name, which may be traced
     name        in the log, and among the step's weights
     is_bonus    subtracted, not added
+    aligns      it is of the alignment, not of the task: where both are told apart
     own_pass    it costs a forward pass of its own, so with weight 0 it is not computed
     """
 
     weight: float | None = None
     name: ClassVar[str]
     is_bonus: ClassVar[bool] = False
+    aligns: ClassVar[bool] = False
     own_pass: ClassVar[bool] = False
 
     def part_of(self, view: Any) -> Any:
@@ -99,21 +102,43 @@ class Objective:
 
         Raises ValueError where they name a term that is not there.
         """
+        weighted, metrics = self._weighted(settings, trainable, frozen, batch, counts, weights)
+        sums: dict[int, Array] = {}
+        for term, part, value in weighted:
+            sums[id(part)] = _added(sums.get(id(part)), value, term.is_bonus)
+        return functools.reduce(operator.add, sums.values()), metrics
+
+    def losses_apart(
+        self,
+        settings: StepSettings,
+        trainable: Any,
+        frozen: dict,
+        batch: Any,
+        counts: Counts,
+        weights: Weights | None = None,
+    ) -> tuple[Float[Array, "2"], dict[str, Float[Array, ""]]]:
+        """`loss` as its two summands: that of the task, and that of the alignment."""
+        weighted, metrics = self._weighted(settings, trainable, frozen, batch, counts, weights)
+        apart = [jnp.float32(0.0), jnp.float32(0.0)]
+        for term, _, value in weighted:
+            apart[term.aligns] = _added(apart[term.aligns], value, term.is_bonus)
+        return jnp.stack(apart), metrics
+
+    def _weighted(self, settings, trainable, frozen, batch, counts, weights):
+        """([(term, the part that it reads, its weighted mean)], what is logged)."""
         weights = weights or {}
         view = self.view(settings, trainable, frozen, batch)
         parts = {term: term.part_of(view) for term in self._computed(weights)}
         parts = {term: part for term, part in parts.items() if part is not None}
-        sums, metrics = {}, {}
+        weighted, metrics = [], {}
         for term, part in parts.items():
             metrics[term.name] = mean = term.share(part, counts).mean
             weight = weights.get(term.name, term.weight)
-            weighted = mean if weight is None else weight * mean
-            sums[id(part)] = _added(sums.get(id(part)), weighted, term.is_bonus)
+            weighted.append((term, part, mean if weight is None else weight * mean))
         for term, part in parts.items():
             watched = term.watched(part, counts)
             metrics |= {name: share.mean for name, share in watched.items()}
-        loss = functools.reduce(operator.add, sums.values())
-        return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
+        return weighted, jax.tree.map(jax.lax.stop_gradient, metrics)
 
     def _computed(self, weights: Weights) -> list[Term]:
         known = [term.name for term in self.terms]

@@ -3,7 +3,7 @@ behind gradient clipping; the moments are held in a dtype of choice, and what is
 rounded at random."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, UInt32
 
 from emergent_alignment.settings import Section, setting
+from emergent_alignment.training.two_gradients import moments_apart
 
 RateSchedule = Literal["constant", "linear", "cosine"]
 
@@ -39,6 +40,11 @@ class OptimizerSection(Section):
     epsilon: float = setting(1e-8, "What adamw adds to the root of the second moment.", more_than=0)
     clip_norm: float = setting(
         1.0, "Longer gradients are cut to this global norm; 0 does not clip.", at_least=0
+    )
+    moments: Literal["shared", "own"] = setting(
+        "shared",
+        "own: the gradients of the task and of the alignment have moments (and clipping) of their "
+        "own, and their updates add up.",
     )
 
 
@@ -87,6 +93,14 @@ def make_optimizer(
 
 @functools.lru_cache(maxsize=16)
 def _made(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
+    if settings.moments == "shared":
+        return arriving(_made_alone(settings, num_steps))
+    alignment = replace(settings, weight_decay=0.0)  # parameters decay once
+    parts = (_made_alone(own, num_steps) for own in (settings, alignment))
+    return arriving(moments_apart(*parts))
+
+
+def _made_alone(settings: OptimizerSection, num_steps: int) -> optax.GradientTransformation:
     kinds = {
         "adamw": lambda: optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
         "adafactor": optax.scale_by_factored_rms,
@@ -103,7 +117,7 @@ def _made(settings: OptimizerSection, num_steps: int) -> optax.GradientTransform
     )
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
-    return arriving(optimizer)
+    return optimizer
 
 
 def arriving(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -21,6 +21,7 @@ from emergent_alignment.training.objective import Objective, Weights
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.terms import HYBRID
+from emergent_alignment.training.two_gradients import strengths, without_conflict
 
 
 def loss_and_gradients(
@@ -41,6 +42,35 @@ def loss_and_gradients(
             settings, trainable, frozen, part, counts, weights
         )
         return gradients, metrics | {"loss": loss}
+
+    return _over_microbatches(settings, batch, one)
+
+
+def gradients_apart(
+    settings: StepSettings,
+    trainable: Any,
+    frozen: dict,
+    batch: Any,
+    objective: Objective = HYBRID,
+    weights: Weights | None = None,
+) -> tuple[tuple[Any, Any], dict[str, Float[Array, ""]]]:
+    """((gradients of the task, of the alignment), metrics), as `loss_and_gradients` has their sum:
+    one forward pass, and two backward passes."""
+    counts = objective.counts(batch)
+
+    def one(part: Any):
+        def apart(trainable):
+            return objective.losses_apart(settings, trainable, frozen, part, counts, weights)
+
+        losses, pull_back, metrics = jax.vjp(apart, trainable, has_aux=True)
+        gradients = tuple(pull_back(unit)[0] for unit in jnp.eye(2))
+        return gradients, metrics | {"loss": losses.sum()}
+
+    return _over_microbatches(settings, batch, one)
+
+
+def _over_microbatches(settings: StepSettings, batch: Any, one: Callable[[Any], Any]) -> Any:
+    """Σ one(part) over the microbatches of a batch."""
 
     if settings.accumulation == 1:
         return one(batch)
@@ -77,10 +107,17 @@ def train_step(
     """One update. Metrics are float32 scalars: those of the objective, loss, gradient_norm, and
     `nonfinite` (1 where loss or gradient was not finite, and the state was left alone). `weights`
     as in `loss_and_gradients`."""
-    gradients, metrics = loss_and_gradients(
-        settings, state.trainable, frozen, batch, objective, weights
-    )
+    given = settings, state.trainable, frozen, batch, objective, weights
+    if settings.surgery or settings.own_moments:
+        (task, alignment), metrics = gradients_apart(*given)
+        metrics |= strengths(task, alignment)
+        task = without_conflict(task, alignment) if settings.surgery else task
+        gradients = jax.tree.map(jnp.add, task, alignment)
+    else:
+        gradients, metrics = loss_and_gradients(*given)
     norm = optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
+    if settings.own_moments:
+        gradients = task, alignment
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
 
     def update():

@@ -14,7 +14,8 @@ from emergent_alignment.models.prefix_attention import Implementation
 class StepSettings:
     """All static: the model, its adapters (None: all parameters are trained), what is computed in,
     what the backward pass computes again, which attention, how many tokens meet the vocabulary at
-    once, and into how many microbatches a batch is cut."""
+    once, and into how many microbatches a batch is cut; whether the task gives way to the
+    alignment's, and whether each has moments of its own (two_gradients.py)."""
 
     config: ModelConfig
     lora: LoraConfig | None
@@ -23,3 +24,5 @@ class StepSettings:
     attention: Implementation = "auto"
     chunk_size: int | None = 256
     accumulation: int = 1
+    surgery: bool = False
+    own_moments: bool = False

@@ -4,9 +4,11 @@ They read a HybridView (views.py). PPO's and GRPO's terms and the reward model's
 views in self_align/reinforcement/.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -44,6 +46,7 @@ class PreferenceTerm(Term):
     label_smoothing: float = 0.0
     normalize: bool = False
     name: ClassVar[str] = "alignment_loss"
+    aligns: ClassVar[bool] = True
 
     def part_of(self, view: HybridView) -> PromptView | None:
         """The pairs."""
@@ -51,21 +54,35 @@ class PreferenceTerm(Term):
 
     def share(self, part: PromptView, counts: Counts) -> Share:
         """Over the prompts that were listened to, with or without a pair."""
-        total = alignment_sum(
-            self._pairs(part),
-            kind=self.kind,
-            beta=self.beta,
-            label_smoothing=self.label_smoothing,
-        )
-        return Share(total, counts["prompts"])
+        return Share(self._sum(self._pairs(part)), counts["prompts"])
 
     def watched(self, part: PromptView, counts: Counts) -> dict[str, Share]:
         """Implicit rewards and log-probs, a pair; `kl`, a token of the rejected answers."""
         rewards = reward_sums(self._pairs(part), beta=self.beta)
-        shares = {
-            name: Share(total, _at_least_one(counts["pairs"])) for name, total in rewards.items()
-        }
+        watched = rewards | {"pair_strength": self._strength(part, counts)}
+        pairs = _at_least_one(counts["pairs"])
+        shares = {name: Share(total, pairs) for name, total in watched.items()}
         return shares | {"kl": Share(_kl_of_rejected(part), counts["rejected_tokens"])}
+
+    def _strength(self, part: PromptView, counts: Counts) -> Float[Array, ""]:
+        """Σ over pairs of a chosen token's weight in this term, before λ, over that of a target's
+        token in the task's: λ times their mean says which of both moves the model."""
+        pairs = self._pairs(part)
+
+        def total(chosen):
+            moved = dataclasses.replace(pairs, policy=(chosen, pairs.policy[1]))
+            return self._sum(moved)
+
+        of_answers = jnp.abs(jax.grad(total)(pairs.policy[0]))
+        if self.normalize:
+            of_answers = of_answers / _at_least_one(part.chosen_mask.sum(-1))
+        relative = of_answers * counts["target_tokens"] / counts["prompts"]
+        return jnp.where(pairs.mask, relative, 0.0).sum()
+
+    def _sum(self, pairs: PairLogProbs) -> Float[Array, ""]:
+        return alignment_sum(
+            pairs, kind=self.kind, beta=self.beta, label_smoothing=self.label_smoothing
+        )
 
     def _pairs(self, part: PromptView) -> PairLogProbs:
         return part.mean_pairs if self.normalize else part.summed_pairs
@@ -77,6 +94,7 @@ class ChosenNLLTerm(Term):
 
     weight: float = 0.0
     name: ClassVar[str] = "chosen_nll"
+    aligns: ClassVar[bool] = True
 
     def part_of(self, view: HybridView) -> PromptView | None:
         """The pairs."""

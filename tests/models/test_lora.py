@@ -24,9 +24,10 @@ LORAS = [
 ]
 
 
-def test_fresh_adapters_leave_the_model_bitwise_what_it_was(tiny_config, tiny_params):
+@pytest.mark.parametrize("init", ["b_zero", "a_zero"])
+def test_fresh_adapters_leave_the_model_bitwise_what_it_was(tiny_config, tiny_params, init):
     config = tiny_config("qwen2")
-    params, lora = tiny_params(config), LORAS[0]
+    params, lora = tiny_params(config), LoraConfig(rank=4, alpha=8.0, init=init)
     adapters = init_adapters(params, lora, jax.random.key(0))
     row = random_tokens(6, 13)
     np.testing.assert_array_equal(
@@ -51,6 +52,14 @@ def test_fresh_adapters_have_zero_b_and_a_bounded_by_their_input_width(tiny_conf
         assert jnp.abs(pair["a"]).max() <= width_in**-0.5
         np.testing.assert_allclose(pair["a"].std(), (3 * width_in) ** -0.5, rtol=0.1)
     assert not (adapters["query"]["a"] == adapters["key"]["a"]).any(), "two draws, not one"
+
+
+def test_with_a_zero_it_is_b_that_is_drawn_bounded_by_the_rank(tiny_config, tiny_params):
+    params = tiny_params(tiny_config("llama"))
+    lora = LoraConfig(rank=8, alpha=8.0, init="a_zero")
+    for pair in init_adapters(params, lora, jax.random.key(3)).values():
+        assert (pair["a"] == 0).all() and jnp.abs(pair["b"]).max() <= 8**-0.5
+        np.testing.assert_allclose(pair["b"].std(), 24**-0.5, rtol=0.1)
 
 
 @pytest.mark.parametrize("lora", LORAS)

@@ -43,7 +43,7 @@ def test_it_goes_on_from_its_checkpoint_with_the_metrics_of_a_run_that_was_not_k
     added = (resumed / "metrics.jsonl").read_text("utf-8").removeprefix(former).splitlines()
     assert [json.loads(line)["step"] for line in added] == list(range(CHECKPOINT, STEPS))
     for step in range(CHECKPOINT, STEPS):
-        assert found[step].keys() == whole[step].keys()
+        assert found[step].keys() >= whole[step].keys(), "a version may log more, never less"
         for name, value in whole[step].items():
             if not name.startswith(OWN):
                 np.testing.assert_allclose(found[step][name], value, rtol=1e-4, err_msg=name)

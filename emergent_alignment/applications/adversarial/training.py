@@ -47,6 +47,7 @@ from emergent_alignment.runs.listening_inputs import (
 )
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
+from emergent_alignment.runs.watched_pairs import watched_examples, watching
 from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -76,10 +77,10 @@ def train_against_attacks(
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
         check_positions(config, setup.model)
-        pool = read_pool(config, setup.chat)
+        pool, pairs = read_pool(config, setup.chat), watched_examples(config)
 
     def inputs(run: Run[AdversarialConfig]) -> MakeInput:
-        return _inputs(run, hostile, benign, pool)
+        return watching(run, _inputs(run, hostile, benign, pool), pairs)
 
     digits = examples_digest([*hostile, *benign])
     training = Training(digits, inputs, prompt_objective(config))
