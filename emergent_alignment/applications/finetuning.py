@@ -21,6 +21,7 @@ from emergent_alignment.runs.listening_inputs import (
     Listening,
     Prompts,
     check_form,
+    check_heard,
     prompt_objective,
     read_pool,
 )
@@ -64,6 +65,7 @@ def finetune(
         examples = training_examples(config)
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
+        check_heard(config, setup.mesh, config.training.batch_size)
         tokenized = _tokenized(config, setup, examples)
         check_positions(config, setup.model, tokenized)
         check_form(config, [example.target for example in examples])

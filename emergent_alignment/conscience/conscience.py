@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from emergent_alignment.conscience.drafted_links import DraftedLinks
 from emergent_alignment.conscience.drafting import (
     Draft,
     Drafter,
@@ -132,8 +133,9 @@ class Conscience:
         to correction."""
         prompts, answers = _prompts_and_answers(conversations)
         given = [_given(answer) for answer in answers]
-        draws = Draws(seed, Purpose.GIVEN_CORRECTIONS)
-        return review_and_revise(self.reviewer, self.settings, prompts, given, draws)
+        draws, ids = Draws(seed, Purpose.GIVEN_CORRECTIONS), list(range(len(prompts)))
+        links = self._links(self.settings, prompts, draws, ids)
+        return review_and_revise(self.reviewer, self.settings, prompts, given, draws, policy=links)
 
     def respond(
         self,
@@ -186,10 +188,15 @@ class Conscience:
         settings = settings or self.settings
         answers = [draft.answer for draft in drafts]
         draws = Draws(seed, Purpose.DRAFT_CORRECTIONS)
+        links = self._links(settings, conversations, draws, ids)
         reviewed = review_and_revise(
-            self.reviewer, settings, conversations, answers, draws, row_ids=ids
+            self.reviewer, settings, conversations, answers, draws, row_ids=ids, policy=links
         )
         return [self._response(draft, row, settings) for draft, row in zip(drafts, reviewed)]
+
+    def _links(self, settings, conversations, draws: Draws, ids: list[int]) -> DraftedLinks:
+        chat = getattr(self.drafter, "chat", None)
+        return DraftedLinks(self.drafter, self.reviewer, settings, conversations, draws, ids, chat)
 
     def _response(self, draft: Draft, reviewed: Reviewed, settings) -> Response:
         said = self._said(draft.answer, reviewed, settings.threshold)

@@ -73,14 +73,12 @@ def review_and_revise(
     row_ids: list[int] | None = None,
     with_reference: bool = False,
     policy: PolicyLinks | None = None,
-    scores: list[Score] | None = None,
 ) -> list[Reviewed]:
     """The conscience step for a list of candidates.
 
     A row draws from `draws` and its id (by default its place), whatever the rows beside it.
     `with_reference` gives each pair its reference log-probs. `policy` writes what the chain asks
-    of it; `scores` are the candidates', where they are known. Raises ValueError where the chain
-    asks the policy and there is none.
+    of it. Raises ValueError where the chain asks it and there is none.
     """
     if policy is None and set(settings.chain) & set(POLICY_LINKS):
         raise ValueError(f"the chain {settings.chain} asks a policy for corrections: there is none")
@@ -93,6 +91,7 @@ def review_and_revise(
         rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
         hearing = reviewer.hear(settings, messages, answers, draws, ids[rows])
+        scores = policy.candidate_scores if policy else None
         known = [scores[i] for i in rows] if scores else hearing.scores()
         begun = [
             _first_verdict(prompt, answer, score, settings)

@@ -32,6 +32,10 @@ class Written:
 class PolicyLinks(Protocol):
     """The policy as a writer of corrections of what it wrote."""
 
+    @property
+    def candidate_scores(self) -> list[Score] | None:
+        """The candidates' scores, where they are known already."""
+
     def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
         """A correction for each of these rows by a link of the chain that stands at `place`; for
         rows that are not `live` it means nothing."""
@@ -39,13 +43,13 @@ class PolicyLinks(Protocol):
 
 @dataclass(frozen=True)
 class Ranked:
-    """Several samples of one prompt by their scores: the worst and the best, and all scores in
-    the samples' order (NaN where there is none)."""
+    """Several samples of one prompt by their scores: the worst and the best, their scores (None:
+    chance is to say), and all scores in the samples' order (NaN where there is none)."""
 
     worst: Answer
     best: Answer
-    worst_score: Score
-    best_score: Score
+    worst_score: Score | None
+    best_score: Score | None
     scores: list[float]
 
 
@@ -61,12 +65,20 @@ class WrittenByPolicy:
     answer_again: AnswersAgain
     ranked: list[Ranked] | None = None
 
+    @property
+    def candidate_scores(self) -> list[Score] | None:
+        """Those of the worst samples, unless chance is to say."""
+        if not self.ranked or self.ranked[0].worst_score is None:
+            return None
+        return [one.worst_score for one in self.ranked]
+
     def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
         """See PolicyLinks."""
         if link == "self":
             return Written(self.answer_again(place, rows, live))
         of_rows = [self.ranked[row] for row in rows]
-        return Written([one.best for one in of_rows], [one.best_score for one in of_rows])
+        scores = [one.best_score for one in of_rows]
+        return Written([one.best for one in of_rows], None if None in scores else scores)
 
 
 def rank(

@@ -180,16 +180,19 @@ def system_text(question: Question) -> str:
     )
 
 
-def behind_system_text(messages: list[Message], text: str) -> list[Message]:
-    """A conversation that begins with a system text; one that is there already follows it."""
-    if messages[0]["role"] != "system":
-        return [{"role": "system", "content": text}, *messages]
-    return [messages[0] | {"content": f"{text}\n\n{messages[0]['content']}"}, *messages[1:]]
-
-
-def before_first_message(messages: list[Message], text: str) -> list[Message]:
-    """The same where there can be no system turn: the text begins the first message."""
-    return [messages[0] | {"content": f"{text}\n\n{messages[0]['content']}"}, *messages[1:]]
+def told_before(messages: list[Message], text: str, chat: Chat | None = None) -> list[Message]:
+    """A conversation that begins with a system text, before one that is there already. Where the
+    chat's template has no such turn, or what is said is no turn, the text begins the first
+    message."""
+    first, rest = messages[0], messages[1:]
+    within = [first | {"content": f"{text}\n\n{first['content']}"}, *rest]
+    told = within if first["role"] == "system" else [{"role": "system", "content": text}, *messages]
+    if chat is None:
+        return told
+    try:
+        return told if text in chat.prompt_text(told) else within
+    except UserError:  # a template that refuses the role
+        return within
 
 
 def rewrite_request(critique: str = "") -> str:

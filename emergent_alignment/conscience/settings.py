@@ -9,7 +9,7 @@ from emergent_alignment.conscience.form import KeptForm, keeps_form
 from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
-from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.revise import POLICY_LINKS, Link
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, finite, setting, share
@@ -133,6 +133,12 @@ class ConscienceSection(Section):
             raise UserError(
                 f"config.conscience.replay: {self.replay} is no multiple of every ({self.every}), "
                 "so that steps would have more pairs or fewer"
+            )
+        own = set(self.chain) & set(POLICY_LINKS)
+        if own and self.candidate != "policy":
+            raise UserError(
+                f"config.conscience.chain: {' and '.join(sorted(own))} set the policy's answers "
+                f"over its own, and candidate={self.candidate} has others; set candidate=policy"
             )
         apart = self.prompts != "task" or self.every > 1 or self.replay > 1
         if apart and self.candidate != "policy":

@@ -14,16 +14,11 @@ from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.policy_links import Ranked, WrittenByPolicy, rank
-from emergent_alignment.conscience.question import (
-    before_first_message,
-    behind_system_text,
-    system_text,
-)
+from emergent_alignment.conscience.question import system_text, told_before
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.data.batches import Pair
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
-from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers, sample_several
 from emergent_alignment.models.model import Model
@@ -91,7 +86,6 @@ def listen(
             row_ids=asked.places,
             with_reference=True,
             policy=WrittenByPolicy(policy.answers_again, ranked),
-            scores=_worst_scores(ranked),
         )
         reviewed = settle(asked.rows.tolist(), reviewed)
         pairs = pairs_of(reviewed, candidates)
@@ -129,12 +123,6 @@ def _candidates(run, reviewer, conscience, asked: Asked, step: int, policy: "Ste
     with run.clock.part("review"):
         ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
     return [one.worst for one in ranked], ranked
-
-
-def _worst_scores(ranked: list[Ranked] | None):
-    if not ranked or ranked[0].worst_score is None:
-        return None
-    return [one.worst_score for one in ranked]
 
 
 @dataclass(frozen=True)
@@ -216,7 +204,8 @@ class StepPolicy:
         chat, prompt = self.run.setup.chat, self.asked.prompts[row]
         messages = self.asked.messages[row]
         whole = chat.prompt_tokens(messages)
-        asked = with_text_before(chat, messages, system_text(self.conscience.review.question))
+        text = system_text(self.conscience.review.question)
+        asked = chat.prompt_tokens(told_before(messages, text, chat))
         if len(whole) <= len(prompt):
             return asked
         return asked[: len(asked) - len(whole)] + prompt
@@ -289,15 +278,3 @@ def policy_reader(model: Model, chat: Chat, conscience: ConscienceSettings) -> R
 def log_prob(answer: Answer) -> float:
     """log P(answer | prompt) under the parameters that sampled it, in nats."""
     return float(answer.log_probs.sum(dtype=np.float64))
-
-
-def with_text_before(chat: Chat, messages: list[Message], text: str) -> list[int]:
-    """The tokens of a conversation with a system text before it; where the template has no such
-    turn, or what is said is no turn, the text begins the first message."""
-    try:
-        told = behind_system_text(messages, text)
-        if text.split("\n")[0] in chat.prompt_text(told):
-            return chat.prompt_tokens(told)
-    except UserError:
-        pass  # a template that refuses the role
-    return chat.prompt_tokens(before_first_message(messages, text))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from emergent_alignment.conscience.form import has_form
 from emergent_alignment.conscience.hearing import Reviewer
@@ -18,6 +19,7 @@ from emergent_alignment.intervals import auc
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_price
 from emergent_alignment.runs.listening import (
     Asked,
@@ -91,6 +93,21 @@ def heard_rows(config: RunConfig, num_task: int) -> int:
     """Rows a step that were listened to, in this round or in those before it."""
     conscience = config.conscience
     return heard_size(config, num_task) * max(conscience.replay // conscience.every, 1)
+
+
+def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
+    """Raise UserError where the mesh does not cut the prompts of a round, or the rows of a step
+    that were listened to, evenly, microbatch by microbatch."""
+    if mesh is None or not config.conscience.enabled or config.conscience.prompts == "task":
+        return
+    shards = num_shards(mesh, "batch")
+    unit, rows = shards * config.training.accumulation, heard_rows(config, num_task)
+    if heard_size(config, num_task) % shards or rows % unit:
+        raise UserError(
+            f"config.conscience.pool_rows: {heard_size(config, num_task)} prompts a round, and {rows} "
+            f"rows a step that were listened to, cannot be cut into {shards} shards × "
+            f"{config.training.accumulation} microbatches; set a multiple of {unit}"
+        )
 
 
 def read_pool(config: RunConfig, chat: Chat) -> Prompts:

@@ -99,3 +99,23 @@ def test_what_is_given_by_name_is_what_is_asked(model):
         ReviewSettings(QUESTIONS["ethical"], "turn", "both"), threshold=0.5
     )
     assert Conscience(model).settings == ConscienceSettings(ReviewSettings(QUESTIONS["advice"]))
+
+
+@pytest.mark.parametrize("link", ["self", "best"])
+def test_the_drafter_itself_corrects_where_the_chain_says_so(model, link):
+    """A draft is disapproved of, whatever it says; the drafter's next one is longer, and passes."""
+    told = []
+
+    def verdict(conversation, answer):
+        told.append((conversation, answer))
+        return -1.0 if answer == drafts[0] else 1.0 + len(answer)
+
+    conscience = judged(model, verdict, chain=(link,), keep_truncated=True, samples=3)
+    responses, drafts = [], [""]
+    for seed in range(3):
+        drafts[0] = conscience.respond(PROMPTS[0], max_new_tokens=8, seed=seed).draft
+        responses.append(conscience.respond(PROMPTS[0], max_new_tokens=8, seed=seed))
+    revised = [one for one in responses if one.reviewed.outcome == f"revised_{link}"]
+    assert revised and all(one.final == one.reviewed.chosen.text != one.draft for one in revised)
+    # The judge sees the conversation as it is, not the question that stood before it.
+    assert all(conversation == PROMPTS[0] for conversation, _ in told)

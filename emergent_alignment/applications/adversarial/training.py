@@ -42,6 +42,7 @@ from emergent_alignment.runs.listening_inputs import (
     POOL,
     Listening,
     Prompts,
+    check_heard,
     prompt_objective,
     read_pool,
 )
@@ -76,6 +77,7 @@ def train_against_attacks(
         benign = training_prompts(config, "benign") if num_benign(config) else []
         setup = setup or load_model(config)
         check_rows(config, setup.mesh)
+        check_heard(config, setup.mesh, config.training.batch_size)
         check_positions(config, setup.model)
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
 

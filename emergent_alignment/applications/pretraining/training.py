@@ -23,7 +23,7 @@ from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
-from emergent_alignment.runs.listening_inputs import Listening, read_pool
+from emergent_alignment.runs.listening_inputs import Listening, check_heard, read_pool
 from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
 from emergent_alignment.runs.workdir import START
 from emergent_alignment.settings import changed, check_settings
@@ -56,6 +56,7 @@ def pretrain(
         corpus = corpus_of(config)
         setup = _setup(config, workdir, corpus, setup)
         check_rows(config, setup.mesh)
+        check_heard(config, setup.mesh, num_reviewed(config))
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
         data = data_digits(corpus, packing, setup.chat)

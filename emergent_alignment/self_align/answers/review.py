@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import Reviewed, review_and_revise
+from emergent_alignment.conscience.revise import POLICY_LINKS
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
@@ -107,5 +108,11 @@ def _claim(stage: StageRun, candidates: list[Candidate]) -> None:
 
 def check_review(config: SelfAlignConfig) -> None:
     """Raise UserError where the conscience's settings cannot be read."""
-    if config.self_align.answers.review:
-        conscience_settings(config)
+    if not config.self_align.answers.review:
+        return
+    own = set(conscience_settings(config).chain) & set(POLICY_LINKS)
+    if own:
+        raise UserError(
+            f"config.conscience.chain: {' and '.join(sorted(own))} are links of a policy in "
+            "training, and this stage has none; choose among rewrite and fresh"
+        )
