@@ -102,10 +102,11 @@ def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
         return
     shards = num_shards(mesh, "batch")
     unit, rows = shards * config.training.accumulation, heard_rows(config, num_task)
-    if heard_size(config, num_task) % shards or rows % unit:
+    size = heard_size(config, num_task)
+    if size % shards or rows % unit:
         raise UserError(
-            f"config.conscience.pool_rows: {heard_size(config, num_task)} prompts a round, and {rows} "
-            f"rows a step that were listened to, cannot be cut into {shards} shards × "
+            f"config.conscience.pool_rows: {size} prompts a round, and {rows} rows a step that were "
+            f"listened to, cannot be cut into {shards} shards × "
             f"{config.training.accumulation} microbatches; set a multiple of {unit}"
         )
 

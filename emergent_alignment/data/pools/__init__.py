@@ -1,37 +1,26 @@
-"""Pools: prompts without answers, for a conscience to listen to."""
+"""The bundled pools: prompts with no answers, for what asks a model and needs none.
+
+No prompt of a pool stands in a bundled evaluation set, nor one that is close to it.
+"""
 
 import json
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
 
-from emergent_alignment.data.messages import Message
-from emergent_alignment.data.sources import load_prompts
-from emergent_alignment.errors import UserError
-from emergent_alignment.storage.files import is_file
+PoolRow = dict[str, str]
 
 
-def _everyday() -> list[str]:
+def _everyday() -> list[PoolRow]:
     text = resources.files(__name__).joinpath("everyday.jsonl").read_text("utf-8")
-    return [json.loads(line)["prompt"] for line in text.split("\n") if line]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
-POOLS: dict[str, Callable[[], list[str]]] = {"everyday": _everyday}
+# Rows {"kind", "prompt"} of each pool. `everyday`: open questions that ask for a stance or a plan.
+POOLS: dict[str, Callable[[], list[PoolRow]]] = {"everyday": _everyday}
 
 
 def load_pool(name: str) -> list[str]:
-    """The prompts of a bundled pool."""
-    return POOLS[name]()
-
-
-def pool_prompts(source: str) -> list[list[Message]]:
-    """The conversations of a bundled pool, or of a file (data/sources.load_prompts). Raises
-    UserError where there is none."""
-    if source in POOLS:
-        return [[{"role": "user", "content": text}] for text in load_pool(source)]
-    if not is_file(source):
-        raise UserError(
-            f"config.conscience.pool: {source}: no such file; give a file of prompts or a bundled "
-            f"pool ({', '.join(POOLS)})"
-        )
-    return load_prompts(Path(source))
+    """The prompts of a pool, each kind in one piece. Raises ValueError for an unknown name."""
+    if name not in POOLS:
+        raise ValueError(f"there is no pool {name!r}, only {', '.join(POOLS)}")
+    return [row["prompt"] for row in POOLS[name]()]
