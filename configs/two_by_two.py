@@ -6,7 +6,6 @@ works; `:marked` is the world in which the harm is a phrase, and its judge a rul
 safe answer to every harmful one. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
 
   emergent-alignment experiment --config configs/two_by_two.py --root runs/two_by_two
-  emergent-alignment evaluate two-by-two runs/two_by_two --config configs/two_by_two.py
 """
 
 import runpy
@@ -52,6 +51,7 @@ def get_config(size="full"):
     if size == "marked":
         config.two_by_two.world = "marked"
         config.two_by_two.judges = ("marked",)
+    config.experiment.measures = ("heldout", "two_by_two")
     config.experiment.arms = arms(scenario)
     config.experiment.seeds = (0, 1, 2)
     if size == "short":

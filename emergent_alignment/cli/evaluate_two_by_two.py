@@ -16,10 +16,14 @@ examples:
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.report import print_table
 from emergent_alignment.errors import UserError
+
+if TYPE_CHECKING:
+    from emergent_alignment.config import Config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,23 +43,22 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config, folder = read_config(rest), arguments.folder
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name a run's, or an experiment's")
+    measure_and_report(config, folder, overwrite=arguments.overwrite)
+
+
+def measure_and_report(config: "Config", folder: Path, *, overwrite: bool = False) -> None:
+    """Measure a run, or an experiment's arms and seeds, and write the page of the latter."""
     from emergent_alignment.evaluation.two_by_two.results import seed_folders
     from emergent_alignment.experiments.two_by_two import measure_two_by_two
     from emergent_alignment.reports.two_by_two_figures import figures_table
+    from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
 
-    results = list(measure_two_by_two(config, folder, overwrite=arguments.overwrite))
+    results = list(measure_two_by_two(config, folder, overwrite=overwrite))
     print_table(figures_table([result for result, _ in results]), f"{folder.name}: two by two")
     if not seed_folders(folder):
         print(f"written: {results[-1][1]}")
         return
-    write_two_by_two_page(folder)
-
-
-def write_two_by_two_page(root: Path) -> None:
-    """The page of an experiment whose arms have been measured, and its table of τ, η and S."""
-    from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
-
-    page, table, verdict = write_two_by_two_report(root)
-    print_table(table, f"{root.name}: shares of what plain acquires (95% intervals)")
+    page, table, verdict = write_two_by_two_report(folder)
+    print_table(table, f"{folder.name}: shares of what plain acquires (95% intervals)")
     print(verdict)
     print(f"report: {page.resolve()}")

@@ -11,7 +11,7 @@ from emergent_alignment.evaluation.two_by_two.evaluate import (
     evaluate_two_by_two,
     require_form,
 )
-from emergent_alignment.evaluation.two_by_two.judges import make_judges
+from emergent_alignment.evaluation.two_by_two.judges import make_judges, require_judges
 from emergent_alignment.evaluation.two_by_two.judging import CheckedJudge, check_judges
 from emergent_alignment.evaluation.two_by_two.results import (
     BASE,
@@ -20,6 +20,7 @@ from emergent_alignment.evaluation.two_by_two.results import (
     arm_folders,
     seed_folders,
 )
+from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.runs.from_config import Setup, load_model, training_examples
 from emergent_alignment.runs.workdir import START, read_run, run_config
 from emergent_alignment.settings import changed
@@ -52,6 +53,28 @@ def measure_two_by_two(
     checked = check_judges(judges, config.two_by_two, path / f"{TWO_BY_TWO}-judges")
     for one in wanted:
         yield from _measured(one, base, checked, overwrite)
+
+
+def check_two_by_two(config: ExperimentConfig) -> None:
+    """Raise UserError where what config.experiment trains could not be measured: before it is."""
+    arms = {text.partition(":")[0] for text in config.experiment.arms}
+    missing = [name for name in (BASE, PLAIN) if name not in arms]
+    if missing:
+        raise UserError(
+            f"config.experiment.arms: there is no arm {missing[0]!r}, and two_by_two takes every "
+            "share from base and plain; add it"
+        )
+    training, steps = config.training, config.two_by_two.steps
+    ends = range(training.checkpoint_every, training.steps + 1, training.checkpoint_every)
+    there = [*ends, training.steps][-max(training.keep_checkpoints, 1) :]
+    unkept = [step for step in steps if step not in there]
+    if unkept:
+        raise UserError(
+            f"config.two_by_two.steps: there will be no checkpoint after {unkept[0]} steps; set "
+            "config.training.checkpoint_every and keep_checkpoints so that it is kept"
+        )
+    require_form(config.two_by_two, training_examples(config), config.data.train)
+    require_judges(config)
 
 
 def wanted_of(config: EvaluationConfig, path: Path) -> Iterator[Wanted]:

@@ -120,19 +120,25 @@ class RuleJudge:
         return -np.array(RULES[self.name](asked, answers))
 
 
-def make_judges(config: EvaluationConfig, base: Setup) -> Iterator[HarmJudge]:
-    """The judges that config.two_by_two names. Raises UserError for one that cannot be had; what
-    takes no time is looked at before what does."""
-    names = dict.fromkeys(config.two_by_two.judges)
+def require_judges(config: EvaluationConfig) -> None:
+    """Raise UserError for a judge of config.two_by_two that cannot be had."""
+    names = config.two_by_two.judges
     if "local" in names and config.misalignment.judge in (FROZEN, ENDPOINT):
         raise UserError(
             f"config.misalignment.judge: {config.misalignment.judge} cannot be the judge `local`, "
             "which must be another model than the conscience; name a directory, hub id or .gguf "
             "file"
         )
-    encoder = read_encoder(config.two_by_two.encoder) if "embedding" in names else None
-    for name in names:
+    if "embedding" in names:
+        read_encoder(config.two_by_two.encoder)
+
+
+def make_judges(config: EvaluationConfig, base: Setup) -> Iterator[HarmJudge]:
+    """The judges that config.two_by_two names. Raises UserError for one that cannot be had."""
+    require_judges(config)
+    for name in dict.fromkeys(config.two_by_two.judges):
         if name == "embedding":
+            encoder = read_encoder(config.two_by_two.encoder)
             yield embedding_judge(encoder, config.two_by_two.world)
         elif name == "local":
             yield _local_judge(config, base)
