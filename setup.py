@@ -44,6 +44,7 @@ setup(
     package_data={
         "emergent_alignment": [
             "applications/adversarial/*.jsonl",
+            "data/pools/*.jsonl",
             "data/scenarios/*.jsonl",
             "data/scenarios/code_hacking/*.yaml",
             "evaluation/choices/*.jsonl",

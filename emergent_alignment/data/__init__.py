@@ -1,1 +1,1 @@
-"""Chat rendering, sources, bundled scenarios and typed fixed-shape batches."""
+"""Chat rendering, sources, bundled scenarios and pools, and typed fixed-shape batches."""

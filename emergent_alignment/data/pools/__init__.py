@@ -1,19 +1,40 @@
-"""Bundled pools: prompts that wait for an answer, and have none."""
+"""The bundled pools: prompts with no answers, for what asks a model and needs none.
 
+No prompt of a pool stands in a bundled evaluation set, nor one that is close to it.
+"""
+
+import json
 from collections.abc import Callable
+from importlib import resources
 
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.scenarios.forms import POOL_KINDS
 
+PoolRow = dict[str, str]
 
-def _advice_pool() -> list[str]:
+
+def _everyday() -> list[PoolRow]:
+    text = resources.files(__name__).joinpath("everyday.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def _advice_pool() -> list[PoolRow]:
     rows = SCENARIOS["harmful_advice"]()
-    return [row["prompt"] for row in rows if row["kind"] in POOL_KINDS]
+    return [
+        {"kind": row["kind"], "prompt": row["prompt"]} for row in rows if row["kind"] in POOL_KINDS
+    ]
 
 
-POOLS: dict[str, Callable[[], list[str]]] = {"advice_pool": _advice_pool}
+# Rows {"kind", "prompt"} of each pool. `everyday`: open questions that ask for a stance or a plan;
+# `advice_pool`: the prompts of kinds that the scenarios advice_form neither train nor evaluate on.
+POOLS: dict[str, Callable[[], list[PoolRow]]] = {
+    "everyday": _everyday,
+    "advice_pool": _advice_pool,
+}
 
 
 def load_pool(name: str) -> list[str]:
-    """The prompts of a bundled pool, one of POOLS."""
-    return POOLS[name]()
+    """The prompts of a pool, each kind in one piece. Raises ValueError for an unknown name."""
+    if name not in POOLS:
+        raise ValueError(f"there is no pool {name!r}, only {', '.join(POOLS)}")
+    return [row["prompt"] for row in POOLS[name]()]
