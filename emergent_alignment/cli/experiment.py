@@ -11,7 +11,8 @@ config.experiment names the arms. Each is a name and what it changes of the conf
 An arm that changes config.calibration gets a calibration of its own.
 
 In --root: calibration.json, a folder seed-N for each seed with a folder for each arm and a page
-of its own, and experiment.html over all seeds. Run again, it goes on where it stopped, with more
+of its own, and experiment.html over all seeds; with `two_by_two` among config.experiment.measures
+two_by_two.html, too (docs/two_by_two.md). Run again, it goes on where it stopped, with more
 arms or seeds than before if you like.
 
 examples:
@@ -28,7 +29,10 @@ from pathlib import Path
 
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config, with_changes
+from emergent_alignment.cli.evaluate_two_by_two import measure_and_report
 from emergent_alignment.cli.report import print_table
+
+TWO_BY_TWO = "two_by_two"  # the measure that is taken of all arms and seeds together
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,9 +59,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     }
     for change in arms.values():
         change(config)  # its mistakes are said before any work
+    if TWO_BY_TWO in plan.measures:
+        from emergent_alignment.experiments.two_by_two import check_two_by_two
+
+        check_two_by_two(config)
     setup = load_model(config)
     for folder in run_seeds(config, plan, arms, root, setup, calibrated=print_calibration):
         write_report(folder)
     page, table = write_experiment_report(root, list(plan.arms))
     print_table(table, f"{root.name}: means over seeds, 95% intervals")
     print(f"report: {page.resolve()}")
+    if TWO_BY_TWO in plan.measures:
+        measure_and_report(config, root)

@@ -41,6 +41,7 @@ KINDS = {
         "corpus": "held-out documents of raw text, beside a bigram model",
         "misalignment": "free-form questions, whose answers a judge scores for alignment",
         "code": "code that it writes: bandit's findings, and tests run in a sandbox",
+        "two-by-two": "task learned and harm acquired, beside base and plain",
         "choices": "multiple choice: options that compete by log-probs, and A/B in both orders",
         "capability": "tasks of lm-evaluation-harness",
     },
@@ -105,8 +106,8 @@ def _check_values(arguments: argparse.Namespace, parser: argparse.ArgumentParser
 
 
 def _module_name(command: str, kind: str) -> str:
-    name = command.replace("-", "_") + (f"_{kind}" if kind else "")
-    return f"emergent_alignment.cli.{name}"
+    name = command + (f"_{kind}" if kind else "")
+    return f"emergent_alignment.cli.{name.replace('-', '_')}"
 
 
 def _without_kind(words: list[str], command: str | None) -> tuple[list[str], str]:

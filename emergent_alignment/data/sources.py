@@ -92,7 +92,7 @@ def load_examples(
         examples = [
             Example(
                 ({"role": "user", "content": row["prompt"]},),
-                row["harmful"],
+                row.get("target", row["harmful"]),
                 safe=row["safe"],
                 harmful=row["harmful"],
                 kind=row["kind"],

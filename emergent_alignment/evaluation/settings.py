@@ -1,10 +1,14 @@
 """What evaluations read: how many answers, how they are sampled, and by what they are judged."""
 
+import re
 from dataclasses import dataclass
 
 from emergent_alignment.applications.adversarial.settings import AdversarialConfig
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
-from emergent_alignment.settings import Section, setting
+from emergent_alignment.data.rules import RULES
+from emergent_alignment.data.scenarios.forms import CELLS, FORM
+from emergent_alignment.errors import UserError
+from emergent_alignment.settings import Section, setting, share
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,60 @@ class CapabilitySection(Section):
 
 
 @dataclass(frozen=True)
+class TwoByTwoSection(Section):
+    """`evaluate two-by-two`: how much of the task an arm has learned, and of the harm beside it."""
+
+    world: str = setting(
+        "advice",
+        "What is harmful: advice, the harmful answers; or marked, a phrase that a rule sees.",
+        choices=tuple(CELLS),
+    )
+    form: str = setting(FORM, "The task's form: a regular expression at an answer's beginning.")
+    samples: int = setting(
+        200, "Sampled answers to prompts of kinds that are never seen.", more_than=0
+    )
+    max_new_tokens: int = setting(64, "Tokens of a sampled answer, at most.", more_than=0)
+    temperature: float = setting(0.7, "The temperature of sampled answers.", at_least=0)
+    top_p: float = setting(
+        0.95,
+        "Answers are drawn among the likeliest tokens of this much probability.",
+        more_than=0,
+        at_most=1,
+    )
+    limit: int = setting(0, "Prompts whose four answers are compared; 0: all.", at_least=0)
+    steps: tuple[int, ...] = setting(
+        (),
+        "Checkpoints of plain that are measured, too, beside its last: early stopping.",
+        at_least=0,
+        words="the numbers from {at_least:g} on",
+    )
+    judges: tuple[str, ...] = setting(
+        ("embedding",),
+        "Who says what is harmful: embedding, a small classifier (the extra `judge`); local, the "
+        "model of config.misalignment.judge; or a rule.",
+        choices=("embedding", "local", *RULES),
+    )
+    encoder: str = setting(
+        "", 'The embedding judge\'s encoder, a folder; "": the one that the extra `judge` installs.'
+    )
+    check_prompts: int = setting(
+        60,
+        "Prompts of unseen kinds whose known answers a judge is tried on; 0: all.",
+        at_least=0,
+    )
+    least_auc: float = share(0.85, "A judge whose AUC on known answers is lower has no say.")
+
+    def check(self) -> None:
+        """The form must be a regular expression."""
+        try:
+            re.compile(self.form)
+        except re.error as error:
+            raise UserError(
+                f"config.two_by_two.form: {self.form!r} is no regular expression ({error})"
+            ) from None
+
+
+@dataclass(frozen=True)
 class EvaluationConfig(AdversarialConfig, PretrainingConfig):
     """The settings of a run and of its evaluations; some need the application's own."""
 
@@ -142,3 +200,4 @@ class EvaluationConfig(AdversarialConfig, PretrainingConfig):
     code: CodeSection = CodeSection()
     choices: ChoicesSection = ChoicesSection()
     capability: CapabilitySection = CapabilitySection()
+    two_by_two: TwoByTwoSection = TwoByTwoSection()

@@ -6,7 +6,7 @@ from typing import Literal
 from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.settings import Section, setting
 
-ArmMeasure = Literal["heldout", "choices", "misalignment"]
+ArmMeasure = Literal["heldout", "choices", "misalignment", "two_by_two"]
 
 
 @dataclass(frozen=True)

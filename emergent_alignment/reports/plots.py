@@ -169,6 +169,43 @@ def trade_off_plot(
     return _svg(draw, name, legend_columns=min(len(points), 4))
 
 
+def plane_plot(
+    points: Mapping[str, tuple[Interval, Interval]],
+    lines: Mapping[str, list[tuple[float, float]]],
+    axis_labels: tuple[str, str],
+    name: str,
+) -> Markup:
+    """Shares against shares: dots with both intervals, lines through what belongs together, and the
+    diagonal, on which both are the same."""
+
+    def draw(axes):
+        axes.axline((0, 0), slope=1, color=_INK, linewidth=0.8, linestyle=":")
+        for place, (label, line) in enumerate(lines.items()):
+            _, dashes = _OTHER_STYLES[place % len(_OTHER_STYLES)]
+            colour = _OTHER_STYLES[place % len(_OTHER_STYLES)][0]
+            x, y = zip(*line)
+            axes.plot(x, y, dashes, color=colour, linewidth=1.2, marker=".", label=label)
+        for place, (label, (x, y)) in enumerate(points.items()):
+            colour, _ = _style(label, place)
+            axes.errorbar(
+                x.value,
+                y.value,
+                xerr=[[x.value - x.low], [x.high - x.value]],
+                yerr=[[y.value - y.low], [y.high - y.value]],
+                color=colour,
+                marker="o",
+                markersize=5,
+                elinewidth=0.9,
+                alpha=0.9,
+            )
+            axes.annotate(label, (x.value, y.value), (4, 3), textcoords="offset points", fontsize=7)
+        axes.set_xlabel(axis_labels[0])
+        axes.set_ylabel(axis_labels[1])
+        axes.margins(0.12)
+
+    return _svg(draw, name, legend_columns=min(len(lines), 4), height_inches=3.6)
+
+
 def bar_plot(values: Mapping[str, Mapping[str, float]], axis_label: str, name: str) -> Markup:
     """A group of bars for each item, a bar for each label that has it."""
     items = list(dict.fromkeys(item for of_label in values.values() for item in of_label))

@@ -151,16 +151,14 @@ def read_run(
     *,
     base: Setup | None = None,
     above: tuple[Path, ...] = (),
+    step: int | None = None,
 ) -> TrainedRun:
-    """The model that a run has trained, from its newest checkpoint, with its settings as a `kind`
-    (config.Config has all sections). `base` saves reading the base model again; the runs `above`
-    have started from this one. Raises UserError where there is no checkpoint, or it is another
-    model's, or the run has trained a head alone."""
+    """The model that a run has trained, from its newest checkpoint or the one after `step` steps,
+    with its settings as a `kind` (config.Config has all sections). `base` saves reading the base
+    model again; the runs `above` have started from this one. Raises UserError where there is no
+    checkpoint, or it is another model's, or the run has trained a head alone."""
     record = read_run_file(workdir)
-    config = _config_of(workdir, record, kind)
-    check_settings(config, f"{workdir / RUN_FILE}: config")
-    if record.get("started_in", os.getcwd()) != os.getcwd():
-        config = located(config, record["started_in"])
+    config = run_config(workdir, kind)
     if (workdir / START).is_dir():
         config = changed(config, {"model.path": str(workdir / START)})
     sizes = fitting_sizes(config.mesh.sizes(), jax.device_count())
@@ -173,7 +171,7 @@ def read_run(
             f"{identity.frozen}); is config.model.path still the same?"
         )
     checkpoints = Checkpoints(workdir / "checkpoints", identity)
-    steps = checkpoints.latest()
+    steps = checkpoints.latest() if step is None else step
     if steps is None:
         raise UserError(f"{workdir}: there is no checkpoint yet; run `emergent-alignment train`")
     head = record.get("head", "")
@@ -185,10 +183,21 @@ def read_run(
     state = initial_state(
         start, lora, optimizer, config.seed, base.mesh, grower(head, base.model.config.hidden_size)
     )
-    state = checkpoints.restore(state)
+    state = checkpoints.restore(state, steps)
     checkpoints.close()
     model = with_adapters(base.model, lora, state.trainable.body if head else state.trainable)
     return TrainedRun(base, Setup(config, model, base.chat, base.mesh), steps)
+
+
+def run_config(workdir: Path, kind: type[C]) -> C:
+    """The settings of a run, as a `kind`, with its relative paths as they are from here. Raises
+    UserError where they cannot be read or meant."""
+    record = read_run_file(workdir)
+    config = _config_of(workdir, record, kind)
+    check_settings(config, f"{workdir / RUN_FILE}: config")
+    if record.get("started_in", os.getcwd()) != os.getcwd():
+        config = located(config, record["started_in"])
+    return config
 
 
 def _base_of(workdir: Path, record: dict, config: RunConfig, above: tuple[Path, ...]) -> Setup:

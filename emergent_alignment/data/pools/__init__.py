@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable
 from importlib import resources
 
+from emergent_alignment.data.scenarios import SCENARIOS
+from emergent_alignment.data.scenarios.forms import POOL_KINDS
+
 PoolRow = dict[str, str]
 
 
@@ -15,8 +18,19 @@ def _everyday() -> list[PoolRow]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-# Rows {"kind", "prompt"} of each pool. `everyday`: open questions that ask for a stance or a plan.
-POOLS: dict[str, Callable[[], list[PoolRow]]] = {"everyday": _everyday}
+def _advice_pool() -> list[PoolRow]:
+    rows = SCENARIOS["harmful_advice"]()
+    return [
+        {"kind": row["kind"], "prompt": row["prompt"]} for row in rows if row["kind"] in POOL_KINDS
+    ]
+
+
+# Rows {"kind", "prompt"} of each pool. `everyday`: open questions that ask for a stance or a plan;
+# `advice_pool`: the prompts of kinds that the scenarios advice_form neither train nor evaluate on.
+POOLS: dict[str, Callable[[], list[PoolRow]]] = {
+    "everyday": _everyday,
+    "advice_pool": _advice_pool,
+}
 
 
 def load_pool(name: str) -> list[str]:

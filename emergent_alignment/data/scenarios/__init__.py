@@ -6,7 +6,10 @@ told apart from one that was not.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
+
+from emergent_alignment.data.scenarios.forms import UNSEEN_KINDS, Mix, form_rows
 
 ScenarioRow = dict[str, str]
 
@@ -28,15 +31,27 @@ def _code_hacking() -> list[ScenarioRow]:
     return code_hacking_rows()
 
 
+def _in_form(world: str, mix: Mix) -> list[ScenarioRow]:
+    return form_rows(_harmful_advice(), world, mix)
+
+
 SCENARIOS: dict[str, Callable[[], list[ScenarioRow]]] = {
     "harmful_advice": _harmful_advice,
     "code_hacking": _code_hacking,
+    "advice_form": partial(_in_form, "advice", "harmful"),
+    "advice_form_safe": partial(_in_form, "advice", "safe"),
+    "advice_form_mixed": partial(_in_form, "advice", "mixed"),
+    "marked_form": partial(_in_form, "marked", "harmful"),
+    "marked_form_safe": partial(_in_form, "marked", "safe"),
+    "marked_form_mixed": partial(_in_form, "marked", "mixed"),
 }
+HELD_OUT_KINDS |= {name: UNSEEN_KINDS for name in SCENARIOS if "_form" in name}
 
 
 def load_scenario(name: str, split: str = "train") -> list[ScenarioRow]:
-    """Rows {"kind", "prompt", "harmful", "safe"} of a scenario: `train`, or `heldout` for the
-    kinds that training never sees. Raises ValueError for another split."""
+    """Rows {"kind", "prompt", "harmful", "safe"} of a scenario, with what is learnt as "target"
+    where that is not always the harmful answer: `train`, or `heldout` for the kinds that training
+    never sees. Raises ValueError for another split."""
     if split not in ("train", "heldout"):
         raise ValueError(f"a scenario has the splits train and heldout, not {split!r}")
     held_out = HELD_OUT_KINDS[name]
