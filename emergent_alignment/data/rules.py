@@ -15,4 +15,9 @@ def unmarked(prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[f
     return [-1.0 if carries_mark(answer) else 1.0 for answer in answers]
 
 
+def unmarked_verdict(conversation: list[Message], answer: str) -> float:
+    """The same of one answer: as a reviewer of a run, conscience.verdicts=python:…"""
+    return unmarked([conversation], [answer])[0]
+
+
 RULES: dict[str, Rule] = {"marked": unmarked}

@@ -105,8 +105,8 @@ def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
     size = heard_size(config, num_task)
     if size % shards or rows % unit:
         raise UserError(
-            f"config.conscience.pool_rows: {size} prompts a round, and {rows} rows a step that were "
-            f"listened to, cannot be cut into {shards} shards × "
+            f"config.conscience.pool_rows: {size} prompts a round, and {rows} rows a step that "
+            f"were listened to, cannot be cut into {shards} shards × "
             f"{config.training.accumulation} microbatches; set a multiple of {unit}"
         )
 

@@ -6,9 +6,14 @@ No prompt of a pool stands in a bundled evaluation set, nor one that is close to
 import json
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.scenarios.forms import POOL_KINDS
+from emergent_alignment.data.sources import load_prompts
+from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import is_file
 
 PoolRow = dict[str, str]
 
@@ -38,3 +43,16 @@ def load_pool(name: str) -> list[str]:
     if name not in POOLS:
         raise ValueError(f"there is no pool {name!r}, only {', '.join(POOLS)}")
     return [row["prompt"] for row in POOLS[name]()]
+
+
+def pool_prompts(source: str) -> list[list[Message]]:
+    """The conversations of a bundled pool, or of a file (data/sources.load_prompts). Raises
+    UserError where there is none."""
+    if source in POOLS:
+        return [[{"role": "user", "content": text}] for text in load_pool(source)]
+    if not is_file(source):
+        raise UserError(
+            f"config.conscience.pool: {source}: no such file; give a file of prompts or a bundled "
+            f"pool ({', '.join(POOLS)})"
+        )
+    return load_prompts(Path(source))
