@@ -4,6 +4,7 @@ The online step samples the policy's answers, lets the frozen copy read, review 
 and trains on prompt, target, correction and candidate. Two plain task steps take turns with it:
 "plain, same tokens" trains on as many tokens as the online step trains on (the prompts, and targets
 as long as target, correction and candidate together), "plain" on the prompts and targets alone.
+"every=K" is the mean of K steps, of which one samples and reviews, and all train on its pairs.
 Beside seconds stands processor time, which other programs disturb less.
 
 example:
@@ -39,11 +40,15 @@ from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.randomness import Draws, Purpose, key_for
+from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import initial_state, policy_params
 from emergent_alignment.training.step import compiled_step
 from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.task_and_pairs import TaskAndPairs, TaskAndPairsView
+from emergent_alignment.training.terms import HYBRID
 
+EVERY = (1, 4, 8)
 ALL_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 
 Times = dict[str, np.ndarray]  # {part: [seconds, processor seconds]}
@@ -64,10 +69,15 @@ def main() -> None:
     online_step(work, args, no_time(), 0)
     for batch in (work["task"], work["same"]):
         plain_step(work, batch)
+    for every in EVERY:
+        semi_online_step(work, args, every, 0)
 
     def turn() -> Times:
         seconds = no_time()
         seconds["online"] = online_step(work, args, seconds, next(numbers))
+        for every in EVERY:
+            name = f"online, every={every}"
+            seconds[name] = semi_online_step(work, args, every, next(numbers))
         seconds["plain"] = plain_step(work, work["task"])
         seconds["plain, same tokens"] = plain_step(work, work["same"])
         seconds["reviews"] = seconds.pop("conscience") - sum(seconds[x] for x in READING.values())
@@ -82,6 +92,7 @@ def prepare(args: argparse.Namespace) -> dict:
     chat = read_chat(model.tokenizer)
     review = ReviewSettings(QUESTIONS["advice"], args.layout, batch_size=args.batch)
     lora = None if args.full else LoraConfig(16, 32.0, False, ALL_PROJECTIONS)
+    step_settings = StepSettings(model.config, lora, remat=args.remat)
     optimizer = make_optimizer(OptimizerSection(), 1000)
     messages = [message(chat, place, args.prompt) for place in range(args.batch)]
     prompts = [chat.prompt_tokens(prompt)[-args.prompt :] for prompt in messages]
@@ -118,8 +129,15 @@ def prepare(args: argparse.Namespace) -> dict:
         "pairs": pairs,
         "targets": targets,
         "state": initial_state(model.params, lora, optimizer, 0),
-        "step": compiled_step(StepSettings(model.config, lora, remat=args.remat), optimizer),
-    }
+        "step": compiled_step(step_settings, optimizer),
+        "heard": lambda pairs: make_batch(
+            prompts, [[]] * len(prompts), pairs, prompt_width=args.prompt,
+            branch_width=args.response, roles="no target", with_reference=True,
+        ),
+        "step apart": compiled_step(
+            step_settings, optimizer, objective=Objective(HYBRID.terms, TaskAndPairsView)
+        ),
+    }  # fmt: skip
 
 
 def message(chat, place: int, length: int) -> list[dict]:
@@ -137,6 +155,14 @@ def message(chat, place: int, length: int) -> list[dict]:
 def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
     """One whole online step, as runs/step_inputs.py composes it; its parts in `seconds`."""
     started = clock()
+    pairs = pairs_of_policy(work, args, seconds, turn)
+    with part(seconds, "training step"):
+        take_step(work, work["hybrid"](pairs))
+    return clock() - started
+
+
+def pairs_of_policy(work: dict, args, seconds: Times, turn: int) -> list[Pair | None]:
+    """What one round of listening makes of the prompts; its parts in `seconds`."""
     model, chat = work["model"], work["chat"]
     key = key_for(0, Purpose.CANDIDATES, turn)
     sampler = sampler_settings(chat.end_tokens, args.response, temperature=1.0)
@@ -155,13 +181,21 @@ def online_step(work: dict, args, seconds: Times, turn: int) -> np.ndarray:
             Draws(0, Purpose.CORRECTIONS, turn),
             with_reference=True,
         )
-    pairs = [
+    return [
         Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
         for found, candidate in zip(reviewed, candidates)
     ]
-    with part(seconds, "training step"):
-        take_step(work, work["hybrid"](pairs))
-    return clock() - started
+
+
+def semi_online_step(work: dict, args, every: int, turn: int) -> np.ndarray:
+    """What a step takes on average where one in `every` samples and reviews, and all of them train
+    on its pairs, which have rows of their own."""
+    started = clock()
+    pairs = pairs_of_policy(work, args, no_time(), turn)
+    heard = work["heard"](pairs)
+    for _ in range(every):
+        take_step(work, TaskAndPairs(work["task"], heard), work["step apart"])
+    return (clock() - started) / every
 
 
 def no_time() -> Times:
@@ -180,8 +214,9 @@ def plain_step(work: dict, batch) -> np.ndarray:
     return clock() - started
 
 
-def take_step(work: dict, batch) -> None:
-    work["state"], metrics = work["step"](work["state"], work["model"].params, batch)
+def take_step(work: dict, batch, step: Callable | None = None) -> None:
+    step = step or work["step"]
+    work["state"], metrics = step(work["state"], work["model"].params, batch)
     jax.block_until_ready((work["state"], metrics))
 
 
@@ -246,7 +281,7 @@ def report(args: argparse.Namespace, turns: list[tuple[Times, float | None]]) ->
     print_table(title, ["part", "seconds", "of the online step", "processor time"], rows)
     row = vars(args) | {"seconds": wall, "processor_seconds": processor}
     row |= {"others_share": shares, "machine": machine(), "ratios": {}}
-    for name in ("plain, same tokens", "plain"):
+    for name in ("plain, same tokens", "plain", *(f"online, every={every}" for every in EVERY)):
         ratios = [ratio_of_pairs(took[name], took["online"]) for took in (wall, processor)]
         print(f"online / {name}: {ratios[0]}, by processor time {ratios[1]}")
         row["ratios"][name] = [vars(ratio) for ratio in ratios]

@@ -152,6 +152,13 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     for candidate in ("policy", "target"):
         tried = settings.changed(recorded, {"conscience.candidate": candidate})
         application(tried)(tried, tmp_path / candidate)
+    listening = {
+        "conscience.prompts": "both",
+        "loss.alignment_weight": "auto",
+        "training.watch_every": 1,
+    }
+    tried = settings.changed(recorded, listening)
+    application(tried)(tried, tmp_path / "listening")
     attacked = settings.changed(recorded, {"adversarial.rounds": 1, "adversarial.pool": 2})
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recorded, run=None, max_new_tokens=4)

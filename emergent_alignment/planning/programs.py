@@ -36,6 +36,12 @@ from emergent_alignment.runs.from_config import (
     conscience_settings,
     lora_config,
 )
+from emergent_alignment.runs.listening_inputs import (
+    heard_rows,
+    heard_size,
+    listens_apart,
+    prompt_objective,
+)
 from emergent_alignment.runs.step_inputs import TARGET_ROLES
 from emergent_alignment.runs.training_run import hybrid_terms, step_settings
 from emergent_alignment.training.objective import Objective
@@ -43,6 +49,7 @@ from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.task_and_pairs import TaskAndPairs
 
 
 @dataclass(frozen=True)
@@ -149,27 +156,40 @@ def training_step(run: Held, target: Target) -> Program:
     config = run.config
     layout, roles = largest_batch(config)
     rows = config.training.batch_size
-    batch = Batch(
-        run.rows((rows, layout.prompt)),
-        run.rows((rows,)),
-        run.rows((rows, layout.branches, layout.branch)),
-        run.rows((rows, layout.branches)),
-        run.rows((rows,), jnp.bool_),
-        run.rows((rows, 2), jnp.float32) if config.conscience.enabled else None,
-        ROLES[roles],
-    )
+    reviewed = config.conscience.enabled
+    batch = _batch(run, rows, layout, roles, reviewed and roles != "task")
+    # Without the conscience there are no pairs, and so no reference to compute either.
+    ideal_flops = ideal.step_flops(run.model, layout, rows, run.settings.lora, with_reference=True)
+    if listens_apart(config):
+        heard_layout = PrefixLayout(layout.prompt, 2, config.sampling.max_new_tokens)
+        heard = heard_rows(config, rows)
+        batch = TaskAndPairs(batch, _batch(run, heard, heard_layout, "no target", True))
+        given = run.model, heard_layout, heard, run.settings.lora
+        ideal_flops += ideal.step_flops(*given, with_reference=True)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
-    step = compiled_step(run.settings, optimizer, places, Objective(hybrid_terms(config.loss)))
+    objective = prompt_objective(config) or Objective(hybrid_terms(config.loss))
+    step = compiled_step(run.settings, optimizer, places, objective)
     return Program(
         "training step",
         f"{rows} rows of {layout.prompt} + {layout.branches} × {layout.branch} tokens, "
         f"{config.training.accumulation} microbatches",
         lambda: step.lower(run.state, run.frozen, batch),
-        # Without the conscience there are no pairs, and so no reference to compute either.
-        ideal.step_flops(run.model, layout, rows, run.settings.lora, with_reference=True),
+        ideal_flops,
         (*_policy_arguments(run), "optimizer"),
         kernel_flops=no_kernels if target.compiled_for_cpu else splash_flops(layout),
+    )
+
+
+def _batch(run: Held, rows: int, layout: PrefixLayout, roles: str, with_reference: bool) -> Batch:
+    return Batch(
+        run.rows((rows, layout.prompt)),
+        run.rows((rows,)),
+        run.rows((rows, layout.branches, layout.branch)),
+        run.rows((rows, layout.branches)),
+        run.rows((rows,), jnp.bool_),
+        run.rows((rows, 2), jnp.float32) if with_reference else None,
+        ROLES[roles],
     )
 
 
@@ -178,7 +198,7 @@ def largest_batch(config: RunConfig) -> tuple[PrefixLayout, str]:
     (runs/step_inputs.py)."""
     longest = config.data.max_response_tokens
     roles = "task"
-    if config.conscience.enabled:
+    if config.conscience.enabled and not listens_apart(config):
         longest = max(longest, config.sampling.max_new_tokens)
         conscience = config.conscience
         reviews_targets = conscience.candidate == "target"
@@ -266,8 +286,8 @@ def review_program(run: Held) -> Program:
 
 
 def sampled_rows(run: Held) -> int:
-    """All prompts of a step are answered at once."""
-    return _filled(run.config.training.batch_size, run.row_shards)
+    """All prompts of a round are answered at once."""
+    return _filled(heard_size(run.config, run.config.training.batch_size), run.row_shards)
 
 
 def _filled(rows: int, shards: int) -> int:
