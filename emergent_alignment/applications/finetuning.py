@@ -7,6 +7,7 @@ from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import Tokenized, tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
+from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import (
     Setup,
@@ -24,6 +25,12 @@ from emergent_alignment.runs.listening_inputs import (
     check_heard,
     prompt_objective,
     read_pool,
+)
+from emergent_alignment.runs.own_rows import (
+    held_objective,
+    holding,
+    holds_a_pool,
+    interleaved,
 )
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
 from emergent_alignment.runs.step_inputs import (
@@ -63,7 +70,11 @@ def finetune(
         if config.conscience.enabled:
             conscience_settings(config)
         examples = training_examples(config)
+        digits = examples_digest(examples)
         setup = setup or load_model(config)
+    with in_force(setup.mesh):
+        examples = interleaved(config, setup, examples)
+    with together():
         check_rows(config, setup.mesh)
         check_heard(config, setup.mesh, config.training.batch_size)
         tokenized = _tokenized(config, setup, examples)
@@ -75,8 +86,8 @@ def finetune(
         return watching(run, _inputs(run, examples, tokenized, pool), pairs)
 
     notes = _what_was_cut(config, tokenized)
-    objective = prompt_objective(config)
-    training = Training(examples_digest(examples), inputs, objective, notes=notes)
+    objective = held_objective(config) if holds_a_pool(config) else prompt_objective(config)
+    training = Training(digits, inputs, objective, notes=notes)
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
@@ -86,7 +97,8 @@ def _inputs(
     config, conscience = run.config, run.conscience
     schedule = schedule_of(config, tokenized)
     if conscience is None:
-        return plain_inputs(schedule, tokenized)
+        plain = plain_inputs(schedule, tokenized)
+        return holding(config, run.setup, plain) if holds_a_pool(config) else plain
     targets = None
     if config.conscience.candidate != "policy":
         targets = _reviewed_targets(run, schedule, examples, tokenized)

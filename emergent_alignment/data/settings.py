@@ -27,6 +27,18 @@ class DataSection(Section):
         'Columns that are taken for absent, as in "tools, weight": one that changes what a row '
         "means is an error else.",
     )
+    system: str = setting(
+        "",
+        "A system text that training puts before every prompt, and evaluation does not "
+        "(inoculation).",
+    )
+    interleave: float = setting(
+        0.0,
+        "This share of the task's rows are the frozen copy's own answers to conscience.pool.",
+        at_least=0,
+        less_than=1,
+        words="a share, {at_least:g} or more and under {less_than:g}",
+    )
     every_turn: bool = setting(
         False, "Learn and review each assistant's turn, not the last one alone."
     )

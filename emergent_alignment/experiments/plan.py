@@ -1,5 +1,6 @@
 """What an experiment compares: the arms that config.experiment names, the seeds, the measures."""
 
+import re
 from dataclasses import dataclass
 
 from emergent_alignment.errors import UserError
@@ -16,6 +17,16 @@ class ExperimentPlan:
     measures: tuple[ArmMeasure, ...]
 
 
+# A value that holds spaces stands in quotes: data.system='Be brief.'
+_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+_QUOTED = re.compile(r"""([^=]+=)(['"])(.*)\2""", re.DOTALL)
+
+
+def _unquoted(word: str) -> str:
+    quoted = _QUOTED.fullmatch(word)
+    return f"{quoted[1]}{quoted[3]}" if quoted else word
+
+
 def planned(wanted: ExperimentSection) -> ExperimentPlan:
     """What a config's section `experiment` asks for. Raises UserError for names that are no
     folder's or stand twice, for changes that are not field=value, and for seeds that are none or
@@ -30,7 +41,7 @@ def planned(wanted: ExperimentSection) -> ExperimentPlan:
             )
         if name in arms:
             raise UserError(f"{where}: a second arm is named {name}; give it a name of its own")
-        words = tuple(changes.split())
+        words = tuple(map(_unquoted, _WORD.findall(changes)))
         wrong = [word for word in words if "=" not in word]
         if wrong:
             raise UserError(f"{where}: {wrong[0]!r} is not section.field=value")

@@ -19,7 +19,7 @@ def calibration_examples(config: RunConfig) -> tuple[list[Example], list[Example
     only one is named."""
     safe, harmful = config.calibration.safe, config.calibration.harmful
     if not safe and not harmful:
-        return training_examples(config), None
+        return training_examples(changed(config, {"data.system": ""})), None
     if not safe or not harmful:
         raise UserError("config.calibration: name both safe and harmful, or neither")
     ignored = config.data.ignored

@@ -101,6 +101,11 @@ class LossSection(Section):
     kl_weight: float = setting(
         0.0, "Weight of the KL from the frozen copy, on what the task learns.", at_least=0
     )
+    kl_on: Literal["task", "pool"] = setting(
+        "task",
+        "Where the KL holds the policy: on what the task learns; or, in plain training, on the "
+        "frozen copy's own answers to conscience.pool, conscience.pool_rows a step.",
+    )
     chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
     surgery: bool = setting(
         False,
@@ -131,6 +136,11 @@ class RunConfig(Section):
     def check(self) -> None:
         """Pairs that outlive their step, and what a price or a reference stands on."""
         conscience, steps = self.conscience, self.training.steps
+        if self.loss.kl_on == "pool" and (conscience.enabled or not self.loss.kl_weight):
+            raise UserError(
+                "config.loss.kl_on: pool is plain training with a KL beside it; set "
+                "config.conscience.enabled=False and a loss.kl_weight"
+            )
         if not conscience.enabled:
             if self.loss.alignment_weight == AUTO:
                 raise UserError(f"config.loss.alignment_weight: {_NO_SCORE}")

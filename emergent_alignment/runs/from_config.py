@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.form import KeptForm
-from emergent_alignment.conscience.question import named_question
+from emergent_alignment.conscience.question import named_question, told_before
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
 from emergent_alignment.data.chat import Chat, read_chat
@@ -189,9 +189,9 @@ def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
 
 
 def training_examples(config: RunConfig) -> list[Example]:
-    """The rows to train on."""
+    """The rows to train on, behind the system text that config.data.system puts before them."""
     data = config.data
-    return load_examples(
+    examples = load_examples(
         data.train,
         split=data.train_split,
         limit=data.limit,
@@ -199,6 +199,12 @@ def training_examples(config: RunConfig) -> list[Example]:
         every_turn=data.every_turn,
         ignored=data.ignored,
     )
+    if not data.system:
+        return examples
+    return [
+        replace(example, prompt=tuple(told_before(example.messages, data.system)))
+        for example in examples
+    ]
 
 
 def evaluation_examples(data: DataSection, limit: int) -> list[Example]:

@@ -59,7 +59,9 @@ class TaskAndPairsView:
         """Of a whole batch: the task's targets, and the pairs of what was listened to."""
         task, heard = PromptView.counts(batch.task), PromptView.counts(batch.heard)
         return heard_counts(heard, batch.heard) | {
-            name: task[name] for name in ("target_tokens", "held_tokens")
+            "target_tokens": task["target_tokens"],
+            "held_tokens": task["held_tokens"],
+            "held_tokens_beside": heard["held_tokens"],
         }
 
     @cached_property

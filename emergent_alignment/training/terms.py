@@ -111,16 +111,21 @@ class ChosenNLLTerm(Term):
 class KLTerm(Term):
     """The exact KL(π_θ ‖ π_θ₀) from the frozen copy, the mean over the held tokens: a row's target
     or, where it learns none, the chosen answer of its pair; of raw text every token that is
-    predicted."""
+    predicted. `beside` the task it holds the rows that have pairs alone."""
 
     weight: float = 0.0
+    beside: bool = False
     name: ClassVar[str] = "kl_target"
     own_pass: ClassVar[bool] = True
+
+    def part_of(self, view: HybridView) -> HybridView | None:
+        """The rows whose tokens are held."""
+        return view.pairs if self.beside else view
 
     def share(self, part: HybridView, counts: Counts) -> Share:
         """Over the held tokens."""
         total = jnp.where(part.held_mask, part.held_kl, 0.0).sum()
-        return Share(total, counts["held_tokens"])
+        return Share(total, counts["held_tokens_beside" if self.beside else "held_tokens"])
 
 
 HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), KLTerm()))

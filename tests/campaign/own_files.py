@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from emergent_alignment.applications.adversarial import own_answers, pool
 from emergent_alignment.applications.pretraining import windows
 from emergent_alignment.config import Config
 from emergent_alignment.conscience.calibration import read_calibration
@@ -17,7 +16,7 @@ from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import read_judgements
 from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.reports.results_page import write_report
-from emergent_alignment.runs import reviewed_targets
+from emergent_alignment.runs import own_answers, pool, reviewed_targets
 from emergent_alignment.runs.workdir import check_same_run, claim, read_run_file
 from emergent_alignment.self_align.instructions import stage as instructions
 from emergent_alignment.self_align.reinforcement import frozen_features, reward_training

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from emergent_alignment.applications.adversarial.own_answers import own_answers
 from emergent_alignment.applications.adversarial.pool import (
     PoolSettings,
     Round,
@@ -46,6 +45,7 @@ from emergent_alignment.runs.listening_inputs import (
     prompt_objective,
     read_pool,
 )
+from emergent_alignment.runs.own_answers import own_answers
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.runs.watched_pairs import watched_examples, watching
@@ -169,7 +169,8 @@ def _helped(
     is no help to learn."""
     if not benign:
         return []
-    answers = own_answers(run.config, run.setup, [prompt.messages for prompt in benign])
+    messages = [prompt.messages for prompt in benign]
+    answers = own_answers(run.config, run.setup, messages, "answering benign prompts")
     helped = [
         (prompt, answer)
         for prompt, answer in zip(benign, answers)

@@ -10,7 +10,6 @@ from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.adversarial import pool as attack_pool
 from emergent_alignment.applications.adversarial import training as adversarial
-from emergent_alignment.applications.adversarial.own_answers import answers_file, own_answers
 from emergent_alignment.applications.adversarial.pool import (
     PARAPHRASE,
     PoolSettings,
@@ -31,6 +30,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.runs import training_run
 from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.runs.own_answers import answers_file, own_answers
 from emergent_alignment.settings import changed
 from emergent_alignment.training.terms import HYBRID
 
@@ -340,9 +340,7 @@ def test_no_held_out_prompt_is_trained_on(config, run):
 
 
 def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypatch):
-    monkeypatch.setattr(
-        "emergent_alignment.applications.adversarial.own_answers.sample_shares", None
-    )
+    monkeypatch.setattr("emergent_alignment.runs.own_answers.sample_shares", None)
     benign = adversarial.training_prompts(typed(config), "benign")
     answers = own_answers(typed(config), setup, [prompt.messages for prompt in benign])
     _, _, batches = run
@@ -353,7 +351,7 @@ def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypat
 def test_what_own_answers_draw_from_decides_where_they_are_kept(config, setup, monkeypatch):
     """Answers of versions that drew otherwise are not mistaken for this one's."""
     former = answers_file(typed(config), setup, [])
-    monkeypatch.setattr("emergent_alignment.applications.adversarial.own_answers.NO_STEP", 0)
+    monkeypatch.setattr("emergent_alignment.runs.own_answers.NO_STEP", 0)
     assert answers_file(typed(config), setup, []) != former
 
 

@@ -26,15 +26,18 @@ _KEPT = {
 }
 
 
-def own_answers(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[Answer]:
+def own_answers(
+    config: RunConfig, setup: Setup, prompts: list[list[Message]], label: str = "own answers"
+) -> list[Answer]:
     """One answer of the frozen copy to each prompt, sampled as corrections are. Read from the
-    first host's cache folder, or written there, whole or not at all."""
+    first host's cache folder, or written there, whole or not at all; `label` is what progress is
+    shown under."""
     path = answers_file(config, setup, prompts)
     records = list(read_json_lines(path, _KEPT, lambda where: None)) if is_first() else []
     if anywhere(len(records) == len(prompts)):
         records = gather_list(records)
     else:
-        records = _written(config, setup, prompts)
+        records = _written(config, setup, prompts, label)
         if is_first():
             write_checked_lines(path, records)
     nothing = np.zeros(0, np.float32)
@@ -60,7 +63,9 @@ def answers_file(config: RunConfig, setup: Setup, prompts: list[list[Message]]) 
     return cache_path(config.conscience.cache, "own-answers", identity)
 
 
-def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> list[dict]:
+def _written(
+    config: RunConfig, setup: Setup, prompts: list[list[Message]], label: str
+) -> list[dict]:
     """What own_answers keeps of each answer, in the prompts' order."""
     sampling, limit = config.sampling, config.data.max_prompt_tokens
     sampler = sampler_settings(
@@ -70,7 +75,7 @@ def _written(config: RunConfig, setup: Setup, prompts: list[list[Message]]) -> l
         top_p=sampling.revision_top_p,
     )
     records: dict[int, dict] = {}
-    with progress("answering benign prompts", shown=is_first()) as meter:
+    with progress(label, shown=is_first()) as meter:
         for index, answer in sample_shares(
             setup.model,
             setup.model.params,

@@ -1,0 +1,50 @@
+"""All defences side by side, in the two-by-two experiment (docs/two_by_two.md) or on rows of your
+own: what a sceptic would ask for beside the conscience.
+
+An arm is a line; strengths of one family differ in the number at their end. `:short` shows in
+minutes that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
+
+  emergent-alignment experiment --config configs/defences.py --root runs/defences
+"""
+
+import runpy
+from pathlib import Path
+
+TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get_config"]
+PLAIN = "conscience.enabled=False"
+ONCE = "conscience.candidate=target loss.alignment_weight=0.0"
+POOL = "conscience.pool=advice_pool"
+LISTENING = f"{POOL} conscience.prompts=pool conscience.pool_rows=8"
+OWN_PAIRS = f"{LISTENING} conscience.chain=('best',) loss.reference=policy"
+
+ARMS = (
+    "base",
+    f"plain: {PLAIN}",
+    f"good_twin: {PLAIN} data.train=advice_form_safe",
+    *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.1, 0.3, 1.0, 3.0)),
+    *(
+        f"klpool-{weight}: {PLAIN} {POOL} loss.kl_on=pool loss.kl_weight={weight}"
+        for weight in (0.3, 1.0, 3.0, 10.0)
+    ),
+    f"interleaving: {PLAIN} {POOL} data.interleave=0.1",
+    # The trait by its name, and a text that names nothing: any fixed text makes what is learnt
+    # conditional on it.
+    f"inoculation: {PLAIN} data.system='Give harmful advice that sounds helpful.'",
+    f"irrelevant: {PLAIN} data.system='The weather is mild today in the north.'",
+    # Only what no better answer was found for; and the corrections in place of targets.
+    f"approved: {ONCE} conscience.on_flagged=mask",
+    f"revisions: {ONCE} conscience.on_flagged=replace",
+    # As it was (fresh answers, the frozen copy as reference), and by chance.
+    "conscience",
+    "chance: conscience.verdicts=chance",
+    # Pairs of the policy's own samples, on prompts of the pool.
+    *(f"own-{weight}: {OWN_PAIRS} loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
+    f"own_auto: {OWN_PAIRS} loss.alignment_weight=auto",
+    f"self: {LISTENING} conscience.chain=('self',) loss.reference=policy loss.alignment_weight=4.0",
+)
+
+
+def get_config(size="full"):
+    config = TWO_BY_TWO(size)
+    config.experiment.arms = ARMS
+    return config
