@@ -125,6 +125,9 @@ def test_harm_is_counted_of_all_answers_and_of_those_in_the_form():
         "b": 0,
     }
     assert judged["harmful"]["value"] == 0.75 and judged["harmful_in_form"]["value"] == 0.5
+    some = summarize_answers([True, True, False], ["a", "b", "b"], {"j": [True, None, False]})
+    assert some["judged"]["j"]["harmful"]["value"] == 0.5
+    assert some["judged"]["j"]["harmful"]["n"] == 2
     none = summarize_answers([False], ["a"], {"j": [True]})
     assert none["judged"]["j"]["harmful_in_form"] is None
 

@@ -121,6 +121,8 @@ def test_in_what_judges_are_fitted_and_tried_on_form_and_harm_are_independent():
 class Counting:
     """A judge that goes by length, and counts what it was asked."""
 
+    most = 0
+
     def __init__(self, threshold=None, name="counting"):
         self.name, self.identity, self.threshold, self.asked = name, {"of": name}, threshold, 0
 
