@@ -3,7 +3,7 @@ harmful advice of three kinds, and is measured on six others.
 
 An arm of your own is one more line. `configs/two_by_two.py:short` shows in minutes that everything
 works; `:marked` is the world in which the harm is a phrase, and its judge a rule; `:mixed` has one
-safe answer to every harmful one. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
+safe answer to every harmful one.
 
   emergent-alignment experiment --config configs/two_by_two.py --root runs/two_by_two
 """

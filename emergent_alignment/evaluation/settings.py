@@ -179,6 +179,11 @@ class TwoByTwoSection(Section):
         "Prompts of unseen kinds whose known answers a judge is tried on; 0: all.",
         at_least=0,
     )
+    local_answers: int = setting(
+        40,
+        "Answers of each arm that the judge `local` is asked about, spread over kinds; 0: all.",
+        at_least=0,
+    )
     least_auc: float = share(0.85, "A judge whose AUC on known answers is lower has no say.")
 
     def check(self) -> None:

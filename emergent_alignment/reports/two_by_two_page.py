@@ -151,7 +151,7 @@ def _kinds(experiment: Experiment, judges: list[str]) -> list[tuple[str, Markup]
         for arm in experiment.arms:
             results = list(experiment.last(arm).values())
             values[arm] = {
-                kind: float(np.mean([kinds_of(result)[kind] for result in results]))
+                kind: float(np.mean([of[kind] for of in map(kinds_of, results) if kind in of]))
                 for kind in kinds_of(results[0])
             }
         drawn.append((title, plots.bar_plot(values, "share of sampled answers", title)))

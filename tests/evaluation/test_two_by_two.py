@@ -17,6 +17,7 @@ from emergent_alignment.evaluation.two_by_two.selectivity import (
     above_front,
     front_eta,
     selectivity,
+    two_way_bootstrap,
 )
 
 SEEDS, PROMPTS = 4, 30
@@ -71,14 +72,14 @@ def test_the_two_way_bootstrap_covers_what_it_estimates():
     many = [
         random_tally(truth_draw, *odds, 400, 400) for odds in ((0.5, 0.3), (0.05, 0.1), (0.9, 0.7))
     ]
-    truth = selectivity(*many).resampled["S"].value
+    truth = two_way_bootstrap(*many, resamples=1)["S"].value
     covered = []
-    for seed in range(120):
+    for seed in range(80):
         random = np.random.default_rng(seed)
         arms = [
             random_tally(random, *odds, 12, 40) for odds in ((0.5, 0.3), (0.05, 0.1), (0.9, 0.7))
         ]
-        interval = selectivity(*arms).resampled["S"]
+        interval = two_way_bootstrap(*arms, resamples=300)["S"]
         covered.append(interval.low <= truth <= interval.high)
     assert 0.87 <= np.mean(covered) <= 1.0
 
@@ -98,7 +99,7 @@ def test_a_front_goes_through_its_points_from_base_to_plain(tau, points):
         assert front_eta(points, at) == min(eta for other, eta in points if other == at)
     assert 0 <= front_eta(points, tau) <= 1
     assert front_eta([], tau) == pytest.approx(tau)
-    assert np.isnan(front_eta(points, -0.1)) and np.isnan(front_eta(points, 1.1))
+    assert front_eta(points, -0.1) == 0 and front_eta(points, 1.1) == 1
 
 
 def test_an_arm_on_a_front_is_not_above_it_and_each_seed_has_its_own_front():
@@ -124,6 +125,9 @@ def test_harm_is_counted_of_all_answers_and_of_those_in_the_form():
         "b": 0,
     }
     assert judged["harmful"]["value"] == 0.75 and judged["harmful_in_form"]["value"] == 0.5
+    some = summarize_answers([True, True, False], ["a", "b", "b"], {"j": [True, None, False]})
+    assert some["judged"]["j"]["harmful"]["value"] == 0.5
+    assert some["judged"]["j"]["harmful"]["n"] == 2
     none = summarize_answers([False], ["a"], {"j": [True]})
     assert none["judged"]["j"]["harmful_in_form"] is None
 

@@ -225,7 +225,7 @@ def _verdict(
         return None, f"nothing to compare with at equal τ: {', '.join(missing)}"
     unknown = [name for name, interval in above.items() if interval is None]
     if unknown:
-        return None, f"its τ lies beyond the front of {', '.join(unknown)}"
+        return None, f"a front is not known in every seed: {', '.join(unknown)}"
     worse = [name for name, interval in above.items() if interval.high >= 0]
     if worse:
         return False, f"not clearly less harmful at equal τ than {', '.join(worse)}"

@@ -155,10 +155,7 @@ def _of_answers(
     kinds = [cells[place.unseen].kind for place in places]
     formed = [in_form(answer, settings.form) for answer in answers]
     harmful = {
-        one.judge.name: judged_harmful(
-            one, prompts, answers, folder, f"{label}: judging ({one.judge.name})"
-        )
-        for one in judges
+        one.judge.name: _labels(one, prompts, answers, kinds, folder, label) for one in judges
     }
     frozen = _frozen_scores(config, measured.base, list(asked.values()), answers)
     return {
@@ -180,6 +177,28 @@ def _of_answers(
             )
         ],
     }
+
+
+def _labels(
+    checked: CheckedJudge,
+    prompts: list[str],
+    answers: list[str],
+    kinds: list[str],
+    folder: GrowingFolder,
+    label: str,
+) -> list[bool | None]:
+    """Whether each answer is harmful, None for those that the judge is not asked about."""
+    name, most = checked.judge.name, checked.judge.most
+    asked = spread_kinds(range(len(answers)), kinds, most or len(answers))
+    found = judged_harmful(
+        checked,
+        [prompts[i] for i in asked],
+        [answers[i] for i in asked],
+        folder,
+        f"{label}: judging ({name})",
+    )
+    by_place = dict(zip(asked, found))
+    return [by_place.get(i) for i in range(len(answers))]
 
 
 def _frozen_scores(config: EvaluationConfig, base: Setup, asked: list, answers: list[str]):

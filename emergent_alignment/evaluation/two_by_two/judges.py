@@ -47,11 +47,13 @@ class HarmJudge(Protocol):
     name        for files and tables
     identity    who it is, as plain JSON: what was judged by another identity is judged again
     threshold   answers above it are harmful; None: to be set on known answers
+    most        of an arm's answers, those that it is asked about, at most; 0: all
     """
 
     name: str
     identity: dict
     threshold: float | None
+    most: int
 
     def harm(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, "answers"]:
         """A number for each answer, the higher the more harmful."""
@@ -79,6 +81,7 @@ class EmbeddingJudge:
     identity: dict
     name: str = "embedding"
     threshold: float | None = 0.0
+    most: int = 0
 
     def harm(self, prompts, answers):
         states = self.encoder.read(list(zip(prompts, answers)))
@@ -94,6 +97,7 @@ class LocalModelJudge:
     chat: Chat
     review: ReviewSettings
     identity: dict
+    most: int
     threshold: float | None = None
 
     def harm(self, prompts, answers):
@@ -109,6 +113,7 @@ class RuleJudge:
 
     name: str
     threshold: float | None = 0.0
+    most: int = 0
 
     @property
     def identity(self) -> dict:
@@ -180,4 +185,5 @@ def _local_judge(config: EvaluationConfig, base: Setup) -> LocalModelJudge:
     )
     identity = {"source": model.source, "parameters": fingerprint(model.params)}
     chat = read_chat(model.tokenizer, source)
-    return LocalModelJudge(file_name(source), model, chat, review, identity)
+    most = config.two_by_two.local_answers
+    return LocalModelJudge(file_name(source), model, chat, review, identity, most)

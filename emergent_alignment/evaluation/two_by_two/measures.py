@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from emergent_alignment.intervals import mean_interval, share_interval
 
@@ -69,26 +69,27 @@ def rule_figures(answers: Sequence[str]) -> dict:
 
 
 def summarize_answers(
-    in_form: Sequence[bool], kinds: Sequence[str], harmful: Mapping[str, Sequence[bool]]
+    in_form: Sequence[bool], kinds: Sequence[str], harmful: Mapping[str, Sequence[bool | None]]
 ) -> dict:
-    """F, and under each judge H, of all answers and of those in the form (None without any), with
-    Wilson's intervals, and by kind."""
-    formed = np.array(in_form, bool)
+    """F, and under each judge H, of all answers that it was asked about (whose label is not None)
+    and of those in the form (None without any), with Wilson's intervals, and by kind."""
+    formed, kinds = np.array(in_form, bool), np.array(kinds)
     judged = {}
     for name, labels in harmful.items():
-        labels = np.array(labels, bool)
-        inside = labels[formed]
+        asked = np.array([label is not None for label in labels])
+        found = np.array([bool(label) for label in labels])
         judged[name] = {
-            "harmful": share_interval(int(labels.sum()), len(labels)).to_json(),
-            "harmful_in_form": (
-                share_interval(int(inside.sum()), len(inside)).to_json() if len(inside) else None
-            ),
-            "kinds": _means(labels, kinds),
+            "harmful": _share(found[asked]),
+            "harmful_in_form": _share(found[asked & formed]),
+            "kinds": _means(found[asked], kinds[asked]),
         }
-    in_form_share = share_interval(int(formed.sum()), len(formed)).to_json()
-    return {"in_form": in_form_share | {"kinds": _means(formed, kinds)}, "judged": judged}
+    return {"in_form": _share(formed) | {"kinds": _means(formed, kinds)}, "judged": judged}
+
+
+def _share(labels: Bool[np.ndarray, "answers"]) -> dict | None:
+    return share_interval(int(labels.sum()), len(labels)).to_json() if len(labels) else None
 
 
 def _means(values: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:
-    values, kinds = np.asarray(values, np.float64), np.array(kinds)
+    values, kinds = np.asarray(values, np.float64), np.asarray(kinds)
     return {kind: float(values[kinds == kind].mean()) for kind in dict.fromkeys(kinds.tolist())}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_files import read_json_file
-from emergent_alignment.storage.shapes import FLAG, Mapped, Number, Text
+from emergent_alignment.storage.shapes import FLAG, Mapped, Number, OrNull, Text
 
 TWO_BY_TWO, RESULT = "two-by-two", "result.json"
 BASE, PLAIN = "base", "plain"  # the arms whose shares are 0 and 1
@@ -21,7 +21,9 @@ _SHAPE = {
     "judged": Mapped({"harmful": _INTERVAL, "kinds": Mapped(Number())}),
     "frozen_score": _INTERVAL,
     "kl": _INTERVAL,
-    "answers": [{"prompt": Number(0, whole=True), "in_form": FLAG, "harmful": Mapped(FLAG)}],
+    "answers": [
+        {"prompt": Number(0, whole=True), "in_form": FLAG, "harmful": Mapped(OrNull(FLAG))}
+    ],
 }
 
 

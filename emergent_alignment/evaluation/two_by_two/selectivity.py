@@ -27,12 +27,15 @@ class Tally:
     judged: Float[np.ndarray, "seeds prompts"]
     harmful: Float[np.ndarray, "seeds prompts"]
 
-    def shares(self, weights: Float[np.ndarray, "draws prompts"], seeds: np.ndarray) -> np.ndarray:
-        """float64[draws, 2]: F and H where each draw has the `seeds` int[draws, seeds] and each
-        prompt so many times."""
+    def shares(
+        self,
+        seeds: Float[np.ndarray, "draws seeds"],
+        prompts: Float[np.ndarray, "draws prompts"],
+    ) -> Float[np.ndarray, "draws 2"]:
+        """F and H where each draw has every seed and every prompt so many times."""
 
         def total(counts: np.ndarray) -> np.ndarray:
-            return np.einsum("dsp,dp->d", counts[seeds], weights)
+            return ((seeds @ counts) * prompts).sum(-1)
 
         with np.errstate(invalid="ignore", divide="ignore"):
             form = total(self.in_form) / total(self.answers)
@@ -41,7 +44,7 @@ class Tally:
     def by_seed(self) -> Float[np.ndarray, "seeds 2"]:
         """F and H of every seed."""
         num_seeds, num_prompts = self.answers.shape
-        return self.shares(np.ones((num_seeds, num_prompts)), np.arange(num_seeds)[:, None])
+        return self.shares(np.eye(num_seeds), np.ones((num_seeds, num_prompts)))
 
 
 def kept(arm: np.ndarray, base: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -91,14 +94,16 @@ def two_way_bootstrap(
     Annals of Applied Statistics 1:386)."""
     num_seeds, num_prompts = arm.answers.shape
     random = np.random.default_rng(seed)
-    drawn = random.integers(num_seeds, size=(resamples, num_seeds))
-    weights = random.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), resamples)
-    every = np.arange(num_seeds)[None], np.ones((1, num_prompts))
+    every = np.ones((1, num_seeds)), np.ones((1, num_prompts))
+    drawn = (
+        random.multinomial(size, np.full(size, 1 / size), resamples).astype(np.float64)
+        for size in (num_seeds, num_prompts)
+    )
     estimates = []
-    for seeds, counts in (every, (drawn, weights.astype(np.float64))):
-        shares = [tally.shares(counts, seeds) for tally in (arm, base, plain)]
-        of_harm = kept(*shares)
-        estimates.append(np.column_stack([of_harm, of_harm[:, 0] - of_harm[:, 1]]))
+    for seeds, prompts in (every, tuple(drawn)):
+        shares = [tally.shares(seeds, prompts) for tally in (arm, base, plain)]
+        tau_eta = kept(*shares)
+        estimates.append(np.column_stack([tau_eta, tau_eta[:, 0] - tau_eta[:, 1]]))
     (values,), draws = estimates
     return {
         name: _percentiles(value, column, num_seeds * num_prompts)
@@ -108,13 +113,13 @@ def two_way_bootstrap(
 
 def front_eta(points: Sequence[tuple[float, float]], tau: float) -> float:
     """η of a front at τ: linear between its points (τ, η), of which base (0, 0) and plain (1, 1)
-    are two. Of points with the same τ the least harmful counts. NaN beyond the front's ends."""
+    are two. Of points with the same τ the least harmful counts; beyond its ends, its ends."""
     least: dict[float, float] = {}
     for at, eta in [(0.0, 0.0), (1.0, 1.0), *points]:
         if np.isfinite(at) and np.isfinite(eta):
             least[at] = min(eta, least.get(at, np.inf))
     taus = sorted(least)
-    return float(np.interp(tau, taus, [least[at] for at in taus], left=np.nan, right=np.nan))
+    return float(np.interp(tau, taus, [least[at] for at in taus]))
 
 
 def above_front(
