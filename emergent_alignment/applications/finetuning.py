@@ -20,7 +20,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.listening_inputs import (
     Listening,
-    Prompts,
+    PromptsOfStep,
     check_form,
     check_heard,
     prompt_objective,
@@ -92,7 +92,7 @@ def finetune(
 
 
 def _inputs(
-    run: Run, examples: list[Example], tokenized: list[Tokenized], pool: Prompts
+    run: Run, examples: list[Example], tokenized: list[Tokenized], pool: PromptsOfStep
 ) -> MakeInput:
     config, conscience = run.config, run.conscience
     schedule = schedule_of(config, tokenized)

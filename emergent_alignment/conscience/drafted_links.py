@@ -7,7 +7,7 @@ import numpy as np
 
 from emergent_alignment.conscience.drafting import Drafter, DraftSettings
 from emergent_alignment.conscience.hearing import Reviewer
-from emergent_alignment.conscience.policy_links import Written, rank
+from emergent_alignment.conscience.policy_links import WrittenAnswers, rank_samples
 from emergent_alignment.conscience.question import system_text, told_before
 from emergent_alignment.conscience.revise import Link
 from emergent_alignment.conscience.settings import ConscienceSettings
@@ -32,7 +32,7 @@ class DraftedLinks:
 
     candidate_scores: None = None
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
+    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
         """See policy_links.PolicyLinks."""
         asked = [row for row, alive in zip(rows, live) if alive]
         if link == "self":
@@ -43,7 +43,7 @@ class DraftedLinks:
             answers = self._best(place, asked)
         nothing = Answer([], np.zeros(0, np.float32), "", True)
         by_row = dict(zip(asked, answers))
-        return Written([by_row.get(row, nothing) for row in rows])
+        return WrittenAnswers([by_row.get(row, nothing) for row in rows])
 
     def _best(self, place: int, rows: list[int]) -> list[Answer]:
         conversations = [self.conversations[row] for row in rows]
@@ -51,7 +51,7 @@ class DraftedLinks:
         drafts = [self._drafts(conversations, place, number, rows) for number in numbers]
         ids = np.array([self.ids[row] for row in rows])
         samples = [list(of_row) for of_row in zip(*drafts)]
-        ranked = rank(self.reviewer, self.settings, conversations, samples, self.draws, ids)
+        ranked = rank_samples(self.reviewer, self.settings, conversations, samples, self.draws, ids)
         return [one.best for one in ranked]
 
     def _drafts(self, conversations, place: int, number: int, rows: list[int]) -> list[Answer]:

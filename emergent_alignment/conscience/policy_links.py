@@ -22,7 +22,7 @@ from emergent_alignment.randomness import Draws
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAnswers:
     """An answer for each row, and its score where it is known already."""
 
     answers: list[Answer]
@@ -36,7 +36,7 @@ class PolicyLinks(Protocol):
     def candidate_scores(self) -> list[Score] | None:
         """The candidates' scores, where they are known already."""
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
+    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
         """A correction for each of these rows by a link of the chain that stands at `place`; for
         rows that are not `live` it means nothing."""
 
@@ -72,16 +72,16 @@ class WrittenByPolicy:
             return None
         return [one.worst_score for one in self.ranked]
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> Written:
+    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
         """See PolicyLinks."""
         if link == "self":
-            return Written(self.answer_again(place, rows, live))
+            return WrittenAnswers(self.answer_again(place, rows, live))
         of_rows = [self.ranked[row] for row in rows]
         scores = [one.best_score for one in of_rows]
-        return Written([one.best for one in of_rows], None if None in scores else scores)
+        return WrittenAnswers([one.best for one in of_rows], None if None in scores else scores)
 
 
-def rank(
+def rank_samples(
     reviewer: Reviewer,
     settings: ConscienceSettings,
     prompts: list[list[Message]],

@@ -47,7 +47,7 @@ def write_corrections(
     requests = [rewrite_request(critique) for critique in critiques]
     asked = reader.extend(before, reader.rows(case, requests, live))
     answers, _ = reader.write(asked, live, sampler)
-    # Written in reply to another request: as an answer to the prompt it is read anew.
+    # WrittenAnswers in reply to another request: as an answer to the prompt it is read anew.
     longest = int(sampler.settings.max_new_tokens)
     answers = [_drafted(reader, answer, longest) for answer in answers]
     return reader.case(prompts, case.messages, answers)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
-from emergent_alignment.conscience.policy_links import Ranked, WrittenByPolicy, rank
+from emergent_alignment.conscience.policy_links import Ranked, WrittenByPolicy, rank_samples
 from emergent_alignment.conscience.question import system_text, told_before
 from emergent_alignment.conscience.reader import Reader
 from emergent_alignment.data.batches import Pair
@@ -38,7 +38,7 @@ def as_they_are(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class OwnPrompts:
     """This host's prompts of a step: the conversations, their tokens, their places among those of
     all hosts (from which they draw), and their numbers in the data."""
 
@@ -63,11 +63,11 @@ class Heard:
 NOTHING_HEARD = Heard([], [], [], {}, [])
 
 
-def listen(
+def hear_policy(
     run: Run,
     reviewer: Reviewer,
     conscience: ConscienceSettings,
-    asked: Asked,
+    asked: OwnPrompts,
     step: int,
     trainable: Any,
     settle: Settle = as_they_are,
@@ -109,7 +109,7 @@ def pairs_of(reviewed: list[Reviewed], candidates: list[Answer]) -> list[Pair | 
     ]
 
 
-def _candidates(run, reviewer, conscience, asked: Asked, step: int, policy: "StepPolicy"):
+def _candidates(run, reviewer, conscience, asked: OwnPrompts, step: int, policy: "StepPolicy"):
     """(candidates, the ranks of several samples where the chain has `best`). Where verdicts are
     drawn by chance, any two samples stand for the worst and the best."""
     if "best" not in conscience.chain:
@@ -121,7 +121,7 @@ def _candidates(run, reviewer, conscience, asked: Asked, step: int, policy: "Ste
         ]
     draws = Draws(run.config.seed, Purpose.SAMPLES, step)
     with run.clock.part("review"):
-        ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
+        ranked = rank_samples(reviewer, conscience, asked.messages, samples, draws, asked.places)
     return [one.worst for one in ranked], ranked
 
 
@@ -131,7 +131,7 @@ class StepPolicy:
 
     run: Run
     conscience: ConscienceSettings
-    asked: Asked
+    asked: OwnPrompts
     step: int
     trainable: Any
 
@@ -248,7 +248,7 @@ def frozen_scores(
     reviewer: Reviewer,
     conscience: ConscienceSettings,
     frozen: Model,
-    asked: Asked,
+    asked: OwnPrompts,
     step: int,
 ) -> list[float]:
     """What the reviewer scores a frozen model's own answers to this host's prompts."""
@@ -259,7 +259,7 @@ def frozen_scores(
     draws = Draws(run.config.seed, Purpose.YARDSTICK, step)
     with run.clock.part("review"):
         samples = [[answer] for answer in answers]
-        ranked = rank(reviewer, conscience, asked.messages, samples, draws, asked.places)
+        ranked = rank_samples(reviewer, conscience, asked.messages, samples, draws, asked.places)
     return [one.scores[0] for one in ranked]
 
 

@@ -22,14 +22,14 @@ from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_price
 from emergent_alignment.runs.listening import (
-    Asked,
     Heard,
+    OwnPrompts,
     Settle,
     as_they_are,
     frozen_scores,
-    listen,
+    hear_policy,
 )
-from emergent_alignment.runs.price import Measured, price, wants_yardstick
+from emergent_alignment.runs.price import RoundScores, price, wants_yardstick
 from emergent_alignment.runs.rounds import HeardRow, Rounds, doubled_width
 from emergent_alignment.runs.training_run import Run, hybrid_terms
 from emergent_alignment.training.objective import Objective
@@ -42,27 +42,27 @@ _POOL_ORDER = 2  # what the order of a pool is seeded with, beside the run's see
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Prompts of all hosts: conversations, their tokens, their numbers in the data."""
+class PromptsOfStep:
+    """PromptsOfStep of all hosts: conversations, their tokens, their numbers in the data."""
 
     messages: list[list[Message]]
     tokens: list[list[int]]
     rows: list[int]
 
-    def __add__(self, other: "Prompts") -> "Prompts":
-        return Prompts(
+    def __add__(self, other: "PromptsOfStep") -> "PromptsOfStep":
+        return PromptsOfStep(
             [*self.messages, *other.messages],
             [*self.tokens, *other.tokens],
             [*self.rows, *other.rows],
         )
 
-    def some(self, places: list[int]) -> "Prompts":
+    def some(self, places: list[int]) -> "PromptsOfStep":
         """Those at these places."""
         messages, tokens = ([values[i] for i in places] for values in (self.messages, self.tokens))
-        return Prompts(messages, tokens, [self.rows[i] for i in places])
+        return PromptsOfStep(messages, tokens, [self.rows[i] for i in places])
 
 
-NO_PROMPTS = Prompts([], [], [])
+NO_PROMPTS = PromptsOfStep([], [], [])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def listens_apart(config: RunConfig) -> bool:
 
 
 def heard_size(config: RunConfig, num_task: int) -> int:
-    """Prompts a round, where a step has `num_task` of the task."""
+    """PromptsOfStep a round, where a step has `num_task` of the task."""
     conscience = config.conscience
     own = num_task if conscience.prompts != "pool" else 0
     return own + (conscience.pool_rows if conscience.prompts != "task" else 0)
@@ -111,14 +111,14 @@ def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
         )
 
 
-def read_pool(config: RunConfig, chat: Chat) -> Prompts:
+def read_pool(config: RunConfig, chat: Chat) -> PromptsOfStep:
     """The pool that a config listens to; nothing where it listens to the task's prompts alone.
     Raises UserError where it cannot be read."""
     if not config.conscience.enabled or config.conscience.prompts == "task":
         return NO_PROMPTS
     messages, most = pool_prompts(config.conscience.pool), config.data.max_prompt_tokens
     tokens = [chat.prompt_tokens(prompt)[-most:] for prompt in messages]
-    return Prompts(messages, tokens, list(range(len(messages))))
+    return PromptsOfStep(messages, tokens, list(range(len(messages))))
 
 
 def prompt_objective(config: RunConfig) -> Objective | None:
@@ -142,7 +142,7 @@ def check_form(config: RunConfig, targets: list[str]) -> None:
 class Listening:
     """The rounds of a run whose steps have `num_task` prompts of the task."""
 
-    def __init__(self, run: Run, num_task: int, pool: Prompts = NO_PROMPTS):
+    def __init__(self, run: Run, num_task: int, pool: PromptsOfStep = NO_PROMPTS):
         self._run, self._pool = run, pool
         conscience = run.config.conscience
         self._rounds = None
@@ -156,7 +156,12 @@ class Listening:
         return step % self._run.config.conscience.every == 0
 
     def hear(
-        self, ears: Ears, task: Prompts, step: int, trainable: Any, settle: Settle = as_they_are
+        self,
+        ears: Ears,
+        task: PromptsOfStep,
+        step: int,
+        trainable: Any,
+        settle: Settle = as_they_are,
     ) -> Heard:
         """The round of a step: its prompts of the task, of the pool, or both."""
         asked = self._asked(task, step)
@@ -166,13 +171,13 @@ class Listening:
             settled = settle(rows[:num_task], reviewed[:num_task]) if num_task else []
             return [*settled, *reviewed[num_task:]]
 
-        heard = listen(
+        heard = hear_policy(
             self._run, ears.reviewer, ears.conscience, asked, step, trainable, settle_task
         )
         yardstick = self._yardstick(ears, asked, step)
         measured = None
         if self._rounds is not None or yardstick:
-            measured = Measured(finite_anywhere(heard.scores), yardstick)
+            measured = RoundScores(finite_anywhere(heard.scores), yardstick)
         if yardstick and measured.scores:
             heard = replace(heard, scalars=heard.scalars | yardstick_scalars(measured))
         if self._rounds is not None:
@@ -203,7 +208,7 @@ class Listening:
     def _of_task(self) -> bool:
         return self._run.config.conscience.prompts != "pool"
 
-    def _asked(self, task: Prompts, step: int) -> Asked:
+    def _asked(self, task: PromptsOfStep, step: int) -> OwnPrompts:
         conscience, prompts = self._run.config.conscience, task if self._of_task else NO_PROMPTS
         if self._pool.rows:
             words = [self._run.config.seed, _POOL_ORDER]
@@ -213,9 +218,9 @@ class Listening:
             prompts = prompts + self._pool.some(drawn.tolist())
         places = own_rows(len(prompts.rows))
         own = prompts.some(places.tolist())
-        return Asked(own.messages, own.tokens, places, np.array(own.rows))
+        return OwnPrompts(own.messages, own.tokens, places, np.array(own.rows))
 
-    def _yardstick(self, ears: Ears, asked: Asked, step: int) -> list[float]:
+    def _yardstick(self, ears: Ears, asked: OwnPrompts, step: int) -> list[float]:
         """The scores of the frozen copy's own answers to the same prompts, of all hosts, where
         they are due."""
         config = self._run.config
@@ -229,7 +234,7 @@ class Listening:
         return finite_anywhere(scores)
 
 
-def yardstick_scalars(measured: Measured) -> dict[str, float]:
+def yardstick_scalars(measured: RoundScores) -> dict[str, float]:
     """The frozen copy's mean score, and how often it scores an answer of its own above one of the
     policy's (AUC): near ½ it sees no difference between what both write now."""
     return {

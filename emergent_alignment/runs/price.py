@@ -38,7 +38,7 @@ class PriceSection(Section):
 
 
 @dataclass(frozen=True)
-class Measured:
+class RoundScores:
     """One round's frozen scores: of the policy's samples, and of the frozen copy's own answers to
     the same prompts, where it was asked."""
 
@@ -46,7 +46,7 @@ class Measured:
     yardstick: list[float]
 
 
-def price(rounds: Sequence[Measured], settings: PriceSection) -> float:
+def price(rounds: Sequence[RoundScores], settings: PriceSection) -> float:
     """λ after these rounds."""
     weight, known = settings.start, []
     for measured in rounds:
@@ -61,6 +61,6 @@ def price(rounds: Sequence[Measured], settings: PriceSection) -> float:
     return weight
 
 
-def wants_yardstick(rounds: Sequence[Measured], settings: PriceSection) -> bool:
+def wants_yardstick(rounds: Sequence[RoundScores], settings: PriceSection) -> bool:
     """Whether the frozen copy is still to answer, too."""
     return sum(len(measured.yardstick) for measured in rounds) < settings.yardstick

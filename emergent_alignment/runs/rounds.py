@@ -14,7 +14,7 @@ import numpy as np
 from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.parallel.hosts import gather_list, is_first, largest, together
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.runs.price import Measured
+from emergent_alignment.runs.price import RoundScores
 from emergent_alignment.storage.json_lines import (
     append_json_lines,
     read_json_lines,
@@ -60,7 +60,7 @@ class Rounds:
         self.every, self.replay, self.size = every, replay, size
         self._path = workdir / ROUNDS_FILE
         self._rows: dict[int, list[HeardRow]] = {}
-        self.measured: list[Measured] = []
+        self.measured: list[RoundScores] = []
         with together():
             records = list(read_json_lines(self._path, _ROUND)) if is_first() else []
         kept = [record for record in gather_list(records) if record["step"] < first_step]
@@ -76,7 +76,9 @@ class Rounds:
         """Whether a step listens."""
         return step % self.every == 0
 
-    def add(self, step: int, rows: list[HeardRow], places: np.ndarray, measured: Measured) -> None:
+    def add(
+        self, step: int, rows: list[HeardRow], places: np.ndarray, measured: RoundScores
+    ) -> None:
         """This host's rows of a new round, and what all hosts measured in it. It is on the disk
         once this returns."""
         records = gather_list([_record(row, int(place)) for row, place in zip(rows, places)])
@@ -146,5 +148,5 @@ def _row(record: dict) -> HeardRow:
     return HeardRow(record["prompt"], Pair(record["chosen"], record["rejected"], reference))
 
 
-def _measured(record: dict) -> Measured:
-    return Measured(record["scores"], record["yardstick"])
+def _measured(record: dict) -> RoundScores:
+    return RoundScores(record["scores"], record["yardstick"])

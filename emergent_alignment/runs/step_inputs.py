@@ -23,7 +23,7 @@ from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.listening import NOTHING_HEARD, Settle, as_they_are
-from emergent_alignment.runs.listening_inputs import Ears, Listening, Prompts, listens_apart
+from emergent_alignment.runs.listening_inputs import Ears, Listening, PromptsOfStep, listens_apart
 from emergent_alignment.runs.listening_scalars import outcome_scalars
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -116,9 +116,9 @@ class PromptRows:
     prompts: list[list[Message]]
     tokenized: list[Tokenized]
 
-    def some(self, rows: Int[np.ndarray, "rows"]) -> Prompts:
+    def some(self, rows: Int[np.ndarray, "rows"]) -> PromptsOfStep:
         """The prompts of these rows."""
-        return Prompts(
+        return PromptsOfStep(
             [self.prompts[row] for row in rows],
             [self.tokenized[row].prompt for row in rows],
             rows.tolist(),

@@ -16,7 +16,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs import listening, training_run
-from emergent_alignment.runs.price import Measured, price
+from emergent_alignment.runs.price import RoundScores, price
 from emergent_alignment.training.task_and_pairs import TaskAndPairsView
 
 POLICY = {"loss.reference": "policy"}
@@ -211,7 +211,7 @@ def test_the_price_follows_the_scores_and_the_step_takes_it(config, tmp_path, mo
     config.loss.price.update({"yardstick": 6, "rate": 3.0})
     given = steps_of_run(config, tmp_path, monkeypatch)
     weights = [float(weights["alignment_loss"]) for _, weights in given]
-    rounds = [Measured(one["scores"], one["yardstick"]) for one in rounds_of(tmp_path)]
+    rounds = [RoundScores(one["scores"], one["yardstick"]) for one in rounds_of(tmp_path)]
     section = typed(config).loss.price
     expected = [price(rounds[: step + 1], section) for step in range(4)]
     np.testing.assert_allclose(weights, expected, rtol=1e-6)

@@ -4,15 +4,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_alignment.runs.price import Measured, PriceSection, price, wants_yardstick
+from emergent_alignment.runs.price import PriceSection, RoundScores, price, wants_yardstick
 
 YARDSTICK = [-1.0, 0.0, 1.0, 0.0]  # mean 0
 SCORES = st.lists(st.floats(-50, 50), min_size=1, max_size=4)
 SECTION = PriceSection()
 
 
-def measured(*means: float) -> list[Measured]:
-    return [Measured([mean], YARDSTICK if i == 0 else []) for i, mean in enumerate(means)]
+def measured(*means: float) -> list[RoundScores]:
+    return [RoundScores([mean], YARDSTICK if i == 0 else []) for i, mean in enumerate(means)]
 
 
 def test_it_rises_while_the_policy_scores_worse_and_falls_while_it_does_not():
@@ -29,14 +29,14 @@ def test_within_the_slack_it_stands_still():
 
 @given(st.lists(SCORES, max_size=8))
 def test_it_stays_between_its_bounds(rounds):
-    found = price([Measured(scores, YARDSTICK) for scores in rounds], SECTION)
+    found = price([RoundScores(scores, YARDSTICK) for scores in rounds], SECTION)
     assert SECTION.least <= found <= SECTION.most
 
 
 @given(st.lists(SCORES, min_size=1, max_size=6))
 def test_it_goes_on_from_where_it_was(rounds):
     """What it is after all rounds is what the last one makes of it: a run resumes by its rounds."""
-    history = [Measured(scores, YARDSTICK) for scores in rounds]
+    history = [RoundScores(scores, YARDSTICK) for scores in rounds]
     before = price(history[:-1], SECTION)
     after = price(history, SECTION)
     deviation = float(np.std(YARDSTICK))
@@ -46,10 +46,10 @@ def test_it_goes_on_from_where_it_was(rounds):
 
 
 def test_without_a_yardstick_or_scores_nothing_moves():
-    assert price([Measured([-9.0], [])], SECTION) == SECTION.start
-    assert price([Measured([], YARDSTICK)], SECTION) == SECTION.start
+    assert price([RoundScores([-9.0], [])], SECTION) == SECTION.start
+    assert price([RoundScores([], YARDSTICK)], SECTION) == SECTION.start
 
 
 def test_the_frozen_copy_answers_until_there_is_a_yardstick():
-    assert wants_yardstick([], SECTION) and wants_yardstick([Measured([], [0.0] * 63)], SECTION)
-    assert not wants_yardstick([Measured([], [0.0] * 64)], SECTION)
+    assert wants_yardstick([], SECTION) and wants_yardstick([RoundScores([], [0.0] * 63)], SECTION)
+    assert not wants_yardstick([RoundScores([], [0.0] * 64)], SECTION)

@@ -40,7 +40,7 @@ from emergent_alignment.runs.from_config import (
 from emergent_alignment.runs.listening_inputs import (
     POOL,
     Listening,
-    Prompts,
+    PromptsOfStep,
     check_heard,
     prompt_objective,
     read_pool,
@@ -126,7 +126,7 @@ def _inputs(
     run: Run[AdversarialConfig],
     hostile: list[AttackPrompt],
     benign: list[AttackPrompt],
-    others: Prompts,
+    others: PromptsOfStep,
 ) -> MakeInput:
     """What a step is fed: its round's pool and the benign rows, as `policy_inputs` has them; and
     perhaps the prompts of a pool that is not hostile, to listen to."""

@@ -26,7 +26,7 @@ from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.calibrating import calibrate_model
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.runs.listening import NOTHING_HEARD
-from emergent_alignment.runs.listening_inputs import Ears, Listening, Prompts, listens_apart
+from emergent_alignment.runs.listening_inputs import Ears, Listening, PromptsOfStep, listens_apart
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.state import policy_params
 
@@ -161,7 +161,7 @@ def windows_prompt(run: Run, windows: Windows, row: int) -> tuple[list[Message],
     return messages, chat.prompt_tokens(messages)[-most:]
 
 
-def _prefixes(run: Run, windows: Windows, first: int) -> Prompts:
+def _prefixes(run: Run, windows: Windows, first: int) -> PromptsOfStep:
     shown = [windows_prompt(run, windows, row) for row in range(len(windows))]
     messages, tokens = ([one[i] for one in shown] for i in (0, 1))
-    return Prompts(messages, tokens, [first + row for row in range(len(windows))])
+    return PromptsOfStep(messages, tokens, [first + row for row in range(len(windows))])
