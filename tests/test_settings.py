@@ -84,8 +84,12 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
     from emergent_alignment.evaluation.coding.evaluate import evaluate_code
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
+    from emergent_alignment.evaluation.two_by_two.evaluate import Measured, evaluate_two_by_two
+    from emergent_alignment.evaluation.two_by_two.judges import make_judges, require_judges
+    from emergent_alignment.evaluation.two_by_two.judging import check_judges
     from emergent_alignment.experiments.arm_evaluation import evaluate_arm
     from emergent_alignment.experiments.plan import planned
+    from emergent_alignment.experiments.two_by_two import check_two_by_two
     from emergent_alignment.runs.calibrating import calibrate_model, calibration_examples
     from emergent_alignment.runs.from_config import conscience_settings, load_model
     from emergent_alignment.self_align import engraving
@@ -121,7 +125,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     config.choices.limit = 2
     config.code.max_new_tokens = 4
     config.misalignment.limit = config.misalignment.samples = 1
-    config.misalignment.max_new_tokens = 4
+    config.misalignment.max_new_tokens = config.two_by_two.max_new_tokens = 4
     config.self_align.instructions.update(
         {"wanted": 4, "kind_limit": 2, "topics_per_kind": 1, "topic_rounds": 1, "rounds": 16}
     )
@@ -179,6 +183,15 @@ def test_every_field_is_read(tmp_path, monkeypatch):
         endpoint = {"misalignment.judge": "endpoint", "endpoint.base_url": fake.url}
         judged = settings.changed(recorded, endpoint)
         evaluate_misalignment(judged, setup, setup, tmp_path / "judged", arm="base")
+    sizes = {f"two_by_two.{name}": 2 for name in ("samples", "limit", "check_prompts")}
+    judged = {"two_by_two.judges": ("marked", "local"), "misalignment.judge": config.model.path}
+    quartered = settings.changed(recorded, {"data.train": "marked_form"} | sizes | judged)
+    check_two_by_two(quartered)
+    judges = make_judges(quartered, setup)
+    checked = check_judges(judges, quartered.two_by_two, tmp_path / "judges")
+    evaluate_two_by_two(quartered, Measured("base", 0, setup, setup), checked, tmp_path)
+    with pytest.raises(UserError, match="config.two_by_two.encoder"):
+        require_judges(settings.changed(recorded, {"two_by_two.encoder": str(tmp_path)}))
     folders = {number: stage_folder(tmp_path / "aligned", number) for number in (1, 2, 3)}
     instructions.run(StageRun(recorded, folders[1], {}, setup))
     with pytest.raises(UserError, match="no answer is left"):  # a random model keeps no format
