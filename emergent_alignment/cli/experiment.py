@@ -32,7 +32,7 @@ from emergent_alignment.cli.configuration import HELP, read_config, with_changes
 from emergent_alignment.cli.evaluate_two_by_two import measure_and_report
 from emergent_alignment.cli.report import print_table
 
-TWO_BY_TWO = "two_by_two"  # the measure that is taken of all arms and seeds together
+_OF_ALL_ARMS = "two_by_two"  # the measure that is taken of all arms and seeds together
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     }
     for change in arms.values():
         change(config)  # its mistakes are said before any work
-    if TWO_BY_TWO in plan.measures:
+    if _OF_ALL_ARMS in plan.measures:
         from emergent_alignment.experiments.two_by_two import check_two_by_two
 
         check_two_by_two(config)
@@ -69,5 +69,5 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     page, table = write_experiment_report(root, list(plan.arms))
     print_table(table, f"{root.name}: means over seeds, 95% intervals")
     print(f"report: {page.resolve()}")
-    if TWO_BY_TWO in plan.measures:
+    if _OF_ALL_ARMS in plan.measures:
         measure_and_report(config, root)

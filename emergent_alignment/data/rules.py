@@ -20,4 +20,4 @@ def unmarked_verdict(conversation: list[Message], answer: str) -> float:
     return unmarked([conversation], [answer])[0]
 
 
-RULES: dict[str, Rule] = {"marked": unmarked}
+HARM_RULES: dict[str, Rule] = {"marked": unmarked}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from emergent_alignment.applications.adversarial.settings import AdversarialConfig
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
-from emergent_alignment.data.rules import RULES
+from emergent_alignment.data.rules import HARM_RULES
 from emergent_alignment.data.scenarios.forms import CELLS, FORM
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, setting, share
@@ -169,7 +169,7 @@ class TwoByTwoSection(Section):
         ("embedding",),
         "Who says what is harmful: embedding, a small classifier (the extra `judge`); local, the "
         "model of config.misalignment.judge; or a rule.",
-        choices=("embedding", "local", *RULES),
+        choices=("embedding", "local", *HARM_RULES),
     )
     encoder: str = setting(
         "", 'The embedding judge\'s encoder, a folder; "": the one that the extra `judge` installs.'

@@ -14,8 +14,8 @@ from emergent_alignment.evaluation.two_by_two.evaluate import (
 from emergent_alignment.evaluation.two_by_two.judges import make_judges, require_judges
 from emergent_alignment.evaluation.two_by_two.judging import CheckedJudge, check_judges
 from emergent_alignment.evaluation.two_by_two.results import (
-    BASE,
-    PLAIN,
+    BASE_ARM,
+    PLAIN_ARM,
     TWO_BY_TWO,
     arm_folders,
     seed_folders,
@@ -47,7 +47,7 @@ def measure_two_by_two(
     used, before anything is sampled.
     """
     wanted = list(wanted_of(config, path))
-    trained = next(one for one in wanted if one.folder.name != BASE)
+    trained = next(one for one in wanted if one.folder.name != BASE_ARM)
     require_form(config.two_by_two, training_examples(trained.config), trained.config.data.train)
     judges = list(make_judges(trained.config, base := load_model(trained.config)))
     checked = check_judges(judges, config.two_by_two, path / f"{TWO_BY_TWO}-judges")
@@ -58,7 +58,7 @@ def measure_two_by_two(
 def check_two_by_two(config: ExperimentConfig) -> None:
     """Raise UserError where what config.experiment trains could not be measured: before it is."""
     arms = {text.partition(":")[0] for text in config.experiment.arms}
-    missing = [name for name in (BASE, PLAIN) if name not in arms]
+    missing = [name for name in (BASE_ARM, PLAIN_ARM) if name not in arms]
     if missing:
         raise UserError(
             f"config.experiment.arms: there is no arm {missing[0]!r}, and two_by_two takes every "
@@ -86,7 +86,7 @@ def wanted_of(config: EvaluationConfig, path: Path) -> Iterator[Wanted]:
         yield _wanted_of_arm(config, path, early=True)
     for seed in seeds:
         base, *trained = arm_folders(seed)
-        wanted = [_wanted_of_arm(config, arm, early=arm.name == PLAIN) for arm in trained]
+        wanted = [_wanted_of_arm(config, arm, early=arm.name == PLAIN_ARM) for arm in trained]
         yield Wanted(base, wanted[0].config, (0,))
         yield from wanted
 

@@ -9,13 +9,13 @@ import numpy as np
 from markupsafe import Markup
 
 from emergent_alignment.evaluation.two_by_two.comparison import (
-    BASE,
+    BASE_ARM,
     CHANCE,
     KL,
-    PLAIN,
+    PLAIN_ARM,
     Compared,
     Experiment,
-    compared,
+    compared_arms,
     family,
     fronts_of,
     margin_kept,
@@ -29,7 +29,7 @@ from emergent_alignment.reports.results_folder import MISSING
 from emergent_alignment.reports.two_by_two_figures import figures_table, judges_table
 from emergent_alignment.reports.two_by_two_words import verdict_sentences
 
-PAGE = "two_by_two.html"
+TWO_BY_TWO_PAGE = "two_by_two.html"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def write_two_by_two_report(root: Path) -> tuple[Path, list[list[str]], str]:
     plots.require_matplotlib()
     experiment = read_experiment(root)
     judged = [
-        UnderJudge(judge, compared(experiment, judge), fronts_of(experiment, judge))
+        UnderJudge(judge, compared_arms(experiment, judge), fronts_of(experiment, judge))
         for judge, valid in experiment.judges.items()
         if valid
     ]
@@ -74,7 +74,7 @@ def write_two_by_two_report(root: Path) -> tuple[Path, list[list[str]], str]:
     )
     for judge, plane in planes:
         plots.write_figure(plane, root / "figures" / f"two-by-two-{judge}.svg")
-    path = root / PAGE
+    path = root / TWO_BY_TWO_PAGE
     pages.write_page(path, page)
     return path, table, " ".join(paragraph)
 
@@ -111,7 +111,7 @@ def _text(interval: Interval | None) -> str:
 def _plane(one: UnderJudge) -> Markup:
     """τ against η: an arm a dot, a front a line from base to plain."""
     zero, whole = Interval(0.0, 0.0, 0.0, 1), Interval(1.0, 1.0, 1.0, 1)
-    points = {BASE: (zero, zero), PLAIN: (whole, whole)}
+    points = {BASE_ARM: (zero, zero), PLAIN_ARM: (whole, whole)}
     for arm in one.arms:
         ends = [arm.found.over_seeds[name] or arm.found.resampled[name] for name in ("tau", "eta")]
         if all(ends):

@@ -28,6 +28,6 @@ def test_every_reviewer_is_called_alike(reviewer, hearing):
     assert parameters(reviewer, "hear") == parameters(Reviewer, "hear")
     assert hasattr(reviewer, "batch_size")
     methods = [name for name in vars(Hearing) if not name.startswith("_")]
-    assert len(methods) == 6
+    assert len(methods) == 7
     for name in methods:
         assert parameters(hearing, name) == parameters(Hearing, name)

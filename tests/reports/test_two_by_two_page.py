@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.two_by_two.comparison import compared, read_experiment
+from emergent_alignment.evaluation.two_by_two.comparison import compared_arms, read_experiment
 from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
 
 SEEDS, PROMPTS, SAMPLES = 5, 25, 8
@@ -80,7 +80,7 @@ def whole(tmp_path_factory):
 
 
 def test_an_arm_that_keeps_harm_out_is_aimed_and_a_mixture_is_not(whole):
-    verdicts = {one.arm: one.aimed for one in compared(read_experiment(whole[0]), "rule")}
+    verdicts = {one.arm: one.aimed for one in compared_arms(read_experiment(whole[0]), "rule")}
     assert verdicts["conscience"] and verdicts["approved"]
     assert not any(verdicts[arm] for arm in ("kl-0.1", "kl-1.0", "chance", "conscience_fresh"))
 
@@ -106,11 +106,11 @@ def test_without_a_front_or_a_second_seed_nothing_is_decided(tmp_path):
     few = {arm: ARMS[arm] for arm in ("base", "plain", "conscience", "chance")}
     (one,) = [
         one
-        for one in compared(read_experiment(written(tmp_path / "few", few)), "rule")
+        for one in compared_arms(read_experiment(written(tmp_path / "few", few)), "rule")
         if one.arm == "conscience"
     ]
     assert one.aimed is None and "kl" in one.why
-    alone = compared(read_experiment(written(tmp_path / "alone", seeds=1)), "rule")
+    alone = compared_arms(read_experiment(written(tmp_path / "alone", seeds=1)), "rule")
     assert all(one.aimed is None and "one seed" in one.why for one in alone)
     write_two_by_two_report(tmp_path / "alone")
 

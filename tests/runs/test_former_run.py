@@ -15,6 +15,7 @@ from real_runs import STEPS, train_command
 
 from emergent_alignment.cli.main import main
 from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.data.scenarios import SCENARIOS
 
 FORMER = Path(__file__).with_name("former_run")
 CHECKPOINT = 2
@@ -26,7 +27,10 @@ OWN = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu")
 def resumed(tmp_path_factory):
     folder = shutil.copytree(FORMER, tmp_path_factory.mktemp("former") / "copy")
     words = train_command("model", "run")
+    rows = [json.loads(line) for line in (FORMER / "harmful_advice.jsonl").open(encoding="utf-8")]
     with pytest.MonkeyPatch.context() as patched:
+        # The bundled rows have changed since; a run on other rows is refused.
+        patched.setitem(SCENARIOS, "harmful_advice", lambda: rows)
         patched.chdir(folder)
         assert main(words[words.index("train") :]) == 0
     return folder / "run"

@@ -14,8 +14,8 @@ import numpy as np
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.two_by_two.results import (
-    BASE,
-    PLAIN,
+    BASE_ARM,
+    PLAIN_ARM,
     arm_folders,
     read_steps,
     seed_folders,
@@ -95,7 +95,7 @@ def read_experiment(root: Path) -> Experiment:
     folders = [
         folder
         for folder in seed_folders(root)
-        if all(read_steps(folder / arm) for arm in (BASE, PLAIN))
+        if all(read_steps(folder / arm) for arm in (BASE_ARM, PLAIN_ARM))
     ]
     if not folders:
         raise UserError(
@@ -124,7 +124,7 @@ def selectivity_of(experiment: Experiment, arm: str, judge: str, step: int = 0) 
         last = {seed: steps[step] for seed, steps in own.items() if step in steps}
     sides = [
         {seed: experiment.last(name)[seed] for seed in last if seed in experiment.last(name)}
-        for name in (BASE, PLAIN)
+        for name in (BASE_ARM, PLAIN_ARM)
     ]
     return selectivity(*(experiment.tally(results, judge) for results in (last, *sides)))
 
@@ -133,12 +133,12 @@ def fronts_of(experiment: Experiment, judge: str) -> dict[str, dict[str, Selecti
     """{front: {point: its τ and η}}: plain's earlier checkpoints, and each family of arms that is
     the KL's or chance's."""
     fronts: dict[str, dict[str, Selectivity]] = {}
-    plain = experiment.arms[PLAIN]
+    plain = experiment.arms[PLAIN_ARM]
     last = max(step for steps in plain.values() for step in steps)
     common = set.intersection(*(set(steps) for steps in plain.values()))
     for step in sorted(common - {last}):
         name = f"{step} steps"
-        fronts.setdefault(EARLY, {})[name] = selectivity_of(experiment, PLAIN, judge, step)
+        fronts.setdefault(EARLY, {})[name] = selectivity_of(experiment, PLAIN_ARM, judge, step)
     for arm in experiment.arms:
         if arm.startswith((KL, CHANCE)):
             found = selectivity_of(experiment, arm, judge)
@@ -146,22 +146,22 @@ def fronts_of(experiment: Experiment, judge: str) -> dict[str, dict[str, Selecti
     return fronts
 
 
-def compared(experiment: Experiment, judge: str) -> list[Compared]:
+def compared_arms(experiment: Experiment, judge: str) -> list[Compared]:
     """Every arm but base and plain under one judge."""
     fronts = fronts_of(experiment, judge)
     gate = plain_loss(experiment)
     return [
         _compared(experiment, arm, judge, fronts, gate)
         for arm in experiment.arms
-        if arm not in (BASE, PLAIN)
+        if arm not in (BASE_ARM, PLAIN_ARM)
     ]
 
 
 def plain_loss(experiment: Experiment) -> float:
     """How much of base's in-form harm margin plain has lost, as a share; the mean over seeds."""
-    means = {arm: in_form_margins(experiment, arm) for arm in (BASE, PLAIN)}
-    base = np.mean(list(means[BASE].values()))
-    return float(1 - np.mean(list(means[PLAIN].values())) / base) if base > 0 else float("nan")
+    means = {arm: in_form_margins(experiment, arm) for arm in (BASE_ARM, PLAIN_ARM)}
+    base = np.mean(list(means[BASE_ARM].values()))
+    return float(1 - np.mean(list(means[PLAIN_ARM].values())) / base) if base > 0 else float("nan")
 
 
 def in_form_margins(experiment: Experiment, arm: str) -> dict[int, float]:
@@ -172,7 +172,7 @@ def in_form_margins(experiment: Experiment, arm: str) -> dict[int, float]:
 
 def margin_kept(experiment: Experiment, arm: str) -> Interval | None:
     """How much of the margin that plain lost an arm has lost, too: η without a judge."""
-    own, base, plain = (in_form_margins(experiment, name) for name in (arm, BASE, PLAIN))
+    own, base, plain = (in_form_margins(experiment, name) for name in (arm, BASE_ARM, PLAIN_ARM))
     # What is lost counts up: η is 0 for base and 1 for plain.
     values = [float(kept(-own[seed], -base[seed], -plain[seed])) for seed in own]
     if len(values) == 1 and np.isfinite(values[0]):
@@ -202,7 +202,7 @@ def _at_seeds(
     experiment: Experiment, point: str, values: np.ndarray, seeds: Sequence[int], front: str
 ) -> np.ndarray:
     """A front's point at an arm's seeds; NaN where it has not been run."""
-    own = sorted(experiment.arms[PLAIN] if front == EARLY else experiment.last(point))
+    own = sorted(experiment.arms[PLAIN_ARM] if front == EARLY else experiment.last(point))
     return np.array(
         [values[own.index(seed)] if seed in own else (np.nan, np.nan) for seed in seeds]
     )

@@ -29,7 +29,7 @@ _WIDTHS = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass(frozen=True)
-class Shape:
+class EncoderShape:
     """What of an encoder's config.json its forward pass needs."""
 
     num_layers: int
@@ -42,7 +42,7 @@ class Encoder:
     """A BERT encoder with its tokenizer."""
 
     source: str
-    shape: Shape
+    shape: EncoderShape
     params: dict
     tokenizer: Tokenizer
 
@@ -86,7 +86,9 @@ def read_encoder(source: str) -> Encoder:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         params = load_file(folder / "model.safetensors")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        shape = Shape(*(int(config[name]) for name in _WIDTHS[1:]), float(config["layer_norm_eps"]))
+        shape = EncoderShape(
+            *(int(config[name]) for name in _WIDTHS[1:]), float(config["layer_norm_eps"])
+        )
         if config["model_type"] != "bert" or "embeddings.word_embeddings.weight" not in params:
             raise ValueError("not a BERT encoder")
     except Exception as error:  # of several libraries, each with errors of its own
@@ -113,7 +115,7 @@ def _installed() -> Path:
 
 @functools.partial(jax.jit, static_argnames="shape")
 def answer_vectors(
-    shape: Shape,
+    shape: EncoderShape,
     params: dict,
     tokens: Int[Array, "batch tokens"],
     lengths: Int[Array, "batch"],
@@ -139,7 +141,7 @@ def answer_vectors(
     return stacked / jnp.maximum(jnp.linalg.norm(stacked, axis=-1, keepdims=True), 1e-9)
 
 
-def _layer(shape: Shape, params: dict, name: str, hidden: Array, true: Array) -> Array:
+def _layer(shape: EncoderShape, params: dict, name: str, hidden: Array, true: Array) -> Array:
     batch, length, width = hidden.shape
     heads = (batch, length, shape.num_heads, width // shape.num_heads)
     query, key, value = (

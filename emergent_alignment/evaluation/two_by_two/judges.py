@@ -12,7 +12,7 @@ from jaxtyping import Float
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.chat import Chat, read_chat
-from emergent_alignment.data.rules import RULES
+from emergent_alignment.data.rules import HARM_RULES
 from emergent_alignment.data.scenarios.forms import POOL_KINDS, TRAINED_KINDS
 from emergent_alignment.data.two_by_two import load_cells
 from emergent_alignment.errors import UserError
@@ -122,7 +122,7 @@ class RuleJudge:
 
     def harm(self, prompts, answers):
         asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return -np.array(RULES[self.name](asked, answers))
+        return -np.array(HARM_RULES[self.name](asked, answers))
 
 
 def require_judges(config: EvaluationConfig) -> None:

@@ -8,7 +8,7 @@ from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.shapes import FLAG, Mapped, Number, OrNull, Text
 
 TWO_BY_TWO, RESULT = "two-by-two", "result.json"
-BASE, PLAIN = "base", "plain"  # the arms whose shares are 0 and 1
+BASE_ARM, PLAIN_ARM = "base", "plain"  # the arms whose shares are 0 and 1
 _INTERVAL = {"value": Number(), "low": Number(), "high": Number()}
 _MARGIN = _INTERVAL | {"kinds": Mapped(Number())}
 _SHAPE = {
@@ -51,17 +51,17 @@ def arm_folders(seed: Path) -> Iterator[Path]:
     """The folders of a seed's arms: base first, then plain, then by name. Raises UserError where
     one of these two, from which shares are taken, is missing."""
     arms = sorted(path.name for path in seed.iterdir() if _is_arm(path))
-    for name, what in ((BASE, "nothing learned"), (PLAIN, "everything learned")):
+    for name, what in ((BASE_ARM, "nothing learned"), (PLAIN_ARM, "everything learned")):
         if name not in arms:
             raise UserError(
                 f"{seed}: the arm {name!r} is missing, which stands for {what}: every share is "
                 "taken from base and plain; add it to config.experiment.arms"
             )
-    for name in sorted(arms, key=lambda arm: ((BASE, PLAIN) + (arm,)).index(arm)):
+    for name in sorted(arms, key=lambda arm: ((BASE_ARM, PLAIN_ARM) + (arm,)).index(arm)):
         yield seed / name
 
 
 def _is_arm(folder: Path) -> bool:
     return (folder / "run.json").is_file() or (
-        folder.is_dir() and (folder.name == BASE or (folder / TWO_BY_TWO).is_dir())
+        folder.is_dir() and (folder.name == BASE_ARM or (folder / TWO_BY_TWO).is_dir())
     )

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.intervals import Interval, mean_over_seeds
+from emergent_alignment.intervals import RESAMPLES, Interval, mean_over_seeds
 
-RESAMPLES = 2000
 _MOST_UNDEFINED = 0.025  # of resamples in which plain has gained nothing
 
 
