@@ -17,6 +17,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from emergent_alignment.conscience.diagnosis import diagnosed
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.abilities_rows import (
@@ -104,6 +105,7 @@ def _parts(results: Results) -> dict:
         "candidates": _candidates(results.calibration),
         "calibration_figures": _calibration_figures(results.calibration),
         "curve_figures": _curve_figures(results.arms),
+        "diagnoses": [(arm.name, _diagnosis(arm)) for arm in results.arms if _diagnosis(arm)],
         "speed": speed_rows(results.arms),
         "abilities": [
             ("Code that it writes", code_table(results.arms)),
@@ -120,6 +122,15 @@ def _parts(results: Results) -> dict:
         "settings": _settings(results.arms),
         "notes": [note for arm in results.arms for note in arm.notes],
     }
+
+
+def _diagnosis(arm: ArmResults) -> list[str]:
+    """What the log of an arm says of its conscience."""
+    if not _outcome_names(arm):
+        return []
+    loss = as_object(as_object(arm.run.get("config")).get("loss"))
+    weight = loss.get("alignment_weight")
+    return diagnosed(arm.metrics, arm.journal, weight if is_number(weight) else 1.0)
 
 
 def _finding(pair: Comparison) -> str:

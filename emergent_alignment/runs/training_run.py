@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from emergent_alignment import __version__
-from emergent_alignment.conscience.journal import Journal, check_journal
+from emergent_alignment.conscience.diagnosis import diagnosed
+from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
@@ -34,7 +35,12 @@ from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.loop import MakeInput, Recording, run
-from emergent_alignment.training.metrics import MetricsWriter, NoMetrics, check_metrics
+from emergent_alignment.training.metrics import (
+    MetricsWriter,
+    NoMetrics,
+    check_metrics,
+    metrics_by_step,
+)
 from emergent_alignment.training.objective import Objective, Term
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
@@ -166,7 +172,18 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
             first_step=first_step,
         )
     recording.close()
+    if conscience is not None and is_first():
+        _say(workdir, config)
     return state
+
+
+def _say(workdir: Path, config: RunConfig) -> None:
+    """What the run's log says of its conscience, on stderr."""
+    weight = config.loss.alignment_weight
+    journal = read_journal(workdir / "journal")
+    given = metrics_by_step(workdir), journal, weight if weight != AUTO else 1.0
+    for sentence in diagnosed(*given):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ MAY_IMPORT = (
     "evaluation",
     "reports",
     "data.messages",
+    "conscience.diagnosis",
     "conscience.journal",
     "conscience.outcomes",
     "self_align.work_directory",
