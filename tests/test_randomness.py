@@ -1,6 +1,7 @@
 """Everything random has a key of its own, and every key is made in one place."""
 
 import ast
+import functools
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import emergent_alignment
+from emergent_alignment import randomness
 from emergent_alignment.randomness import (
     CRITIQUES,
     FLAGGING,
@@ -61,8 +63,9 @@ def below(parents):
     return rows, jax.vmap(jax.vmap(row_keys, (0, None)), (0, None))(rows, PLACES)
 
 
-def test_no_two_uses_have_a_key_in_common():
+def test_no_two_uses_have_a_key_in_common(monkeypatch):
     """Neither uses, nor their parts, their rows, or tokens of their rows."""
+    monkeypatch.setattr(randomness, "_root", functools.cache(randomness._root))
     found = []
     for purpose in Purpose:
         if purpose == Purpose.WIDE_SEED:

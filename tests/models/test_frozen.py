@@ -1,6 +1,7 @@
 """What frozen parameters in fewer bytes still compute, and that nobody unpacks them."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -29,6 +30,7 @@ from emergent_alignment.training.step_settings import StepSettings
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="dtype")
 def log_probs(config, params, tokens, dtype=jnp.float32):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden, _ = forward(config, params, tokens, positions, causal_plan(positions), dtype=dtype)
