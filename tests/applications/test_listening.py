@@ -4,6 +4,8 @@ model: each resumes to the bit, and does what it says."""
 import json
 from collections import Counter
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
@@ -129,7 +131,8 @@ def test_a_pair_is_used_in_as_many_steps_as_replay_says(config, tmp_path, monkey
     assert uses == expected
     # Where there was one round so far, half of the rows stand for nothing, and count for nothing.
     assert [(batch.heard.prompt_lengths > 0).sum() for batch in batches] == [4, 4, 8, 8]
-    prompts = [float(TaskAndPairsView.counts(batch)["prompts"]) for batch in batches]
+    counts = [TaskAndPairsView.counts(jax.tree.map(jnp.asarray, batch)) for batch in batches]
+    prompts = [float(count["prompts"]) for count in counts]
     assert prompts == [4, 4, 8, 8]
 
 
@@ -208,7 +211,7 @@ def test_self_is_asked_behind_the_question_and_trained_without_it(config, tmp_pa
 
 def test_the_price_follows_the_scores_and_the_step_takes_it(config, tmp_path, monkeypatch):
     config.loss.alignment_weight = "auto"
-    config.loss.price.update({"yardstick": 6, "rate": 3.0})
+    config.loss.price.update({"yardstick": 6, "rate": 0.1})
     given = steps_of_run(config, tmp_path, monkeypatch)
     weights = [float(weights["alignment_loss"]) for _, weights in given]
     rounds = [RoundScores(one["scores"], one["yardstick"]) for one in rounds_of(tmp_path)]
