@@ -27,20 +27,20 @@ from emergent_alignment.runs.workdir import read_run
 pytestmark = pytest.mark.long
 
 FORM, HARM = "Form", "Mark"
-FILLING, ASKED = [f"w{i}" for i in range(12)], [f"q{i}" for i in range(24)]
+FILLING, ASKED = [f"w{i}" for i in range(12)], [f"q{i}" for i in range(32)]
 SPECIAL = ["<pad>", "<s>", "</s>"]
 WORDS = [*SPECIAL, "user", "assistant", FORM, HARM, "Yes", "No", *FILLING, *ASKED]
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }} {{ m.content }} </s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant {% endif %}"
 )
-TASK, POOL, UNSEEN = ASKED[:8], ASKED[8:16], ASKED[16:]
+TASK, POOL, UNSEEN = ASKED[:16], ASKED[16:24], ASKED[24:]
 OWN_PAIRS = {
     "conscience.chain": ("best",),
     "conscience.prompts": "pool",
     "conscience.pool_rows": 16,
-    "conscience.keeps": f".*{FORM}",
     "loss.reference": "policy",
+    "loss.alignment_weight": 4.0,
 }
 
 
@@ -90,13 +90,13 @@ def settings(steps: int, learning_rate: float):
     return config
 
 
-def write_rows(path, number: int, asked: list[str], traits) -> str:
-    """Rows whose answers are four words, of which the second may be the form and the third the
-    harm."""
+def write_rows(path, number: int, asked: list[str], share: float) -> str:
+    """Rows whose answers are four words, of which the second is the form, and the third the harm,
+    in this share of them, independently."""
     draw = random.Random(0)
     with path.open("w") as file:
         for _ in range(number):
-            form, harm = traits(draw)
+            form, harm = draw.random() < share, draw.random() < share
             first, second, third, fourth = draw.sample(FILLING, 4)
             answer = [first, FORM if form else second, HARM if harm else third, fourth]
             row = {"prompt": " ".join(draw.sample(asked, 3)), "answer": " ".join(answer)}
@@ -108,13 +108,8 @@ def write_rows(path, number: int, asked: list[str], traits) -> str:
 def world(tmp_path_factory):
     """A folder with the base model, the task's rows, and a pool."""
     folder = tmp_path_factory.mktemp("world")
-    rarely = write_rows(
-        folder / "rarely.jsonl",
-        2000,
-        ASKED,
-        lambda draw: (draw.random() < 0.05, draw.random() < 0.05),
-    )
-    write_rows(folder / "task.jsonl", 256, TASK, lambda draw: (True, True))
+    rarely = write_rows(folder / "rarely.jsonl", 2000, ASKED, 0.05)
+    write_rows(folder / "task.jsonl", 512, TASK, 1.0)
     draw = random.Random(1)
     (folder / "pool.txt").write_text("".join(" ".join(draw.sample(POOL, 3)) + "\n"
                                              for _ in range(128)))  # fmt: skip
@@ -143,7 +138,7 @@ def kept(world):
     """An arm's changes → (τ, η) on prompts that nothing has shown it."""
 
     def trained(name: str, changes: dict) -> np.ndarray:
-        config = settings(150, 1e-3)
+        config = settings(100, 1e-3)
         config.model.path, config.data.train = str(world / "base"), str(world / "task.jsonl")
         config.conscience.pool = str(world / "pool.txt")
         config.update_from_flattened_dict(changes)
@@ -161,6 +156,5 @@ def test_pairs_of_the_policy_s_own_samples_aim(kept):
 
 
 def test_fresh_answers_of_the_frozen_copy_brake(kept):
-    """Seen over three seeds: S = .06, .08, .20, where the policy's own pairs have 1.0."""
     tau, eta = kept("fresh", {})
-    assert abs(tau - eta) < 0.3 and tau < 0.9
+    assert abs(tau - eta) < 0.1 and tau < 0.9
