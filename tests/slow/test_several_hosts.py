@@ -56,12 +56,12 @@ def command_of(model_directory, workdir, **changes):
     return train_command(model_directory, workdir, **(SETTINGS | {"mesh.fsdp": 2} | changes))
 
 
-def start_on(model_directory, workdir, mesh: str) -> subprocess.Popen:
+def start_on(model_directory, workdir, mesh: str, **changes) -> subprocess.Popen:
     """A run on one of MESHES, in one process."""
     devices, sizes = MESHES[mesh]
     flags = dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes))
     return subprocess.Popen(
-        command_of(model_directory, workdir, **flags),
+        command_of(model_directory, workdir, **flags, **changes),
         env=environment(devices),
         stderr=subprocess.PIPE,
         text=True,
@@ -94,6 +94,42 @@ def alone(model_directory, tmp_path_factory):
     root = tmp_path_factory.mktemp("alone")
     all_done([start_on(model_directory, root / mesh, mesh) for mesh in ("1x8x1", "1x1x1")])
     return root
+
+
+LISTENING = {
+    "conscience.chain": "('best','self')",
+    "conscience.samples": 2,
+    "conscience.prompts": "both",
+    "conscience.pool_rows": 8,
+    "conscience.every": 2,
+    "conscience.replay": 4,
+    "loss.reference": "policy",
+    "loss.alignment_weight": "auto",
+    "loss.price.yardstick": 20,
+}
+
+
+def test_two_hosts_listen_to_what_one_does(model_directory, tmp_path):
+    """A pool beside the task, rounds that are replayed, the policy's own corrections, and a price:
+    the same pairs, and the same parameters."""
+    commands = [command_of(model_directory, tmp_path / "two", **LISTENING)] * 2
+    all_done(start_two(commands))
+    all_done([start_on(model_directory, tmp_path / "one", "1x8x1", **LISTENING)])
+    rounds = [
+        [json.loads(line) for line in (tmp_path / run / "rounds.jsonl").open()]
+        for run in ("two", "one")
+    ]
+    for ours, theirs in zip(*rounds, strict=True):
+        for row, other in zip(ours["rows"], theirs["rows"], strict=True):
+            for name in ("place", "prompt", "chosen", "rejected"):
+                assert row[name] == other[name]
+        for name in ("scores", "yardstick"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+    assert any(row["chosen"] for row in rounds[0][0]["rows"])
+    for ours, theirs in zip(
+        jax.tree.leaves(trainable(tmp_path / "two")), jax.tree.leaves(trainable(tmp_path / "one"))
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", ["1x8x1", "1x1x1"])

@@ -391,3 +391,29 @@ def test_a_wrong_setting_is_said_before_anything_is_written(
         train_against_attacks(wrong, tmp_path / "run", setup=setup)
     assert part in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_hostile_prompts_and_a_pool_are_heard_side_by_side(config, setup, tmp_path):
+    """Pairs of the policy's own samples; what is spared of hostile prompts is not of a pool's."""
+    pool = tmp_path / "pool.txt"
+    pool.write_text("What is fair?\nHow would you plan a garden?\n")
+    changes = {
+        "conscience.chain": ("best",),
+        "conscience.samples": 2,
+        "conscience.prompts": "both",
+        "conscience.pool": str(pool),
+        "conscience.pool_rows": 2,
+        "loss.reference": "policy",
+    }
+    mine = changed(typed(config), changes)
+    train_against_attacks(mine, tmp_path / "run", setup=setup)
+    journal = read_journal(tmp_path / "run" / "journal")
+    assert len(journal) == STEPS * (BATCH + 2)
+    of_pool = [record for record in journal if record["kind"] == "pool"]
+    assert len(of_pool) == STEPS * 2 and all("side" not in record for record in of_pool)
+    assert {record["prompt"][-1]["content"] for record in of_pool} == set(
+        pool.read_text().splitlines()
+    )
+    logged = metrics_of(tmp_path / "run")
+    assert all("attack/success" in values for values in logged.values())
+    assert sum(logged[0][f"outcome/{name}"] for name in OUTCOMES) == BATCH + 2

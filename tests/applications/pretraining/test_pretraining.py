@@ -84,6 +84,28 @@ def undisturbed(model_directory, corpus, tmp_path_factory):
     return workdir, pretrain(typed(reviewed_config(model_directory, corpus)), workdir)
 
 
+def test_the_policy_s_own_pairs_and_rounds_resume_to_the_bit_on_raw_text(
+    config, tmp_path, monkeypatch
+):
+    config.pretraining.refresh_every = 0
+    config.conscience.update({"chain": ("best", "self"), "samples": 2, "every": 2})
+    config.loss.update({"reference": "policy", "alignment_weight": "auto"})
+    config.training.checkpoint_every = 1
+    undisturbed = pretrain(typed(config), tmp_path / "one")
+    with monkeypatch.context() as patched:
+        interrupted_at(patched, 3)
+        with pytest.raises(Killed):
+            pretrain(typed(config), tmp_path / "two")
+    assert_bitwise_equal(pretrain(typed(config), tmp_path / "two"), undisturbed)
+    ours, theirs = metrics_of(tmp_path / "two"), metrics_of(tmp_path / "one")
+    assert {step: timeless(row) for step, row in ours.items()} == {
+        step: timeless(row) for step, row in theirs.items()
+    }
+    journal = read_journal(tmp_path / "one" / "journal")
+    assert {record["step"] for record in journal} == {0, 2} and len(journal) == 4
+    assert any(record["outcome"].startswith("revised") for record in journal)
+
+
 def from_random_weights(config):
     config.pretraining.random.update(
         {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "inner": 64, "vocabulary": 320}
