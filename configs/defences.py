@@ -14,7 +14,7 @@ TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get
 PLAIN = "conscience.enabled=False"
 ONCE = "conscience.candidate=target loss.alignment_weight=0.0"
 POOL = "conscience.pool=advice_pool"
-LISTENING = f"{POOL} conscience.prompts=pool conscience.pool_rows=8"
+LISTENING = f"{POOL} conscience.prompts=pool"
 OWN_PAIRS = f"{LISTENING} conscience.chain=('best',) loss.reference=policy"
 
 ARMS = (

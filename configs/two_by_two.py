@@ -16,6 +16,10 @@ from emergent_alignment.errors import UserError
 QUICKSTART = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))["get_config"]
 SIZES = ("full", "short", "marked", "mixed")
 PLAIN = "conscience.enabled=False"
+OWN_PAIRS = (
+    "conscience.chain=('best',) loss.reference=policy conscience.prompts=pool "
+    "conscience.pool=advice_pool"
+)
 EARLY = (4, 5, 6, 8, 10, 12, 16)  # plain's checkpoints: the front of early stopping
 
 
@@ -32,6 +36,8 @@ def arms(scenario):
         "conscience",
         # The same with drawn verdicts, at the conscience's own rates.
         "chance: conscience.verdicts=chance",
+        # Pairs of the policy's own samples, on kinds that are neither learnt nor measured.
+        f"own-4.0: {OWN_PAIRS} loss.alignment_weight=4.0",
     )
 
 

@@ -12,6 +12,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
 from emergent_alignment.evaluation.settings import EvaluationConfig
+from emergent_alignment.evaluation.two_by_two.comparison import CONSCIENCE
 from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
 from emergent_alignment.experiments.settings import ArmMeasure
 from emergent_alignment.runs.config import C
@@ -32,8 +33,16 @@ class Arm:
 
 
 def check_arms(arms: list[Arm], root: Path) -> None:
-    """Raise UserError where an arm's folder is another run's."""
-    for arm in arms:
+    """Raise UserError where an arm's folder is another run's, or verdicts by chance stand before
+    the arm that they take their rates from."""
+    named = [arm.name for arm in arms]
+    for place, arm in enumerate(arms):
+        by_chance = arm.name != BASE and arm.config.conscience.verdicts == "chance"
+        if by_chance and CONSCIENCE not in named[:place] and not (root / CONSCIENCE).is_dir():
+            raise UserError(
+                f"config.experiment.arms: {arm.name} draws verdicts at the rates of the arm "
+                f"{CONSCIENCE}, which does not stand before it; name that arm first"
+            )
         if arm.name != BASE and arm.config.conscience.verdicts != "chance":
             check_same_run(root / arm.name, arm.config)
 
@@ -47,7 +56,7 @@ def run_arms(
         folder = root / arm.name
         config, setup = arm.config, _base_of(arm, base)
         if config.conscience.verdicts == "chance":
-            config = at_the_rates_of(config, root / "conscience")
+            config = at_the_rates_of(config, root / CONSCIENCE)
         if arm.name != BASE:
             application(config)(config, folder, setup=setup, name=f"training {arm.name}")
         _measured(config, folder, setup, arm.name, measures)

@@ -21,6 +21,7 @@ from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_price
+from emergent_alignment.runs.from_config import evaluation_examples
 from emergent_alignment.runs.listening import (
     Heard,
     OwnPrompts,
@@ -117,8 +118,30 @@ def read_pool(config: RunConfig, chat: Chat) -> PromptsOfStep:
     if not config.conscience.enabled or config.conscience.prompts == "task":
         return NO_PROMPTS
     messages, most = pool_prompts(config.conscience.pool), config.data.max_prompt_tokens
+    _check_apart(config, messages)
     tokens = [chat.prompt_tokens(prompt)[-most:] for prompt in messages]
     return PromptsOfStep(messages, tokens, list(range(len(messages))))
+
+
+def _check_apart(config: RunConfig, messages: list[list[Message]]) -> None:
+    """Raise UserError where prompts of the pool are also evaluated on: which, and how many."""
+    try:
+        evaluated = evaluation_examples(config.data, 0)
+    except UserError:  # nothing is held out
+        return
+    held = {_plainly(example.messages) for example in evaluated}
+    shared = [prompt for prompt in messages if _plainly(prompt) in held]
+    if shared:
+        raise UserError(
+            f"config.conscience.pool: {len(shared)} of its {len(messages)} prompts are also in "
+            f"{config.data.evaluation}, which is evaluated on, as {shared[0][-1]['content']!r}; "
+            "take them out, or evaluate on others"
+        )
+
+
+def _plainly(messages: list[Message]) -> str:
+    """What is asked, whatever its case and spaces."""
+    return " ".join(" ".join(one["content"] for one in messages).casefold().split())
 
 
 def prompt_objective(config: RunConfig) -> Objective | None:

@@ -16,6 +16,7 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.question import named_question
+from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs import listening, training_run
 from emergent_alignment.runs.price import RoundScores, price
@@ -256,3 +257,13 @@ def test_what_cannot_be_meant_is_one_line_before_anything_runs(config, tmp_path,
     with pytest.raises(UserError, match=said) as caught:
         finetune(typed(config), tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_pool_that_is_evaluated_on_is_named_with_its_prompts(config, tmp_path):
+    held_out = load_examples("harmful_advice", split="test")[0].messages[-1]["content"]
+    pool = tmp_path / "pool.txt"
+    pool.write_text(f"What is fair?\n{held_out.upper()}\n")
+    config.conscience.update({"prompts": "both", "pool": str(pool)})
+    with pytest.raises(UserError, match="1 of its 2 prompts are also in harmful_advice") as caught:
+        finetune(typed(config), tmp_path / "run")
+    assert held_out.upper() in str(caught.value)

@@ -11,7 +11,7 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.cli.main import main
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
-from emergent_alignment.experiments.arms import at_the_rates_of
+from emergent_alignment.experiments.arms import Arm, at_the_rates_of, check_arms
 from emergent_alignment.experiments.plan import planned
 from emergent_alignment.intervals import Interval, mean_over_seeds
 from emergent_alignment.reports.experiment_page import over_seeds
@@ -195,3 +195,14 @@ def test_chance_takes_its_rates_from_each_step_once_also_where_a_run_was_resumed
     (tmp_path / "whole" / "metrics.jsonl").write_text('{"step": 1, "flag_rate": 0.5}\n')
     with pytest.raises(UserError, match="metrics.jsonl: step 0 is missing"):
         at_the_rates_of(typed(default_config()), tmp_path / "whole")
+
+
+def test_chance_before_the_arm_whose_rates_it_takes_is_said_before_anything_runs(tmp_path):
+    config = typed(default_config())
+    given = default_config()
+    given.conscience.verdicts = "chance"
+    by_chance = typed(given)
+    arms = [Arm("chance", by_chance), Arm("conscience", config)]
+    with pytest.raises(UserError, match="chance draws verdicts at the rates of the arm conscience"):
+        check_arms(arms, tmp_path)
+    check_arms(arms[::-1], tmp_path)
