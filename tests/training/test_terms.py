@@ -75,9 +75,40 @@ def test_the_terms_add_up_to_the_hybrid_loss_of_the_same_log_probs(settings, fro
 
     (loss, metrics), (expected, parts) = both(adapters)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    assert set(metrics) == {*parts, "kl"}
+    assert set(metrics) == {*parts, "kl", "pair_strength"}
     for name, value in parts.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_strength_of_pairs_is_a_chosen_token_s_gradient_over_a_target_token_s(
+    settings, frozen, adapters, normalize
+):
+    """… of the loss with λ = 1, as automatic differentiation has it of the tokens' log-probs."""
+    batch = random_batch()
+    objective = Objective((TaskTerm(), PreferenceTerm(1.0, beta=0.3, normalize=normalize)))
+
+    @jax.jit
+    def both(adapters):
+        counts = objective.counts(batch)
+        _, metrics = objective.loss(settings, adapters, frozen, batch, counts)
+        params = policy_params(adapters, frozen, settings.lora)
+        log_probs, masks = branch_log_probs(settings, params, batch), branch_masks(batch)
+        reference = pair_log_probs(settings, frozen, batch).T
+
+        def loss(log_probs):
+            answers = [x for place in range(3) for x in (log_probs[:, place], masks[:, place])]
+            return losses.hybrid_loss(
+                *answers, *reference, batch.pair_mask, beta=0.3, normalize=normalize
+            )[0]
+
+        return metrics["pair_strength"], jnp.abs(jax.grad(loss)(log_probs)), masks
+
+    strength, gradients, masks = both(adapters)
+    of_target = gradients[:, 0][masks[:, 0]]
+    first_of_chosen = gradients[:, 1, 0][batch.pair_mask]
+    np.testing.assert_allclose(of_target, of_target[0], rtol=1e-6)
+    np.testing.assert_allclose(strength, (first_of_chosen / of_target[0]).mean(), rtol=1e-5)
 
 
 def test_a_weight_that_is_given_is_as_one_of_the_term_s_own_and_costs_no_compilation(
