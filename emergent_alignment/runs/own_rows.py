@@ -45,7 +45,7 @@ def interleaved(config: RunConfig, setup: Setup, examples: list[Example]) -> lis
 
 def holds_a_pool(config: RunConfig) -> bool:
     """Whether a KL on a pool stands beside the task."""
-    return bool(config.loss.kl_weight) and config.loss.kl_on == "pool"
+    return config.loss.kl_on == "pool" and bool(config.loss.kl_weight)
 
 
 def held_objective(config: RunConfig) -> Objective:

@@ -70,7 +70,7 @@ def config(prompts, tmp_path_factory):
     config.data.max_prompt_tokens = 32
     config.data.max_response_tokens = 48
     config.conscience.gate = "relative"
-    config.conscience.threshold = -2.3  # amid this model's scores
+    config.conscience.threshold = 2.1  # amid this model's scores
     config.conscience.chain = ("fresh",)
     config.conscience.keep_truncated = True
     config.conscience.batch_size = BATCH
@@ -318,7 +318,7 @@ def test_variants_are_bounded_and_filtered_with_the_reason_kept(
     monkeypatch.setattr(attack_pool, "_trials", trials)
     monkeypatch.setattr(attack_pool, "_sampled", sampled)
     lora = conscience = None
-    here = training_run.Run(typed(config), setup, conscience, lora, None, None, 0)
+    here = training_run.Run(typed(config), setup, conscience, lora, None, None, 0, tmp_path)
     pool = pool_of_round(here, settings, Round(1, 2), 2, {})
     record = json.loads(pool_file(tmp_path, 1).read_text())
     reasons = [row["reason"] for row in record["variants"]]
@@ -344,7 +344,11 @@ def test_own_answers_are_written_once_for_all_runs(config, setup, run, monkeypat
     benign = adversarial.training_prompts(typed(config), "benign")
     answers = own_answers(typed(config), setup, [prompt.messages for prompt in benign])
     _, _, batches = run
-    learnt = {tuple(row[row > 0]) for batch in batches for row in batch.branches[HOSTILE:, 0]}
+    learnt = {
+        tuple(row[:length].tolist())
+        for batch in batches
+        for row, length in zip(batch.branches[HOSTILE:, 0], batch.branch_lengths[HOSTILE:, 0])
+    }
     assert learnt <= {tuple(answer.tokens) for answer in answers}
 
 
