@@ -18,9 +18,11 @@ from emergent_alignment.conscience.drafting import (
 from emergent_alignment.conscience.endpoint_hearing import EndpointReviewer
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.hearing import Reviewer
+from emergent_alignment.conscience.judge import JudgeReviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import Layout, Polarity, Question, named_question
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
+from emergent_alignment.conscience.settings import own_verdict
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.reasoning import split_reasoning
@@ -230,12 +232,15 @@ def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
 
 
 def _reviewer(frozen: Model | Endpoint | Reviewer, settings: ConscienceSettings) -> Reviewer:
+    writer = frozen
     if isinstance(frozen, Endpoint):
-        return EndpointReviewer(frozen, settings.review.batch_size)
-    if not isinstance(frozen, Model):
-        return frozen
-    chat = read_chat(frozen.tokenizer, frozen.source)
-    return FrozenReviewer(reader_of(frozen, chat, settings.review, settings.max_prompt))
+        writer = EndpointReviewer(frozen, settings.review.batch_size)
+    elif isinstance(frozen, Model):
+        chat = read_chat(frozen.tokenizer, frozen.source)
+        writer = FrozenReviewer(reader_of(frozen, chat, settings.review, settings.max_prompt))
+    if settings.verdict:
+        return JudgeReviewer(own_verdict(settings.verdict), writer)
+    return writer
 
 
 def _given(text: str) -> Answer:

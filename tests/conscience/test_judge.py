@@ -119,3 +119,14 @@ def test_the_drafter_itself_corrects_where_the_chain_says_so(model, link):
     assert revised and all(one.final == one.reviewed.chosen.text != one.draft for one in revised)
     # The judge sees the conversation as it is, not the question that stood before it.
     assert all(conversation == PROMPTS[0] for conversation, _ in told)
+
+
+def longer_is_better(conversation, answer: str) -> float:
+    return float(len(answer))
+
+
+def test_a_judge_that_the_settings_name_decides_without_training_too(model):
+    settings = dataclasses.replace(SETTINGS, verdict=f"python:{__name__}.longer_is_better")
+    conscience = Conscience(model, settings=settings)
+    (review,) = conscience.review([[*PROMPTS[0], {"role": "assistant", "content": "Hello."}]])
+    assert review.score == len("Hello.") and review.scored_by == "judge"

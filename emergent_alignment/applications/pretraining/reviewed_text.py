@@ -13,10 +13,9 @@ from typing import Any
 from emergent_alignment.applications.pretraining.frozen_copies import FrozenCopies
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.windows import Windows
-from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
+from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.conscience.review import reader_of
 from emergent_alignment.data.batches import Batch, make_batch
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.sources import Example
@@ -43,10 +42,11 @@ class ReviewedText:
 
 @dataclass(frozen=True)
 class TakenCopy:
-    """A frozen copy: the step it was taken at, how it reviews and decides, and its calibration,
-    which chose wording, layout, polarity and threshold."""
+    """A frozen copy: the step it was taken at, the model, who reviews with it, how it decides, and
+    its calibration, which chose wording, layout, polarity and threshold."""
 
     step: int
+    frozen: Model
     reviewer: Reviewer
     conscience: ConscienceSettings
     calibration: dict
@@ -103,15 +103,14 @@ class TakenCopies:
     def _load(self, step: int, like: Any) -> TakenCopy:
         trainable, calibration = self._copies.restore(step, like)
         conscience = conscience_settings(self._run.config, calibration)
-        reader = reader_of(
-            self._policy(trainable), self._run.setup.chat, conscience.review, conscience.max_prompt
-        )
+        frozen = self._policy(trainable)
+        reviewer = reviewer_of(frozen, self._run.setup.chat, conscience)
         if is_first():
             print(
                 f"the frozen copy is the policy of step {step}. {calibration['verdict']}",
                 file=sys.stderr,
             )
-        return TakenCopy(step, FrozenReviewer(reader), conscience, calibration)
+        return TakenCopy(step, frozen, reviewer, conscience, calibration)
 
 
 def _auc(calibration: dict) -> float:
@@ -135,7 +134,7 @@ def review_windows(
         return ReviewedText(None, [], scalars)
     config, heard = run.config, NOTHING_HEARD
     if listening.due(step):
-        ears = Ears(copy.reviewer, copy.conscience, copy.reviewer.reader.model)
+        ears = Ears(copy.reviewer, copy.conscience, copy.frozen)
         asked = _prefixes(run, windows, first)
         heard = listening.hear(ears, asked, step, trainable)
     if listens_apart(config):
