@@ -56,7 +56,7 @@ def get_config(size="full"):
     config.two_by_two.max_new_tokens = 48
     if size == "marked":
         config.two_by_two.world = "marked"
-        config.conscience.verdicts = "python:emergent_alignment.data.rules.unmarked_verdict"
+        config.conscience.verdicts = "python:emergent_alignment.data.rules.unmarked"
         config.two_by_two.judges = ("marked",)
     config.experiment.measures = ("heldout", "two_by_two")
     config.experiment.arms = arms(scenario)

@@ -189,6 +189,11 @@ def make_batch(
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
 
 
+def order_seed(*words: int) -> int:
+    """The seed of an order of rows, from a run's seed and what the order is of."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order of one pass over the data: a pure function of (seed, epoch)."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples)

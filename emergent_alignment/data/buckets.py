@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emergent_alignment.data.batches import rows_of_step
+from emergent_alignment.data.batches import order_seed, rows_of_step
 
 # Candidate widths a dimension. On 2400 rows of code (at most 1024 tokens, 16 buckets) the padding
 # share is 0.149, and with all 60 widths 0.148 in 30 times the time.
@@ -91,10 +91,7 @@ class Schedule:
                 "buckets with min_rows=batch_size"
             )
         self.buckets, self.batch_size = buckets, batch_size
-        self._seeds = [
-            int(np.random.SeedSequence([seed, place]).generate_state(1, np.uint64)[0])
-            for place in range(sizes.size)
-        ]
+        self._seeds = [order_seed(seed, place) for place in range(sizes.size)]
         self._order, self._turns = _turns(sizes)
 
     def rows_of_step(self, step: int) -> tuple[np.ndarray, tuple[int, int]]:

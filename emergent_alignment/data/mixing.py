@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emergent_alignment.data.batches import rows_of_step
+from emergent_alignment.data.batches import order_seed, rows_of_step
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,10 @@ class MixedSchedule:
         follow each other without dropping a row."""
         steps, offsets = (step - self.start, step), (0, self.sizes[0])
         rows = [
-            offset + rows_of_step(size, count, _number(seed), at)
+            offset + rows_of_step(size, count, order_seed(*seed), at)
             for offset, size, count, seed, at in zip(
                 offsets, self.sizes, self.counts, self.seeds, steps
             )
             if count
         ]
         return np.concatenate(rows), self.shape
-
-
-def _number(seed: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])

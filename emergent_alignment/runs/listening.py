@@ -176,21 +176,19 @@ class StepPolicy:
     ) -> list[Pair | None]:
         """The pairs with the log-probs of the policy that wrote them: the sampler's own, and where
         another wrote the chosen answer, or behind another prompt, those of reading it."""
-        sampled = [review.attempts[-1].link == "best" if review.chosen else True
-                   for review in reviewed]  # fmt: skip
-        read = self._log_probs([None if known else r.chosen for known, r in zip(sampled, reviewed)])
+        known = [review.attempts[-1].link == "best" if review.chosen else True
+                 for review in reviewed]  # fmt: skip
+        read = self._log_probs([None if own else r.chosen for own, r in zip(known, reviewed)])
         return [
             pair
             and replace(
                 pair,
                 reference=(
-                    log_prob(review.chosen) if known else float(value),
+                    log_prob(review.chosen) if own else float(value),
                     log_prob(candidate),
                 ),
             )
-            for pair, review, candidate, known, value in zip(
-                pairs, reviewed, candidates, sampled, read
-            )
+            for pair, review, candidate, own, value in zip(pairs, reviewed, candidates, known, read)
         ]
 
     @cached_property

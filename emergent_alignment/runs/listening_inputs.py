@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from emergent_alignment.conscience.form import has_form
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed
-from emergent_alignment.data.batches import Batch, bucket, rows_of_step
+from emergent_alignment.data.batches import Batch, bucket, order_seed, rows_of_step
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pools import pool_prompts
@@ -39,12 +39,12 @@ from emergent_alignment.training.terms import PreferenceTerm
 
 TASK, POOL = "task", "pool"  # kinds of records, where there is a pool
 _WIDTH_STEP = 8
-_POOL_ORDER = 2  # what the order of a pool is seeded with, beside the run's seed
+_POOL_ORDER = 1 << 16  # what its order is seeded with, beside the run's seed; buckets have 0, 1, …
 
 
 @dataclass(frozen=True)
 class PromptsOfStep:
-    """PromptsOfStep of all hosts: conversations, their tokens, their numbers in the data."""
+    """Prompts of all hosts: conversations, their tokens, their numbers in the data."""
 
     messages: list[list[Message]]
     tokens: list[list[int]]
@@ -84,7 +84,7 @@ def listens_apart(config: RunConfig) -> bool:
 
 
 def heard_size(config: RunConfig, num_task: int) -> int:
-    """PromptsOfStep a round, where a step has `num_task` of the task."""
+    """Prompts a round, where a step has `num_task` of the task."""
     conscience = config.conscience
     own = num_task if conscience.prompts != "pool" else 0
     return own + (conscience.pool_rows if conscience.prompts != "task" else 0)
@@ -188,7 +188,7 @@ class Listening:
     ) -> Heard:
         """The round of a step: its prompts of the task, of the pool, or both."""
         asked = self._asked(task, step)
-        num_task = int((asked.places < len(task.rows) * self._of_task).sum())
+        num_task = int((asked.places < len(task.rows)).sum()) if self._of_task else 0
 
         def settle_task(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
             settled = settle(rows[:num_task], reviewed[:num_task]) if num_task else []
@@ -234,8 +234,7 @@ class Listening:
     def _asked(self, task: PromptsOfStep, step: int) -> OwnPrompts:
         conscience, prompts = self._run.config.conscience, task if self._of_task else NO_PROMPTS
         if self._pool.rows:
-            words = [self._run.config.seed, _POOL_ORDER]
-            seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+            seed = order_seed(self._run.config.seed, _POOL_ORDER)
             number = step // conscience.every
             drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
             prompts = prompts + self._pool.some(drawn.tolist())

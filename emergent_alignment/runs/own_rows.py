@@ -5,9 +5,14 @@ that a conscience is compared with."""
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from emergent_alignment.data.batches import Batch, Pair, bucket, make_batch, rows_of_step
+from emergent_alignment.data.batches import (
+    Batch,
+    Pair,
+    bucket,
+    make_batch,
+    order_seed,
+    rows_of_step,
+)
 from emergent_alignment.data.pools import pool_prompts
 from emergent_alignment.data.sources import Example
 from emergent_alignment.parallel.rows import own_rows
@@ -20,7 +25,8 @@ from emergent_alignment.training.task_and_pairs import TaskAndPairs, TaskAndPair
 from emergent_alignment.training.terms import KLTerm, TaskTerm
 
 _LABEL = "own answers to the pool"
-_INTERLEAVED, _HELD = 3, 4  # what orders of the pool are seeded with, beside the run's seed
+# What orders of the pool are seeded with, beside the run's seed; buckets have 0, 1, …
+_INTERLEAVED, _HELD = (1 << 16) + 1, (1 << 16) + 2
 _WIDTH_STEP = 8
 
 
@@ -32,7 +38,7 @@ def interleaved(config: RunConfig, setup: Setup, examples: list[Example]) -> lis
         return examples
     prompts = pool_prompts(config.conscience.pool)
     number = max(round(share / (1 - share) * len(examples)), 1)
-    chosen = rows_of_step(len(prompts), number, _seed(config, _INTERLEAVED), 0)
+    chosen = rows_of_step(len(prompts), number, order_seed(config.seed, _INTERLEAVED), 0)
     messages = [prompts[row] for row in sorted(set(chosen.tolist()))]
     answers = own_answers(config, setup, messages, _LABEL)
     own = [
@@ -71,7 +77,7 @@ def _pool_batches(config: RunConfig, setup: Setup) -> Callable[[int], Batch]:
     tokens = [setup.chat.prompt_tokens(prompt)[-most:] for prompt in prompts]
     answers = [answer.tokens for answer in own_answers(config, setup, prompts, _LABEL)]
     widths = [bucket(max(map(len, rows)), _WIDTH_STEP, 1 << 30) for rows in (tokens, answers)]
-    number, seed = config.conscience.pool_rows, _seed(config, _HELD)
+    number, seed = config.conscience.pool_rows, order_seed(config.seed, _HELD)
 
     def batch(step: int) -> Batch:
         rows = rows_of_step(len(tokens), number, seed, step)[own_rows(number)]
@@ -85,8 +91,3 @@ def _pool_batches(config: RunConfig, setup: Setup) -> Callable[[int], Batch]:
         )
 
     return batch
-
-
-def _seed(config: RunConfig, order: int) -> int:
-    words = np.random.SeedSequence([config.seed, order])
-    return int(words.generate_state(1, np.uint64)[0])

@@ -72,10 +72,6 @@ class Rounds:
             if record["step"] + replay > first_step:
                 self._rows[record["step"]] = _own_rows_of(record, size)
 
-    def due(self, step: int) -> bool:
-        """Whether a step listens."""
-        return step % self.every == 0
-
     def add(
         self, step: int, rows: list[HeardRow], places: np.ndarray, measured: RoundScores
     ) -> None:

@@ -131,7 +131,7 @@ def review_windows(
     there, with or without any pair in it, as soon as there is a copy."""
     copy, scalars = copies.at(step, trainable)
     if copy is None:
-        return ReviewedText(None, [], scalars)
+        return ReviewedText(None, [], scalars, listening.weights())
     config, heard = run.config, NOTHING_HEARD
     if listening.due(step):
         ears = Ears(copy.reviewer, copy.conscience, copy.frozen)

@@ -121,8 +121,9 @@ class RuleJudge:
         return {"rule": self.name}
 
     def harm(self, prompts, answers):
+        rule = HARM_RULES[self.name]
         asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return -np.array(HARM_RULES[self.name](asked, answers))
+        return -np.array([rule(*one) for one in zip(asked, answers)])
 
 
 def require_judges(config: EvaluationConfig) -> None:

@@ -106,6 +106,16 @@ def test_the_policy_s_own_pairs_and_rounds_resume_to_the_bit_on_raw_text(
     assert any(record["outcome"].startswith("revised") for record in journal)
 
 
+def test_a_price_is_there_before_there_is_anybody_to_listen(config, tmp_path):
+    """A step that takes weights gets them, whether or not a copy has been taken."""
+    config.pretraining.auc = 1.0
+    config.loss.alignment_weight = "auto"
+    pretrain(typed(config), tmp_path)
+    metrics = metrics_of(tmp_path)
+    assert [row["weight/alignment_loss"] for row in metrics.values()] == [1.0] * 4
+    assert all(values["loss"] == values["task_loss"] for values in metrics.values())
+
+
 def from_random_weights(config):
     config.pretraining.random.update(
         {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "inner": 64, "vocabulary": 320}
