@@ -38,15 +38,16 @@ def interleaved(config: RunConfig, setup: Setup, examples: list[Example]) -> lis
         return examples
     prompts = pool_prompts(config.conscience.pool)
     number = max(round(share / (1 - share) * len(examples)), 1)
-    chosen = rows_of_step(len(prompts), number, order_seed(config.seed, _INTERLEAVED), 0)
-    messages = [prompts[row] for row in sorted(set(chosen.tolist()))]
-    answers = own_answers(config, setup, messages, _LABEL)
-    own = [
-        Example(tuple(prompt), answer.text, ended=answer.ended)
-        for prompt, answer in zip(messages, answers)
+    # Of a pool that is smaller than that, answers stand there several times.
+    chosen = rows_of_step(len(prompts), number, order_seed(config.seed, _INTERLEAVED), 0).tolist()
+    asked = sorted(set(chosen))
+    answers = own_answers(config, setup, [prompts[row] for row in asked], _LABEL)
+    own = {
+        row: Example(tuple(prompts[row]), answer.text, ended=answer.ended)
+        for row, answer in zip(asked, answers)
         if answer.text.strip()
-    ]
-    return [*examples, *own]
+    }
+    return [*examples, *(own[row] for row in sorted(chosen) if row in own)]
 
 
 def holds_a_pool(config: RunConfig) -> bool:

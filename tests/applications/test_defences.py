@@ -5,10 +5,10 @@ import pytest
 from interrupting import metrics_of
 from test_listening import steps_of_run
 from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
+from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.config_files import typed
-from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.calibrating import calibration_examples
 from emergent_alignment.runs.from_config import load_model, training_examples
@@ -24,14 +24,9 @@ def model_directory(tmp_path_factory):
 
 @pytest.fixture
 def config(model_directory, tmp_path):
-    config = default_config()
-    config.model.path = str(model_directory)
+    config = tiny_run_config(model_directory)
     config.data.limit = 8
-    config.data.buckets = 1
-    config.data.max_prompt_tokens = config.data.max_response_tokens = 48
-    config.sampling.max_new_tokens = 8
-    config.training.steps, config.training.batch_size = 3, 4
-    config.optimizer.learning_rate = 1e-2
+    config.training.steps = 3
     config.conscience.enabled = False
     config.conscience.cache = str(tmp_path / "cache")
     config.conscience.pool = str(tmp_path / "pool.txt")
@@ -48,6 +43,9 @@ def test_interleaving_adds_the_frozen_copy_s_own_answers_to_the_pool(config):
     assert rows[:8] == given and len(rows) == 10, "two of ten"
     assert {row.messages[-1]["content"] for row in rows[8:]} < set(QUESTIONS)
     assert interleaved(typed(config), setup, given) == rows, "written once, and kept"
+    config.data.interleave = 0.5
+    more = interleaved(typed(config), setup, given)
+    assert len(more) == 16, "of a pool of three, answers stand there several times"
     config.data.interleave = 0.0
     assert interleaved(typed(config), setup, given) == given
 

@@ -7,11 +7,12 @@ import jax
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_chat_model import write_tiny_chat_model
+from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications import finetuning
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.config_files import typed
-from emergent_alignment.config import Config, default_config
+from emergent_alignment.config import Config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import review_and_revise
@@ -28,24 +29,8 @@ def model_directory(tmp_path_factory):
 
 @pytest.fixture
 def config(model_directory, tmp_path_factory):
-    """Four steps of four rows; every candidate is corrected, so that there are pairs."""
-    config = default_config()
-    config.model.path = str(model_directory)
-    config.data.limit = 10
-    config.data.buckets = 1
-    config.data.max_prompt_tokens = 48
-    config.data.max_response_tokens = 48
-    config.conscience.gate = "relative"
-    config.conscience.chain = ("fresh",)
-    config.conscience.keep_truncated = True
-    config.conscience.batch_size = 4
-    config.conscience.max_review_tokens = 160
+    config = tiny_run_config(model_directory)
     config.conscience.cache = str(tmp_path_factory.mktemp("reviewed"))
-    config.sampling.max_new_tokens = 8
-    config.training.steps = 4
-    config.training.batch_size = 4
-    config.training.checkpoint_every = 2
-    config.optimizer.learning_rate = 1e-2
     return config
 
 

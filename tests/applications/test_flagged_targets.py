@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from tiny_chat_model import write_tiny_chat_model
+from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.config_files import typed
-from emergent_alignment.config import default_config
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import named_question
@@ -65,18 +65,9 @@ def model_directory(tmp_path_factory):
 
 @pytest.fixture
 def config(model_directory, tmp_path):
-    config = default_config()
-    config.model.path = str(model_directory)
+    config = tiny_run_config(model_directory)
     config.data.limit = 4
-    config.data.buckets = 1
-    config.data.max_prompt_tokens = config.data.max_response_tokens = 48
-    config.conscience.gate = "relative"
-    config.conscience.chain = ("fresh",)
-    config.conscience.keep_truncated = True
-    config.conscience.batch_size = 4
-    config.conscience.max_review_tokens = 160
     config.conscience.cache = str(tmp_path / "reviewed")
-    config.sampling.max_new_tokens = 8
     config.training.steps = 2
     config.training.batch_size = 4
     return config
