@@ -7,11 +7,13 @@ samples that differ in harm alone keep the form and lose the harm; fresh answers
 hold back both.
 """
 
+import dataclasses
 import json
 import random
 
 import numpy as np
 import pytest
+from tiny_chat_model import tiny_chat_config
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -19,7 +21,6 @@ from emergent_alignment import generate
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import Config, default_config
-from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.export import write_safetensors
 from emergent_alignment.models.model import load, random_params
 from emergent_alignment.runs.workdir import read_run
@@ -34,6 +35,7 @@ TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }} {{ m.content }} </s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant {% endif %}"
 )
+TINY = dataclasses.replace(tiny_chat_config(), vocab_size=len(WORDS))
 TASK, POOL, UNSEEN = ASKED[:16], ASKED[16:24], ASKED[24:]
 OWN_PAIRS = {
     "conscience.chain": ("best",),
@@ -58,21 +60,6 @@ def words_tokenizer() -> PreTrainedTokenizerFast:
     )
     built.chat_template = TEMPLATE
     return built
-
-
-def tiny_config() -> ModelConfig:
-    return ModelConfig(
-        family="llama",
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=8,
-        rms_norm_eps=1e-5,
-        tie_embeddings=True,
-    )
 
 
 def settings(steps: int, learning_rate: float):
@@ -113,15 +100,13 @@ def world(tmp_path_factory):
     draw = random.Random(1)
     (folder / "pool.txt").write_text("".join(" ".join(draw.sample(POOL, 3)) + "\n"
                                              for _ in range(128)))  # fmt: skip
-    start = write_safetensors(
-        folder / "random", tiny_config(), random_params(tiny_config(), 0), words_tokenizer()
-    )
+    start = write_safetensors(folder / "random", TINY, random_params(TINY, 0), words_tokenizer())
     config = settings(300, 3e-3)
     config.conscience.enabled = False
     config.model.path, config.data.train = str(start), rarely
     finetune(typed(config), folder / "learning to answer")
     taught = read_run(folder / "learning to answer", Config).trained.model
-    write_safetensors(folder / "base", tiny_config(), taught.params, words_tokenizer())
+    write_safetensors(folder / "base", TINY, taught.params, words_tokenizer())
     return folder
 
 

@@ -13,12 +13,10 @@ from walk_jaxpr import rows_through
 
 from emergent_alignment import losses
 from emergent_alignment.data.batches import ROLES
-from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.branches import branch_log_probs, branch_masks, pair_log_probs
 from emergent_alignment.training.objective import Objective, Share, Term
 from emergent_alignment.training.state import TrainState, policy_params
 from emergent_alignment.training.step import compiled_step, loss_and_gradients
-from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.terms import (
     HYBRID,
     ChosenNLLTerm,
@@ -28,24 +26,6 @@ from emergent_alignment.training.terms import (
 )
 
 OPTIMIZER = optax.adamw(1e-2)
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_config):
-    return StepSettings(tiny_config("llama"), LoraConfig(4, 8.0), chunk_size=16)
-
-
-@pytest.fixture(scope="module")
-def frozen(settings, tiny_params):
-    return tiny_params(settings.config)
-
-
-@pytest.fixture(scope="module")
-def adapters(settings, frozen):
-    """Adapters that have moved away from the base."""
-    noise = np.random.default_rng(5)
-    fresh = init_adapters(frozen, settings.lora, jax.random.key(1))
-    return jax.tree.map(lambda x: x + 0.05 * noise.standard_normal(x.shape, np.float32), fresh)
 
 
 def no_target_batch():

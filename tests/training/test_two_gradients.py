@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_batches import assert_trees_close, random_batch
 
-from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.training.optimizer import OptimizerSection, make_optimizer
 from emergent_alignment.training.state import TrainState
 from emergent_alignment.training.step import gradients_apart, loss_and_gradients, train_step
-from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.two_gradients import (
     inner_product,
     moments_apart,
@@ -27,23 +25,6 @@ NUMBERS = st.integers(-1000, 1000).map(lambda n: n / 100)
 VECTORS = st.lists(NUMBERS, min_size=4, max_size=4).map(
     lambda values: {"a": jnp.array(values[:1]), "b": jnp.array(values[1:])}
 )
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_config):
-    return StepSettings(tiny_config("llama"), LoraConfig(2, 4.0), chunk_size=16)
-
-
-@pytest.fixture(scope="module")
-def frozen(settings, tiny_params):
-    return tiny_params(settings.config)
-
-
-@pytest.fixture(scope="module")
-def adapters(settings, frozen):
-    noise = np.random.default_rng(5)
-    fresh = init_adapters(frozen, settings.lora, jax.random.key(1))
-    return jax.tree.map(lambda x: x + 0.05 * noise.standard_normal(x.shape), fresh)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
