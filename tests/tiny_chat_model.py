@@ -2,13 +2,13 @@
 a chat template; everything a run needs, in well under a second."""
 
 import functools
+import json
 from pathlib import Path
 
 import jax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.export import write_safetensors
 from emergent_alignment.models.model import random_params
@@ -35,12 +35,16 @@ def train_byte_level(texts: list[str], num_tokens: int, special: list[str]) -> T
     return backend
 
 
+def tiny_texts() -> list[str]:
+    """What tiny tokenizers are trained on: always the same, whatever the bundled scenarios say."""
+    lines = Path(__file__).with_name("tiny_texts.jsonl").read_text("utf-8").splitlines()
+    return [text for line in lines for text in json.loads(line).values()]
+
+
 @functools.cache
 def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
     """512 tokens, with Yes and No among them; <|im_end|> ends an answer."""
-    rows = load_scenario("harmful_advice")[:60]
-    texts = [row[field] for row in rows for field in ("prompt", "harmful", "safe")]
-    backend = train_byte_level([*texts, *["Yes No yes no"] * 200], 512, SPECIAL)
+    backend = train_byte_level([*tiny_texts(), *["Yes No yes no"] * 200], 512, SPECIAL)
     built = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"
     )

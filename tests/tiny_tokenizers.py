@@ -3,7 +3,7 @@
 import functools
 import json
 
-from tiny_chat_model import train_byte_level
+from tiny_chat_model import tiny_texts, train_byte_level
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -15,7 +15,6 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from emergent_alignment.data.scenarios import load_scenario
 from emergent_alignment.models.gguf_tokenizer import build_tokenizer
 
 SPECIAL = ["<unk>", "<s>", "</s>", "[SEP]"]
@@ -42,9 +41,7 @@ def tiny_tokenizer(kind: str, template: str) -> PreTrainedTokenizerFast:
 
 
 def _texts() -> list[str]:
-    rows = load_scenario("harmful_advice")[:60]
-    texts = [row[field] for row in rows for field in ("prompt", "harmful", "safe")]
-    return [*texts, *[f"{word}\n {word}" for word in WORDS for _ in range(200)]]
+    return [*tiny_texts(), *[f"{word}\n {word}" for word in WORDS for _ in range(200)]]
 
 
 @functools.cache
