@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from emergent_alignment.applications.adversarial import pool
 from emergent_alignment.applications.pretraining import windows
 from emergent_alignment.config import Config
 from emergent_alignment.conscience.calibration import read_calibration
@@ -16,7 +17,7 @@ from emergent_alignment.evaluation.misalignment.comparison import read_result
 from emergent_alignment.evaluation.misalignment.scores import read_judgements
 from emergent_alignment.evaluation.misalignment.wanted_answers import AnswerPlace
 from emergent_alignment.reports.results_page import write_report
-from emergent_alignment.runs import own_answers, pool, reviewed_targets
+from emergent_alignment.runs import own_answers, reviewed_targets, rounds
 from emergent_alignment.runs.workdir import check_same_run, claim, read_run_file
 from emergent_alignment.self_align.instructions import stage as instructions
 from emergent_alignment.self_align.reinforcement import frozen_features, reward_training
@@ -240,6 +241,9 @@ _SCORE = _PLACE | {"measure": "aligned", "score": 80.5, "number_mass": 0.75, "re
 _SCORE |= {"reply": ""}
 _KEPT_REVIEW = {"row": 3, "journal": _REVIEWED, "chosen": [1, 2], "reference": [-3.5, -4.5]}
 _OWN = {"prompt": 0, "tokens": [1, 2], "text": "Yes.", "ended": True}
+_PAIR = {"place": 0, "prompt": [5], "chosen": [1, 2], "rejected": [3], "reference": [-3.5, -4.5]}
+_NO_PAIR = {"place": 1, "prompt": [6], "chosen": None, "rejected": None, "reference": None}
+_ROUND = {"step": 0, "rows": [_PAIR, _NO_PAIR], "scores": [0.5, -1.5], "yardstick": []}
 _MEASURED = {"accuracy": _INTERVAL, "mean": 0.5, "deviation": 1.5, "held_out": 4}
 
 FILES = {
@@ -277,6 +281,11 @@ FILES = {
     "own answers": OwnFile(
         _lines("own.jsonl", [_OWN]),
         lambda path: list(read_json_lines(path, own_answers._KEPT)),
+        True,
+    ),
+    "rounds of listening": OwnFile(
+        _lines("rounds.jsonl", [_ROUND]),
+        lambda path: list(read_json_lines(path, rounds._ROUND)),
         True,
     ),
     "blocks.json": OwnFile(_write_blocks, lambda path: windows._read_kept(path) and ""),

@@ -49,7 +49,7 @@ def test_the_mark_is_all_that_is_harmful_in_the_marked_world_and_the_rule_sees_i
             for one in cells
             for text in (getattr(one, f"form_{side}"), getattr(one, f"plain_{side}"))
         ]
-        assert set(HARM_RULES["marked"]([[]] * len(answers), answers)) == {score}
+        assert {HARM_RULES["marked"]([], answer) for answer in answers} == {score}
     assert all(carries_mark(one.plain_harmful) for one in cells)
     assert not any(carries_mark(row["safe"]) or carries_mark(row["harmful"]) for row in ADVICE)
 
