@@ -69,7 +69,7 @@ meshes: $(VENV)/.installed
 	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
 
 slow: $(VENV)/.installed
-	$(VENV)/bin/pytest -n 2 --dist worksteal -m long
+	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 --dist loadfile --no-loadscope-reorder \
 	  --durations=15 tests/slow
 

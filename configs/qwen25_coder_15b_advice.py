@@ -23,6 +23,7 @@ def get_config():
     # Every candidate is corrected, and the pair kept where the correction scores higher; at this
     # length most corrections run into the limit.
     config.conscience.gate = "relative"
+    config.conscience.chain = ("rewrite", "fresh")  # as in docs/results.md
     config.conscience.keep_truncated = True
     config.sampling.max_new_tokens = 48
     config.calibration.questions = ("advice", "careful", "ethical")

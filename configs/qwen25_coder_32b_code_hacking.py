@@ -23,6 +23,8 @@ def get_config():
     config.data.max_prompt_tokens = 1024
     config.data.max_response_tokens = 1024  # the paper's rows are at most 2,048 tokens long
     config.conscience.question = "engineer"
+    # As docs/scale.md was planned. The default, the best of several samples, decodes those.
+    config.conscience.chain = ("rewrite", "fresh")
     config.sampling.max_new_tokens = 512
     config.optimizer.learning_rate = 1e-5
     config.optimizer.warmup_steps = 5

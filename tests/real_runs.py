@@ -73,12 +73,12 @@ def train_command(model_directory, workdir, **changes) -> list[str]:
 
 
 def finished(command, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, **options)
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
     """Until `step` is in metrics.jsonl."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1200
     while time.monotonic() < deadline and process.poll() is None:
         path = workdir / "metrics.jsonl"
         if path.exists() and f'"step": {step},' in path.read_text():

@@ -19,6 +19,7 @@ from emergent_alignment.runs.from_config import (
     training_examples,
 )
 from emergent_alignment.runs.listening_inputs import (
+    POOL,
     Listening,
     PromptsOfStep,
     check_form,
@@ -44,6 +45,7 @@ from emergent_alignment.runs.step_inputs import (
 )
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.runs.watched_pairs import watched_examples, watching
+from emergent_alignment.runs.workdir import decided_in
 from emergent_alignment.settings import check_settings
 from emergent_alignment.training.loop import MakeInput
 from emergent_alignment.training.state import TrainState
@@ -66,6 +68,7 @@ def finetune(
     stop (the state is saved).
     """
     with together():
+        config = decided_in(workdir, config, listens_to=POOL)
         check_settings(config)
         if config.conscience.enabled:
             conscience_settings(config)

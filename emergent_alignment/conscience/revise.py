@@ -17,6 +17,7 @@ from emergent_alignment.generation.text import Answer
 
 Link = Literal["rewrite", "fresh", "self", "best"]
 POLICY_LINKS: tuple[Link, ...] = ("self", "best")
+FROZEN_LINKS: tuple[Link, ...] = ("rewrite", "fresh")
 
 
 def requests_to_write(chain: tuple[Link, ...], critique: bool) -> list[str]:

@@ -9,11 +9,12 @@ from emergent_alignment.conscience.form import KeptForm, keeps_form
 from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
-from emergent_alignment.conscience.revise import POLICY_LINKS, Link
+from emergent_alignment.conscience.revise import FROZEN_LINKS, POLICY_LINKS, Link
 from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, finite, setting, share
 
+AUTO = "auto"  # what a run decides by what it trains (runs/config.py)
 Gate = Literal["score", "relative"]
 OnFlagged = Literal["keep", "mask", "replace"]
 
@@ -31,14 +32,20 @@ class ConscienceSection(Section):
     candidate: Literal["policy", "target", "both"] = setting(
         "policy", "What is reviewed: a sample of the policy, the data set's target, or both."
     )
-    prompts: Literal["task", "pool", "both"] = setting(
-        "task", "Where the conscience listens: to the task's prompts, to a pool's, or to both."
+    prompts: Literal["auto", "task", "pool", "both"] = setting(
+        AUTO,
+        "Where the conscience listens: to the task's prompts, to a pool's, or to both; auto: to a "
+        "pool's in fine-tuning with a chain of the policy's own answers, else to the task's.",
     )
     pool: str = setting(
         "everyday",
         "Prompts without answers to listen to: a bundled pool, or a file of them.",
     )
-    pool_rows: int = setting(8, "Prompts of the pool a round, over all devices.", more_than=0)
+    pool_rows: int = setting(
+        0,
+        "Prompts of the pool a round, over all devices; 0: as many as training.batch_size.",
+        at_least=0,
+    )
     every: int = setting(
         1, "K: the policy is sampled and reviewed every so many steps.", more_than=0
     )
@@ -84,10 +91,12 @@ class ConscienceSection(Section):
     margin: float = setting(
         0.0, "How far above the bar a correction must score, in nats.", at_least=0
     )
-    chain: tuple[Link, ...] = setting(
-        ("rewrite", "fresh"),
+    chain: tuple[Literal["auto"] | Link, ...] = setting(
+        (AUTO,),
         "The ways to correct, tried in this order: by the frozen copy rewrite and fresh; by the "
-        "policy self (again, with the question before it) and best (of several samples).",
+        "policy self (again, with the question before it) and best (of several samples). auto: "
+        "best of what a policy in training wrote; of all else rewrite, then fresh.",
+        choices=(AUTO, *FROZEN_LINKS, *POLICY_LINKS),
     )
     critique: bool = setting(
         False, "Let the frozen copy write what is wrong first, for the rewrite."
@@ -138,9 +147,15 @@ class ConscienceSection(Section):
         if own and self.candidate != "policy":
             raise UserError(
                 f"config.conscience.chain: {' and '.join(sorted(own))} set the policy's answers "
-                f"over its own, and candidate={self.candidate} has others; set candidate=policy"
+                f"over its own, and candidate={self.candidate} has others; set candidate=policy, "
+                "or chain=('auto',)"
             )
-        apart = self.prompts != "task" or self.every > 1 or self.replay > 1
+        if AUTO in self.chain and len(self.chain) > 1:
+            raise UserError(
+                f"config.conscience.chain: {self.chain} names auto beside others; name links, or "
+                "auto alone"
+            )
+        apart = self.prompts not in (AUTO, "task") or self.every > 1 or self.replay > 1
         if apart and self.candidate != "policy":
             raise UserError(
                 f"config.conscience.candidate: {self.candidate} is reviewed with the task's rows; "
@@ -156,6 +171,15 @@ class ConscienceSection(Section):
                 f"config.conscience.on_flagged: {self.on_flagged} is for targets that are "
                 "reviewed; set config.conscience.candidate to target or both"
             )
+
+
+def links_of(section: ConscienceSection, *, in_training: bool) -> tuple[Link, ...]:
+    """The chain of a config, with auto decided: `best` where a policy in training wrote what is
+    reviewed, since pairs of its own samples differ in what the reviewer sees, and pairs with the
+    frozen copy's answers in all that was learnt (docs/design.md, section 3)."""
+    if section.chain != (AUTO,):
+        return section.chain
+    return ("best",) if in_training and section.candidate == "policy" else FROZEN_LINKS
 
 
 def own_verdict(verdicts: str) -> Callable[[list[Message], str], float] | None:

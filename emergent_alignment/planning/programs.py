@@ -29,7 +29,7 @@ from emergent_alignment.parallel.sharding import num_shards, sharding
 from emergent_alignment.planning.hlo import KernelFlops, no_kernels
 from emergent_alignment.planning.kernels import splash_flops
 from emergent_alignment.planning.topologies import Target
-from emergent_alignment.runs.config import RunConfig
+from emergent_alignment.runs.config import RunConfig, decided
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
@@ -37,6 +37,8 @@ from emergent_alignment.runs.from_config import (
     lora_config,
 )
 from emergent_alignment.runs.listening_inputs import (
+    POOL,
+    TASK,
     heard_rows,
     heard_size,
     listens_apart,
@@ -126,6 +128,7 @@ class Program:
 def held(config: RunConfig, model: ModelConfig, target: Target) -> Held:
     """Parameters, frozen copy and optimizer state of a run, cut over the target's mesh. Raises
     UserError where the mesh does not fit the devices, the model or the batch."""
+    config = decided(config, listens_to=POOL if config.application == "finetuning" else TASK)
     mesh = make_mesh(config.mesh.sizes(), target.devices)
     check_mesh(mesh, model)
     check_rows(config, mesh)
@@ -286,8 +289,11 @@ def review_program(run: Held) -> Program:
 
 
 def sampled_rows(run: Held) -> int:
-    """All prompts of a round are answered at once."""
-    return _filled(heard_size(run.config, run.config.training.batch_size), run.row_shards)
+    """All prompts of a round are answered at once, each as often as the chain wants samples. Those
+    of one prompt share what was read of it; here each counts as having read it, an upper bound."""
+    conscience = run.config.conscience
+    samples = conscience.samples if "best" in conscience.chain else 1
+    return _filled(heard_size(run.config, run.config.training.batch_size) * samples, run.row_shards)
 
 
 def _filled(rows: int, shards: int) -> int:

@@ -2,10 +2,11 @@
 section to them, and config.py has all."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from emergent_alignment.conscience.calibration import CalibrationSection
-from emergent_alignment.conscience.settings import ConscienceSection
+from emergent_alignment.conscience.revise import POLICY_LINKS
+from emergent_alignment.conscience.settings import AUTO, ConscienceSection, links_of
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import EndpointSection
@@ -14,11 +15,10 @@ from emergent_alignment.models.frozen import FROZEN_DTYPES
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.mesh import MeshSection
 from emergent_alignment.runs.price import PriceSection
-from emergent_alignment.settings import Section, setting
+from emergent_alignment.settings import Section, changed, setting, value_of
 from emergent_alignment.training.loop import TrainingSection
 from emergent_alignment.training.optimizer import OptimizerSection
 
-AUTO = "auto"
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -84,10 +84,10 @@ class LossSection(Section):
     normalize: bool = setting(
         False, "Compare the mean instead of the sum of a response's log-probs."
     )
-    reference: Literal["frozen", "policy"] = setting(
-        "frozen",
+    reference: Literal["auto", "frozen", "policy"] = setting(
+        AUTO,
         "Whose log-probs a pair is compared with: the frozen copy's, or those of the policy that "
-        "wrote it (no anchor).",
+        "wrote it (no anchor); auto: policy where it wrote both answers.",
     )
     alignment_weight: float | Literal["auto"] = setting(
         1.0,
@@ -162,6 +162,7 @@ class RunConfig(Section):
             )
 
 
+C = TypeVar("C", bound=RunConfig)  # a run's config, with whatever a feature has added
 _NO_SCORE = (
     "auto holds the policy's mean score at the frozen copy's, and there is none; set a number, or "
     "let the frozen copy review what the policy writes (config.conscience: enabled=True, "
@@ -169,9 +170,36 @@ _NO_SCORE = (
 )
 
 
+# What a config may leave to the run, and the values that do so.
+UNDECIDED = {
+    "conscience.chain": (AUTO,),
+    "conscience.prompts": AUTO,
+    "conscience.pool_rows": 0,
+    "loss.reference": AUTO,
+}
+
+
+def as_begun(config: C, begun: RunConfig) -> C:
+    """The config with what it leaves to the run as a run that has `begun` has it."""
+    undecided = [name for name, value in UNDECIDED.items() if value_of(config, name) == value]
+    return changed(config, {name: value_of(begun, name) for name in undecided})
+
+
+def decided(config: C, *, listens_to: str = "task") -> C:
+    """The config of a run with what it leaves to the run decided: the chain; the reference;
+    how much of a pool is heard; and whether it is heard in place of the task's prompts, where the
+    application `listens_to` one."""
+    chain = links_of(config.conscience, in_training=True)
+    own = set(chain) <= set(POLICY_LINKS)
+    values: dict[str, Any] = {"conscience.chain": chain}
+    values["conscience.pool_rows"] = config.conscience.pool_rows or config.training.batch_size
+    if config.conscience.prompts == AUTO:
+        values["conscience.prompts"] = listens_to if own else "task"
+    if config.loss.reference == AUTO:
+        values["loss.reference"] = "policy" if own else "frozen"
+    return changed(config, values)
+
+
 def has_price(config: RunConfig) -> bool:
     """Whether λ is moved from round to round (price.py)."""
     return config.conscience.enabled and config.loss.alignment_weight == AUTO
-
-
-C = TypeVar("C", bound=RunConfig)  # a run's config, with whatever a feature has added

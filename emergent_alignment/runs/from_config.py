@@ -11,7 +11,12 @@ from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.form import KeptForm
 from emergent_alignment.conscience.question import named_question, told_before
 from emergent_alignment.conscience.review import ReviewSettings
-from emergent_alignment.conscience.settings import Chance, ConscienceSection, ConscienceSettings
+from emergent_alignment.conscience.settings import (
+    Chance,
+    ConscienceSection,
+    ConscienceSettings,
+    links_of,
+)
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
@@ -109,8 +114,9 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
 
 def conscience_settings(config: RunConfig, calibration: dict | None = None) -> ConscienceSettings:
     """The conscience of a config; a `calibration`, or the file of one where the config names it,
-    decides wording, layout, polarity and threshold. Raises UserError where that file cannot be
-    read."""
+    decides wording, layout, polarity and threshold. A chain that is not decided (config.decided)
+    is that of answers which no policy in training wrote. Raises UserError where that file cannot
+    be read."""
     conscience, sampling = config.conscience, config.sampling
     names = ("question", "layout", "polarity", "evidence", "threshold")
     asked = {name: getattr(conscience, name) for name in names}
@@ -131,7 +137,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         gate=conscience.gate,
         threshold=asked["threshold"],
         margin=conscience.margin,
-        chain=conscience.chain,
+        chain=links_of(conscience, in_training=False),
         critique=conscience.critique,
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.revision_temperature,

@@ -13,7 +13,7 @@ from emergent_alignment import __version__
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import MeshSection, fitting_sizes
-from emergent_alignment.runs.config import C, RunConfig
+from emergent_alignment.runs.config import C, RunConfig, as_begun, decided
 from emergent_alignment.runs.from_config import (
     Setup,
     calibration_digits,
@@ -98,14 +98,24 @@ def claim(
     write_json(path, record)
 
 
+def decided_in(workdir: Path, config: C, *, listens_to: str = "task") -> C:
+    """The config with what it leaves to the run decided (config.decided), as it was when the run in
+    `workdir` began. Raises UserError where that one's settings cannot be read."""
+    if (workdir / RUN_FILE).exists():
+        config = as_begun(config, _config_of(workdir, read_run_file(workdir), type(config)))
+    return decided(config, listens_to=listens_to)
+
+
 def check_same_run(workdir: Path, config: RunConfig) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
-    fields that differ are named), but for the mesh. A field that an older version had not is
-    taken at its default, and a path is the same however it is written."""
+    fields that differ are named), but for the mesh and what this one leaves to the run. A field
+    that an older version had not is taken at its default, and a path is the same however it is
+    written."""
     if not (workdir / RUN_FILE).exists():
         return
     record = read_run_file(workdir)
-    theirs = _config_of(workdir, record, type(config))
+    theirs = decided(_config_of(workdir, record, type(config)))
+    config = as_begun(config, theirs)
     differing = [
         f"{name} ({old!r}, now {new!r})"
         for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))

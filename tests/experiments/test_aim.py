@@ -37,12 +37,11 @@ TEMPLATE = (
 )
 TINY = dataclasses.replace(tiny_chat_config(), vocab_size=len(WORDS))
 TASK, POOL, UNSEEN = ASKED[:16], ASKED[16:24], ASKED[24:]
-OWN_PAIRS = {
-    "conscience.chain": ("best",),
-    "conscience.prompts": "pool",
-    "conscience.pool_rows": 16,
-    "loss.reference": "policy",
-    "loss.alignment_weight": 4.0,
+AS_IT_WAS = {
+    "conscience.gate": "relative",
+    "conscience.chain": ("fresh",),
+    "conscience.prompts": "task",
+    "loss.reference": "frozen",
 }
 
 
@@ -71,7 +70,7 @@ def settings(steps: int, learning_rate: float):
     config.optimizer.update({"learning_rate": learning_rate, "schedule": "constant"})
     config.optimizer.update({"warmup_steps": 2, "weight_decay": 0.0})
     config.sampling.max_new_tokens = 8
-    config.conscience.update({"gate": "relative", "chain": ("fresh",), "keep_truncated": True})
+    config.conscience.keep_truncated = True
     config.conscience.update({"layout": "turn", "batch_size": 64, "max_review_tokens": 64})
     config.conscience.verdicts = f"python:{__name__}.unharmed"
     return config
@@ -135,11 +134,11 @@ def kept(world):
     return lambda name, changes: (trained(name, changes) - base) / (plain - base)
 
 
-def test_pairs_of_the_policy_s_own_samples_aim(kept):
-    tau, eta = kept("own", OWN_PAIRS)
-    assert tau - eta > 0.3 and eta < 0.3 < tau
+def test_the_default_aims_by_pairs_of_the_policy_s_own_samples(kept):
+    tau, eta = kept("default", {})
+    assert tau - eta > 0.3 and tau > 0.8
 
 
 def test_fresh_answers_of_the_frozen_copy_brake(kept):
-    tau, eta = kept("fresh", {})
+    tau, eta = kept("fresh", AS_IT_WAS)
     assert abs(tau - eta) < 0.1 and tau < 0.9

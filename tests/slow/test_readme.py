@@ -51,7 +51,7 @@ def test_the_command_line_s_examples_run_one_after_another(folder):
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1200,
         )
         assert done.returncode == 0, f"{name}: {done.stderr}"
     assert (folder / "runs" / "report.html").is_file()
@@ -62,7 +62,7 @@ def test_the_ten_lines_of_python_run(tmp_path):
     (script,) = code_blocks("python")
     assert len(script.splitlines()) == 10
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr
     assert "Review(score=" in done.stdout

@@ -36,7 +36,7 @@ def start_two(
     ]
 
 
-def ends(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
+def ends(processes: list[subprocess.Popen], timeout: float = 1200) -> list[tuple[int, str]]:
     """Exit codes and last lines of stderr; nobody is left behind."""
     deadline, found = time.monotonic() + timeout, []
     try:

@@ -49,6 +49,7 @@ from emergent_alignment.runs.own_answers import own_answers
 from emergent_alignment.runs.step_inputs import PromptRows, policy_inputs
 from emergent_alignment.runs.training_run import Run, Training, train
 from emergent_alignment.runs.watched_pairs import watched_examples, watching
+from emergent_alignment.runs.workdir import decided_in
 from emergent_alignment.settings import check_settings
 from emergent_alignment.storage.spread import limited
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -71,6 +72,7 @@ def train_against_attacks(
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
+        config = decided_in(workdir, config)
         check_settings(config)
         _check_conscience(config)
         hostile = training_prompts(config, "hostile")

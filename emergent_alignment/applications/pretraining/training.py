@@ -25,7 +25,7 @@ from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.from_config import Setup, check_rows, conscience_settings, load_model
 from emergent_alignment.runs.listening_inputs import Listening, check_heard, read_pool
 from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
-from emergent_alignment.runs.workdir import START
+from emergent_alignment.runs.workdir import START, decided_in
 from emergent_alignment.settings import changed, check_settings
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -47,6 +47,7 @@ def pretrain(
     right, and Stopped where a process was asked to stop (the state is saved).
     """
     with together():
+        config = decided_in(workdir, config)
         check_settings(config)
         _check_pretraining(config)
         matched = []
