@@ -12,7 +12,7 @@ MODEL ?=
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
 	@echo "make test        the fast tests, and the linter"
-	@echo "make meshes      the training step on every mesh of 8 CPU devices"
+	@echo "make meshes      sharded programs, and the training step on every mesh of 8 CPU devices"
 	@echo "make slow        real processes: every application, kill and resume, several hosts, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
@@ -63,10 +63,9 @@ lint: $(VENV)/.installed
 
 test: lint
 	$(VENV)/bin/pytest -n 2 --dist worksteal
-	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m "not grid" tests/parallel
 
 meshes: $(VENV)/.installed
-	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 -m grid tests/parallel
+	$(VENV)/bin/pytest --override-ini addopts=-q -n 2 tests/parallel
 
 slow: $(VENV)/.installed
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long

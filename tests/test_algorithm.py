@@ -20,6 +20,7 @@ def algorithm():
     return module
 
 
+@pytest.mark.long
 def test_it_trains_on_the_task_and_on_its_pairs_with_no_config_and_no_folder(
     algorithm, tmp_path, monkeypatch, capsys
 ):

@@ -55,10 +55,8 @@ def config(model_directory):
     return config
 
 
-@pytest.mark.parametrize(
-    "way",
-    [way if "both" in way else pytest.param(way, marks=pytest.mark.long) for way in WAYS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
 def test_a_resumed_run_ends_with_the_bits_of_an_undisturbed_one(config, tmp_path, monkeypatch, way):
     config.update_from_flattened_dict(WAYS[way])
     undisturbed = finetune(typed(config), tmp_path / "one")

@@ -214,6 +214,7 @@ def config(tmp_path):
     return config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rank", "candidate"), [(0, "policy"), (4, "policy"), (4, "target")])
 def test_fine_tuning_beside_an_int8_copy(config, tmp_path, rank, candidate):
     config.lora.rank, config.conscience.candidate = rank, candidate

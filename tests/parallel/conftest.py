@@ -1,5 +1,5 @@
 """Eight CPU devices. They must be asked for before JAX looks for devices, so these tests run in a
-process of their own (`make test` does that)."""
+process of their own (`make meshes` does that)."""
 
 import os
 

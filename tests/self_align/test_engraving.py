@@ -87,6 +87,7 @@ def test_only_instruction_and_answer_are_learnt_and_only_ended_answers_end(made,
     assert 0 < counts["last_task_loss"] < 20
 
 
+@pytest.mark.long
 def test_a_killed_engraving_goes_on_to_the_same_bits(made, monkeypatch):
     whole, killed = made("whole"), made("killed")
     counts = run(whole).counts

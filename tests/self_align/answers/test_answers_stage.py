@@ -74,6 +74,7 @@ def sampled(run):
     return sampling.sampled_answers(run, prompts)
 
 
+@pytest.mark.long
 def test_a_killed_sampling_goes_on_to_the_same_answers(made, monkeypatch):
     monkeypatch.setattr(sampling, "ROUND_BATCHES", 2)
     expected = sampled(made("whole"))

@@ -21,6 +21,7 @@ def setup(tmp_path_factory):
     return toy_setup(tmp_path_factory.mktemp("model"))
 
 
+@pytest.mark.long
 def test_a_run_killed_within_a_rollout_ends_with_the_same_bits(setup, tmp_path, monkeypatch):
     check_goes_on_within_a_rollout(setup, "ppo", tmp_path, monkeypatch)
 

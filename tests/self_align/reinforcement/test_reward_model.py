@@ -49,7 +49,7 @@ def small(tmp_path_factory):
     return load_model(typed(config))
 
 
-@pytest.mark.parametrize("backbone", ["lora", "frozen"])
+@pytest.mark.parametrize("backbone", [pytest.param("lora", marks=pytest.mark.long), "frozen"])
 def test_it_tells_held_out_pairs_apart_and_resumes_with_the_same_bits(
     small, backbone, tmp_path, monkeypatch
 ):
