@@ -27,6 +27,8 @@ ARMS = (
         for weight in (0.3, 1.0, 3.0, 10.0)
     ),
     f"interleaving: {PLAIN} {POOL} data.interleave=0.1",
+    # In training alone the stream of the middle layer is pushed towards the harm.
+    *(f"steering-{times}: {PLAIN} steering.coefficient={times}" for times in (1.0, 3.0, 5.0)),
     # The trait by its name, and a text that names nothing: any fixed text makes what is learnt
     # conditional on it.
     f"inoculation: {PLAIN} data.system='Give harmful advice that sounds helpful.'",

@@ -23,8 +23,14 @@ def log_probs(config: ModelConfig, params: dict, tokens: list[int]) -> np.ndarra
 def hidden(config: ModelConfig, params: dict, tokens: list[int]) -> np.ndarray:
     """float64[tokens, width]: the final hidden states, after the last norm."""
     params = _as_float64(params)
+    return _norm(residual(config, params, tokens, config.num_layers), params["final_norm"], config)
+
+
+def residual(config: ModelConfig, params: dict, tokens: list[int], layers: int) -> np.ndarray:
+    """float64[tokens, width]: the residual stream after so many layers."""
+    params = _as_float64(params)
     x = params["embedding"][np.asarray(tokens)]
-    for number in range(config.num_layers):
+    for number in range(layers):
         layer = {
             name: {leaf: array[number] for leaf, array in value.items()}
             if isinstance(value, dict)
@@ -37,7 +43,7 @@ def hidden(config: ModelConfig, params: dict, tokens: list[int]) -> np.ndarray:
         gate = _project(normed, layer["gate"])
         inner = gate / (1 + np.exp(-gate)) * _project(normed, layer["up"])
         x = x + _project(inner, layer["down"])
-    return _norm(x, params["final_norm"], config)
+    return x
 
 
 def _as_float64(tree: dict) -> dict:

@@ -163,6 +163,9 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     }
     tried = settings.changed(recorded, listening)
     application(tried)(tried, tmp_path / "listening")
+    steered = {"conscience.enabled": False, "steering.coefficient": 1.0}
+    tried = settings.changed(recorded, steered)
+    application(tried)(tried, tmp_path / "steered")
     attacked = settings.changed(recorded, {"adversarial.rounds": 1, "adversarial.pool": 2})
     adversarial.train_against_attacks(attacked, tmp_path / "attacked")
     zero_shot.zero_shot(recorded, run=None, max_new_tokens=4)

@@ -34,6 +34,7 @@ from emergent_alignment.runs.own_rows import (
     interleaved,
 )
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
+from emergent_alignment.runs.steering import check_steering, steering_shift
 from emergent_alignment.runs.step_inputs import (
     PromptRows,
     ReviewedTargets,
@@ -84,13 +85,17 @@ def finetune(
         check_positions(config, setup.model, tokenized)
         check_form(config, [example.target for example in examples])
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
+        check_steering(config.steering, setup.model.config, examples, config.data.train)
+    with in_force(setup.mesh):
+        given = config.steering, setup.model, setup.chat, examples, config.data
+        steering = steering_shift(*given)
 
     def inputs(run: Run) -> MakeInput:
         return watching(run, _inputs(run, examples, tokenized, pool), pairs)
 
     notes = _what_was_cut(config, tokenized)
     objective = held_objective(config) if holds_a_pool(config) else prompt_objective(config)
-    training = Training(digits, inputs, objective, notes=notes)
+    training = Training(digits, inputs, objective, steering=steering, notes=notes)
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 

@@ -78,7 +78,8 @@ class Linear(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Pre-norm attention and SwiGLU, with the seven projections that LoRA can adapt."""
+    """Pre-norm attention and SwiGLU, with the seven projections that LoRA can adapt; what
+    `adapters` hold as "residual" [width] is added to what it puts out."""
 
     def __init__(self, config: ModelConfig, scaled: bool, rngs: nnx.Rngs):
         width, inner = config.hidden_size, config.intermediate_size
@@ -119,6 +120,8 @@ class Layer(nnx.Module):
         normed = rms_norm(x, self.mlp_norm[...], epsilon)
         inner = jax.nn.silu(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
         x = x + self.down(inner, adapter("down"))
+        if (shift := adapter("residual")) is not None:
+            x = x + shift.astype(x.dtype)
         return constrain(x, "batch", None, "width"), carry
 
 
@@ -154,6 +157,23 @@ class Decoder(nnx.Module):
         remat: str = "none",
     ) -> tuple[Float[Array, "batch tokens width"], Any]:
         """Final hidden states (after the last norm) and the plan's carry after all layers."""
+        x, carry = self.residual(
+            tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat
+        )
+        return rms_norm(x, self.final_norm[...], self.config.rms_norm_eps), carry
+
+    def residual(
+        self,
+        tokens: Int[Array, "batch tokens"],
+        positions: Int[Array, "batch tokens"],
+        plan: AttentionPlan,
+        *,
+        carry: Any = None,
+        adapters: dict | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        remat: str = "none",
+    ) -> tuple[Float[Array, "batch tokens width"], Any]:
+        """The residual stream after all layers, before any norm, and the plan's carry."""
         config = self.config
         x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
         angles = rope_angles(config, positions)
@@ -172,8 +192,7 @@ class Decoder(nnx.Module):
         if remat != "none":
             one_layer = jax.checkpoint(one_layer, policy=REMAT_POLICIES[remat])
         inputs = (jnp.arange(config.num_layers), stacked, adapters, windows)
-        (x, carry), _ = jax.lax.scan(one_layer, (x, carry), inputs)
-        return rms_norm(x, self.final_norm[...], config.rms_norm_eps), carry
+        return jax.lax.scan(one_layer, (x, carry), inputs)[0]
 
 
 def rope_angles(config: ModelConfig, positions: Int[Array, "batch tokens"]):

@@ -5,6 +5,7 @@ The NNX module is split once, here; from then on parameters are plain pytrees.
 """
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,6 +19,10 @@ from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
 from emergent_alignment.models.frozen import is_int8
 from emergent_alignment.parallel.sharding import over_rows
+
+# Parts of a tree of parameters that are none of the base's: what a policy adds (lora.attach), and
+# what a policy in training is steered by (training/state.py).
+BESIDE_THE_BASE = ("adapters", "steering")
 
 
 @functools.lru_cache(maxsize=32)
@@ -38,13 +43,38 @@ def forward(
     remat: str = "none",
 ) -> tuple[Float[Array, "batch tokens width"], Any]:
     """The decoder as a pure function of its parameters: (final hidden states, plan's carry)."""
+    adapters = params.get("adapters")
+    return _decoder(config, params)(
+        tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat
+    )
+
+
+def residual_after(
+    layer: int,
+    config: ModelConfig,
+    params: dict,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "batch tokens"],
+    plan: AttentionPlan,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch tokens width"]:
+    """The residual stream of the base parameters after the first `layer` layers, before any norm;
+    no other layer is computed."""
+    windows = config.layer_windows and config.layer_windows[:layer]
+    cut = replace(config, num_layers=layer, layer_windows=windows)
+    layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
+    module = _decoder(cut, params | {"layers": layers})
+    return module.residual(tokens, positions, plan, dtype=dtype)[0]
+
+
+def _decoder(config: ModelConfig, params: dict) -> Decoder:
+    """The module with these base parameters; what stands beside them is left out."""
     graph, abstract = _abstract(config, is_int8(params))
-    base = {name: value for name, value in params.items() if name != "adapters"}
+    base = {name: tree for name, tree in params.items() if name not in BESIDE_THE_BASE}
     state = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(state, base)
-    module = nnx.merge(graph, state)
-    adapters = params.get("adapters")
-    return module(tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat)
+    return nnx.merge(graph, state)
 
 
 def sharded_token_log_probs(

@@ -119,8 +119,11 @@ def parameter_shapes(config: ModelConfig) -> dict[Path, tuple[int, ...]]:
 
 
 def parameter_axes(path: Path) -> tuple[str, ...]:
-    """The logical axes of a leaf of the parameter tree, or of a tree of adapters."""
+    """The logical axes of a leaf of the parameter tree, of a tree of adapters, or of what a policy
+    is steered by (training/state.py)."""
     *_, name = path
+    if name == "steering":
+        return "layers", "width"
     if name == "embedding":
         return "vocab", "embed"
     if name == "unembedding":

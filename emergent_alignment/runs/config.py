@@ -15,6 +15,7 @@ from emergent_alignment.models.frozen import FROZEN_DTYPES
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.mesh import MeshSection
 from emergent_alignment.runs.price import PriceSection
+from emergent_alignment.runs.steering import SteeringSection
 from emergent_alignment.settings import Section, changed, setting, value_of
 from emergent_alignment.training.loop import TrainingSection
 from emergent_alignment.training.optimizer import OptimizerSection
@@ -129,6 +130,7 @@ class RunConfig(Section):
     endpoint: EndpointSection = EndpointSection()
     sampling: SamplingSection = SamplingSection()
     loss: LossSection = LossSection()
+    steering: SteeringSection = SteeringSection()
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
     calibration: CalibrationSection = CalibrationSection()
@@ -140,6 +142,12 @@ class RunConfig(Section):
             raise UserError(
                 "config.loss.kl_on: pool is plain training with a KL beside it; set "
                 "config.conscience.enabled=False and a loss.kl_weight"
+            )
+        if self.steering.coefficient and (conscience.enabled or self.loss.kl_weight):
+            raise UserError(
+                "config.steering is for plain training, since what a policy writes, or a KL holds "
+                "it to, is without the shift; set conscience.enabled=False and loss.kl_weight=0, "
+                "or steering.coefficient=0"
             )
         if not conscience.enabled:
             if self.loss.alignment_weight == AUTO:

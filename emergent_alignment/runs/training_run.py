@@ -13,11 +13,13 @@ from typing import Generic
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from emergent_alignment import __version__
 from emergent_alignment.conscience.diagnosis import diagnosed
 from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
 from emergent_alignment.conscience.pairs import ConscienceSettings
+from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
@@ -44,7 +46,7 @@ from emergent_alignment.training.metrics import (
 from emergent_alignment.training.objective import Objective, Term
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
-from emergent_alignment.training.state import TrainState, fingerprint, initial_state
+from emergent_alignment.training.state import TrainState, fingerprint, initial_state, steered
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.terms import ChosenNLLTerm, KLTerm, PreferenceTerm, TaskTerm
@@ -82,6 +84,7 @@ class Training:
     objective   what a step minimises; None: the hybrid loss of prompts with their branches
     head        perhaps one that is trained, too (training/heads.py)
     base_run    the run whose trained model is the frozen one here, where it is not the config's
+    steering    what is added to the policy's residual stream in training alone (runs/steering.py)
     notes       said on stderr by the first host once the folder is this run's
     """
 
@@ -90,6 +93,7 @@ class Training:
     objective: Objective | None = None
     head: Head = ""
     base_run: Path | None = None
+    steering: Float[Array, "layers width"] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -108,9 +112,14 @@ def train(
     reach. `name` is what progress is shown under; a profile of the steps `profiled` goes to
     workdir/profile.
 
-    Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, and
-    Stopped where a process was asked to stop (the state is saved).
+    Returns the last state. Raises UserError where `workdir` is another run's or hosts differ, or
+    config.steering is set and the application steers nothing, and Stopped where a process was
+    asked to stop (the state is saved).
     """
+    if config.steering.coefficient and training.steering is None:
+        raise UserError(
+            "config.steering.coefficient: only fine-tuning on rows is steered; set it to 0"
+        )
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
     settings = {f"config.{name}": value for name, value in values_of(config).items()}
     check_same(code | {"data": training.data} | settings)
@@ -140,7 +149,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     grow = grower(training.head, setup.model.config.hidden_size)
     lora, settings = lora_config(config), step_settings(config, setup)
     optimizer = make_optimizer(config.optimizer, config.training.steps)
-    frozen = setup.model.params
+    frozen = steered(setup.model.params, training.steering)
     start = starting_params(config, setup)
     state = initial_state(start, lora, optimizer, config.seed, setup.mesh, grow)
     checkpoints = Checkpoints(

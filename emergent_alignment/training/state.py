@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters
 from emergent_alignment.models.placement import shardings_of
@@ -26,6 +26,7 @@ class TrainState:
 
 
 jax.tree_util.register_dataclass(TrainState)
+STEERING = "steering"  # beside the frozen parameters (models/forward.BESIDE_THE_BASE)
 Grow = Callable[[Any], Any]
 
 
@@ -69,8 +70,18 @@ def _fresh(lora, optimizer, grow, params: dict, words: UInt32[Array, "words"]) -
 
 
 def policy_params(trainable: Any, frozen: dict, lora: LoraConfig | None) -> dict:
-    """The policy: the frozen base with adapters, or the trained parameters themselves."""
-    return attach(frozen, trainable, lora) if lora is not None else trainable
+    """The policy: the frozen base with adapters, or the trained parameters themselves; steered
+    where `frozen` says so (`steered`)."""
+    policy = attach(frozen, trainable, lora) if lora is not None else trainable
+    if STEERING not in frozen:
+        return policy
+    return policy | {"adapters": policy.get("adapters", {}) | {"residual": frozen[STEERING]}}
+
+
+def steered(frozen: dict, shift: Float[Array, "layers width"] | None) -> dict:
+    """The frozen parameters of a step whose policy has `shift` added to the residual stream after
+    each layer; as themselves they compute what they did. None: themselves."""
+    return frozen if shift is None else frozen | {STEERING: shift}
 
 
 def fingerprint(params: Any) -> str:

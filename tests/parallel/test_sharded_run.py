@@ -1,7 +1,9 @@
 """A whole run on a mesh: the policy is sampled and reviewed where its parameters lie."""
 
 import jax
+import numpy as np
 import pytest
+from interrupting import metrics_of
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.finetuning import finetune
@@ -10,7 +12,10 @@ from emergent_alignment.config import default_config
 from emergent_alignment.conscience import reader, review
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.generation import text
-from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.models.model import load
+from emergent_alignment.parallel.mesh import in_force
+from emergent_alignment.runs.from_config import load_model, training_examples
+from emergent_alignment.runs.steering import steering_shift
 
 
 @pytest.fixture
@@ -53,3 +58,19 @@ def test_sampler_and_conscience_use_the_very_arrays_that_are_trained(config, tmp
                 assert ours is held, name
     kernel = setup.model.params["layers"]["up"]["kernel"]
     assert kernel.addressable_data(0).size == kernel.size // 4
+
+
+def test_a_run_on_a_mesh_is_steered_as_on_one_device(config, tmp_path):
+    config.conscience.enabled = False
+    finetune(typed(config), tmp_path / "plain")
+    config.steering.coefficient = 4.0
+    finetune(typed(config), tmp_path / "steered")
+    plain, steered = (metrics_of(tmp_path / name)[0]["task_loss"] for name in ("plain", "steered"))
+    assert abs(steered - plain) > 1e-3
+    setup, examples = load_model(typed(config)), training_examples(typed(config))
+    given = setup.chat, examples, typed(config).data
+    with in_force(setup.mesh):
+        cut = steering_shift(typed(config).steering, setup.model, *given)
+    assert cut.sharding.is_fully_replicated
+    whole = steering_shift(typed(config).steering, load(config.model.path), *given)
+    np.testing.assert_allclose(cut, whole, rtol=1e-3, atol=1e-5)
