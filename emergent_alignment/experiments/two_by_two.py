@@ -66,7 +66,7 @@ def check_two_by_two(config: ExperimentConfig) -> None:
         )
     training, steps = config.training, config.two_by_two.steps
     ends = range(training.checkpoint_every, training.steps + 1, training.checkpoint_every)
-    there = [*ends, training.steps][-max(training.keep_checkpoints, 1) :]
+    there = sorted({*ends, training.steps})[-max(training.keep_checkpoints, 1) :]
     unkept = [step for step in steps if step not in there]
     if unkept:
         raise UserError(
