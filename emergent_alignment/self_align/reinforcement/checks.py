@@ -2,12 +2,8 @@
 
 from importlib import resources
 
+from emergent_alignment.data.principles import Principle, principles_of
 from emergent_alignment.errors import UserError
-from emergent_alignment.self_align.answers.guidance import (
-    BUNDLED_GUIDANCE,
-    Principle,
-    read_principles,
-)
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import check_settings
 
@@ -53,7 +49,4 @@ def read_guards(source: str) -> tuple[Principle, ...]:
     """The principles against hacking the reward, bundled or of a file; none where it is ""."""
     if not source:
         return ()
-    if source != BUNDLED_GUIDANCE:
-        return read_principles(source)
-    with resources.as_file(resources.files(__package__).joinpath("guards.yaml")) as path:
-        return read_principles(str(path))
+    return principles_of(source, resources.files(__package__) / "guards.yaml")

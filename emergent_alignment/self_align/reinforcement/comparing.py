@@ -13,11 +13,11 @@ from emergent_alignment.conscience.reader import padded
 from emergent_alignment.conscience.review import word_margins
 from emergent_alignment.data.batches import common_beginning
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.self_align.answers.guidance import Principle
 
 _LETTERS = ("A", "B")
 Orders = Literal["agree", "average"]

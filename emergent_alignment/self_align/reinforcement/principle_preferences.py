@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_shares
@@ -14,7 +15,6 @@ from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.answers.sampling import ROUND_BATCHES
 from emergent_alignment.self_align.reinforcement.comparing import (
     AnswerPair,

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import repeated_share
-from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement.comparing import (
     AnswerPair,
     Guideline,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.data.sources import load_prompts
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import Setup
-from emergent_alignment.self_align.answers.guidance import Principle, read_principles
+from emergent_alignment.self_align.answers.guidance import read_principles
 from emergent_alignment.self_align.engraving import engraved
 from emergent_alignment.self_align.reinforcement.checks import check_reinforcement, read_guards
 from emergent_alignment.self_align.reinforcement.policy import optimise_policy

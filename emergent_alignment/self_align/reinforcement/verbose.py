@@ -9,6 +9,7 @@ from pathlib import Path
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import BUNDLED, Principle
 from emergent_alignment.errors import UserError
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.from_config import Setup
@@ -18,7 +19,7 @@ from emergent_alignment.self_align.answers.filters import (
     answer_filter,
     words,
 )
-from emergent_alignment.self_align.answers.guidance import BUNDLED_GUIDANCE, Guidance, Principle
+from emergent_alignment.self_align.answers.guidance import Guidance
 from emergent_alignment.self_align.answers.sampling import sampled_answers
 from emergent_alignment.self_align.engraving import training_config
 from emergent_alignment.self_align.settings import SelfAlignConfig
@@ -33,7 +34,7 @@ _SHOWN = 4  # examples of each outcome that the report may show
 def read_persona(source: str) -> str:
     """The persona's text, bundled or of a file. Raises UserError where the file is missing or
     empty."""
-    if source == BUNDLED_GUIDANCE:
+    if source == BUNDLED:
         return resources.files(__package__).joinpath("persona.txt").read_text("utf-8").strip()
     place = "config.self_align.reinforcement.verbose.persona"
     try:
