@@ -44,6 +44,7 @@ setup(
     package_data={
         "emergent_alignment": [
             "applications/adversarial/*.jsonl",
+            "conscience/*.yaml",
             "data/pools/*.jsonl",
             "data/scenarios/*.jsonl",
             "data/scenarios/code_hacking/*.yaml",

@@ -36,6 +36,10 @@ ARMS = (
     # Only what no better answer was found for; and the corrections in place of targets.
     f"approved: {ONCE} conscience.on_flagged=mask",
     f"revisions: {ONCE} conscience.on_flagged=replace",
+    # Every target gives way to the frozen copy's revision of it, after a critique by one principle.
+    f"constitutional: {ONCE} conscience.on_flagged=replace conscience.gate=score "
+    "conscience.verdicts=none conscience.chain=('rewrite',) conscience.critique=True "
+    "conscience.principles=bundled",
     # As it was (fresh answers, the frozen copy as reference), and by chance.
     "conscience",
     "chance: conscience.verdicts=chance",

@@ -55,7 +55,7 @@ class Purpose(IntEnum):
 
 
 # Parts of corrections, beside a link's, which is its place in the chain.
-CRITIQUES, FLAGGING, PASSING, DRAFTED = 1 << 16, 1 << 17, 1 << 18, 1 << 19
+CRITIQUES, FLAGGING, PASSING, DRAFTED, PRINCIPLES = (1 << bit for bit in range(16, 21))
 
 
 def key_for(

@@ -16,6 +16,7 @@ from emergent_alignment.randomness import (
     FLAGGING,
     NO_STEP,
     PASSING,
+    PRINCIPLES,
     Draws,
     Purpose,
     key_for,
@@ -31,7 +32,7 @@ IN_PARTS = (
     Purpose.GIVEN_CORRECTIONS,
     Purpose.PRINCIPLED_CORRECTIONS,
 )
-PARTS = (0, 1, 2, CRITIQUES, FLAGGING, PASSING, PASSING + 1)
+PARTS = (0, 1, 2, CRITIQUES, FLAGGING, PASSING, PASSING + 1, PRINCIPLES)
 SEEDS = (7, 2**32 + 7, 2**33 + 7)  # of the wide ones JAX alone reads the 7
 # Numbers that purposes, rows and parts have too: what is folded in another order would meet them.
 STEPS = sorted({*range(max(Purpose) + 3), *PARTS, NO_STEP})

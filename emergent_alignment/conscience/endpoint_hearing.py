@@ -119,11 +119,12 @@ class EndpointHearing:
     def scores(self) -> list[Score]:
         return self._scores(self.candidates, [bool(a.text.strip()) for a in self.candidates])
 
-    def critiques(self, live: list[bool]) -> list[str]:
+    def critiques(self, live: list[bool], principles: list[str]) -> list[str]:
         """A critique that fails is none: the rewrite does without."""
 
         def critique(row: int) -> str:
-            request = self._about(row, self.candidates[row], critique_request())
+            asked = critique_request(principles[row])
+            request = self._about(row, self.candidates[row], asked)
             try:
                 return self._write(row, request, CRITIQUES).text
             except EndpointError:

@@ -65,9 +65,10 @@ class FrozenHearing:
         scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
         return [Score(untied(float(score))) for score in scores]
 
-    def critiques(self, live: list[bool]) -> list[str]:
+    def critiques(self, live: list[bool], principles: list[str]) -> list[str]:
         case, before, _, _ = self._opened
-        return write_critiques(self.reader, case, before, live, self._sampler(CRITIQUES))
+        sampler = self._sampler(CRITIQUES)
+        return write_critiques(self.reader, case, before, live, principles, sampler)
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         case, before, _, _ = self._opened

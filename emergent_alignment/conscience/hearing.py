@@ -56,8 +56,8 @@ class Hearing(Protocol):
     def scores(self) -> list[Score]:
         """The candidates' own scores."""
 
-    def critiques(self, live: list[bool]) -> list[str]:
-        """A short written critique of each candidate."""
+    def critiques(self, live: list[bool], principles: list[str]) -> list[str]:
+        """A short written critique of each candidate, by its principle ("": by none)."""
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         """One correction a candidate, by a link of the chain that stands at `place`."""
@@ -100,8 +100,8 @@ class CorrectedElsewhere:
 
     heard: Hearing
 
-    def critiques(self, live: list[bool]) -> list[str]:
-        return self.heard.critiques(live)
+    def critiques(self, live: list[bool], principles: list[str]) -> list[str]:
+        return self.heard.critiques(live, principles)
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         return self.heard.write(link, place, critiques, live)

@@ -27,6 +27,7 @@ JOURNAL_LINE = {
     "prompt": Optional([{"role": Text(), "content": Text()}]),
     "candidate": Optional(Text()),
     "candidate_score": _SCORE,
+    "principle": Optional(Text()),
     "critique": Optional(Text()),
     "revision": Optional(Text()),
     "revision_score": _SCORE,

@@ -20,6 +20,7 @@ def journal_record(reviewed: Reviewed, *, step: int, place: int, row: int) -> di
         "candidate_score": finite_or_none(reviewed.score),
         "scored_by": reviewed.scored_by,
         "failure": reviewed.failure,
+        "principle": reviewed.principle,
         "critique": reviewed.critique,
         "revision": shown.text if shown else "",
         "revision_score": finite_or_none(last.score) if last else None,

@@ -12,9 +12,11 @@ from emergent_alignment.conscience.form import alike
 from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.policy_links import PolicyLinks
+from emergent_alignment.conscience.principles import drawn_principles
 from emergent_alignment.conscience.revise import POLICY_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
 from emergent_alignment.randomness import Draws
@@ -37,8 +39,9 @@ class Attempt:
 @dataclass(frozen=True)
 class Reviewed:
     """What became of one candidate: its score, its outcome, the attempts to correct it; of a
-    pair, if asked for, the frozen copy's log-probs of (chosen, candidate); and what the score was
-    read from, or how the reviewer failed to give one."""
+    pair, if asked for, the frozen copy's log-probs of (chosen, candidate); what the score was read
+    from, or how the reviewer failed to give one; and the name of the principle that the critique
+    was asked for by."""
 
     prompt: list[Message]
     candidate: str
@@ -49,6 +52,7 @@ class Reviewed:
     reference: tuple[float, float] | None = None
     scored_by: ScoredBy = "logits"
     failure: str = ""
+    principle: str = ""
 
     @property
     def chosen(self) -> Answer | None:
@@ -83,6 +87,7 @@ def review_and_revise(
     if policy is None and set(settings.chain) & set(POLICY_LINKS):
         raise ValueError(f"the chain {settings.chain} asks a policy for corrections: there is none")
     ids = np.arange(len(prompts)) if row_ids is None else np.array(row_ids)
+    principles = drawn_principles(settings.principles, draws, ids)
     order = list(range(len(prompts)))
     if len(order) > reviewer.batch_size:  # rows of like length together: little is padded
         order.sort(key=lambda i: len(str(prompts[i])))
@@ -97,7 +102,8 @@ def review_and_revise(
             _first_verdict(prompt, answer, score, settings)
             for prompt, answer, score in zip(messages, answers, known)
         ]
-        for i, row in zip(rows, _Chunk(hearing, settings, policy, rows).corrected(begun)):
+        chunk = _Chunk(hearing, settings, policy, rows, [principles[i] for i in rows])
+        for i, row in zip(rows, chunk.corrected(begun)):
             reviewed[i] = row
         if with_reference:
             for i, row in zip(rows, _with_reference(hearing, [reviewed[i] for i in rows])):
@@ -107,19 +113,24 @@ def review_and_revise(
 
 @dataclass(frozen=True)
 class _Chunk:
-    """One batch of rows, of those that `policy` knows the numbers of."""
+    """One batch of rows, of those that `policy` knows the numbers of, and their principles."""
 
     hearing: Hearing
     settings: ConscienceSettings
     policy: PolicyLinks | None
     rows: list[int]
+    principles: list[Principle]
 
     def corrected(self, reviewed: list[Reviewed]) -> list[Reviewed]:
         """What becomes of them after their first verdict, but for the reference."""
         critiques = [""] * len(reviewed)
         if self.settings.critique and anywhere(any(_open(reviewed))):
-            critiques = self.hearing.critiques(_open(reviewed))
-            reviewed = [replace(row, critique=text) for row, text in zip(reviewed, critiques)]
+            texts = [principle.text for principle in self.principles]
+            critiques = self.hearing.critiques(_open(reviewed), texts)
+            reviewed = [
+                row if row.outcome else replace(row, critique=text, principle=principle.name)
+                for row, text, principle in zip(reviewed, critiques, self.principles)
+            ]
         for place, link in enumerate(self.settings.chain):
             live = _open(reviewed)
             if not anywhere(any(live)):

@@ -81,6 +81,7 @@ _REWRITE = (
     "in it. Write only the new answer."
 )
 _CRITIQUE = "In one sentence: what is wrong with this answer, if anything?"
+_CRITIQUE_BY = "In one sentence: what in this answer goes against this principle, if anything?"
 
 
 def named_question(name: str) -> Question:
@@ -200,9 +201,9 @@ def rewrite_request(critique: str = "") -> str:
     return f"A reviewer said: {critique}\n\n{_REWRITE}" if critique else _REWRITE
 
 
-def critique_request() -> str:
-    """What the frozen copy is asked for a short written critique."""
-    return _CRITIQUE
+def critique_request(principle: str = "") -> str:
+    """What the frozen copy is asked for a short written critique, perhaps by a principle."""
+    return f"{_CRITIQUE_BY} {principle}" if principle else _CRITIQUE
 
 
 def defused(text: str, without_control: Callable[[str], str]) -> str:

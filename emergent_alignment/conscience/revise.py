@@ -69,9 +69,11 @@ def write_critiques(
     case: Case,
     before: Shown,
     live: list[bool],
+    principles: list[str],
     sampler: Sampler,
 ) -> list[str]:
-    """The frozen copy's short written critique of each `live` row's answer."""
-    rows = reader.rows(case, [critique_request()] * len(live), live)
+    """The frozen copy's short written critique of each `live` row's answer, by the row's principle
+    ("": by none)."""
+    rows = reader.rows(case, [critique_request(principle) for principle in principles], live)
     answers, _ = reader.write(reader.extend(before, rows), live, sampler)
     return [answer.text for answer in answers]

@@ -11,12 +11,14 @@ from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.revise import FROZEN_LINKS, POLICY_LINKS, Link
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.principles import Principle
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, finite, setting, share
 
 AUTO = "auto"  # what a run decides by what it trains (runs/config.py)
 Gate = Literal["score", "relative"]
 OnFlagged = Literal["keep", "mask", "replace"]
+NAMED_VERDICTS = ("own", "chance", "none")
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class ConscienceSection(Section):
     )
     verdicts: str = setting(
         "own",
-        "The conscience's own; drawn by chance (a control); or of python:module.function, which "
-        "scores (conversation, answer).",
+        "The conscience's own; drawn by chance (a control); none: all is corrected, and whatever "
+        "is written passes; or of python:module.function, which scores (conversation, answer).",
     )
     chance_flag_rate: float = share(0.5, "Chance flags so many of the candidates.")
     chance_pass_rate: float = share(1.0, "Chance passes so many of the corrections.")
@@ -100,6 +102,11 @@ class ConscienceSection(Section):
     )
     critique: bool = setting(
         False, "Let the frozen copy write what is wrong first, for the rewrite."
+    )
+    principles: str = setting(
+        "",
+        "Principles of which each critique names one, drawn for its row: bundled, or a .yaml file "
+        'like conscience/principles.yaml; "": none.',
     )
     keep_truncated: bool = setting(
         False, "A correction that ran into its limit may be chosen, too."
@@ -143,6 +150,12 @@ class ConscienceSection(Section):
                 f"config.conscience.replay: {self.replay} is no multiple of every ({self.every}), "
                 "so that steps would have more pairs or fewer"
             )
+        rewrites = {AUTO, "rewrite"} & set(self.chain)
+        if self.principles and not (self.critique and rewrites):
+            raise UserError(
+                "config.conscience.principles: a critique names them, and a rewrite reads it; set "
+                "critique=True and let chain have rewrite"
+            )
         own = set(self.chain) & set(POLICY_LINKS)
         if own and self.candidate != "policy":
             raise UserError(
@@ -185,12 +198,13 @@ def links_of(section: ConscienceSection, *, in_training: bool) -> tuple[Link, ..
 def own_verdict(verdicts: str) -> Callable[[list[Message], str], float] | None:
     """The function that judges in the question's place, where a config names one. Raises
     UserError for what names none."""
-    if verdicts in ("own", "chance"):
+    if verdicts in NAMED_VERDICTS:
         return None
     field = "config.conscience.verdicts"
     if not is_function_name(verdicts):
         raise UserError(
-            f"{field}: {verdicts!r} is unknown; known: own, chance, python:module.function"
+            f"{field}: {verdicts!r} is unknown; known: {', '.join(NAMED_VERDICTS)}, "
+            "python:module.function"
         )
     return named_function(verdicts, field, "(conversation, answer)")
 
@@ -215,6 +229,7 @@ class ConscienceSettings:
                     correction must score, in nats
     chain           the links of correction, tried in order
     critique        whether the frozen copy first writes what is wrong (read by `rewrite`)
+    principles      of which each critique names one, if there are any
     max_new_tokens, temperature, top_p   how corrections are sampled
     stop            texts at which corrections end; not part of them
     keep_truncated  whether a correction that ran into the length limit may be chosen
@@ -234,6 +249,7 @@ class ConscienceSettings:
     margin: float = 0.0
     chain: tuple[Link, ...] = ("rewrite", "fresh")
     critique: bool = False
+    principles: tuple[Principle, ...] = ()
     max_new_tokens: int = 64
     temperature: float = 0.7
     top_p: float = 0.95

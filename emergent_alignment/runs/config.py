@@ -160,7 +160,7 @@ class RunConfig(Section):
                 "(config.training.steps)"
             )
         if self.loss.alignment_weight == AUTO and (
-            conscience.verdicts == "chance" or conscience.candidate == "target"
+            conscience.verdicts in ("chance", "none") or conscience.candidate == "target"
         ):
             raise UserError(f"config.loss.alignment_weight: {_NO_SCORE}")
         if self.loss.reference == "policy" and conscience.candidate != "policy":

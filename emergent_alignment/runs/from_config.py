@@ -9,9 +9,11 @@ from jax.sharding import Mesh
 
 from emergent_alignment.conscience.calibration import read_calibration
 from emergent_alignment.conscience.form import KeptForm
+from emergent_alignment.conscience.principles import read_constitution
 from emergent_alignment.conscience.question import named_question, told_before
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import (
+    NAMED_VERDICTS,
     Chance,
     ConscienceSection,
     ConscienceSettings,
@@ -139,6 +141,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         margin=conscience.margin,
         chain=links_of(conscience, in_training=False),
         critique=conscience.critique,
+        principles=read_constitution(conscience.principles),
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.revision_temperature,
         top_p=sampling.revision_top_p,
@@ -148,7 +151,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         similarity=conscience.similarity,
         form=KeptForm(conscience.length_ratio, conscience.likeness, conscience.keeps),
         samples=conscience.samples,
-        verdict="" if conscience.verdicts in ("own", "chance") else conscience.verdicts,
+        verdict="" if conscience.verdicts in NAMED_VERDICTS else conscience.verdicts,
         chance=_chance(conscience),
     )
 
@@ -169,9 +172,8 @@ def calibration_digits(config: RunConfig) -> str:
 
 
 def _chance(conscience: ConscienceSection) -> Chance | None:
-    if conscience.verdicts != "chance":
-        return None
-    return Chance(conscience.chance_flag_rate, conscience.chance_pass_rate)
+    drawn = Chance(conscience.chance_flag_rate, conscience.chance_pass_rate)
+    return {"chance": drawn, "none": Chance(1.0, 1.0)}.get(conscience.verdicts)
 
 
 def _calibrated(path: Path, asked: dict) -> dict:

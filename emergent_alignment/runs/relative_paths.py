@@ -7,7 +7,7 @@ from emergent_alignment.runs.config import C
 from emergent_alignment.settings import changed
 
 PATHS = (
-    *("model.path", "model.chat_template", "conscience.calibration"),
+    *("model.path", "model.chat_template", "conscience.calibration", "conscience.principles"),
     *("data.train", "data.evaluation", "pretraining.corpus", "adversarial.prompts"),
 )
 
@@ -18,7 +18,7 @@ def located(config: C, folder: str | None) -> C:
     changes = {}
     for name in PATHS:
         text = _text(config, name)
-        if text in ("", "default", *SCENARIOS):
+        if text in ("", "default", "bundled", *SCENARIOS):
             continue
         path = os.path.expanduser(text)
         for place in (os.path.join(folder or os.getcwd(), path), os.path.abspath(path)):

@@ -123,6 +123,7 @@ def _wording(chat: Chat, conscience: ConscienceSettings) -> list[list[int]]:
     turns = [{"role": role, "content": said} for role in ("user", "assistant", "user")]
     requests = [form.request for form in conscience.review.forms]
     requests += [rewrite_request(), rewrite_request(said), critique_request()]
+    requests += [critique_request(principle.text) for principle in conscience.principles]
     asked = [ask(chat, conscience.review.layout, turns, said, request) for request in requests]
     return [*asked, chat.response_tokens(said)]
 

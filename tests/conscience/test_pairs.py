@@ -59,7 +59,7 @@ class ScriptedHearing:
     def scores(self):
         return [self._score(answer.text) for answer in self.candidates]
 
-    def critiques(self, live):
+    def critiques(self, live, principles):
         return ["It harms." if is_live else "" for is_live in live]
 
     def write(self, link, place, critiques, live):
