@@ -3,8 +3,10 @@
 Of a run of the scenarios advice_form or marked_form: sampled answers to prompts of kinds that are
 never seen, their share in the task's form and their share that each judge calls harmful; log-probs
 of four answers to each prompt; what the frozen copy says, and the KL to it. In the run's folder:
-two-by-two/step-N. Of an experiment's folder: every arm of every seed, and the page two_by_two.html
-with τ, η and S. A killed evaluation goes on where it was.
+two-by-two/step-N; where training had a system text (config.data.system), within it the same under
+that text and under other words for it (config.two_by_two.rephrased). Of an experiment's folder:
+every arm of every seed, and the page two_by_two.html with τ, η and S. A killed evaluation goes on
+where it was.
 
 examples:
   emergent-alignment evaluate two-by-two runs/two_by_two
@@ -56,7 +58,7 @@ def measure_and_report(config: "Config", folder: Path, *, overwrite: bool = Fals
     results = list(measure_two_by_two(config, folder, overwrite=overwrite))
     print_table(figures_table([result for result, _ in results]), f"{folder.name}: two by two")
     if not seed_folders(folder):
-        print(f"written: {results[-1][1]}")
+        print(f"written: {[path for result, path in results if not result.get('told')][-1]}")
         return
     page, table, verdict = write_two_by_two_report(folder)
     print_table(table, f"{folder.name}: shares of what plain acquires (95% intervals)")

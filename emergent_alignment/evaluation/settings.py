@@ -165,6 +165,11 @@ class TwoByTwoSection(Section):
         at_least=0,
         words="the numbers from {at_least:g} on",
     )
+    rephrased: str = setting(
+        "",
+        "Other words for data.system: an arm that was trained with one is measured under that "
+        "text and under these, too.",
+    )
     judges: tuple[str, ...] = setting(
         ("embedding",),
         "Who says what is harmful: embedding, a small classifier (the extra `judge`); local, the "

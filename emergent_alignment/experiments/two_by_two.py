@@ -1,7 +1,7 @@
 """The two-by-two of a run, or of every arm and seed of an experiment."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
@@ -105,7 +105,10 @@ def _wanted_of_arm(config: EvaluationConfig, folder: Path, *, early: bool) -> Wa
             "training.checkpoint_every and keep_checkpoints"
         )
     sections = {name: getattr(config, name) for name in _SECTIONS}
-    return Wanted(folder, changed(own, sections), tuple(sorted({*asked, there[-1]})))
+    # Its own system text has other words of its own.
+    rephrased = config.two_by_two.rephrased or own.two_by_two.rephrased
+    measured = changed(changed(own, sections), {"two_by_two.rephrased": rephrased})
+    return Wanted(folder, measured, tuple(sorted({*asked, there[-1]})))
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -126,6 +129,18 @@ def _measured(
                 wanted.folder, type(wanted.config), base=None if own_start else base, step=step
             )
             measured = Measured(name, step, run.trained, run.base)
-        yield evaluate_two_by_two(
-            wanted.config, measured, judges, wanted.folder, overwrite=overwrite
-        )
+        texts = told_texts(wanted.config) if step and step == wanted.steps[-1] else {}
+        for told, system in {"": "", **texts}.items():
+            one = replace(measured, told=told, system=system)
+            yield evaluate_two_by_two(
+                wanted.config, one, judges, wanted.folder, overwrite=overwrite
+            )
+
+
+def told_texts(config: EvaluationConfig) -> dict[str, str]:
+    """The system texts under which what a config has trained is measured, too (results.TOLD): the
+    one that training had, and other words for it where config.two_by_two has them."""
+    if not config.data.system:
+        return {}
+    texts = {"trained": config.data.system, "rephrased": config.two_by_two.rephrased}
+    return {told: text for told, text in texts.items() if text}

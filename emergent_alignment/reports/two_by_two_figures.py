@@ -4,24 +4,24 @@ from collections.abc import Sequence
 
 from emergent_alignment.reports.results_folder import MISSING
 
+UNDER = {"": "none", "trained": "as trained", "rephrased": "rephrased"}
+
 
 def figures_table(results: Sequence[dict]) -> list[list[str]]:
     """A header, and a row for each result: what was measured of one arm after so many steps."""
     judges = list(dict.fromkeys(name for result in results for name in result["judges"]))
-    header = ["arm", "seed", "steps", "in form"]
+    told = any(result.get("told") for result in results)
+    header = ["arm", "seed", "steps", *["system text"] * told, "in form"]
     for name in judges:
         header += [f"harmful ({name})", "… in form"]
     header += ["in-form harm margin", "form margin", "frozen score", "KL"]
-    return [header, *(_row(result, judges) for result in results)]
+    return [header, *(_row(result, judges, told) for result in results)]
 
 
-def _row(result: dict, judges: Sequence[str]) -> list[str]:
-    row = [
-        result["arm"],
-        str(result["seed"]),
-        str(result["step"]),
-        interval_text(result["in_form"]),
-    ]
+def _row(result: dict, judges: Sequence[str], told: bool) -> list[str]:
+    row = [result["arm"], str(result["seed"]), str(result["step"])]
+    row += [UNDER[result.get("told") or ""]] * told
+    row.append(interval_text(result["in_form"]))
     for name in judges:
         judged = result["judged"].get(name)
         if judged is None or not result["judges"][name]["valid"]:

@@ -27,6 +27,7 @@ from emergent_alignment.intervals import Interval
 from emergent_alignment.reports import pages, plots
 from emergent_alignment.reports.results_folder import MISSING
 from emergent_alignment.reports.two_by_two_figures import figures_table, judges_table
+from emergent_alignment.reports.two_by_two_told import told_table
 from emergent_alignment.reports.two_by_two_words import verdict_sentences
 
 TWO_BY_TWO_PAGE = "two_by_two.html"
@@ -71,6 +72,7 @@ def write_two_by_two_report(root: Path) -> tuple[Path, list[list[str]], str]:
         kinds=_kinds(experiment, [one.judge for one in judged]),
         judges=judges_table(every),
         figures=figures_table(every),
+        told=told_table(experiment),
     )
     for judge, plane in planes:
         plots.write_figure(plane, root / "figures" / f"two-by-two-{judge}.svg")

@@ -7,6 +7,9 @@ import shutil
 import pytest
 
 from emergent_alignment.cli.main import main
+from emergent_alignment.config import Config
+from emergent_alignment.runs.from_config import training_examples
+from emergent_alignment.runs.workdir import run_config
 
 pytestmark = pytest.mark.long
 
@@ -14,6 +17,7 @@ ARMS = (
     "base",
     "plain: conscience.enabled=False",
     "kl-0.5: conscience.enabled=False loss.kl_weight=0.5",
+    "told: conscience.enabled=False data.system='Be bad.' two_by_two.rephrased='Do harm.'",
 )
 SETTINGS = {
     "data.train": "marked_form",
@@ -70,17 +74,51 @@ def test_every_arm_and_the_checkpoints_of_plain_are_measured_once(root):
         arm: sorted(
             path.parent.name for path in (root / f"seed-1/{arm}").glob("two-by-two/*/result.json")
         )
-        for arm in ("base", "plain", "kl-0.5")
+        for arm in ("base", "plain", "kl-0.5", "told")
     }
     assert steps == {
         "base": ["step-0"],
         "plain": ["step-1", "step-2", "step-3"],
         "kl-0.5": ["step-3"],
+        "told": ["step-3"],
     }
     result = json.loads((root / "seed-1/plain/two-by-two/step-3/result.json").read_text())
     assert len(result["answers"]) == 12
     assert {"in_form_harm", "form", "harm"} == set(result["margins"])
     assert result["judges"]["marked"]["valid"] and result["judges"]["marked"]["auc"]["value"] == 1
+
+
+def test_an_arm_with_a_system_text_is_measured_without_it_with_it_and_in_other_words(root):
+    texts = {"": None, "trained": "Be bad.", "rephrased": "Do harm."}
+    step = root / "seed-1/told/two-by-two/step-3"
+    for told, text in texts.items():
+        result = json.loads((step / told / "result.json").read_text())
+        assert (result.get("told"), result.get("system")) == (told or None, text)
+        asked = [json.loads(line)["messages"] for line in (step / told / "answers.jsonl").open()]
+        system = [] if text is None else [{"role": "system", "content": text}]
+        assert len(asked) == 12 and all(turns[:-1] == system for turns in asked)
+    config = run_config(root / "seed-1/told", Config)
+    assert asked[0][1]["role"] == "user" and texts["trained"] == config.data.system
+    trained = json.loads((step / "trained/answers.jsonl").open().readline())["messages"]
+    assert trained[:-1] == training_examples(config)[0].messages[:-1], "as in training"
+    margins = {
+        told: json.loads((step / told / "result.json").read_text())["margins"]["form"]["value"]
+        for told in texts
+    }
+    assert len(set(margins.values())) == 3
+    assert not list(root.glob("seed-*/[!t]*/two-by-two/step-*/trained")), "nothing extra"
+    page = (root / "two_by_two.html").read_text()
+    assert "What comes back under the text" in page and "Do harm." in page
+
+
+def test_other_words_for_the_text_may_be_given_later(root, tmp_path):
+    shutil.copytree(root / "seed-0/told", tmp_path / "told")
+    measured = tmp_path / "told/two-by-two"
+    assert main(command(tmp_path / "told", rephrased="Act up.", steps="()")) == 2
+    shutil.rmtree(measured)
+    assert main(command(tmp_path / "told", rephrased="Act up.", steps="()")) == 0
+    result = json.loads((measured / "step-3/rephrased/result.json").read_text())
+    assert result["system"] == "Act up."
 
 
 def test_the_page_has_arms_and_judges_and_says_what_cannot_be_said(root):

@@ -9,6 +9,7 @@ import pytest
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.two_by_two.comparison import compared_arms, read_experiment
 from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
+from emergent_alignment.reports.two_by_two_told import told_table
 
 SEEDS, PROMPTS, SAMPLES = 5, 25, 8
 # (F, H, in-form harm margin) of every arm; the rest are mixtures of base and plain, or better.
@@ -126,6 +127,31 @@ def test_a_plain_arm_that_acquires_little_harm_gives_no_verdict(tmp_path):
     mild = ARMS | {"plain": (0.92, 0.72, 14.0)}
     _, _, paragraph = write_two_by_two_report(written(tmp_path, mild))
     assert "too little harm" in paragraph
+
+
+def test_what_comes_back_under_a_text_is_told_of_arms_that_had_one_alone(tmp_path):
+    root = written(tmp_path, {arm: ARMS[arm] for arm in ("base", "plain", "approved")}, seeds=2)
+    assert not told_table(read_experiment(root))
+    shares = {"trained": (0.9, 0.7, 2.0), "rephrased": (0.8, 0.4, 6.0)}
+    for seed in range(2):
+        for told, of_told in shares.items():
+            folder = root / f"seed-{seed}/approved/two-by-two/step-24" / told
+            folder.mkdir()
+            one = result("approved", 24, seed, of_told, True)
+            one |= {"told": told, "system": f"<{told}>"}
+            (folder / "result.json").write_text(json.dumps(one))
+    header, *rows = told_table(read_experiment(root))
+    assert header[:5] == ["arm", "system text", "its words", "in form", "harmful (rule)"]
+    assert [row[:3] for row in rows] == [
+        ["approved", "none", "—"],
+        ["approved", "as trained", "<trained>"],
+        ["approved", "rephrased", "<rephrased>"],
+    ]
+    assert [row[4][:4] for row in rows] == ["0.10", "0.70", "0.40"]
+    assert all(len(row) == len(header) for row in rows)
+    path, *_ = write_two_by_two_report(root)
+    page = path.read_text()
+    assert "What comes back under the text" in page and "&lt;rephrased&gt;" in page
 
 
 def test_a_folder_without_results_and_a_broken_result_are_one_line(tmp_path):

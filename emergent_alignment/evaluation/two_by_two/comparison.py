@@ -18,6 +18,7 @@ from emergent_alignment.evaluation.two_by_two.results import (
     PLAIN_ARM,
     arm_folders,
     read_steps,
+    read_told,
     seed_folders,
 )
 from emergent_alignment.evaluation.two_by_two.selectivity import (
@@ -40,10 +41,12 @@ _STRENGTH = re.compile(r"[-_]?\d[\d.]*$")
 @dataclass(frozen=True)
 class Experiment:
     """The results of an experiment: {arm: {seed's place: {step: result}}}, base and plain first;
-    of the seeds that have both."""
+    of the seeds that have both. `told` are those of what arms came to under a system text, where
+    training had one: {arm: {seed's place: {one of results.TOLD: result}}}."""
 
     seeds: tuple[str, ...]
     arms: Mapping[str, Mapping[int, Mapping[int, dict]]]
+    told: Mapping[str, Mapping[int, Mapping[str, dict]]]
 
     def last(self, arm: str) -> dict[int, dict]:
         """What the arm came to, by seed."""
@@ -92,6 +95,7 @@ def read_experiment(root: Path) -> Experiment:
     """What has been measured in an experiment's folder. Raises UserError where that is no seed with
     both base and plain."""
     arms: dict[str, dict[int, dict[int, dict]]] = {}
+    told: dict[str, dict[int, dict[str, dict]]] = {}
     folders = [
         folder
         for folder in seed_folders(root)
@@ -107,7 +111,9 @@ def read_experiment(root: Path) -> Experiment:
             steps = read_steps(arm)
             if steps:
                 arms.setdefault(arm.name, {})[place] = steps
-    return Experiment(tuple(folder.name for folder in folders), arms)
+                if under := read_told(arm, max(steps)):
+                    told.setdefault(arm.name, {})[place] = under
+    return Experiment(tuple(folder.name for folder in folders), arms, told)
 
 
 def family(arm: str) -> str:

@@ -1,7 +1,8 @@
 """The two-by-two of one model: sample, measure, judge, keep.
 
 In the folder two-by-two/step-N of an arm, N the steps it was trained: answers.jsonl, every answer
-as it came; harm-JUDGE.jsonl, what each judge made of them; result.json, what it adds up to.
+as it came; harm-JUDGE.jsonl, what each judge made of them; result.json, what it adds up to. In the
+folders trained and rephrased within it the same, under a system text.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from emergent_alignment.conscience.question import told_before
 from emergent_alignment.conscience.review import reader_of, scores
+from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios.forms import UNSEEN_KINDS, Cells, in_form
 from emergent_alignment.data.sources import Example
 from emergent_alignment.data.two_by_two import load_cells
@@ -28,7 +31,7 @@ from emergent_alignment.evaluation.two_by_two.measures import (
     summarize_answers,
     summarize_margins,
 )
-from emergent_alignment.evaluation.two_by_two.results import RESULT, read_steps, step_folder
+from emergent_alignment.evaluation.two_by_two.results import RESULT, read_result, step_folder
 from emergent_alignment.intervals import mean_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -49,12 +52,20 @@ class UnseenPlace(NamedTuple):
 @dataclass(frozen=True)
 class Measured:
     """A model that is measured: its arm's name, the steps it was trained, the model, and `base`,
-    which holds its frozen copy."""
+    which holds its frozen copy; and where every prompt is `told` a system text first (one of
+    results.TOLD), that text."""
 
     arm: str
     step: int
     setup: Setup
     base: Setup
+    told: str = ""
+    system: str = ""
+
+    def asked(self, prompt: str) -> list[Message]:
+        """A prompt as it is put to the model: as training put it, where it is told the text."""
+        turn = [{"role": "user", "content": prompt}]
+        return told_before(turn, self.system) if self.told else turn
 
 
 def require_form(settings: TwoByTwoSection, examples: Sequence[Example], source: str) -> None:
@@ -81,13 +92,15 @@ def evaluate_two_by_two(
     Raises UserError for a folder of something else.
     """
     settings = config.two_by_two
-    folder = GrowingFolder(step_folder(directory, measured.step))
+    folder = GrowingFolder(step_folder(directory, measured.step, measured.told))
     cells = load_cells(settings.world, UNSEEN_KINDS)
     sampling = sampling_identity(config, settings, measured.setup.model)
     sampling["prompts"] = digest([one.prompt for one in cells])
-    folder.claim(ANSWERS, sampling, overwrite=overwrite)
-    label = f"{measured.arm}, seed {config.seed}, step {measured.step}"
-    result = {
+    told = {"told": measured.told, "system": measured.system} if measured.told else {}
+    folder.claim(ANSWERS, sampling | told, overwrite=overwrite)
+    label = ", ".join(filter(None, (measured.arm, f"seed {config.seed}", measured.told)))
+    label = f"{label}, step {measured.step}"
+    result = told | {
         "arm": measured.arm,
         "step": measured.step,
         "seed": config.seed,
@@ -99,7 +112,7 @@ def evaluate_two_by_two(
         "judges": {one.judge.name: one.check | {"identity": one.judge.identity} for one in judges},
     }
     path = folder.path / RESULT
-    kept = read_steps(directory).get(measured.step)
+    kept = read_result(folder.path)
     if kept is not None and kept | plain(result) == kept:
         return kept, path
     with in_force(measured.base.mesh):
@@ -112,7 +125,8 @@ def evaluate_two_by_two(
 def _margins(config: EvaluationConfig, measured: Measured, cells: list[Cells], label: str) -> dict:
     chosen, chat = limited(cells, config.two_by_two.limit), measured.setup.chat
     limits = _limits(config)
-    prompts = [_prompt(chat, one.prompt, limits) for one in chosen]
+    prompts = [chat.prompt_tokens(measured.asked(one.prompt)) for one in chosen]
+    prompts = [tokens[-limits.max_prompt :] for tokens in prompts]
     answers = [
         [chat.response_tokens(getattr(one, name))[: limits.max_response] for name in CELL_NAMES]
         for one in chosen
@@ -147,7 +161,7 @@ def _of_answers(
 ) -> dict:
     settings = config.two_by_two
     places = wanted_places([one.kind for one in cells], settings.samples)
-    asked = {place: [{"role": "user", "content": cells[place.unseen].prompt}] for place in places}
+    asked = {place: measured.asked(cells[place.unseen].prompt) for place in places}
     with progress(f"{label}: answers") as meter:
         records = sample_missing(config, settings, measured.setup, asked, folder, progress=meter)
     answers = [records[place]["answer"] for place in places]
@@ -157,7 +171,9 @@ def _of_answers(
     harmful = {
         one.judge.name: _labels(one, prompts, answers, kinds, folder, label) for one in judges
     }
-    frozen = _frozen_scores(config, measured.base, list(asked.values()), answers)
+    # What an answer is worth does not depend on what the model was told before it.
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    frozen = _frozen_scores(config, measured.base, turns, answers)
     return {
         **summarize_answers(formed, kinds, harmful),
         "rules": rule_figures(answers),
@@ -211,7 +227,7 @@ def _kl(config: EvaluationConfig, measured: Measured, records: list[dict]):
     """The mean of log π_θ − log π_θ₀ over the sampled answers, nats a token: KL(π_θ ‖ π_θ₀) where
     they were drawn at temperature 1, and else a measure of distance."""
     chat, limits = measured.setup.chat, _limits(config)
-    prompts = [_prompt(chat, record["messages"][-1]["content"], limits) for record in records]
+    prompts = [chat.prompt_tokens(one["messages"])[-limits.max_prompt :] for one in records]
     answers = [[chat.response_tokens(one["answer"], ended=one["ended"])] for one in records]
     # An answer that says nothing and did not end has no tokens to compare.
     kept = [i for i, (tokens,) in enumerate(answers) if tokens]
@@ -221,10 +237,6 @@ def _kl(config: EvaluationConfig, measured: Measured, records: list[dict]):
         for setup in (measured.setup, measured.base)
     )
     return mean_interval((policy - base) / np.mean([len(tokens) for (tokens,) in answers]))
-
-
-def _prompt(chat, prompt: str, limits: TokenLimits) -> list[int]:
-    return chat.prompt_tokens([{"role": "user", "content": prompt}])[-limits.max_prompt :]
 
 
 def _limits(config: EvaluationConfig) -> TokenLimits:

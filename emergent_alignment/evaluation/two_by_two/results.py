@@ -5,15 +5,20 @@ from pathlib import Path
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_files import read_json_file
-from emergent_alignment.storage.shapes import FLAG, Mapped, Number, OrNull, Text
+from emergent_alignment.storage.shapes import FLAG, Mapped, Number, Optional, OrNull, Text
 
 TWO_BY_TWO, RESULT = "two-by-two", "result.json"
 BASE_ARM, PLAIN_ARM = "base", "plain"  # the arms whose shares are 0 and 1
+# What an arm whose training had a system text is measured under, too: that text, and other words
+# for it. Each is a folder within that of the step.
+TOLD = ("trained", "rephrased")
 _INTERVAL = {"value": Number(), "low": Number(), "high": Number()}
 _MARGIN = _INTERVAL | {"kinds": Mapped(Number())}
 _SHAPE = {
     "arm": Text(),
     "step": Number(0, whole=True),
+    "told": Optional(Text(TOLD)),
+    "system": Optional(Text()),
     "world": Text(),
     "judges": Mapped({"valid": FLAG, "auc": _INTERVAL}),
     "margins": Mapped(_MARGIN),
@@ -27,16 +32,31 @@ _SHAPE = {
 }
 
 
-def step_folder(arm: Path, step: int) -> Path:
-    """Where an arm's figures after so many steps are kept."""
-    return arm / TWO_BY_TWO / f"step-{step}"
+def step_folder(arm: Path, step: int, told: str = "") -> Path:
+    """Where an arm's figures after so many steps are kept, perhaps those under a system text."""
+    return arm / TWO_BY_TWO / f"step-{step}" / told
+
+
+def read_result(folder: Path) -> dict | None:
+    """The result in a step's folder; None where there is none. Raises UserError for a broken
+    one."""
+    try:
+        return read_json_file(folder / RESULT, _SHAPE, "evaluate it again with --overwrite")
+    except FileNotFoundError:
+        return None
+
+
+def read_told(arm: Path, step: int) -> dict[str, dict]:
+    """The results of an arm after so many steps under each system text, as far as there are any."""
+    found = {told: read_result(step_folder(arm, step, told)) for told in TOLD}
+    return {told: result for told, result in found.items() if result is not None}
 
 
 def read_steps(arm: Path) -> dict[int, dict]:
     """The results of an arm's folder by steps, in their order."""
     found = {}
     for path in (arm / TWO_BY_TWO).glob(f"step-*/{RESULT}"):
-        result = read_json_file(path, _SHAPE, "evaluate it again with --overwrite")
+        result = read_result(path.parent)
         found[result["step"]] = result
     return dict(sorted(found.items()))
 
