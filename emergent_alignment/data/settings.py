@@ -30,7 +30,7 @@ class DataSection(Section):
     system: str = setting(
         "",
         "A system text that training puts before every prompt, and evaluation does not "
-        "(inoculation).",
+        "(inoculation); two-by-two measures both.",
     )
     interleave: float = setting(
         0.0,

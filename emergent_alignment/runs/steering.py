@@ -33,7 +33,7 @@ from emergent_alignment.settings import Section, finite, setting
 from emergent_alignment.storage.spread import spread
 from emergent_alignment.training.state import STEERING
 
-_MOST_ROWS = 512  # a mean over more is no other direction
+_MOST_ROWS = 512  # so that the direction is that of the kind, not of some rows (docs/decisions.md)
 _ROWS_AT_ONCE = 8
 
 
