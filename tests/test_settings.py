@@ -89,7 +89,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.evaluation.two_by_two.judging import check_judges
     from emergent_alignment.experiments.arm_evaluation import evaluate_arm
     from emergent_alignment.experiments.plan import planned
-    from emergent_alignment.experiments.two_by_two import check_two_by_two
+    from emergent_alignment.experiments.two_by_two import check_two_by_two, told_texts
     from emergent_alignment.runs.calibrating import calibrate_model, calibration_examples
     from emergent_alignment.runs.from_config import conscience_settings, load_model
     from emergent_alignment.self_align import engraving
@@ -192,6 +192,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     check_two_by_two(quartered)
     judges = make_judges(quartered, setup)
     checked = check_judges(judges, quartered.two_by_two, tmp_path / "judges")
+    assert told_texts(settings.changed(recorded, {"data.system": "Be brief."}))
     evaluate_two_by_two(quartered, Measured("base", 0, setup, setup), checked, tmp_path)
     with pytest.raises(UserError, match="config.two_by_two.encoder"):
         require_judges(settings.changed(recorded, {"two_by_two.encoder": str(tmp_path)}))
