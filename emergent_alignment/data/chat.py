@@ -101,9 +101,14 @@ class Chat:
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
         ended. An answer that spells out a special token is text: it can end no turn."""
-        if ended:
-            return [*self._answered(self.drafted, answer, self.trail), self.end_token]
-        return self._answered(self.drafted, answer, "")
+        if not ended:
+            return self._answered(self.drafted, answer, "")
+        # Within the whole: some tokenizers give the blanks before an end token to it.
+        ending = self.tokenizer.convert_ids_to_tokens(self.end_token)
+        tokens = self._answered(self.drafted, answer, self.trail + ending)
+        if tokens[-1:] == [self.end_token]:
+            return tokens
+        return [*self._answered(self.drafted, answer, self.trail), self.end_token]
 
     def reply_tokens(self, reply: str) -> list[int]:
         """Token ids of a reply as they follow `asking_tokens`, without an end token."""
@@ -196,7 +201,8 @@ class Chat:
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     """Learn from the chat template itself how an answer starts and which token ends it.
 
-    Raises UserError where there is no chat template, one that fails, or one that shows no answers.
+    Raises UserError where there is no chat template, one that fails, or one that shows no answers,
+    and where nothing ends an answer.
     """
     require_chat_template(tokenizer, source)
     write = partial(render, tokenizer)
@@ -211,9 +217,13 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
-    end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
-    ending = tokenizer.convert_ids_to_tokens(end_token) if end_token is not None else ""
-    trail, ended, _ = drafted.after.partition(ending) if ending else ("", "", "")
+    if end_token is None:
+        raise UserError(
+            f"{source}: neither its chat template nor its tokenizer ends an answer with a token of "
+            "its own; name one as eos_token in tokenizer_config.json"
+        )
+    end_tokens = {end_token, *end_tokens_of(tokenizer)}
+    trail, ended, _ = drafted.after.partition(tokenizer.convert_ids_to_tokens(end_token))
     trail = trail if ended and not trail.strip() else ""
     return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), trail, drafted, direct)
 
