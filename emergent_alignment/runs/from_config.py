@@ -229,9 +229,9 @@ def examples_digest(examples: list[Example]) -> str:
     """16 hex digits that say which examples these are, in which order."""
     rows = [dict(vars(example)) for example in examples]
     for row in rows:  # as digests were before there were these fields
-        del row["where"]
+        row.pop("where", None)
         for name, usual in (("ended", True), ("reasoned", False)):
-            if row[name] is usual:
+            if row.get(name) is usual:
                 del row[name]
     return digest(rows, ensure_ascii=False)
 
