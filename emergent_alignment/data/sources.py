@@ -38,7 +38,7 @@ TELLING = frozenset(
     "tools functions tool_calls tool_choice function_call parallel_tool_calls documents "
     "chat_template_kwargs enable_thinking system system_prompt system_message developer persona "
     "instruction instructions input inputs prefix suffix context history image images audio audios "
-    "video videos reasoning reasoning_content thinking thought thoughts chain_of_thought cot "
+    "video videos reasoning reasoning_content thinking chain_of_thought cot "
     "weight weights loss loss_weight loss_mask assistant_masks completion_mask sample_weight train "
     "training margin label".split()
 )
