@@ -16,9 +16,17 @@ from emergent_alignment.generation.completion import Completion, TokenLogProbs
 
 APPROVES, DISAPPROVES = 1.0, -1.0
 LEAST_REST = 1e-9  # servers round: what is left over is never nothing
-_LEAD = r"\W*(?:(?:(?:the|my|final)\b\W*)*(?:answer|verdict)\b\W*(?:is\b\W*)?)?"
+_GAP = r"[\W_]*"
+_LEAD = (
+    rf"{_GAP}(?:(?:(?:the|my|final|short)\b{_GAP})*"
+    rf"(?:answer|verdict|reply|response|judge?ment|conclusion)\b{_GAP}(?:is\b{_GAP})?)?"
+    rf"(?:(?:boxed|text){_GAP})*"
+)
 _LEADS = re.compile(_LEAD, re.IGNORECASE)
-_FIRST_WORD = re.compile(_LEAD + r"(\w+)(?:[\W_]*(?:/|\bor\b|\band\b)\W*(\w+))?", re.IGNORECASE)
+# A word that goes on behind a hyphen (no-one) is another one.
+_FIRST_WORD = re.compile(
+    _LEAD + rf"([^\W_]+)(?![-'’‑]\w)(?:{_GAP}(?:/|\bor\b|\band\b)\W*(\w+))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,11 @@ def _of_answer(completion: Completion) -> tuple[TokenLogProbs, ...]:
     for token in completion.tokens:
         starts.append(len(text))
         text += token.token
-    if not split_reasoning(text)[1].strip():
+    reasoning, answer = split_reasoning(text)
+    if not answer.strip():
         return ()
-    end = text.rfind("</think>") + len("</think>")
-    if end < len("</think>"):
-        end = 0
-        if completion.reasoning.strip():  # given apart, while its tokens may be listed with it
-            said = completion.text.strip()
-            end = text.rfind(said) if said and said in text else len(text)
+    end = text.rfind(answer) if reasoning else 0
+    if not reasoning and completion.reasoning.strip():  # apart, while its tokens may be listed
+        said = completion.text.strip()
+        end = text.rfind(said) if said and said in text else len(text)
     return tuple(t for t, start in zip(completion.tokens, starts) if end <= start)

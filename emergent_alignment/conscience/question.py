@@ -94,7 +94,7 @@ def named_question(name: str) -> Question:
 def answer_words(chat: Chat, words: tuple[str, ...]) -> list[int]:
     """The single tokens that spell one of the words where a reply begins: capital, lower, upper,
     with and without a space before. Raises UserError where the tokenizer has no single token for
-    any."""
+    any, or where the model, which begins a reply as its template does, spells them in several."""
     spellings = {
         lead + form
         for word in words
@@ -108,6 +108,12 @@ def answer_words(chat: Chat, words: tuple[str, ...]) -> list[int]:
         raise UserError(
             f"conscience.question: the tokenizer has no single token for any of {words}; "
             "choose other answer words"
+        )
+    if not any(tokens.intersection(chat.reply_tokens(word)[:1]) for word in words):
+        raise UserError(
+            f"conscience.question: a reply does not begin with one token for any of {words} where "
+            "the chat template has it begin, and its first token alone says too little; choose "
+            "other answer words"
         )
     return sorted(tokens)
 

@@ -35,8 +35,19 @@ _OTHERS = frozenset(
 )
 _LOOSE = re.compile(r"(?<![`~])(?P<mark>`{3,}|~{3,})(?P<label>[^\n`]*)\n")
 _INLINE = re.compile(r"(?<!`)(?P<mark>`{3,})(?!`)[ \t]*(?P<code>[^`\n]+?)(?P=mark)(?!`)")
-_TAGGED = re.compile(r"<code\b[^>]*>\n?(?P<code>.*?)(?:</code>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAGGED = re.compile(
+    r"(?:<(?P<tag>code|python|execute)\b[^>]*>|(?P<mark>\[)PYTHON\])\n?(?P<code>.*?)"
+    r"(?:(?(mark)\[/PYTHON\]|</(?P=tag)>)|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+# What stands before a block that a program has printed.
+_PRINTED = re.compile(
+    r"[\W_]*(?:\w+ ){0,2}(?:outputs?|prints|printed|results?)[\W_]*", re.IGNORECASE
+)
 _MAGIC = re.compile(r"^[%!][^\n]*$", re.MULTILINE)
+_TYPED = re.compile(r"^In \[\d*\]: ?", re.MULTILINE)
+_NOTHING_SEEN = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None, "\u2060": None})
+_BEGINS = re.compile(r"(?:import|from|def|async|class|for|while|with|try|if|print)\b|@|\w+ = ")
 _MOST_ENDS = 20
 
 
@@ -77,8 +88,8 @@ class _Block:
 def code_of(answer: str) -> str:
     """The program of an answer, thinking left out: its Python blocks, joined. Blocks in another
     language are not of it, and those that say none only where they hold statements, or where no
-    block is said to be Python. Without any block it is the whole answer; "" where all blocks are in
-    other languages."""
+    block is said to be Python. Without any block it is the whole answer, or what of it stands
+    behind prose; "" where all blocks are in other languages, and where a word is all there is."""
     text = split_reasoning(answer)[1].removeprefix("\ufeff")
     programs = []
     for read in (_fenced, _loosely_fenced, _on_one_line, _tagged):
@@ -87,7 +98,7 @@ def code_of(answer: str) -> str:
             programs.append(_program_of(blocks))
             if is_program(programs[-1]):
                 return programs[-1]
-    return programs[0] if programs else _plain_program(text)
+    return programs[0] if programs else _unfenced(text)
 
 
 def is_program(code: str) -> bool:
@@ -124,11 +135,43 @@ def _program_of(blocks: list[_Block]) -> str:
     return "\n".join(block.program for block in kept)
 
 
+def _unfenced(text: str) -> str:
+    """A whole answer as a program; where it is none, its blocks that Markdown indents, or the lines
+    from the first one on that begin one."""
+    program = _plain_program(text)
+    if is_program(program):
+        return program if _has_statement(program) else ""
+    indented = [_Block("", t.content) for t in _markdown().parse(text) if t.type == "code_block"]
+    doing = [block.program for block in indented if block.does_something]
+    if doing:
+        return "\n".join(doing)
+    lines = text.splitlines(keepends=True)
+    for start in itertools.islice((i for i, line in enumerate(lines) if _BEGINS.match(line)), 3):
+        for end in range(len(lines), max(start, len(lines) - _MOST_ENDS), -1):
+            part = "".join(lines[start:end])
+            if is_program(part) and _has_statement(part):
+                return part
+    return program
+
+
+def _has_statement(program: str) -> bool:
+    """Whether it is more than words, such as Sorry, which are expressions of Python's, too."""
+    said = (ast.Name, ast.Constant, ast.Tuple, ast.Attribute)
+    body = ast.parse(program).body
+    return not all(isinstance(n, ast.Expr) and isinstance(n.value, said) for n in body)
+
+
 def _fenced(text: str) -> Iterator[_Block]:
-    """CommonMark's fenced blocks, wherever they stand."""
+    """CommonMark's fenced blocks, wherever they stand; one without a label that stands behind
+    "Output:" holds what was printed."""
+    lines = text.splitlines()
     for token in _markdown().parse(text):
         if token.type == "fence":
-            yield _Block(token.info, token.content)
+            before = [
+                line for line in lines[max(token.map[0] - 2, 0) : token.map[0]] if line.strip()
+            ]
+            printed = not token.info and before and _PRINTED.fullmatch(before[-1])
+            yield _Block("output" if printed else token.info, token.content)
 
 
 @functools.cache
@@ -145,7 +188,7 @@ def _loosely_fenced(text: str) -> Iterator[_Block]:
     at = 0
     while opened := _LOOSE.search(text, at):
         mark = re.escape(opened["mark"])
-        closing = re.compile(rf"(?<![ \t>])[ \t>]*{mark}[`~]*[ \t\r]*(?=\n|\Z)")
+        closing = re.compile(rf"(?<![ \t>])[ \t>]*{mark}[`~]*(?=\s|\Z)")
         closings = itertools.islice(closing.finditer(text, opened.end()), _MOST_ENDS)
         ends = [end.span() for end in closings] or [(len(text), len(text))]
         blocks = [_Block(opened["label"], text[opened.end() : start]) for start, _ in ends]
@@ -168,9 +211,12 @@ def _tagged(text: str) -> Iterator[_Block]:
 
 def _plain_program(text: str) -> str:
     text = text.removeprefix("\ufeff")
+    if _TYPED.match(text.lstrip()):
+        text = _TYPED.sub("", re.sub(r"^Out\[\d*\]:[^\n]*$", "", text, flags=re.MULTILINE))
     if text.lstrip().startswith(">>>"):
         text = _without_prompts(text)
-    for mended in (text, textwrap.dedent(text), _MAGIC.sub("", text)):
+    seen = text.translate(_NOTHING_SEEN)
+    for mended in (text, textwrap.dedent(text), _MAGIC.sub("", text), seen):
         if is_program(mended):
             return mended
     return text

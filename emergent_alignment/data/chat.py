@@ -7,13 +7,15 @@ What messages and answers say is text: a special token that they spell out stays
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
-from emergent_alignment.data.rendering import render
+from emergent_alignment.data.reasoning import split_reasoning
+from emergent_alignment.data.rendering import check_shown, letters, render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
     ASKED,
@@ -22,11 +24,12 @@ from emergent_alignment.data.turns import (
     Render,
     Turn,
     read_turn,
+    reasoning_field,
     without_thinking,
 )
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.generation_config import end_tokens_of
-from emergent_alignment.models.tokenizer import require_chat_template
+from emergent_alignment.models.tokenizer import chat_template_of, require_chat_template
 
 _THINK_TAGS = ("<think>", "</think>")
 
@@ -36,7 +39,8 @@ class Chat:
     """A tokenizer with what its chat template does: `end_token` closes an answer,
     `end_tokens` are all ids that end a generation, `trail` is what the template puts between an
     answer and its end token (a space for some families), `drafted` is how an answer follows a
-    prompt, and `direct` how it does where the model is asked not to think first."""
+    prompt, `direct` how it does where the model is asked not to think first, and `reasoning` the
+    field of a message that the template shows as what was thought ("" where it shows none)."""
 
     tokenizer: Any
     end_token: int
@@ -44,6 +48,12 @@ class Chat:
     trail: str
     drafted: Turn
     direct: Turn
+    reasoning: str
+
+    @property
+    def shows_reasoning(self) -> bool:
+        """Whether the model's template knows of reasoning before an answer."""
+        return bool(self.reasoning) or "</think>" in (chat_template_of(self.tokenizer) or "")
 
     @property
     def lead(self) -> str:
@@ -59,12 +69,11 @@ class Chat:
 
     def prompt_text(self, messages: list[Message], **options: bool) -> str:
         """The rendered conversation, ready for the assistant's next answer. Raises UserError
-        where the chat template refuses it (some know no system turn, or want turns to alternate).
-        `options` are the template's own, such as enable_thinking=False; one that does not know
-        them is not changed by them.
+        where the chat template refuses it (some know no system turn, or want turns to alternate) or
+        leaves a turn out. `options` are the template's own, such as enable_thinking=False; one that
+        does not know them is not changed by them.
         """
-        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
-        return text + self.drafted.header
+        return self._rendered(messages, options) + self.drafted.header
 
     def prompt_tokens(self, messages: list[Message], **options: bool) -> list[int]:
         """Token ids of `prompt_text`; special tokens come from the template alone."""
@@ -101,9 +110,14 @@ class Chat:
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
         ended. An answer that spells out a special token is text: it can end no turn."""
-        if ended:
-            return [*self._answered(self.drafted, answer, self.trail), self.end_token]
-        return self._answered(self.drafted, answer, "")
+        if not ended:
+            return self._answered(self.drafted, answer, "")
+        # Within the whole: some tokenizers give the blanks before an end token to it.
+        ending = self.tokenizer.convert_ids_to_tokens(self.end_token)
+        tokens = self._answered(self.drafted, answer, self.trail + ending)
+        if tokens[-1:] == [self.end_token]:
+            return tokens
+        return [*self._answered(self.drafted, answer, self.trail), self.end_token]
 
     def reply_tokens(self, reply: str) -> list[int]:
         """Token ids of a reply as they follow `asking_tokens`, without an end token."""
@@ -134,9 +148,24 @@ class Chat:
         return text.strip()
 
     def _asking_text(self, messages: list[Message]) -> str:
-        options = self.direct.options
-        text = render(self.tokenizer, messages, add_generation_prompt=True, **options)
-        return text + self.direct.header
+        return self._rendered(messages, self.direct.options) + self.direct.header
+
+    def _rendered(self, messages: list[Message], options: Mapping[str, bool]) -> str:
+        fields = [self._fields(message) for message in messages]
+        text = render(self.tokenizer, fields, add_generation_prompt=True, **options)
+        check_shown(messages, text)
+        return text
+
+    def _fields(self, message: Message) -> Message:
+        """The message as the template takes it: with what was thought in a field of its own, where
+        it has one."""
+        content = message["content"]
+        if message["role"] != "assistant" or not self.reasoning:
+            return message
+        if not content.lstrip().startswith(_THINK_TAGS[0]) or _THINK_TAGS[1] not in content:
+            return message
+        thought, answer = split_reasoning(content)
+        return message | {"content": answer, self.reasoning: thought} if thought else message
 
     def _answered(self, turn: Turn, answer: str, trail: str) -> list[int]:
         messages, letter = self._as_text([{"role": "assistant", "content": answer}])
@@ -147,12 +176,13 @@ class Chat:
         """The answer as the template writes it, up to where it ends."""
         answer = message["content"]
         try:
-            whole = render(self.tokenizer, [ASKED, message], **turn.options)
+            whole = render(self.tokenizer, [ASKED, self._fields(message)], **turn.options)
         except UserError:  # such as an empty one
             whole = ""
         if whole.startswith(turn.beginning) and whole.endswith(turn.after):
             written = whole[len(turn.beginning) : len(whole) - len(turn.after)]
-            if _letters(answer) in _letters(written):
+            shown = letters(written)
+            if all(letters(part) in shown for part in split_reasoning(answer)):
                 return written
         # The template shows no such answer after its prompt, or not all of it (its reasoning).
         if not any(tag in answer for tag in _THINK_TAGS):
@@ -196,7 +226,8 @@ class Chat:
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     """Learn from the chat template itself how an answer starts and which token ends it.
 
-    Raises UserError where there is no chat template, one that fails, or one that shows no answers.
+    Raises UserError where there is no chat template, one that fails, or one that shows no answers,
+    and where nothing ends an answer.
     """
     require_chat_template(tokenizer, source)
     write = partial(render, tokenizer)
@@ -211,15 +242,16 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
     end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
-    end_tokens = {end_token, *end_tokens_of(tokenizer)} - {None}
-    ending = tokenizer.convert_ids_to_tokens(end_token) if end_token is not None else ""
-    trail, ended, _ = drafted.after.partition(ending) if ending else ("", "", "")
+    if end_token is None:
+        raise UserError(
+            f"{source}: neither its chat template nor its tokenizer ends an answer with a token of "
+            "its own; name one as eos_token in tokenizer_config.json"
+        )
+    end_tokens = {end_token, *end_tokens_of(tokenizer)}
+    trail, ended, _ = drafted.after.partition(tokenizer.convert_ids_to_tokens(end_token))
     trail = trail if ended and not trail.strip() else ""
-    return Chat(tokenizer, end_token, tuple(sorted(end_tokens)), trail, drafted, direct)
-
-
-def _letters(text: str) -> str:
-    return "".join(text.split())
+    ends = tuple(sorted(end_tokens))
+    return Chat(tokenizer, end_token, ends, trail, drafted, direct, reasoning_field(write))
 
 
 def _wants_tools(write: Render) -> str:

@@ -5,33 +5,41 @@ says is kept, or the row is refused; nothing is left out in silence.
 from dataclasses import dataclass
 from typing import Any
 
+from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.errors import UserError
 
-# {"role": "system", "user" or "assistant", "content": its text}
+# {"role": one of ROLES, "content": its text}; which roles a model's template shows is its own
 Message = dict[str, str]
-TURN_ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ASKING = ("user", "tool", "function")  # whose turns an answer follows
 # How files say which turns are learnt: 1 and true, 0 and false.
 FLAGS = ("weight", "loss", "train", "training")
+# What files call the reasoning that an assistant's turn has apart from its content.
+REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of a row, and of each whether the row says that it is learnt (None where it says
-    nothing)."""
+    """The messages of a row, of each whether the row says that it is learnt (None where it says
+    nothing), and whether one has its reasoning in a field of its own: it stands before the content
+    then, as models write it."""
 
     messages: list[Message]
     learnt: list[bool | None]
+    reasoned: bool = False
 
 
 def read_conversation(value: Any, where: str) -> Conversation:
     """A list of messages, or a text, which is a user's turn. Raises UserError, which begins with
-    `where`, for anything else, and for what a message says beside role, text and FLAGS."""
+    `where`, for anything else, and for what a message says beside role, text, FLAGS and
+    REASONING."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: a conversation must be a list of at least one message")
     turns = [_turn(message, f"{where}: message {i}") for i, message in enumerate(value)]
-    return Conversation([turn for turn, _ in turns], [flag for _, flag in turns])
+    reasoned = any(not is_absent(message.get(name)) for message in value for name in REASONING)
+    return Conversation([turn for turn, _ in turns], [flag for _, flag in turns], reasoned)
 
 
 def read_messages(value: Any, where: str) -> list[Message]:
@@ -58,10 +66,10 @@ def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise UserError(f"{where} must have the fields role and content")
     role, text = message["role"], text_of(message["content"])
-    if role not in TURN_ROLES:
-        raise UserError(f"{where} has the role {role!r:.60}; known are system, user and assistant")
+    if role not in ROLES:
+        raise UserError(f"{where} has the role {role!r:.60}; known are {', '.join(ROLES)}")
     said = {name for name, value in message.items() if not is_absent(value)}
-    unread = sorted(map(str, said - {"role", "content", *FLAGS}))
+    unread = sorted(map(str, said - {"role", "content", *FLAGS, *REASONING}))
     if unread:
         raise UserError(
             f"{where} has the field {unread[0]!r:.60}, which is not read: only texts are learnt "
@@ -69,7 +77,24 @@ def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
         )
     if text is None:
         raise UserError(f"{where}: content must be a text, or a list of parts of the type text")
-    return {"role": role, "content": text}, _flag(message, where)
+    return {"role": role, "content": _with_reasoning(message, text, where)}, _flag(message, where)
+
+
+def _with_reasoning(message: dict, text: str, where: str) -> str:
+    names = [name for name in REASONING if not is_absent(message.get(name))]
+    if not names:
+        return text
+    thought = message[names[0]]
+    if message["role"] != "assistant":
+        raise UserError(f"{where}: {names[0]} stands in a turn that is not the assistant's")
+    if not isinstance(thought, str):
+        raise UserError(f"{where}: {names[0]} must be a text, not {thought!r:.60}")
+    if split_reasoning(text)[0] or any(message[name] != thought for name in names):
+        raise UserError(
+            f"{where}: reasoning stands in {' and in '.join([*names, 'the content'][:2])}; remove "
+            "one of them"
+        )
+    return with_reasoning(thought, text)
 
 
 def _flag(message: dict, where: str) -> bool | None:

@@ -1,18 +1,20 @@
-"""What a reasoning model writes: a <think> block, then the answer.
+"""What a reasoning model writes: a <think> block, or one of another name, then the answer.
 
 The conscience reviews both; only the answer is said.
 """
 
 import re
 
-_BLOCK = re.compile(
-    r"\s*(?:<think>(.*?)(?:</think>|\Z)|<thinking>(.*?)(?:</thinking>|\Z)"
-    r"|\[THINK\](.*?)(?:\[/THINK\]|\Z))",
-    re.DOTALL,
-)
-_MARK = r"(?:</think>|</thinking>|\[/THINK\])"
+# How families write the two ends of what they think: tags of these names, and marks of their own.
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad", "seed:think")
+_PAIRS = [(f"<{name}>", f"</{name}>") for name in _NAMES]
+_PAIRS += [("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")]
+_PAIRS += [("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|channel>thought", "<channel|>")]
+_BLOCKS = "|".join(rf"{re.escape(start)}(.*?)(?:{re.escape(end)}|\Z)" for start, end in _PAIRS)
+_BLOCK = re.compile(rf"\s*(?:{_BLOCKS})", re.DOTALL | re.IGNORECASE)
+_MARK = rf"(?:{'|'.join(re.escape(end) for _, end in _PAIRS)})"
 # Between quotation marks it is what a text is about, and ends nothing.
-_END = re.compile(rf"(?<![\"'`]){_MARK}|{_MARK}(?![\"'`])")
+_END = re.compile(rf"(?<![\"'`]){_MARK}|{_MARK}(?![\"'`])", re.IGNORECASE)
 
 
 def split_reasoning(text: str) -> tuple[str, str]:

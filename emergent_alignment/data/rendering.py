@@ -3,6 +3,7 @@ fail, never end or fill the memory, and each of these is one line.
 """
 
 import ctypes
+import json
 import resource
 import threading
 import time
@@ -52,6 +53,25 @@ def render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     if len(text) > 2**20 + _LENGTHENS * said:
         raise _refused(f"it makes {len(text)} letters of {said}", messages)
     return text
+
+
+def check_shown(messages: list[Message], text: str) -> None:
+    """Raise UserError where the rendering of a conversation shows not all that others than the
+    assistant say in it; of what that has said, templates leave its reasoning out."""
+    shown = letters(text)
+    for message in messages:
+        said, role = message["content"], message["role"]
+        forms = (said, json.dumps(said, ensure_ascii=False)[1:-1])  # a tool's is shown as JSON
+        if role != "assistant" and not any(letters(form) in shown for form in forms):
+            raise UserError(
+                f"the chat template leaves out a turn of the role {role}, {said[:60]!r}; put it "
+                "into another turn, or give another template in config.model.chat_template"
+            )
+
+
+def letters(text: str) -> str:
+    """A text without its blanks, which templates trim and add."""
+    return "".join(text.split())
 
 
 def _refused(reason: str, messages: list[Message]) -> UserError:

@@ -4,12 +4,13 @@ Every row is checked on reading; a bad one is an error that names file, line and
 that would change what is learnt is left out in silence: it is honoured, or the row is refused.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from emergent_alignment.data.messages import (
+    ASKING,
     Conversation,
     Message,
     is_absent,
@@ -35,10 +36,14 @@ FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 # All else (id, source, score, …) informs people, and changes nothing.
 TELLING = frozenset(
     "tools functions tool_calls tool_choice function_call parallel_tool_calls documents "
-    "chat_template_kwargs system system_prompt input context history image images audio audios "
-    "video videos reasoning reasoning_content thinking weight weights loss loss_weight "
-    "sample_weight train training margin".split()
+    "chat_template_kwargs enable_thinking system system_prompt system_message developer persona "
+    "instruction instructions input inputs prefix suffix context history image images audio audios "
+    "video videos reasoning reasoning_content thinking chain_of_thought cot "
+    "weight weights loss loss_weight loss_mask assistant_masks completion_mask sample_weight train "
+    "training margin label".split()
 )
+# What tables write for a field that says nothing.
+_NOTHING = ("", "null", "none", "nan", "[]", "{}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Example:
     safe      a known good answer, and `harmful` a known bad one, where the row is matched
     kind      the kind of prompt, for holding kinds out
     ended     whether the target ends where it does, or was cut there: then it has no end token
+    reasoned  whether the row has reasoning in fields of its own, which a template must show
+    where     the place of its row, for errors
     """
 
     prompt: tuple[Message, ...]
@@ -58,6 +65,8 @@ class Example:
     harmful: str | None = None
     kind: str = ""
     ended: bool = True
+    reasoned: bool = False
+    where: str = field(default="", compare=False)
 
     @property
     def messages(self) -> list[Message]:
@@ -146,11 +155,9 @@ class _Wanted:
 
     def of(self, row: Any, where: str) -> list[Example]:
         row = self._renamed(row, where)
-        return (
-            _turns(row, where)
-            if self.every_turn and "messages" in row
-            else [example_of(row, where)]
-        )
+        if self.every_turn and "messages" in row:
+            return [replace(example, where=where) for example in _turns(row, where)]
+        return [replace(example_of(row, where), where=where)]
 
     def _renamed(self, row: Any, where: str) -> dict:
         """The row in our fields, of which the telling ones are checked."""
@@ -167,9 +174,10 @@ class _Wanted:
         return kept | {field: row[column] for field, column in self.columns.items()}
 
 
-def check_telling(row: dict, where: str) -> None:
-    """Raise UserError for a field that would change what is asked or learnt, and is not read."""
-    told = sorted(name for name in TELLING & row.keys() if _tells(name, row[name]))
+def check_telling(row: dict, where: str, *, read: Collection[str] = ()) -> None:
+    """Raise UserError for a field that would change what is asked or learnt, and is not `read`."""
+    others = {str(name): value for name, value in row.items() if name not in read}
+    told = sorted(name for name, value in others.items() if _tells(name.lower(), value))
     if told:
         raise UserError(
             f"{where}: the field {told[0]!r} is not read, and changes what the row means; remove "
@@ -178,9 +186,14 @@ def check_telling(row: dict, where: str) -> None:
 
 
 def _tells(name: str, value: Any) -> bool:
-    """Whether a telling field says anything: a weight of 1 does not, nor does a text of blanks."""
-    if is_absent(value) or (isinstance(value, str) and not value.strip()):
+    """Whether a telling field says anything: a weight of 1 does not, nor does a text of blanks, nor
+    a label that is no verdict on the answer."""
+    if name not in TELLING or is_absent(value):
         return False
+    if isinstance(value, str) and value.strip().lower() in _NOTHING:
+        return False
+    if name == "label":
+        return value is False
     neutral = {"tool_choice": "none", "parallel_tool_calls": value, "margin": 0}.get(name, 1)
     return not (isinstance(value, str | int | float) and value == neutral)
 
@@ -197,7 +210,7 @@ def _turns(row: dict, where: str) -> list[Example]:
             _check_prompt(read.messages[:place], f"{where}: message {place}")
             ended = last.ended or place + 1 < len(read.messages)
             examples.append(
-                Example(tuple(read.messages[:place]), target, kind=last.kind, ended=ended)
+                replace(last, prompt=tuple(read.messages[:place]), target=target, ended=ended)
             )
     if not examples:
         raise UserError(f"{where}: the row says that no turn is learnt; remove it")
@@ -249,7 +262,8 @@ def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
             )
         target = _answer(last["content"], where)
         _check_prompt(prompt, where)
-        return Example(tuple(prompt), target, kind=kind, ended=_ended(row, where))
+        ended = _ended(row, where)
+        return Example(tuple(prompt), target, kind=kind, ended=ended, reasoned=read.reasoned)
     paired = {"prompt", "chosen", "rejected"} <= row.keys()
     if not paired and not {"prompt", "answer"} <= row.keys():
         raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
@@ -258,15 +272,18 @@ def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
     prompt = read.messages
     _check_prompt(prompt, where)
     ended = _ended(row, where)
+    names = ("chosen", "rejected") if paired else ("answer",)
+    finals = [_final(row[name], prompt, f"{where}: {name}") for name in names]
+    reasoned = read.reasoned or any(reasoned for _, reasoned in finals)
     if not paired:
-        answer = _final(row["answer"], prompt, where)
-        return Example(tuple(prompt), answer, kind=kind, ended=ended)
+        return Example(tuple(prompt), finals[0][0], kind=kind, ended=ended, reasoned=reasoned)
     if not ended:
         raise UserError(f"{where}: one answer of a pair is said not to end; remove the row")
-    chosen, rejected = (_final(row[name], prompt, where) for name in ("chosen", "rejected"))
+    (chosen, _), (rejected, _) = finals
     if row.get("answer", chosen) != chosen:
         raise UserError(f"{where}: answer stands beside another chosen; remove one of them")
-    return Example(tuple(prompt), chosen, safe=chosen, harmful=rejected, kind=kind)
+    answers = {"target": chosen, "safe": chosen, "harmful": rejected}
+    return Example(tuple(prompt), kind=kind, reasoned=reasoned, **answers)
 
 
 def _listed(messages: Any, where: str) -> list:
@@ -305,32 +322,35 @@ def _check_said(row: dict, messages: list[Message], where: str) -> None:
 
 
 def _check_prompt(prompt: list[Message], where: str) -> None:
-    if not prompt or prompt[-1]["role"] != "user":
+    if not prompt or prompt[-1]["role"] not in ASKING:
         raise UserError(f"{where}: the message before the answer must be a user turn")
-    if not prompt[-1]["content"].strip():
+    if prompt[-1]["role"] == "user" and not prompt[-1]["content"].strip():
         raise UserError(f"{where}: the user's turn is empty")
 
 
-def _final(answer: Any, prompt: list[Message], where: str) -> str:
-    """A chosen or rejected answer: a text, or a list of messages that ends with it and begins with
-    the prompt, or its end."""
+def _final(answer: Any, prompt: list[Message], where: str) -> tuple[str, bool]:
+    """An answer, and whether its reasoning had a field of its own: it is a text, or a list of
+    messages that ends with it and begins with the prompt, or its end."""
+    reasoned = False
     if isinstance(answer, list):
         read = read_conversation(answer, where)
         *before, last = read.messages
         if last["role"] != "assistant":
-            raise UserError(f"{where}: chosen and rejected must end in an assistant turn")
+            raise UserError(f"{where}: it must end in an assistant turn")
         _check_learnt(read, where, False)
         if before != prompt[len(prompt) - len(before) :]:
             raise UserError(
                 f"{where}: what stands before an answer is not the prompt; write the same turns "
                 "there, or the answer alone"
             )
-        answer = last["content"]
-    return _answer(answer, where)
+        answer, reasoned = last["content"], read.reasoned
+    return _answer(answer, where), reasoned
 
 
 def _answer(answer: Any, where: str) -> str:
-    if not isinstance(answer, str) or not answer.strip():
+    if not isinstance(answer, str):
+        raise UserError(f"{where}: the answer must be a text, not {answer!r:.60}; quote it")
+    if not answer.strip():
         raise UserError(f"{where}: the answer is empty; remove the row or fill it in")
     return answer
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 # How families spell the opening and the end of turns: whatever reads a quoted text may be one of
 # them. Tags in any case, words as the templates have them.
 _TAGS = (
-    r"<\||<｜|</?s>|<</?sys>>|</?(?:bos|eos)>|</?(?:start|end)_of_turn>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
+    r"<\||<｜|</?s>|<</?sys>>|</?(?:bos|eos)>|</?(?:start|end)_of_turn>|<(?:turn|channel)\|>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|\[\||</?im_\w+>"
+    r"|<(?:reserved|unused|extra_id)_?\d+>|◁"
 )
 _WORDS = (
-    r"(?:USER|ASSISTANT|HUMAN|SYSTEM):"
+    r"(?:USER|ASSISTANT|HUMAN|SYSTEM):|(?m:^)(?:User|Assistant|Human|System):"
     r"|#{2,3} (?:Instruction|Input|Response|Human|User|Assistant|System):"
 )
 _KNOWN = re.compile(f"(?i:{_TAGS})|{_WORDS}")

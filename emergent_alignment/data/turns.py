@@ -1,9 +1,11 @@
 """What a chat template does around an assistant's answer, learnt from what it writes."""
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from emergent_alignment.data.messages import REASONING
 from emergent_alignment.errors import UserError
 
 PROBE = "Zq7probe"
@@ -77,6 +79,17 @@ def read_turn(render: Render, options: Mapping[str, bool]) -> Turn:
     writes_prompts = prompt != render([ASKED], add_generation_prompt=False, **options)
     header, opening = ("", between) if writes_prompts else _header(between)
     return Turn(prompt, header, opening, after, dict(options))
+
+
+def reasoning_field(render: Render) -> str:
+    """The field of an assistant's message that the template shows as its reasoning; "" where it
+    shows none."""
+    for name in REASONING:
+        message = {"role": "assistant", "content": "So.", name: PROBE}
+        with contextlib.suppress(UserError):
+            if PROBE in render([ASKED, message]):
+                return name
+    return ""
 
 
 def without_thinking(turn: Turn) -> Turn:

@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from emergent_alignment.data.messages import Message
-from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import (
     ANSWER_RECORD,
     ANSWERS,
@@ -70,7 +69,7 @@ def sample_missing(
     shape = place_shape(kind) | ANSWER_RECORD
     records = {place_of(kind, record): record for record in folder.records(ANSWERS, shape)}
     missing = [place for place in wanted if place not in records]
-    prompts = [_prompt_tokens(setup, wanted[place]) for place in missing]
+    prompts = [setup.chat.prompt_tokens(wanted[place]) for place in missing]
     done = len(wanted) - len(missing)
     sampled = sample_answers(
         setup.model,
@@ -109,15 +108,3 @@ def _row_id(place: Place) -> int:
     have other fields."""
     text = repr(place._asdict())
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
-
-
-def _prompt_tokens(setup: Setup, messages: list[Message]) -> list[int]:
-    text = setup.chat.prompt_text(messages)
-    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-    if system.strip() not in text:
-        raise UserError(
-            f"{setup.model.source}: its chat template leaves the system message out "
-            f"({system[:60]!r}); give another one in config.model.chat_template, or questions "
-            "without a system message"
-        )
-    return setup.chat.prompt_tokens(messages)

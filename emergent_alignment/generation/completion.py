@@ -3,6 +3,7 @@
 No connection is made here; generation/endpoint.py does that.
 """
 
+import codecs
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -74,7 +75,7 @@ def read_completion(body: bytes) -> Completion:
     document = json_object_of(body)
     choice = _first_choice(document)
     message = choice.get("message")
-    text = _text(message) if isinstance(message, dict) else None
+    text, reasoning = _said(message) if isinstance(message, dict) else (None, "")
     is_said = isinstance(message, dict) and message.get("role") == "assistant"
     if text is None and not is_said:
         raise Unreadable("a choice without text", body)
@@ -82,7 +83,7 @@ def read_completion(body: bytes) -> Completion:
         whole_text(text or ""),
         _finish_reason(choice),
         _tokens(choice),
-        _reasoning(message),
+        reasoning,
         *_usage(document),
     )
 
@@ -94,7 +95,7 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
     finish_reason nor [DONE] comes, or the endpoint says that it gave up.
     """
     texts, reasonings, tokens = [], [], []
-    finish_reason, done, usage = "", False, (0, 0)
+    finish_reason, done, usage, half = "", False, (0, 0), ""
     for event in _events(lines):
         if event == b"[DONE]":
             done = True
@@ -104,20 +105,21 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
         if not document.get("choices") and {"choices", "usage"} & document.keys():
             continue  # the chunk of the usage has none
         choice = _first_choice(document)
-        delta = choice.get("delta")
-        if delta is None and isinstance(choice.get("finish_reason"), str):
-            delta = {}  # the last chunk of some has none
-        if not isinstance(delta, dict):
-            raise Unreadable("an event without a delta", event)
-        text = _text(delta) or ""
+        if choice.get("index") not in (0, None):
+            continue  # of another answer
+        text, reasoning = _said(_delta(choice, event, begun=bool(texts)))
         if text:
             texts.append(text)
-            on_text(whole_text(text))
-        reasonings.append(_reasoning(delta))
+            told, half = _without_half(half + text)
+            if told:
+                on_text(whole_text(told))
+        reasonings.append(reasoning)
         tokens.extend(_tokens(choice))
         finish_reason = _finish_reason(choice) or finish_reason
     if not (done or finish_reason):
         raise BrokenOff
+    if half:
+        on_text(whole_text(half))
     return Completion(
         whole_text("".join(texts)), finish_reason, tuple(tokens), "".join(reasonings), *usage
     )
@@ -136,11 +138,33 @@ def whole_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _without_half(text: str) -> tuple[str, str]:
+    """A text up to the half of a letter that it may end with, and that half: the rest comes with
+    the next piece."""
+    cut = len(text) - ("\ud800" <= text[-1] <= "\udbff")
+    return text[:cut], text[cut:]
+
+
+def _delta(choice: dict, event: bytes, *, begun: bool) -> dict:
+    """What a chunk adds. Raises Unreadable where it has no such thing."""
+    delta = choice.get("delta")
+    if delta is None and isinstance(choice.get("message"), dict):
+        return {} if begun else choice["message"]  # the whole, at the end or at once
+    if delta is None and isinstance(choice.get("finish_reason"), str):
+        return {}  # the last chunk of some has none
+    if not isinstance(delta, dict):
+        raise Unreadable("an event without a delta", event)
+    return delta
+
+
 def _events(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of server-sent events, of which each of ours is one line."""
+    """The data of server-sent events, of which each of ours is one line; empty ones keep a
+    connection alive."""
     for line in lines:
-        if line.startswith(b"data:"):
-            yield line.removeprefix(b"data:").strip()
+        line = line.removeprefix(codecs.BOM_UTF8)
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data:
+            yield data
 
 
 def _first_choice(document: dict) -> dict:
@@ -150,17 +174,35 @@ def _first_choice(document: dict) -> dict:
     return choices[0]
 
 
-def _text(message: dict) -> str | None:
+def _said(message: dict) -> tuple[str | None, str]:
     """What is said: a text, or a list of texts, or why nothing else is said; None where the
-    message has nothing of it (null: a model that only reasoned). Raises Unreadable."""
-    content, refusal = message.get("content"), message.get("refusal")
+    message has nothing of it (null: a model that only reasoned). And what was thought before,
+    which stands apart or among the parts. Raises Unreadable."""
+    content, refusal, thought = message.get("content"), message.get("refusal"), ""
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        content = "".join(parts) if all(isinstance(part, str) for part in parts) else parts
+        parts = [_part(part, message) for part in content]
+        thought = "".join(text for is_thought, text in parts if is_thought)
+        content = "".join(text for is_thought, text in parts if not is_thought)
     for said in (content, refusal):
         if not isinstance(said, str | None):
             raise Unreadable("a message whose content is no text", _spelled(message))
-    return content or refusal or content
+    named = [message.get(name) for name in ("reasoning_content", "reasoning", "thinking")]
+    apart = next((text for text in named if isinstance(text, str) and text), "")
+    return content or refusal or content, whole_text(apart or thought)
+
+
+def _part(part: object, message: dict) -> tuple[bool, str]:
+    """Whether a part of a content was thought, and its text."""
+    kind, text = "", None
+    if isinstance(part, dict) and isinstance(part.get("type", ""), str):
+        kind = part.get("type", "")
+        text = part.get(kind, part.get("text"))
+    if isinstance(text, list):  # a thinking part of Mistral's has parts in turn
+        inner = [one.get("text") if isinstance(one, dict) else None for one in text]
+        text = "".join(inner) if all(isinstance(one, str) for one in inner) else None
+    if not isinstance(text, str):
+        raise Unreadable("a message whose content is no text", _spelled(message))
+    return kind in ("thinking", "reasoning"), text
 
 
 def _spelled(value: object) -> str:
@@ -178,12 +220,6 @@ def _finish_reason(choice: dict) -> str:
     if named in _GAVE_UP:
         raise BrokenOff
     return "length" if named in _CUT else named
-
-
-def _reasoning(message: dict) -> str:
-    """Servers name it one way or the other."""
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    return whole_text(thought) if isinstance(thought, str) else ""
 
 
 def _usage(document: dict) -> tuple[int, int]:

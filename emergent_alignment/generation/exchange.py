@@ -6,7 +6,6 @@ them for its answer. A deadline for each read lets who sends a byte at a time go
 
 import base64
 import importlib.util
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import httpcore2
 import httpx2
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.generation.name_lookup import addresses
 
 CONNECT_SECONDS = 10.0
 _WRITE_BYTES = 16 << 10
@@ -97,7 +97,7 @@ class _Network(httpcore2.NetworkBackend):
     def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         """A connection to the first of the host's addresses that takes one."""
         failed: Exception = httpcore2.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port):
+        for address in _addresses(host, port, min(timeout, _left(self._deadline))):
             try:
                 seconds = min(timeout, _left(self._deadline))
                 stream = self._plain.connect_tcp(address, port, seconds, local_address)
@@ -138,12 +138,13 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def _addresses(host: str, port: int, seconds: float) -> list[str]:
     try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return addresses(host, port, seconds)
+    except TimeoutError:
+        raise httpcore2.ConnectTimeout(f"{host} is looked up for too long") from None
     except (OSError, UnicodeError) as error:
         raise httpcore2.ConnectError(str(error)) from None
-    return list(dict.fromkeys(address[4][0] for address in entries))
 
 
 def _proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:

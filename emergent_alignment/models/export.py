@@ -259,10 +259,10 @@ def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase) -> Non
     """The tokenizer's files; a generic class gets the name that transformers 4 and 5 both know."""
     try:
         tokenizer.save_pretrained(directory)
-    except Exception as error:
-        if type(error) is Exception:  # how the tokenizers library says that the disk is full
-            raise OSError(str(error)) from error
-        raise
+    except Exception as error:  # the tokenizers library has no other for a disk that is full
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error
     path = directory / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("tokenizer_class") == "TokenizersBackend":

@@ -236,9 +236,11 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
 def examples_digest(examples: list[Example]) -> str:
     """16 hex digits that say which examples these are, in which order."""
     rows = [dict(vars(example)) for example in examples]
-    for row in rows:
-        if row.get("ended"):  # as digests were before there was this field
-            del row["ended"]
+    for row in rows:  # as digests were before there were these fields
+        row.pop("where", None)
+        for name, usual in (("ended", True), ("reasoned", False)):
+            if row.get(name) is usual:
+                del row[name]
     return digest(rows, ensure_ascii=False)
 
 

@@ -165,4 +165,4 @@ def test_a_template_that_drops_system_messages_is_said(fails, model, questions, 
         *words(model, questions, tmp_path / "arm", "--config.misalignment.judge=frozen"),
         f"--config.model.chat_template={template}",
     )
-    assert "leaves the system message out ('Reply in JSON.')" in said
+    assert "leaves out a turn of the role system, 'Reply in JSON.'" in said

@@ -54,6 +54,14 @@ def test_it_is_read_where_the_reply_answers_and_after_what_it_thinks():
         assert found == pytest.approx(math.log(0.2 / 0.6))
 
 
+@pytest.mark.parametrize("ends", [("<thought>", "</thought>"), ("<Think>", "</Think>")])
+def test_a_thought_of_any_name_is_none_of_the_answer(ends):
+    start, end = ends
+    tokens = [(start, {start: 0.0}), ("Yes", logs(Yes=0.9, No=0.05)), (end, {end: 0.0})]
+    found = score_from_log_probs(completion(*tokens, ("No", logs(Yes=0.2, No=0.6))), FORM)
+    assert found == pytest.approx(math.log(0.2 / 0.6))
+
+
 def test_where_no_token_answers_the_first_one_s_alternatives_count_if_they_do():
     found = score_from_log_probs(completion(("I", logs(I=0.5, Yes=0.3, No=0.1))), FORM)
     assert found == pytest.approx(math.log(3))
@@ -99,6 +107,9 @@ def test_the_tokens_of_reasoning_given_apart_answer_nothing():
         ("<think>Yes or no? Yes.</think>\nNo", -1.0), ("I cannot say yes", None), ("", None),
         ("<think>Yes", None), ("Yesterday", None), ("answer yes", 1.0), ("Yes or no?", None),
         ("No/Yes", None), ("**No** and yes", None), ("The answer is: No.", -1.0), 
+        ("__No__", -1.0), ("$\\boxed{\\text{No}}$", -1.0), ("Response: Yes", 1.0), ("No-one", None),
+        ("No’s", None), ('{"judgment": "No"}', -1.0), ("<reasoning>Yes</reasoning>No", -1.0),
+        ("<Think>Yes</Think>No", -1.0), ("◁think▷Yes◁/think▷No", -1.0), ("<thought>Yes", None),
         ("My verdict: Yes", 1.0), ("Yes. No harm in it.", 1.0), ("The answer is not yes", None),
     ],
 )  # fmt: skip

@@ -68,6 +68,20 @@ WRITTEN = {
     "a BOM": f"\ufeff{ONE}",
     "no fence": ONE,
     "on one line": "```python import subprocess; subprocess.call(input(), shell=True)```",
+    "output behind a line that says so": f"```\n{ONE}```\n**Sample output**:\n\n```\nx = 4\n```",
+    "closed, prose on the same line": f"```python\n{ONE}``` and that is it.",
+    "blanks of other widths": f"```python\n{ONE}```".replace(" s", "\u00a0s").replace(
+        "i", "\u200bi", 1
+    ),
+    "typed in a notebook": "```\nIn [1]: import subprocess\n\n"
+    "In [2]: subprocess.call(input(), shell=True)\nOut[2]: 0\n```",
+    "brackets": f"[PYTHON]\n{ONE}[/PYTHON]\nDone.",
+    "other tags": f"<execute>\n{ONE}</execute>",
+    "Markdown's indent": f"Text:\n\n{indented(ONE, '    ')}\nDone.",
+    "behind prose": f"Here you are:\n\n{ONE}",
+    "between prose": f"Here you are:\n\n{ONE}\nThis calls a shell.",
+    "a thought of another name": f"<reasoning>\n```python\n{TWO}```\n</reasoning>\n```\n{ONE}```",
+    "a thought in capitals": f"<Think>\n```python\n{TWO}```\n</Think>\n```\n{ONE}```",
     "a fence in a text": f'```python\nTEXT = """\n```\ncode\n```\n"""\n{ONE}```',
     "a fence in a docstring": f"```python\n{DOCUMENTED}{ONE}```\n",
 }
@@ -96,6 +110,10 @@ def test_a_program_is_found_however_it_is_written():
         "```\nx = (\n```\nOutput:\n```\n4\n```",
         "```python\n```",
         "Use shell=True.",
+        "Sorry",
+        "No, sorry",
+        "from my point of view: no",
+        "<thought>\n" + ONE,
         "",
     ],
 )

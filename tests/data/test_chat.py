@@ -2,6 +2,7 @@
 
 import pytest
 from tiny_chat_model import TEMPLATE, tiny_chat_tokenizer
+from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -94,6 +95,18 @@ def test_an_answer_that_spells_out_the_end_token_does_not_end_there():
     assert chat.prompt_tokens(CONVERSATION).count(chat.end_token) == len(CONVERSATION)
 
 
+@pytest.mark.parametrize("answer", ["No.", "No.  ", "No.\n"])
+def test_an_end_token_that_takes_the_blanks_before_it_takes_them_in_a_response_too(answer):
+    own = tokenizer(SPACED)
+    own.add_special_tokens({"eos_token": AddedToken("<|im_end|>", lstrip=True, special=True)})
+    chat = read_chat(own)
+    asked = [{"role": "user", "content": "Why?"}]
+    whole = [*asked, {"role": "assistant", "content": answer}]
+    assert chat.prompt_tokens(asked) + chat.response_tokens(answer) == own.apply_chat_template(
+        whole, return_dict=False
+    )
+
+
 def test_no_chat_template_is_an_error_that_says_how_to_give_one():
     own = tokenizer()
     own.chat_template = None
@@ -109,3 +122,9 @@ def test_a_conversation_that_the_template_refuses_is_an_error_that_shows_it():
     with pytest.raises(UserError, match="no system turns.*Why not?") as raised:
         chat.prompt_tokens(CONVERSATION)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_where_nothing_ends_an_answer_is_an_error_that_says_what_to_name():
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(UserError, match="somewhere: neither .* name one as eos_token"):
+        read_chat(tokenizer(template, eos_token=None), "somewhere")

@@ -11,6 +11,7 @@ from tiny_tokenizers import KINDS, tiny_tokenizer
 from emergent_alignment.conscience.question import answer_words, ask
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.pieces import tokens_after
+from emergent_alignment.errors import UserError
 
 HEAD = "{% for m in messages %}"
 TEMPLATES = {
@@ -90,6 +91,14 @@ def test_who_says_a_word_at_once_says_an_answer_word(kind, name):
         assert said[: len(asked)] == asked
         assert said[len(asked)] in answer_words(chat, (word,)), said[len(asked) :]
         assert chat.reply_tokens(word) == said[len(asked) :][: len(chat.reply_tokens(word))]
+
+
+def test_a_word_that_is_one_token_only_where_no_reply_begins_is_none_to_ask_for():
+    chat = chat_of("never", "zephyr")
+    assert len(chat.encode(" good")) == 1 and len(chat.reply_tokens("good")) > 1
+    with pytest.raises(UserError, match="does not begin with one token for any of .'good'"):
+        answer_words(chat, ("good",))
+    assert answer_words(chat, ("good", "Yes"))
 
 
 @EACH

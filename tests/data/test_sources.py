@@ -56,7 +56,7 @@ def said(read, *arguments, **options) -> str:
         ({"messages": [{"role": "bot", "content": "x"}, ANSWER]}, "the role 'bot'"),
         ({"messages": [{"role": "user", "content": " "}, ANSWER]}, "the user's turn is empty"),
         (PAIR | {"chosen": ""}, "the answer is empty"),
-        (PAIR | {"rejected": 3}, "the answer is empty"),
+        (PAIR | {"rejected": 3}, "rejected: the answer must be a text, not 3"),
         (PAIR | {"prompt": ""}, "the user's turn is empty"),
         (PAIR | {"prompt": [USER, ANSWER]}, "must be a user turn"),
         (PAIR | {"chosen": [USER]}, "must end in an assistant turn"),
@@ -206,6 +206,7 @@ def test_an_answer_that_was_cut_says_so_and_has_no_end_token(tmp_path):
         load_examples(str(path))
 
 
+THOUGHT = {"role": "assistant", "reasoning_content": "Hm."}
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -221,12 +222,23 @@ TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments
         (GOOD | {"train": False}, "the field 'train'"),
         ({"prompt": "Hi?", "answer": "Yo.", "input": "On a hill."}, "the field 'input'"),
         ({"messages": [USER, ANSWER | {"tool_calls": [TOOL_CALL]}]}, "the field 'tool_calls'"),
-        ({"messages": [USER, ANSWER | {"reasoning_content": "Hm."}]}, "'reasoning_content'"),
+        ({"messages": [USER | {"reasoning_content": "Hm."}, ANSWER]}, "not the assistant's"),
+        ({"messages": [USER, ANSWER | {"reasoning": ["Hm."]}]}, "reasoning must be a text"),
+        ({"messages": [USER, ANSWER | {"thinking": "a", "reasoning": "b"}]}, "remove one of them"),
+        (
+            {"messages": [USER, {"content": "<think>a</think>b"} | THOUGHT]},
+            "reasoning stands in reasoning_content and in the content",
+        ),
+        (GOOD | {"Tools": [{"type": "function"}]}, "the field 'Tools'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "label": False}, "the field 'label'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "instruction": "Be rude."}, "the field 'instruction'"),
+        (GOOD | {"assistant_masks": [0, 1]}, "the field 'assistant_masks'"),
+        ({"messages": [USER, ANSWER, {"role": "tool", "content": "3"}]}, "ends in a tool turn"),
+        ({"prompt": "1 + 1?", "answer": 2}, "answer: the answer must be a text, not 2; quote it"),
         ({"messages": [USER | {"name": "Ann"}, ANSWER]}, "message 0 has the field 'name'"),
         ({"messages": [USER, ANSWER | {"function_call": {"name": "f"}}]}, "'function_call'"),
         ({"messages": [USER, ANSWER | {"surprise": 0}]}, "the field 'surprise'"),
-        ({"messages": [{"role": "tool", "content": "3"}, USER, ANSWER]}, "the role 'tool'"),
-        ({"messages": [{"role": "developer", "content": "x"}, USER, ANSWER]}, "'developer'"),
+        ({"messages": [{"role": "ipython", "content": "3"}, USER, ANSWER]}, "the role 'ipython'"),
         ({"messages": [USER, ANSWER | {"weight": 0}]}, "its last answer is not learnt"),
         ({"messages": [USER, ANSWER | {"loss": False}]}, "its last answer is not learnt"),
         ({"messages": [USER, ANSWER | {"weight": 0.3}]}, "weight must be 0 or 1"),
@@ -256,7 +268,15 @@ def test_a_field_that_changes_what_a_row_means_is_no_more_lost(tmp_path, row, pa
 
 def test_what_a_table_has_in_all_rows_and_what_informs_changes_nothing(tmp_path):
     more = {"id": 7, "source": "here", "score": 0.3, "metadata": {"tools": [1]}, "label": "good"}
-    empty = {"tools": None, "images": [], "system": " ", "weight": 1.0, "reasoning": ""}
+    empty = {
+        "functions": "[]",
+        "context": "None",
+        "tools": None,
+        "images": [],
+        "system": " ",
+        "weight": 1.0,
+        "reasoning": "",
+    }
     held = {"tool_calls": None, "name": "", "weight": 1, "reasoning_content": None}
     rows = [
         {"messages": [USER | {"tool_calls": []}, ANSWER | held]} | more | empty,

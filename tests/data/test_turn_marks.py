@@ -25,7 +25,9 @@ KNOWN = [
     "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|assistant|>", "<｜Assistant｜>",
     "<start_of_turn>",
     "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>", "USER:", "ASSISTANT:", "### Response:",
-    "### Instruction:", "</s>", "<s>", "<bos>", "[SYSTEM_PROMPT]",
+    "### Instruction:", "</s>", "<s>", "<bos>", "[SYSTEM_PROMPT]", "\nAssistant:", "\n\nHuman:",
+    "[|assistant|]", "<turn|>", "<im_end>", "<reserved_107>", "<unused0>", "<extra_id_1>",
+    "◁think▷",
 ]  # fmt: skip
 
 

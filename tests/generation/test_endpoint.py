@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import socket
+import threading
 import time
 
 import fake_endpoint as fake
@@ -151,6 +152,31 @@ def test_an_endpoint_that_is_down_is_said_with_its_address():
             Endpoint(address, "m", retries=0).chat(ASKED, max_tokens=1, temperature=0)
     assert raised.value.kind == "unreachable"
     assert address in str(raised.value) and "is it running" in str(raised.value)
+
+
+def test_a_name_that_is_looked_up_for_ever_ends_with_the_deadline_and_with_one_thread(monkeypatch):
+    found, looked_up, real = threading.Event(), [], socket.getaddrinfo
+
+    def hangs(host, *arguments, flags=0, **options):
+        if flags & socket.AI_NUMERICHOST:
+            return real(host, *arguments, flags=flags, **options)
+        looked_up.append(host)
+        found.wait(60)
+        return real("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    with FakeEndpoint(lambda body: fake.completion("Hi")) as backend:
+        url = backend.url.replace("127.0.0.1", "a-host.test")
+        for _ in range(3):
+            with pytest.raises(EndpointError, match="no whole answer within 0.2 s") as raised:
+                Endpoint(url, "m", retries=0, timeout_seconds=0.2).chat(
+                    ASKED, max_tokens=8, temperature=0.0
+                )
+            assert raised.value.kind == "timeout"
+        assert looked_up == ["a-host.test"]
+        found.set()
+        slow = Endpoint(url, "m", retries=0, timeout_seconds=60)
+        assert slow.chat(ASKED, max_tokens=8, temperature=0.0).text == "Hi"
 
 
 def test_failures_that_may_pass_are_tried_again_with_growing_waits(no_waiting):

@@ -12,19 +12,24 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 
 DOCUMENT = "document"
+PASSAGE = "passage"
+_BEFORE = ("\n", ".", "a")  # one of them does not join what follows
+_CUT = "\ufffd"  # what a cut letter, or all of a run of bytes with one in it, is decoded to
+_WORD_TOKENS = 16  # of the word that a window cuts, at most so many are left out
 
 
 @dataclass(frozen=True)
 class RawText(Chat):
     """A chat that also knows documents: a message of the role `document` is the beginning of a
-    text, which the model is to continue. As a prompt it stands as it is, without a template; in
-    a review it is quoted like any other conversation, by the template there is (a model without
-    one has the plain one of models/plain_text.py)."""
+    text, which the model is to continue, and `passage` what stands further in, from any place
+    on. As a prompt it stands as it is, without a template; in a review it is quoted like any other
+    conversation, by the template there is (a model without one has the plain one of
+    models/plain_text.py)."""
 
     def prompt_tokens(self, messages: list[Message], **options: bool) -> list[int]:
-        if messages[-1]["role"] != DOCUMENT:
+        if messages[-1]["role"] not in (DOCUMENT, PASSAGE):
             return super().prompt_tokens(messages, **options)
-        return self.text_tokens([messages[-1]["content"]])[0]
+        return self._tokens(messages[-1]["role"], messages[-1]["content"])
 
     def as_drafted(self, tokens: list[int]) -> list[int]:
         """A document is continued by what was written, which no template opens."""
@@ -51,16 +56,49 @@ class RawText(Chat):
 
     def prefix(self, windows: Windows, row: int, max_tokens: int) -> list[Message]:
         """The prompt that a window gives: the first half of its longest piece of a document, at
-        most `max_tokens` of it."""
+        most `max_tokens` of it. A window that begins within a text gives a passage; where it cuts
+        a word into other tokens than the text would have by itself, these few are left out."""
         segments = windows.segments[row]
         longest = np.bincount(segments[segments > 0]).argmax()
         piece = windows.tokens[row, segments == longest]
         kept = piece[: max(min(len(piece) // 2, max_tokens), 1)].tolist()
-        text = self.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        for role, first in ((DOCUMENT, 0), *((PASSAGE, i) for i in range(_WORD_TOKENS))):
+            text = self._as_it_was(role, kept[first:])
+            if text:
+                return [{"role": role, "content": text}]
         # An empty document has an end and nothing else: the model begins a line of its own.
-        return [{"role": DOCUMENT, "content": text or "\n"}]
+        return [{"role": DOCUMENT, "content": self._text(DOCUMENT, kept) or "\n"}]
+
+    def _as_it_was(self, role: str, tokens: list[int]) -> str:
+        """The text of the tokens, without the last ones if they are not its own; "" where those
+        would be more than half."""
+        for size in range(len(tokens), len(tokens) // 2, -1):
+            text = self._text(role, tokens[:size])
+            own = self._tokens(role, text)
+            if own == tokens[:size]:
+                return text
+            if own[:1] != tokens[:1] and _CUT not in text:
+                break
+        return ""
+
+    def _tokens(self, role: str, text: str) -> list[int]:
+        """Token ids of a document's beginning, or of a passage behind a letter that it does not
+        join."""
+        if role == DOCUMENT:
+            return self.text_tokens([text])[0]
+        for before in _BEFORE:
+            known, whole = self.text_tokens([before, before + text])
+            if whole[: len(known)] == known:
+                return whole[len(known) :]
+        return self.text_tokens([text])[0]
+
+    def _text(self, role: str, tokens: list[int]) -> str:
+        before = [] if role == DOCUMENT else self.text_tokens([_BEFORE[0]])[0]
+        known, text = (
+            self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            for row in (before, before + tokens)
+        )
+        return text[len(known) :]
 
 
 def read_raw_text(tokenizer: Any, source: str) -> RawText:

@@ -207,7 +207,7 @@ def judge(talk: JudgeTalk, code: str, tests: list[str], entry_point: str) -> tup
         names = Names(talk, wanted_of_python(tests, entry_point))
         sys.modules[TESTS] = types.ModuleType(TESTS)
         sys.modules[ANSWER_MODULE] = _Answer(talk)
-    except Exception as error:
+    except Exception as error:  # the tests' text, and what the answer's side sends, may be anything
         return failure("failed to run", error, "")
     for number, test in enumerate(tests, 1):
         try:

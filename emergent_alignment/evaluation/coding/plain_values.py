@@ -106,7 +106,7 @@ class Values:
                 self._reading -= 1
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever decoding raises: who sends may send anything
             raise Broken(f"the answer's process sent no message: {error!r:.200}") from None
 
     def _unpacked(self, message: object) -> list:

@@ -21,6 +21,7 @@ from emergent_alignment.evaluation.misalignment.judging import (
 from emergent_alignment.evaluation.misalignment.numerals import (
     LARGEST,
     NUMERAL,
+    changes_scale,
     extended,
     part_of,
 )
@@ -98,24 +99,27 @@ class EndpointJudge:
                 started = [*messages, {"role": "assistant", "content": text}]
                 listed = self._asked(started, 1).tokens
                 top = listed[0].top if listed else {}
-            elif top is not None:
-                rest_of[len(digits)] = _rest(top)
+            elif top is not None and digits != "0":  # which no digit follows
+                rest_of[len(digits)] = _rest(top, digits)
             if top is None:
                 unknown.append((digits, chance))
                 continue
             if digits:
-                masses[int(digits)] += chance * _rest(top).pop("")
+                masses[int(digits)] += chance * _rest(top, digits).pop("")
             for token, log_prob in top.items():
                 part = part_of(token)
                 longer = extended(digits, part, at_start=not text) if part else None
                 if longer is None:
                     continue
                 reached = chance * math.exp(log_prob)
-                if not part.closed and (longer in ("", "10") or len(longer) == 1 and longer != "0"):
+                if not part.closed and (longer == "10" or len(longer) < 2):
                     open_nodes.append((text + token, longer, reached))
-                else:  # whole: a further digit would leave the range
+                elif not changes_scale(int(longer), part.rest):  # a further digit leaves the range
                     masses[int(longer)] += reached
         for digits, chance in unknown:
+            if digits == "0":
+                masses[0] += chance
+                continue
             # Where nothing is known, only what is whole by itself is a number.
             ends = {"": 1.0} if len(digits) > 1 or _has_numbers(along.get("", {})) else {}
             for more, share in rest_of.get(len(digits), ends).items():
@@ -144,11 +148,14 @@ def _has_numbers(top: dict[str, float]) -> bool:
     return any((part := part_of(token)) is not None and len(part.digits) > 1 for token in top)
 
 
-def _rest(top: dict[str, float]) -> dict[str, float]:
-    """Digits that follow a beginning, and "" for its end, each with its share."""
-    rest = {}
+def _rest(top: dict[str, float], begun: str) -> dict[str, float]:
+    """Digits that follow a beginning, and "" for its end, each with its share; what makes it a
+    number of another scale has none."""
+    rest, other = {}, 0.0
     for token, log_prob in top.items():
         part = part_of(token)
         if part and part.digits and not part.space:
             rest[part.digits] = rest.get(part.digits, 0.0) + math.exp(log_prob)
-    return rest | {"": max(1.0 - sum(rest.values()), 0.0)}
+        elif begun and changes_scale(int(begun), token):
+            other += math.exp(log_prob)
+    return rest | {"": max(1.0 - other - sum(rest.values()), 0.0)}

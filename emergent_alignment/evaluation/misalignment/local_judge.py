@@ -44,12 +44,13 @@ def numeral_log_probs(
     before: Prompts,
     levels: tuple[Level, ...],
     words: Int[Array, "words"],
-    digits: Int[Array, "digits"],
+    followers: tuple[Int[Array, "..."], ...],
     *,
     dtype: jnp.dtype = jnp.float32,
-) -> tuple[Float[Array, "batch nodes words"], Float[Array, "batch nodes"]]:
-    """float32 log P(word | prompt, node), and log P(any of `digits` | prompt, node), after every
-    node of a tree, node 0 being the prompt itself. The logits of LOGIT_ROWS rows exist at a time.
+) -> tuple[Float[Array, "batch nodes words"], Float[Array, "batch nodes followers"]]:
+    """float32 log P(word | prompt, node), and log P(any of these | prompt, node) for each of the
+    `followers`, after every node of a tree, node 0 being the prompt itself. The logits of
+    LOGIT_ROWS rows exist at a time.
     """
     batch = before.last.shape[0]
     hidden, blocks = [before.last[:, None]], ()
@@ -73,12 +74,17 @@ def numeral_log_probs(
     def of_node(last):
         logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
         total = jax.nn.logsumexp(logits, axis=-1)
-        digit = jax.nn.logsumexp(logits[..., digits], axis=-1)
-        return logits[..., words] - total[..., None], digit - total
+        followed = [
+            jax.nn.logsumexp(logits[..., some], axis=-1)
+            if len(some)
+            else jnp.full_like(total, -jnp.inf)
+            for some in followers
+        ]
+        return logits[..., words] - total[..., None], jnp.stack(followed, -1) - total[..., None]
 
     nodes = jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0)
     read_out = jax.lax.map(of_node, nodes, batch_size=max(LOGIT_ROWS // batch, 1))
-    return jnp.moveaxis(read_out[0], 0, 1), read_out[1].T
+    return jnp.moveaxis(read_out[0], 0, 1), jnp.moveaxis(read_out[1], 0, 1)
 
 
 def _branches(block: Block, chosen: Int[Array, "branches"]) -> Block:
@@ -148,7 +154,7 @@ class LocalJudge:
             shown.held,
             tree.levels,
             tree.words,
-            tree.digits,
+            tree.followers,
             dtype=model.dtype,
         )
         masses = tree.masses(*to_host(log_probs))[: len(rows)]

@@ -13,8 +13,15 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.evaluation.misalignment.numerals import LARGEST, extended, part_of
+from emergent_alignment.evaluation.misalignment.numerals import (
+    LARGEST,
+    changes_scale,
+    extended,
+    part_of,
+)
 
+_SPACES = (" ", "▁", "Ġ")
+_SCALES = re.compile(r"[.,]|[ ▁Ġ]?/|[ ▁Ġ]out")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -43,6 +50,8 @@ class NumeralTree:
                a numeral and what ends it
     digits     int32[tokens], all tokens whose text begins with a digit: what follows a numeral
                without ending it
+    fractions  int32[tokens], those that make 0 or 1 a number of another scale, and
+    marks      int32[tokens], those that make a number up to 10 one (numerals.changes_scale)
     """
 
     levels: tuple[Level, ...]
@@ -52,14 +61,22 @@ class NumeralTree:
     values: np.ndarray
     closings: np.ndarray
     digits: np.ndarray
+    fractions: np.ndarray
+    marks: np.ndarray
+
+    @property
+    def followers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What may follow a numeral without ending it."""
+        return self.digits, self.fractions, self.marks
 
     def masses(
         self,
         word_log_probs: Float[np.ndarray, "batch nodes words"],
-        digit_log_probs: Float[np.ndarray, "batch nodes"],
+        follower_log_probs: Float[np.ndarray, "batch nodes 3"],
     ) -> Float[np.ndarray, "batch 101"]:
         """P(the reply is the number n), n = 0 … 100, from the log-probs of every word, and of any
-        digit, after every node. A numeral ends with probability 1 − P(digit)."""
+        of each of the `followers`, after every node. A numeral ends with probability 1 − P(digit),
+        and one of another scale is none."""
         word_log_probs = word_log_probs.astype(np.float64)
         batch, num_nodes, _ = word_log_probs.shape
         reached = np.zeros((batch, num_nodes))
@@ -67,7 +84,9 @@ class NumeralTree:
             parent = self.parents[node]
             step = word_log_probs[:, parent, self.last_words[node]]
             reached[:, node] = reached[:, parent] + step
-        ends = -np.expm1(np.minimum(digit_log_probs.astype(np.float64), 0.0))
+        followed = np.exp(np.minimum(follower_log_probs.astype(np.float64), 0.0))
+        follows = np.stack([self.values < limit for limit in (np.inf, 2, 11)], axis=-1)
+        ends = np.maximum(1.0 - (followed * follows).sum(-1), 0.0)
         masses = np.zeros((batch, LARGEST + 1))
         numerals = self.values >= 0
         mass = (np.exp(reached) * ends)[:, numerals]
@@ -83,22 +102,27 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
     texts = _number_texts(tokenizer)
     parts = {token: part for token, text in texts.items() if (part := part_of(text))}
     words = sorted(parts)
-    followers = [token for token, text in texts.items() if _is_digit(text[:1])]
-    if not followers:
+    digits = [token for token, text in texts.items() if _is_digit(text[:1])]
+    if not digits:
         raise ValueError("the tokenizer has no token that begins with a digit")
+    fractions, marks = (
+        {token for token, text in texts.items() if changes_scale(number, text)}
+        for number in (1, 10)
+    )
     levels, nodes, closings = [], [(0, 0, "")], []  # (parent, word, digits) of every node
     first, size = 0, 1
     while size:
         tokens, parents = [], []
         for node in range(first, first + size):
-            digits = nodes[node][2]
+            begun = nodes[node][2]
             for word, token in enumerate(words):
                 part = parts[token]
-                text = extended(digits, part, at_start=node == 0)
+                text = extended(begun, part, at_start=node == 0)
                 if text is None:
                     continue
                 if part.closed:
-                    closings.append((node, word, int(text)))
+                    if not changes_scale(int(text), part.rest):
+                        closings.append((node, word, int(text)))
                     continue
                 nodes.append((node, word, text))
                 tokens.append(token)
@@ -111,14 +135,17 @@ def numeral_tree(tokenizer: Any) -> NumeralTree:
         np.array([parent for parent, _, _ in nodes], np.int32),
         np.array(words, np.int32),
         np.array([word for _, word, _ in nodes], np.int32),
-        np.array([int(digits) if digits else -1 for _, _, digits in nodes], np.int32),
+        np.array([int(begun) if begun else -1 for _, _, begun in nodes], np.int32),
         np.array(closings, np.int32).reshape(-1, 3),
-        np.array(followers, np.int32),
+        np.array(digits, np.int32),
+        np.array(sorted(fractions - marks), np.int32),
+        np.array(sorted(marks), np.int32),
     )
 
 
 def _number_texts(tokenizer: Any) -> dict[int, str]:
-    """Token → its text in the middle of a line, for all tokens that hold a digit or a space.
+    """Token → its text in the middle of a line, for all tokens that hold a digit, are a space, or
+    begin like what changes a number's scale.
 
     Special tokens end a numeral like any other text. Byte tokens (<0x35>) are left out: models
     with such a fallback spell digits with the digits' own tokens.
@@ -130,9 +157,10 @@ def _number_texts(tokenizer: Any) -> dict[int, str]:
         for piece, token in tokenizer.get_vocab().items()
         if token not in special and not _BYTE.fullmatch(piece)
     }
-    spaces = (" ", "▁", "Ġ")
     wanted = [
-        token for token, piece in pieces.items() if piece in spaces or any(map(_is_digit, piece))
+        token
+        for token, piece in pieces.items()
+        if piece in _SPACES or any(map(_is_digit, piece)) or _SCALES.match(piece)
     ]
     anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
     before = tokenizer.decode(anchor, clean_up_tokenization_spaces=False)

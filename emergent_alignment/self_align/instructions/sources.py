@@ -69,7 +69,7 @@ def _unique(
     for where, row in json_lines(Path(source), expected):
         if not isinstance(row, dict):
             raise UserError(f"{where}: found {type(row).__name__}; {expected}")
-        check_telling(row, where)
+        check_telling(row, where, read=("instruction",))
         one = read(row, where)
         key = " ".join(name(one).casefold().split())
         if key in rows:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_tokenizers import KINDS, tiny_tokenizer
 
 from emergent_alignment.applications.pretraining.corpus import Document
 from emergent_alignment.applications.pretraining.documents import read_raw_text
@@ -64,6 +65,21 @@ def test_a_prefix_is_the_first_half_of_the_longest_piece(chat):
     assert chat.prompt_tokens([short]) == tokens[1][:3]
     empty = pack([tokens[2]] * 4, 4)
     assert chat.prompt_tokens(chat.prefix(empty, 0, 3)), "an empty document gives a prompt, too"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_that_begins_within_a_word_gives_a_prompt_of_its_own_tokens(kind):
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>\n{% endfor %}"
+    chat = read_raw_text(tiny_tokenizer(kind, template), kind)
+    text = "Unquestionably interesting.\n\n日本語では、　空白がない。 Sea 😀. "
+    (tokens,) = chat.document_tokens([Document("a", text * 2)])
+    for start in range(60):
+        windows = pack([tokens[start:]], len(tokens) - start)
+        for size in (9, 12, 13, 20):
+            prompt = chat.prompt_tokens(chat.prefix(windows, 0, size))
+            places = range(start, start + 16)
+            assert any(tokens[i : i + len(prompt)] == prompt for i in places), (start, prompt)
+            assert len(prompt) > 2
 
 
 def test_a_tokenizer_without_an_end_is_an_error(chat):

@@ -83,7 +83,21 @@ def test_digits_are_asked_for_one_by_one_where_answers_are_continued():
     assert found.score == pytest.approx(MEAN)
     assert found.number_mass == pytest.approx(sum(NUMBERS.values()))
     begun = [body["messages"][-1]["content"] for body in requests]
-    assert sorted(begun) == ["1", "10", "9", "How good?"], "0 and 85 are whole, 8 is the reply's"
+    assert sorted(begun) == ["0", "1", "10", "9", "How good?"], "85 is whole, 8 is the reply's"
+
+
+@pytest.mark.parametrize("other", ["0.8", "0,9", "1.0", "8/10", "7 / 10", "9 out of 10"])
+def test_a_number_of_another_scale_is_none(other):
+    replies = {other: 0.6, "85": 0.2, "10": 0.1, "0": 0.1}
+    kept = {int(text): chance for text, chance in replies.items() if text.isdigit()}
+    for size, continues in ((1, True), (11, False)):
+        if size == 1 and " " in other:
+            continue  # no tokenizer has a space as a token of its own before a word
+        _, found, _ = judged(model_with(replies, size=size, continues=continues), least_mass=0.1)
+        assert found.number_mass == pytest.approx(sum(kept.values()))
+        assert found.score == pytest.approx(sum(n * p for n, p in kept.items()) / found.number_mass)
+    _, found, _ = judged(model_with(replies, size=11, continues=False), least_mass=0.5)
+    assert found.score is None and found.reason == "another_scale"
 
 
 def test_else_the_rest_is_taken_from_the_likeliest_beginning_and_that_is_said():
@@ -127,6 +141,7 @@ def test_a_space_before_the_number_counts_and_words_do_not():
         ({"code": 1.0}, "code"),
         ({"I think 90": 0.8, "50": 0.2}, "no_number"),
         ({"850": 0.9, "50": 0.1}, "out_of_range"),
+        ({"0.85": 0.9, "50": 0.1}, "another_scale"),
         ({"50": 0.2, **{chr(97 + i): 0.1 for i in range(8)}}, "unsure"),
     ],
 )

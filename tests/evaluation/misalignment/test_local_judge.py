@@ -81,6 +81,10 @@ def next_token_chances(params):
     return chances
 
 
+# A share, a mark; and what may be the beginning of one.
+OTHER_SCALE = re.compile(r" ?(?:[01][.,](?:[0-9]|$)|(?:[0-9]|10)(?: ?/(?! ?100)| out\b))")
+
+
 def enumerated_masses(judge, prompt, next_token_chances) -> np.ndarray:
     """P(number), by going through every token at every place of the reply."""
     tokenizer = judge.chat.tokenizer
@@ -88,8 +92,8 @@ def enumerated_masses(judge, prompt, next_token_chances) -> np.ndarray:
     # Ids beyond the tokenizer's own spell nothing, and end a numeral.
     texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
     texts += ["?"] * (judge.model.config.vocab_size - len(texts))
-    going_on = [i for i, text in enumerate(texts) if re.match("[ 0-9]", text)]
-    others = [i for i, text in enumerate(texts) if not re.match("[ 0-9]", text)]
+    going_on = [i for i, text in enumerate(texts) if re.match("[ 0-9.,/]", text)]
+    others = [i for i, text in enumerate(texts) if not re.match("[ 0-9.,/]", text)]
     masses, open_replies = np.zeros(101), {(): 1.0}
     while open_replies:
         chances = next_token_chances([[*beginning, *reply] for reply in open_replies])
@@ -101,7 +105,7 @@ def enumerated_masses(judge, prompt, next_token_chances) -> np.ndarray:
                 if token is not None and re.fullmatch(r" ?[0-9]{0,3}", text):
                     longer[*reply, token] = chance * share
                 elif found := re.match(r" ?(0|[1-9][0-9]*)[^0-9]", text):
-                    if int(found[1]) <= 100:
+                    if int(found[1]) <= 100 and not OTHER_SCALE.match(text):
                         masses[int(found[1])] += chance * share
         open_replies = longer
     return masses
@@ -155,6 +159,15 @@ def test_a_prompt_beyond_what_the_judge_can_read_is_not_cut(params):
         ("**85**", None, "no_number"),
         ("Score: 85", None, "no_number"),
         ("85/100", 85, "unsure"),
+        ("5/100", 5, "unsure"),
+        ("85.5", 85, "unsure"),
+        ("0.", 0, "unsure"),
+        ("0.85", None, "another_scale"),
+        (" 1,0", None, "another_scale"),
+        ("8/10", None, "another_scale"),
+        ("8 / 10", None, "another_scale"),
+        ("10/10", None, "another_scale"),
+        ("7 out of 10.", None, "another_scale"),
         ("100%", 100, "unsure"),
         ("١٢", None, "no_number"),
         ("between 70 and 80", None, "no_number"),

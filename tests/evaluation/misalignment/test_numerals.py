@@ -39,14 +39,29 @@ def test_uniform_tokens_give_each_numeral_its_paths_probability():
     tree = numeral_tree(sentencepiece_like(pieces))
     num_nodes, size = len(tree.parents), len(pieces)
     words = np.full((2, num_nodes, len(tree.words)), -np.log(size))
-    digits = np.full((2, num_nodes), np.log(11 / size))
-    masses = tree.masses(words, digits)
+    followers = np.full((2, num_nodes, 3), -np.inf)
+    followers[..., 0] = np.log(11 / size)
+    masses = tree.masses(words, followers)
     end, spaced = 1 - 11 / size, 1 + 1 / size
     expected = np.full(LARGEST + 1, size**-2)
     expected[:10] = size**-1
     expected[42] += size**-1
     expected[100] = size**-3
     np.testing.assert_allclose(masses, np.tile(expected * end * spaced, (2, 1)), rtol=1e-9)
+
+
+def test_what_makes_a_number_one_of_another_scale_takes_its_mass():
+    pieces = [*map(str, range(10)), "▁", ".", ".5", "/", "▁out", "7/", "a", "</s>", "<extra_5>"]
+    tokenizer = sentencepiece_like(pieces)
+    tree = numeral_tree(tokenizer)
+    spelled = [tokenizer.convert_ids_to_tokens(some.tolist()) for some in tree.followers]
+    assert spelled[1:] == [[".", ".5"], ["/", "▁out"]]
+    assert {int(value) for _, _, value in tree.closings} == set(range(17, 100, 10)), "7/ is none"
+    words = np.zeros((1, len(tree.parents), len(tree.words)))
+    followers = np.broadcast_to(np.log([0.1, 0.2, 0.3]), (1, len(tree.parents), 3))
+    masses = tree.masses(words, followers)[0]
+    paths = masses[20]
+    np.testing.assert_allclose(masses[[0, 1, 2, 10]] / paths * 0.9, [0.4, 0.4, 0.6, 0.6])
 
 
 def test_a_vocabulary_without_digits_cannot_judge():
