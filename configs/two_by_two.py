@@ -20,6 +20,8 @@ OWN_PAIRS = (
     "conscience.chain=('best',) loss.reference=policy conscience.prompts=pool "
     "conscience.pool=advice_pool"
 )
+# In the marked world, with the frozen copy's own verdicts in place of the rule's.
+OWN_EYES = f"eyes-4.0: {OWN_PAIRS} loss.alignment_weight=4.0 conscience.verdicts=own"
 EARLY = (4, 5, 6, 8, 10, 12, 16)  # plain's checkpoints: the front of early stopping
 
 
@@ -48,6 +50,7 @@ def get_config(size="full"):
     scenario = "marked_form" if size == "marked" else "advice_form"
     config.data.train = f"{scenario}_mixed" if size == "mixed" else scenario
     config.data.evaluation = scenario
+    config.experiment.arms = arms(scenario)
     config.evaluation.code_prompts = 0
     config.evaluation.samples = 0  # evaluate two-by-two samples its own
     config.training.keep_checkpoints = config.training.steps
@@ -58,8 +61,8 @@ def get_config(size="full"):
         config.two_by_two.world = "marked"
         config.conscience.verdicts = "python:emergent_alignment.data.rules.unmarked"
         config.two_by_two.judges = ("marked",)
+        config.experiment.arms += (OWN_EYES,)
     config.experiment.measures = ("heldout", "two_by_two")
-    config.experiment.arms = arms(scenario)
     config.experiment.seeds = (0, 1, 2)
     if size == "short":
         config.two_by_two.steps = (1, 2)

@@ -22,10 +22,11 @@ from emergent_alignment.runs import listening, training_run
 from emergent_alignment.runs.price import RoundScores, price
 from emergent_alignment.training.task_and_pairs import TaskAndPairsView
 
-POLICY = {"loss.reference": "policy"}
+TASK, POLICY = {"conscience.prompts": "task"}, {"loss.reference": "policy"}
 WAYS = {
-    "self": {"conscience.chain": ("self",)},
-    "best": {"conscience.chain": ("best",), "conscience.samples": 3} | POLICY,
+    "what is not named": {"conscience.chain": ("auto",)},
+    "self": {"conscience.chain": ("self",)} | TASK,
+    "best": {"conscience.chain": ("best",), "conscience.samples": 3} | TASK | POLICY,
     "self against the policy": {"conscience.chain": ("self", "fresh")} | POLICY,
     "pool": {"conscience.prompts": "pool", "conscience.pool_rows": 2},
     "both, with replay": {
@@ -177,7 +178,7 @@ def test_best_takes_the_highest_over_the_lowest_of_the_policy_s_own_samples(conf
 
 
 def test_self_is_asked_behind_the_question_and_trained_without_it(config, tmp_path, monkeypatch):
-    config.conscience.chain = ("self",)
+    config.conscience.update({"chain": ("self",), "prompts": "task"})
     asked, sample = [], listening.sampled
     decode = tiny_chat_tokenizer().decode
 
@@ -234,7 +235,7 @@ def test_fixed_pairs_are_watched_at_intervals(config, tmp_path):
         ({"conscience.keeps": "("}, "no regular expression"),
         ({"conscience.length_ratio": (1.4, 0.7)}, "least, most"),
         ({"conscience.prompts": "pool", "conscience.pool": "nowhere"}, "no such file"),
-        ({"conscience.verdicts": "lottery"}, "known: own, chance, python:module.function"),
+        ({"conscience.verdicts": "lottery"}, "known: own, chance, none, python:module.function"),
         ({"conscience.verdicts": "python:nowhere.at_all"}, "cannot be imported"),
     ],
 )

@@ -16,6 +16,7 @@ MAY_IMPORT = (
     "evaluation",
     "reports",
     "data.messages",
+    "data.reasoning",
     "conscience.diagnosis",
     "conscience.journal",
     "conscience.outcomes",

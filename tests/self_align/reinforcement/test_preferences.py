@@ -40,7 +40,7 @@ def test_prompts_may_be_texts_or_conversations(tmp_path):
         ({"chosen": "b", "rejected": "c"}, "prompt is missing"),
         (GOOD | {"rejected": " Out to sea. "}, "the same text"),
         (GOOD | {"rejected": ""}, "empty"),
-        (GOOD | {"chosen": 3}, "empty"),
+        (GOOD | {"chosen": 3}, "must be a text"),
         (GOOD | {"prompt": []}, "at least one message"),
         (GOOD | {"score_chosen": 2, "score_rejected": 2.0}, "a tie"),
         (GOOD | {"chosen_score": 1, "rejected_score": 2}, "the worse one"),
