@@ -171,6 +171,16 @@ def test_principles_that_nothing_reads_are_refused(config, changes, said):
         check_settings(changed(typed(config), fields))
 
 
+def test_a_chain_that_a_run_decides_may_rewrite_or_not(config, tmp_path):
+    """Of given answers auto rewrites; of a policy in training it takes the best of its own."""
+    config.conscience.chain = ("auto",)
+    check_settings(typed(config))
+    config.conscience.update({"candidate": "policy", "on_flagged": "keep"})
+    check_settings(typed(config))
+    with pytest.raises(UserError, match="config.conscience.principles: .* chain have rewrite"):
+        finetune(typed(config), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [(None, "no such file"), ("- {number: 1, name: kind}", "mine.yaml:1: the text is missing")],
