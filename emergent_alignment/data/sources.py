@@ -229,6 +229,8 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         return datasets.load_dataset(**arguments)
     except Exception as error:  # of several libraries, each with errors of its own
         reason = trouble_with_hub(error, _remedy(error))
+        if is_file(source):
+            raise UserError(f"{source}: the file cannot be read here: {reason}") from None
         raise UserError(
             f"{source} (split {split}): neither a file, a bundled scenario "
             f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
@@ -241,7 +243,7 @@ def _remedy(error: Exception) -> str:
         return "save its rows as .jsonl or .parquet, or name another data set"
     if "split" in text:
         return "set config.data.train_split or evaluation_split to one that it has"
-    return "correct the name, or give a file"
+    return "correct the name, or give another file"
 
 
 def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:

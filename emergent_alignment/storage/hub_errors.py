@@ -5,7 +5,10 @@ import errno
 import os
 from collections.abc import Iterator
 
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),  # a file stands where a folder is to be
+)
 _BY_STATUS = {
     401: "the hub wants to know who asks (401): run `hf auth login`",
     403: "this account may not read it (403): ask for access on its page, then run `hf auth login`",

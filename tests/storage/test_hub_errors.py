@@ -54,6 +54,8 @@ CAUSES = {
     "503": (status(503), "try again later"),
     "read-only": (OSError(errno.EROFS, "no", "/home/me/.cache"), "/home/me/.cache: .*set HF_HOME"),
     "forbidden": (PermissionError(errno.EACCES, "no", "/root/x"), "/root/x: .*set HF_HOME"),
+    "a file's": (OSError(errno.ENOTDIR, "no", "/dev/null/x"), "/dev/null/x: .*set HF_HOME"),
+    "taken": (FileExistsError(errno.EEXIST, "no", "/a/hub"), "/a/hub: .*set HF_HOME"),
     "full": (OSError(errno.ENOSPC, "no"), "No space left.*set HF_HOME"),
     "anything": (RuntimeError("what\nnot"), "what not|not in the cache"),
 }
