@@ -8,9 +8,9 @@ from typing import Any
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.errors import UserError
 
-# {"role": one of ROLES, "content": its text}; which roles a model's template shows is its own
+# {"role": one of SPEAKERS, "content": its text}; which roles a model's template shows is its own
 Message = dict[str, str]
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+SPEAKERS = ("system", "developer", "user", "assistant", "tool", "function")
 ASKING = ("user", "tool", "function")  # whose turns an answer follows
 # How files say which turns are learnt: 1 and true, 0 and false.
 FLAGS = ("weight", "loss", "train", "training")
@@ -66,8 +66,8 @@ def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise UserError(f"{where} must have the fields role and content")
     role, text = message["role"], text_of(message["content"])
-    if role not in ROLES:
-        raise UserError(f"{where} has the role {role!r:.60}; known are {', '.join(ROLES)}")
+    if role not in SPEAKERS:
+        raise UserError(f"{where} has the role {role!r:.60}; known are {', '.join(SPEAKERS)}")
     said = {name for name, value in message.items() if not is_absent(value)}
     unread = sorted(map(str, said - {"role", "content", *FLAGS, *REASONING}))
     if unread:

@@ -29,7 +29,7 @@ def principles_of(source: str, bundled: Traversable) -> tuple[Principle, ...]:
     principles: list[Principle] = []
     for where, item in listed(source, bundled, "number, name and text"):
         principle = Principle(
-            item.get("number"), text_of(item, "name", where), text_of(item, "text", where)
+            item.get("number"), text_field(item, "name", where), text_field(item, "text", where)
         )
         for other in principles:
             if other.name.lower() == principle.name.lower():
@@ -59,7 +59,7 @@ def listed(source: str, bundled: Traversable, fields: str) -> Iterator[tuple[str
         yield place, item
 
 
-def text_of(item: dict[str, Any], name: str, where: str) -> str:
+def text_field(item: dict[str, Any], name: str, where: str) -> str:
     """A field that must be there and hold a text. Raises UserError that says `where` else."""
     value = item.get(name)
     if not isinstance(value, str) or not value.strip():

@@ -31,7 +31,7 @@ from emergent_alignment.evaluation.two_by_two.measures import (
     summarize_answers,
     summarize_margins,
 )
-from emergent_alignment.evaluation.two_by_two.results import RESULT, read_result, step_folder
+from emergent_alignment.evaluation.two_by_two.results import RESULT, kept_result, step_folder
 from emergent_alignment.intervals import mean_interval
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -112,7 +112,7 @@ def evaluate_two_by_two(
         "judges": {one.judge.name: one.check | {"identity": one.judge.identity} for one in judges},
     }
     path = folder.path / RESULT
-    kept = read_result(folder.path)
+    kept = kept_result(folder.path)
     if kept is not None and kept | plain(result) == kept:
         return kept, path
     with in_force(measured.base.mesh):

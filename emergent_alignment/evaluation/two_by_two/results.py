@@ -37,7 +37,7 @@ def step_folder(arm: Path, step: int, told: str = "") -> Path:
     return arm / TWO_BY_TWO / f"step-{step}" / told
 
 
-def read_result(folder: Path) -> dict | None:
+def kept_result(folder: Path) -> dict | None:
     """The result in a step's folder; None where there is none. Raises UserError for a broken
     one."""
     try:
@@ -48,7 +48,7 @@ def read_result(folder: Path) -> dict | None:
 
 def read_told(arm: Path, step: int) -> dict[str, dict]:
     """The results of an arm after so many steps under each system text, as far as there are any."""
-    found = {told: read_result(step_folder(arm, step, told)) for told in TOLD}
+    found = {told: kept_result(step_folder(arm, step, told)) for told in TOLD}
     return {told: result for told, result in found.items() if result is not None}
 
 
@@ -56,7 +56,7 @@ def read_steps(arm: Path) -> dict[int, dict]:
     """The results of an arm's folder by steps, in their order."""
     found = {}
     for path in (arm / TWO_BY_TWO).glob(f"step-*/{RESULT}"):
-        result = read_result(path.parent)
+        result = kept_result(path.parent)
         found[result["step"]] = result
     return dict(sorted(found.items()))
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-from emergent_alignment.data.principles import Principle, listed, principles_of, text_of
+from emergent_alignment.data.principles import Principle, listed, principles_of, text_field
 from emergent_alignment.errors import UserError
 from emergent_alignment.self_align.answers.settings import AnswersSection
 
@@ -51,7 +51,7 @@ def read_examples(source: str, principles: tuple[Principle, ...]) -> tuple[Worke
     for where, item in listed(
         source, _BUNDLED / "examples.yaml", "instruction, thoughts and answer"
     ):
-        texts = [text_of(item, name, where) for name in ("instruction", "thoughts", "answer")]
+        texts = [text_field(item, name, where) for name in ("instruction", "thoughts", "answer")]
         example = WorkedExample(*texts)
         if not Guidance(principles, ()).named_in(example.thoughts):
             raise UserError(
