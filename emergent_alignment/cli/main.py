@@ -9,6 +9,7 @@ import platform
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from emergent_alignment import __version__
 from emergent_alignment.cli.configuration import joined_config_words
@@ -136,6 +137,7 @@ def _kinds_text(command: str) -> str:
 
 def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
     keep_compiled_programs()
+    leave_out_late_writes()
     try:
         return arguments.run(arguments, rest) or 0
     except UserError as error:
@@ -156,6 +158,20 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
     except Stopped as stopped:
         print(f"emergent-alignment: {stopped}; run it again to go on", file=sys.stderr)
         return STOPPED_EXIT_CODE
+
+
+def leave_out_late_writes() -> None:
+    """Have nothing said of what threads of TensorStore's raise where one write of a checkpoint has
+    failed: that its other writes have ended, to an event loop that is gone."""
+    told = sys.unraisablehook
+    if told.__module__ == __name__:
+        return
+
+    def tell(raised: Any) -> None:
+        if raised.exc_type is not RuntimeError or str(raised.exc_value) != "Event loop is closed":
+            told(raised)
+
+    sys.unraisablehook = tell
 
 
 def keep_compiled_programs() -> None:

@@ -19,7 +19,7 @@ def main() -> int:
     args = _arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     for kind in args.kinds or KINDS:
-        write_json_lines(args.out / f"{kind}.jsonl", _tried(kind, args))
+        _try(kind, args)
     trials = [Trial(**r) for kind in KINDS for r in read_json_lines(args.out / f"{kind}.jsonl")]
     print(table(trials))
     faults = [trial for trial in trials if trial.outcome in ("fault", "silent")]
@@ -30,7 +30,8 @@ def main() -> int:
     return bool(faults)
 
 
-def _tried(kind: str, args: argparse.Namespace) -> list[dict]:
+def _try(kind: str, args: argparse.Namespace) -> None:
+    """The trials of a kind, each written down as it is made: one that breaks loses no other."""
     module = importlib.import_module(f"campaign.{kind}")
     count, records = args.trials or module.TRIALS, []
     folder = args.out / kind
@@ -38,8 +39,8 @@ def _tried(kind: str, args: argparse.Namespace) -> list[dict]:
     with progress(kind) as meter:
         for trial in module.trials(count, args.seed, folder):
             records.append(trial.record())
+            write_json_lines(args.out / f"{kind}.jsonl", records)
             meter(len(records), max(count, len(records)), trial.case)
-    return records
 
 
 def _into(page: Path, text: str) -> None:

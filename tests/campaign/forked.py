@@ -25,7 +25,7 @@ _NEEDED = (
     "evaluation.misalignment.evaluate evaluation.coding.evaluate evaluation.attacks "
     "reports.results_page reports.self_align_page reports.experiment_page"
 ).split()
-SECONDS = 300  # a command of the campaign takes some; one that takes as many hangs
+SECONDS = 1800  # nothing takes so long, on a busy machine either; what does hangs
 
 
 @dataclass(frozen=True)

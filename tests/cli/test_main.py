@@ -1,13 +1,23 @@
 """The command line: help that teaches, and one clear line for each mistake."""
 
+import asyncio
 import json
 import shutil
+import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from emergent_alignment.cli.main import COMMANDS, KINDS, keep_compiled_programs, main
+from emergent_alignment.cli.main import (
+    COMMANDS,
+    KINDS,
+    keep_compiled_programs,
+    leave_out_late_writes,
+    main,
+)
 
 
 @pytest.fixture
@@ -216,3 +226,32 @@ def test_compiled_programs_are_kept_where_the_users_cache_can_be_written(
     keep_compiled_programs()
     assert bool(told) == writable
     assert all(Path(place).is_relative_to(cache) for place in told.values())
+
+
+def test_a_write_that_ends_after_another_has_failed_says_nothing(monkeypatch):
+    import tensorstore
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    for _ in range(2):
+        leave_out_late_writes()
+
+    def ends_late():
+        promise, future = tensorstore.Promise.new()
+        loop = asyncio.new_event_loop()
+
+        async def wait():
+            await future
+
+        waiting = loop.create_task(wait())
+        waiting._log_destroy_pending = False
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        thread = threading.Thread(target=promise.set_result, args=(None,))
+        thread.start()
+        thread.join()
+
+    ends_late()
+    assert told == []
+    sys.unraisablehook(SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError("Another")))
+    assert len(told) == 1, "anything else is told once"
