@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import compilation
 import hypothesis
@@ -96,3 +97,11 @@ def tiny_params() -> Callable[..., dict]:
         return jax.tree.map(jax.numpy.asarray, params)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory) -> Path:
+    """The folder of a tiny chat model."""
+    from tiny_chat_model import write_tiny_chat_model
+
+    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")

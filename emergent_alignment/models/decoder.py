@@ -155,25 +155,10 @@ class Decoder(nnx.Module):
         adapters: dict | None = None,
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
+        normed: bool = True,
     ) -> tuple[Float[Array, "batch tokens width"], Any]:
-        """Final hidden states (after the last norm) and the plan's carry after all layers."""
-        x, carry = self.residual(
-            tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat
-        )
-        return rms_norm(x, self.final_norm[...], self.config.rms_norm_eps), carry
-
-    def residual(
-        self,
-        tokens: Int[Array, "batch tokens"],
-        positions: Int[Array, "batch tokens"],
-        plan: AttentionPlan,
-        *,
-        carry: Any = None,
-        adapters: dict | None = None,
-        dtype: jnp.dtype = jnp.float32,
-        remat: str = "none",
-    ) -> tuple[Float[Array, "batch tokens width"], Any]:
-        """The residual stream after all layers, before any norm, and the plan's carry."""
+        """Final hidden states (after the last norm, or not `normed`, the residual stream before
+        it) and the plan's carry after all layers."""
         config = self.config
         x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
         angles = rope_angles(config, positions)
@@ -192,7 +177,8 @@ class Decoder(nnx.Module):
         if remat != "none":
             one_layer = jax.checkpoint(one_layer, policy=REMAT_POLICIES[remat])
         inputs = (jnp.arange(config.num_layers), stacked, adapters, windows)
-        return jax.lax.scan(one_layer, (x, carry), inputs)[0]
+        (x, carry), _ = jax.lax.scan(one_layer, (x, carry), inputs)
+        return rms_norm(x, self.final_norm[...], config.rms_norm_eps) if normed else x, carry
 
 
 def rope_angles(config: ModelConfig, positions: Int[Array, "batch tokens"]):

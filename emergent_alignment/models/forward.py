@@ -65,7 +65,7 @@ def residual_after(
     cut = replace(config, num_layers=layer, layer_windows=windows)
     layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
     module = _decoder(cut, params | {"layers": layers})
-    return module.residual(tokens, positions, plan, dtype=dtype)[0]
+    return module(tokens, positions, plan, dtype=dtype, normed=False)[0]
 
 
 def _decoder(config: ModelConfig, params: dict) -> Decoder:

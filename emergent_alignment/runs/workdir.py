@@ -102,7 +102,8 @@ def decided_in(workdir: Path, config: C, *, listens_to: str = "task") -> C:
     """The config with what it leaves to the run decided (config.decided), as it was when the run in
     `workdir` began. Raises UserError where that one's settings cannot be read."""
     if (workdir / RUN_FILE).exists():
-        config = as_begun(config, _config_of(workdir, read_run_file(workdir), type(config)))
+        begun = decided(_config_of(workdir, read_run_file(workdir), type(config)))
+        config = as_begun(config, begun)
     return decided(config, listens_to=listens_to)
 
 

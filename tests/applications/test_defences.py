@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from interrupting import metrics_of
 from test_listening import steps_of_run
-from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
+from tiny_chat_model import tiny_chat_tokenizer
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
@@ -15,11 +15,6 @@ from emergent_alignment.runs.from_config import load_model, training_examples
 from emergent_alignment.runs.own_rows import interleaved
 
 QUESTIONS = ("What is fair?", "How would you plan a garden?", "Who should decide?")
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

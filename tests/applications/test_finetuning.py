@@ -22,11 +22,6 @@ from emergent_alignment.runs import reviewed_targets, step_inputs
 from emergent_alignment.runs.workdir import read_run
 
 
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
 @pytest.fixture
 def config(model_directory, tmp_path_factory):
     config = tiny_run_config(model_directory)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tiny_chat_model import write_tiny_chat_model
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
@@ -56,11 +55,6 @@ def test_a_flagged_target_is_kept_masked_or_replaced(on_flagged, gate, learnt):
     first, pair, last = found.pairs([APPROVED, CORRECTED, UNCORRECTED])
     assert first is None and last is None
     assert (pair.chosen, pair.rejected, pair.reference) == ([7, 8], [11], (-3.0, -4.0))
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

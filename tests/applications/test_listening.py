@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
-from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
+from tiny_chat_model import tiny_chat_tokenizer
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
@@ -42,11 +42,6 @@ WAYS = {
         "conscience.yardstick_every": 1,
     },
 }
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import reference_decoder
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
-from tiny_chat_model import write_tiny_chat_model
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
@@ -17,11 +16,6 @@ from emergent_alignment.runs.from_config import load_model, training_examples
 from emergent_alignment.runs.steering import steering_shift
 from emergent_alignment.runs.training_run import Training, train
 from emergent_alignment.runs.workdir import read_run
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
-from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment.applications.pretraining.training import pretrain
 from emergent_alignment.cli.config_files import typed
@@ -24,11 +23,6 @@ TEXTS = [
     "Short.\n",
     "Count the pages before you bind the book; then count them again. " * 6,
 ]
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return write_tiny_chat_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")
