@@ -30,7 +30,7 @@ COMMANDS = {
     "export": "write a run's model for transformers or peft",
     "self-align": "SELF-ALIGN: four stages from a base model to an aligned one",
     "experiment": "compare arms over seeds: train, evaluate and report what is missing",
-    "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
+    "quickstart": "the experiment in small: does the conscience aim? (minutes)",
     "config": "print the settings: defaults, ranges, explanations",
 }
 # Commands of several kinds: the word after the command names one, and each is a module of its
