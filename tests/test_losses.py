@@ -63,7 +63,7 @@ def test_token_log_probs_of_bfloat16_inputs_are_computed_in_float32():
 @given(
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 3),
-    tokens=st.integers(1, 9),
+    tokens=st.sampled_from([1, 9]),
     vocabulary=st.sampled_from([2, 67]),
     chunk_size=st.integers(1, 40),
 )
@@ -379,7 +379,7 @@ def test_alignment_loss_fades_with_the_share_of_prompts_that_have_pairs():
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**31),
-    cuts=st.sampled_from([(1,), (2, 3), (1, 2, 3, 4, 5)]),
+    cuts=st.sampled_from([(3,), (1, 2, 3), (1, 2, 3, 4, 5)]),
     kind=st.sampled_from(KINDS),
     normalize=st.booleans(),
 )
@@ -388,6 +388,7 @@ def test_microbatches_with_global_totals_add_up_to_the_whole(seed, cuts, kind, n
     trained = [f"{branch}_log_probs" for branch in BRANCHES]
     totals = losses.loss_totals(batch["target_mask"], batch["chosen_mask"], batch["pair_mask"])
 
+    @jax.jit
     def run(rows, totals):
         def total(log_probs):
             return losses.hybrid_loss(
