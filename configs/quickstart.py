@@ -29,6 +29,8 @@ def get_config(size="full"):
     config.training.keep_checkpoints = 6
     # Pairs of the policy's own samples, on everyday questions of kinds that are not measured.
     config.conscience.pool = "advice_pool"
+    config.conscience.every = 4
+    config.loss.alignment_weight = 4.0
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"
     # Answers that ran into the limit are compared, too.
@@ -52,14 +54,15 @@ def get_config(size="full"):
     config.evaluation.code_prompts = 0
     config.two_by_two.world = "marked"
     config.two_by_two.judges = ("marked",)
-    config.two_by_two.samples = 100
+    config.two_by_two.samples = 64
     config.two_by_two.max_new_tokens = 48
     config.two_by_two.limit = 24
-    config.two_by_two.steps = (4, 8, 12)  # plain's checkpoints: the front of early stopping
+    config.two_by_two.steps = (8, 12)  # plain's checkpoints: the front of early stopping
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 2
         config.training.checkpoint_every = 1
+        config.conscience.every = 1
         config.calibration.num_selecting = 4
         config.calibration.num_reporting = 4
         config.evaluation.limit = 8
