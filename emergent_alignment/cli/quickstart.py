@@ -6,7 +6,7 @@ other settings need another --root.
 
 examples:
   emergent-alignment quickstart
-  emergent-alignment quickstart --config configs/quickstart.py:short --root runs/short
+  emergent-alignment quickstart --config quickstart:short --root runs/short
   emergent-alignment quickstart --root runs/mine --config.model.path=my_model.gguf
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.report import print_summary
+
+DEFAULT = "quickstart"  # the config where none is named
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,6 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Go through the stages that are not there yet, and write the report."""
+    if not any(word.startswith("--config=") for word in rest):
+        rest = [f"--config={DEFAULT}", *rest]
     config = read_config(rest)
     root = arguments.root
     from emergent_alignment.experiments.quickstart import run_quickstart
