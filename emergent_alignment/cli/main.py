@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "write one HTML page about a folder of results",
     "launch": "start a run on several hosts: TPU pods, GKE, Slurm, or local processes",
     "export": "write a run's model for transformers or peft",
+    "push": "send an export, with its model card, to the hub",
     "self-align": "SELF-ALIGN: four stages from a base model to an aligned one",
     "experiment": "compare arms over seeds: train, evaluate and report what is missing",
     "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
