@@ -63,6 +63,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "beartype>=0.20",
         "ruff>=0.12",
+        "pyrefly>=1.5",
         "nbclient>=0.10",
         "nbformat>=5.10",
         "ipykernel>=6.29",
@@ -86,6 +87,7 @@ setup(
     package_data={
         "emergent_alignment": [
             "py.typed",
+            "*.pyi",
             "applications/adversarial/*.jsonl",
             "conscience/*.yaml",
             "data/pools/*.jsonl",

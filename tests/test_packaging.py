@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import emergent_alignment
 from emergent_alignment import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,20 @@ def test_the_version_is_the_same_wherever_it_is_said() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     versions = re.findall(r"^## (\d.*)$", changes, re.MULTILINE)
     assert versions[0] == __version__
+
+
+def test_type_checkers_find_every_public_name_where_it_is() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text("utf-8"))
+    named = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert named == {
+        name: f"{PACKAGE.name}.{module}.{name}"
+        for name, module in emergent_alignment._PUBLIC.items()
+    }
 
 
 def test_what_a_wheel_holds_beside_the_modules_is_there() -> None:
