@@ -5,7 +5,7 @@ An arm of your own is one more line. `configs/two_by_two.py:short` shows in minu
 works; `:marked` is the world in which the harm is a phrase, and its judge a rule; `:mixed` has one
 safe answer to every harmful one.
 
-  emergent-alignment experiment --config configs/two_by_two.py --root runs/two_by_two
+  emergent-alignment experiment --config two_by_two --root runs/two_by_two
 """
 
 import runpy

@@ -235,7 +235,9 @@ PREFERENCE_LOSSES = {
     "apo_down": _apo_down,
 }
 SMOOTHED = ("sigmoid", "robust", "exo_pair")
-PreferenceKind = Literal[tuple(PREFERENCE_LOSSES)]
+PreferenceKind = Literal[
+    "sigmoid", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down"
+]
 
 
 def preference_loss(
@@ -291,17 +293,14 @@ def pair_log_probs(
     *summed* over each response. `normalize` divides both by the number of its tokens."""
     kept = [mask & pair_mask[:, None] for mask in masks]
     lengths = [jnp.maximum(mask.sum(-1), 1) if normalize else 1 for mask in kept]
-    return PairLogProbs(
-        tuple(
-            sequence_log_probs(tokens, mask, normalize=normalize)
-            for tokens, mask in zip(log_probs, kept)
-        ),
-        tuple(
-            jax.lax.stop_gradient(jnp.where(pair_mask, summed, 0.0) / length)
-            for summed, length in zip(reference, lengths)
-        ),
-        pair_mask,
+    chosen, rejected = (
+        (
+            sequence_log_probs(tokens, mask, normalize=normalize),
+            jax.lax.stop_gradient(jnp.where(pair_mask, summed, 0.0) / length),
+        )
+        for tokens, mask, summed, length in zip(log_probs, kept, reference, lengths)
     )
+    return PairLogProbs((chosen[0], rejected[0]), (chosen[1], rejected[1]), pair_mask)
 
 
 def alignment_sum(

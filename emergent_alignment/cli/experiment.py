@@ -16,9 +16,9 @@ two_by_two.html, too (docs/two_by_two.md). Run again, it goes on where it stoppe
 arms or seeds than before if you like.
 
 examples:
-  emergent-alignment experiment --config configs/experiment.py --root runs/experiment
-  emergent-alignment experiment --config configs/experiment.py:short --root runs/short
-  emergent-alignment experiment --config configs/experiment.py --root runs/two \\
+  emergent-alignment experiment --config experiment --root runs/experiment
+  emergent-alignment experiment --config experiment:short --root runs/short
+  emergent-alignment experiment --config experiment --root runs/two \\
       --config.experiment.arms="('base', 'plain: conscience.enabled=False')" \\
       --config.experiment.seeds="(0, 1)"
 """

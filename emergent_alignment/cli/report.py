@@ -3,10 +3,13 @@
 The folder holds calibration.json and one folder an arm (evaluation.json, metrics.jsonl,
 journal/), as the quickstart leaves it. A work directory of `self-align` has a page of its own kind:
 how far its stages have come, what each kept and dropped, and the models before and after.
+--journal writes journal.html instead: every review of a run, or of all runs in the folder, to
+search, to filter by outcome and score, candidate and correction side by side.
 
 examples:
   emergent-alignment report runs/quickstart
   emergent-alignment report runs --output page.html
+  emergent-alignment report runs/mine --journal
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,6 +21,7 @@ from emergent_alignment.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the folder of results, and the page."""
     parser.add_argument("root", type=Path, help="the folder of results")
+    parser.add_argument("--journal", action="store_true", help="write the page of all reviews")
     parser.add_argument("--output", type=Path, help="the page (default: in ROOT)")
 
 
@@ -25,10 +29,14 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Write the page and print its main table."""
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+    from emergent_alignment.reports.journal_page import write_journal_page
     from emergent_alignment.reports.results_page import write_report
     from emergent_alignment.reports.self_align_page import write_self_align_report
     from emergent_alignment.reports.self_align_stages import is_self_align
 
+    if arguments.journal:
+        print(f"journal: {write_journal_page(arguments.root, output=arguments.output)}")
+        return
     if is_self_align(arguments.root):
         page, table = write_self_align_report(arguments.root, output=arguments.output)
         if table:
