@@ -51,7 +51,10 @@ class Review:
 class Response:
     """A reviewed answer: the draft, what became of it, and what is said in the end (the
     correction or the draft, whichever is approved, else a refusal; reasoning is left out), with
-    whether it is a refusal and whether it ended by itself. Token counts are the draft's."""
+    whether it is a refusal and whether it ended by itself. Token counts are the draft's. `tokens`
+    are the texts of what is said with their log-probs in nats, under the parameters that sampled
+    them; () where they are not known: of a refusal, of an endpoint's answer, and where reasoning or
+    a stop text was cut away."""
 
     draft: str
     reviewed: Reviewed
@@ -60,6 +63,7 @@ class Response:
     ended: bool
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tokens: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,14 +211,26 @@ class Conscience:
 
     def _response(self, draft: Draft, reviewed: Reviewed, settings) -> Response:
         said = self._said(draft.answer, reviewed, settings.threshold)
+        final = REFUSAL if said is None else split_reasoning(said.text)[1]
         return Response(
             reviewed.candidate,
             reviewed,
-            REFUSAL if said is None else split_reasoning(said.text)[1],
+            final,
             said is None,
             said is None or said.ended,
             draft.prompt_tokens,
             draft.completion_tokens,
+            () if said is None or said.text != final else self._tokens(said),
+        )
+
+    def _tokens(self, said: Answer) -> tuple[tuple[str, float], ...]:
+        chat = getattr(self.drafter, "chat", None)
+        if chat is None or len(said.log_probs) != len(said.tokens):
+            return ()
+        return tuple(
+            (chat.tokenizer.decode([token]), log_prob)
+            for token, log_prob in zip(said.tokens, said.log_probs.tolist())
+            if token not in chat.end_tokens
         )
 
     def _said(self, draft: Answer, reviewed: Reviewed, threshold: float) -> Answer | None:
