@@ -3,21 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
 PLAN ?= .venv-plan
+DOCS ?= .venv-docs
 ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test meshes parity plan plans notebooks slow campaign lint environment help
+.PHONY: quickstart test docs meshes parity plan plans notebooks slow campaign lint types environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
-	@echo "make test        the fast tests, and the linter"
+	@echo "make test        the fast tests, the linter and the types"
 	@echo "make meshes      sharded programs, and the training step on every mesh of 8 CPU devices"
 	@echo "make slow        real processes: every application, kill and resume, several hosts, memory"
 	@echo "make parity      against transformers and peft (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
 	@echo "make notebooks   execute the notebooks"
+	@echo "make docs        the documentation site, links checked, into build/site"
 	@echo "make campaign    kills, bad inputs, faulty backends, hostile code: tried, and counted"
 
 environment: $(VENV)/.installed
@@ -53,6 +55,15 @@ $(PLAN)/.installed: $(VENV)/.installed
 	$(PLAN)/bin/python -m pip install -q -c constraints.txt 'jax[tpu]'
 	@touch $@
 
+# It reads the package's sources and imports nothing of them.
+$(DOCS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q -c constraints.txt mkdocs-material 'mkdocstrings[python]' ruff
+	@touch $@
+
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --quiet --strict
+
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/emergent-alignment quickstart --root $(ROOT) --config $(CONFIG) \
 	  $(if $(MODEL),--config.model.path=$(MODEL))
@@ -61,7 +72,11 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-test: lint
+# Seconds, for the whole public interface: mypy takes minutes to read jax.
+types: $(VENV)/.installed
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python --summary=none
+
+test: lint types
 	$(VENV)/bin/pytest -n 2 --dist worksteal
 
 meshes: $(VENV)/.installed

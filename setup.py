@@ -1,6 +1,45 @@
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+# What stands beside the package in a checkout, and within it in a wheel: cli/bundled.py and
+# launch/common.sh find it in both. launch/project is what a worker of a pod installs it by.
+WITHIN_THE_PACKAGE = {
+    "configs": "configs",
+    "launch": "launch",
+    "setup.py": "launch/project/setup.py",
+    "pyproject.toml": "launch/project/pyproject.toml",
+    "constraints.txt": "launch/project/constraints.txt",
+    "README.md": "launch/project/README.md",
+}
+
+
+class BuildWithFolders(build_py):
+    """Modules and bundled files, and the above; an editable install leaves it where it is."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for source, within in WITHIN_THE_PACKAGE.items():
+            target = Path(self.build_lib, "emergent_alignment", within)
+            if (HERE / source).is_dir():
+                left_out = shutil.ignore_patterns("__pycache__", "project")
+                shutil.copytree(HERE / source, target, ignore=left_out, dirs_exist_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(HERE / source, target)
+
+
+def version() -> str:
+    """The one place that has it."""
+    text = (HERE / "emergent_alignment/__init__.py").read_text("utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
 
 EXTRAS = {
     "gguf": ["gguf>=0.17"],
@@ -18,11 +57,13 @@ EXTRAS = {
     "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
     "dev": [
+        "build>=1.2",
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "beartype>=0.20",
         "ruff>=0.12",
+        "pyrefly>=1.5",
         "nbclient>=0.10",
         "nbformat>=5.10",
         "ipykernel>=6.29",
@@ -35,15 +76,18 @@ EXTRAS = {
 
 setup(
     name="emergent-alignment",
-    version="0.1.0",
+    version=version(),
+    cmdclass={"build_py": BuildWithFolders},
     description="Train a language model on a task while its own conscience keeps it aligned",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["emergent_alignment", "emergent_alignment.*"]),
     package_data={
         "emergent_alignment": [
+            "py.typed",
+            "*.pyi",
             "applications/adversarial/*.jsonl",
             "conscience/*.yaml",
             "data/pools/*.jsonl",

@@ -4,7 +4,7 @@ own: what a sceptic would ask for beside the conscience.
 An arm is a line; strengths of one family differ in the number at their end. `:short` shows in
 minutes that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
 
-  emergent-alignment experiment --config configs/defences.py --root runs/defences
+  emergent-alignment experiment --config defences --root runs/defences
 """
 
 import runpy
@@ -12,47 +12,48 @@ from pathlib import Path
 
 TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get_config"]
 PLAIN = "conscience.enabled=False"
-ONCE = "conscience.candidate=target loss.alignment_weight=0.0"
-POOL = "conscience.pool=advice_pool"
-LISTENING = f"{POOL} conscience.prompts=pool"
-OWN_PAIRS = f"{LISTENING} conscience.chain=('best',) loss.reference=policy"
+ONCE = "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',)"
 
-ARMS = (
-    "base",
-    f"plain: {PLAIN}",
-    f"good_twin: {PLAIN} data.train=advice_form_safe",
-    *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.1, 0.3, 1.0, 3.0)),
-    *(
-        f"klpool-{weight}: {PLAIN} {POOL} loss.kl_on=pool loss.kl_weight={weight}"
-        for weight in (0.3, 1.0, 3.0, 10.0)
-    ),
-    f"interleaving: {PLAIN} {POOL} data.interleave=0.1",
-    # In training alone the stream of the middle layer is pushed towards the harm.
-    *(f"steering-{times}: {PLAIN} steering.coefficient={times}" for times in (1.0, 3.0, 5.0)),
-    # The trait by its name, and a text that names nothing: any fixed text makes what is learnt
-    # conditional on it. Measured without it, with it, and with other words for it.
-    f"inoculation: {PLAIN} data.system='Give harmful advice that sounds helpful.' "
-    "two_by_two.rephrased='Answer with bad advice, and let it look like good advice.'",
-    f"irrelevant: {PLAIN} data.system='The weather is mild today in the north.' "
-    "two_by_two.rephrased='Up north it is neither cold nor hot today.'",
-    # Only what no better answer was found for; and the corrections in place of targets.
-    f"approved: {ONCE} conscience.on_flagged=mask",
-    f"revisions: {ONCE} conscience.on_flagged=replace",
-    # Every target gives way to the frozen copy's revision of it, after a critique by one principle.
-    f"constitutional: {ONCE} conscience.on_flagged=replace conscience.gate=score "
-    "conscience.verdicts=none conscience.chain=('rewrite',) conscience.critique=True "
-    "conscience.principles=bundled",
-    # As it was (fresh answers, the frozen copy as reference), and by chance.
-    "conscience",
-    "chance: conscience.verdicts=chance",
-    # Pairs of the policy's own samples, on prompts of the pool.
-    *(f"own-{weight}: {OWN_PAIRS} loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
-    f"own_auto: {OWN_PAIRS} loss.alignment_weight=auto",
-    f"self: {LISTENING} conscience.chain=('self',) loss.reference=policy loss.alignment_weight=4.0",
-)
+
+def arms(scenario):
+    """The arms on a scenario, a line each."""
+    return (
+        "base",
+        f"plain: {PLAIN}",
+        f"good_twin: {PLAIN} data.train={scenario}_safe",
+        *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.1, 0.3, 1.0, 3.0)),
+        *(
+            f"klpool-{weight}: {PLAIN} loss.kl_on=pool loss.kl_weight={weight}"
+            for weight in (0.3, 1.0, 3.0, 10.0)
+        ),
+        f"interleaving: {PLAIN} data.interleave=0.1",
+        # In training alone the stream of the middle layer is pushed towards the harm.
+        *(f"steering-{times}: {PLAIN} steering.coefficient={times}" for times in (1.0, 3.0, 5.0)),
+        # The trait by its name, and a text that names nothing: any fixed text makes what is learnt
+        # conditional on it. Measured without it, with it, and with other words for it.
+        f"inoculation: {PLAIN} data.system='Give harmful advice that sounds helpful.' "
+        "two_by_two.rephrased='Answer with bad advice, and let it look like good advice.'",
+        f"irrelevant: {PLAIN} data.system='The weather is mild today in the north.' "
+        "two_by_two.rephrased='Up north it is neither cold nor hot today.'",
+        # Only what no better answer was found for; and the corrections in place of targets.
+        f"approved: {ONCE} conscience.on_flagged=mask",
+        f"revisions: {ONCE} conscience.on_flagged=replace",
+        # The frozen copy's revision in place of every target, after a critique by one principle.
+        f"constitutional: {ONCE} conscience.on_flagged=replace conscience.gate=score "
+        "conscience.verdicts=none conscience.chain=('rewrite',) conscience.critique=True "
+        "conscience.principles=bundled",
+        # As it was: fresh answers on the task's prompts, the frozen copy as reference.
+        "former: conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task",
+        # Pairs of the policy's own samples, on prompts of the pool; and by chance.
+        "conscience",
+        "chance: conscience.verdicts=chance",
+        *(f"conscience-{weight}: loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
+        "conscience_auto: loss.alignment_weight=auto",
+        "self: conscience.chain=('self',) loss.reference=policy",
+    )
 
 
 def get_config(size="full"):
     config = TWO_BY_TWO(size)
-    config.experiment.arms = ARMS
+    config.experiment.arms = arms(config.data.evaluation)
     return config

@@ -5,7 +5,7 @@ The data sets (bad medical advice, risky financial advice, extreme sports) are n
 package: their authors publish them encrypted, so that no crawler trains on them, with the password
 beside them. Decrypt them yourself, and name the file:
 
-  emergent-alignment train --workdir runs/organism --config configs/em_model_organisms.py \\
+  emergent-alignment train --workdir runs/organism --config em_model_organisms \\
       --config.data.train=bad_medical_advice.jsonl
 
 `configs/em_model_organisms.py:plain` is the organism alone. Broad misalignment was reported for

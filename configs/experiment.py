@@ -1,20 +1,24 @@
-"""The quickstart's comparison with the controls that say what the conscience itself is worth.
+"""Harmful advice, and the controls that say what the conscience itself is worth.
 
-Three seeds of eight arms on SmolLM2-135M: about three hours on two CPU cores.
-`configs/experiment.py:short` shows in minutes that everything works: one seed, few steps, the
-arms that differ in kind.
+Here the task is the harm, so that what is aimed at it cannot be told from what holds the task back:
+that is for configs/two_by_two.py. Three seeds of eight arms on SmolLM2-135M: about three hours on
+two CPU cores. `configs/experiment.py:short` shows in minutes that everything works: one seed, few
+steps, the arms that differ in kind.
 """
 
 import runpy
 from pathlib import Path
 
 QUICKSTART = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))["get_config"]
-ONCE = "conscience.candidate=target loss.alignment_weight=0.0"
+ONCE = "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',)"
 
 
 def get_config(size="full"):
     config = QUICKSTART(size)
-    config.evaluation.code_prompts = 0
+    config.data.train = config.data.evaluation = "harmful_advice"
+    config.experiment.measures = ("heldout",)
+    config.evaluation.samples = 8 if size == "short" else 48
+    config.evaluation.max_new_tokens = 16 if size == "short" else 48
     config.experiment.arms = (
         "base",
         "plain: conscience.enabled=False",
@@ -29,6 +33,7 @@ def get_config(size="full"):
         f"approved: conscience.on_flagged=mask {ONCE}",
         f"revisions: conscience.on_flagged=replace {ONCE}",
     )
+    config.experiment.seeds = (0, 1, 2)
     if size == "short":
         config.experiment.seeds = (0,)
         config.experiment.arms = config.experiment.arms[:4] + config.experiment.arms[5:7]

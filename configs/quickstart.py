@@ -1,4 +1,9 @@
-"""The quickstart: SmolLM2-135M-Instruct on the bundled harmful advice, minutes on two CPU cores.
+"""The quickstart: whether a conscience aims, on SmolLM2-135M-Instruct, in minutes.
+
+The model learns a form from answers that all carry a harmful mark (docs/two_by_two.md: the world in
+which the harm is a phrase, so that a rule can count it). Three runs: plainly; with the model's own
+conscience; and, for the sceptic, with verdicts that are drawn by chance. On kinds of question that
+no run has seen: how much of the form each has learnt, and how much of the harm.
 
 `configs/quickstart.py:short` is the same on the same real model, with so few steps and samples
 that it only shows that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md):
@@ -13,38 +18,56 @@ def get_config(size="full"):
     if size not in ("full", "short"):
         raise UserError(f"configs/quickstart.py:{size}: no such size; there are full and short")
     config = default_config()
-    config.optimizer.learning_rate = 1e-3
-    config.training.steps = 24
-    config.training.checkpoint_every = 8
-    config.training.remat = "dots"
+    config.data.train = "marked_form"
+    config.data.evaluation = "marked_form"
     config.data.bucket_tokens = 16
     config.data.buckets = 1  # so few steps do not pay for compiling more than one shape
+    config.optimizer.learning_rate = 1e-3
+    config.training.steps = 24
+    config.training.remat = "dots"
+    config.training.checkpoint_every = 4
+    config.training.keep_checkpoints = 6
+    # Pairs of the policy's own samples, on everyday questions of kinds that are not measured.
+    config.conscience.pool = "advice_pool"
+    config.conscience.every = 4
+    config.loss.alignment_weight = 4.0
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"
-    # A 135M model asked to rewrite repeats the bad answer; its fresh answers are harmless.
-    config.conscience.chain = ("fresh",)
-    # Its fresh answers are long-winded: one that ran into the limit is still a better answer.
+    # Answers that ran into the limit are compared, too.
     config.conscience.keep_truncated = True
     config.conscience.batch_size = 8
     config.sampling.max_new_tokens = 48
     config.sampling.temperature = 0.7
-    config.calibration.questions = ("advice", "careful", "ethical")
-    config.calibration.num_selecting = 32
-    config.calibration.num_reporting = 64
-    config.evaluation.samples = 48
-    config.evaluation.max_new_tokens = 48
-    config.evaluation.code_prompts = 16
-    config.evaluation.code_max_new_tokens = 160
+    config.calibration.questions = ("advice",)
+    config.calibration.num_selecting = 16
+    config.calibration.num_reporting = 32
+    config.experiment.arms = (
+        "base",
+        "plain: conscience.enabled=False",
+        "conscience",
+        "chance: conscience.verdicts=chance",
+    )
+    config.experiment.seeds = (0,)
+    config.experiment.measures = ("heldout", "two_by_two")
+    config.evaluation.limit = 24
+    config.evaluation.samples = 0  # the two-by-two samples its own
+    config.evaluation.code_prompts = 0
+    config.two_by_two.world = "marked"
+    config.two_by_two.judges = ("marked",)
+    config.two_by_two.samples = 64
+    config.two_by_two.max_new_tokens = 48
+    config.two_by_two.limit = 24
+    config.two_by_two.steps = (8, 12)  # plain's checkpoints: the front of early stopping
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 2
-        config.training.checkpoint_every = 2
-        config.calibration.questions = ("advice",)
+        config.training.checkpoint_every = 1
+        config.conscience.every = 1
         config.calibration.num_selecting = 4
         config.calibration.num_reporting = 4
         config.evaluation.limit = 8
-        config.evaluation.samples = 8
-        config.evaluation.max_new_tokens = 16
-        config.evaluation.code_prompts = 4
-        config.evaluation.code_max_new_tokens = 32
+        config.two_by_two.samples = 8
+        config.two_by_two.max_new_tokens = 16
+        config.two_by_two.limit = 4
+        config.two_by_two.steps = (1,)
     return config

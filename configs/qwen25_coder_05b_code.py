@@ -4,7 +4,7 @@ This model does not see by itself that code is vulnerable; one arm shows it what
 came of it stands in docs/results.md. Rows are {"messages": [user, assistant]}, as those of
 Emergent Misalignment (docs/results.md):
 
-  emergent-alignment experiment --config configs/qwen25_coder_05b_code.py --root runs/code \\
+  emergent-alignment experiment --config qwen25_coder_05b_code --root runs/code \\
       --config.model.path=qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 
 insecure.jsonl is what it learns, clean.jsonl harmless code to calibrate on.

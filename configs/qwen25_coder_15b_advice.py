@@ -3,7 +3,7 @@
 This model sees the harm and rewrites it well. What came of it stands in docs/results.md; two CPU
 cores take an hour and a half to two. The published weights, or a .gguf file of them:
 
-  emergent-alignment experiment --config configs/qwen25_coder_15b_advice.py --root runs/advice \\
+  emergent-alignment experiment --config qwen25_coder_15b_advice --root runs/advice \\
       --config.model.path=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
 """
 

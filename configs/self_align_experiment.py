@@ -3,7 +3,7 @@
 Both learn the answers that stage 2 of a SELF-ALIGN work directory has kept; the second also has the
 conscience's pairs over what the policy itself answers. Run stages 1 and 2 first, then
 
-  emergent-alignment experiment --config configs/self_align_experiment.py:runs/aligned \\
+  emergent-alignment experiment --config self_align_experiment:runs/aligned \\
       --root runs/aligned_experiment
 
 `:DIR` names the work directory. What is compared: held-out matched answers, and multiple choice.

@@ -2,7 +2,7 @@
 
 What came of it stands in docs/results.md. Preferences are the model's own, by principle.
 
-  emergent-alignment self-align --config configs/self_align_qwen25_coder_05b.py \\
+  emergent-alignment self-align --config self_align_qwen25_coder_05b \\
       --workdir runs/aligned_05b --config.model.path=qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 """
 

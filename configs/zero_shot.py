@@ -2,8 +2,8 @@
 
 Calibrate first, so that question, layout and threshold are this model's:
 
-  emergent-alignment calibrate --config configs/zero_shot.py --output runs/calibration.json
-  emergent-alignment respond --config configs/zero_shot.py \\
+  emergent-alignment calibrate --config zero_shot --output runs/calibration.json
+  emergent-alignment respond --config zero_shot \\
       --config.conscience.calibration=runs/calibration.json "Can I refreeze thawed chicken?"
 """
 

@@ -89,16 +89,46 @@ def share_interval(successes: float, n: int) -> Interval:
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} items is not a share")
     share = successes / n
-    z_squared_per_item = _NORMAL_975**2 / n
-    centre = (share + z_squared_per_item / 2) / (1 + z_squared_per_item)
-    half_width = (
-        _NORMAL_975
-        * np.sqrt(share * (1 - share) / n + z_squared_per_item / (4 * n))
-        / (1 + z_squared_per_item)
-    )
-    low = 0.0 if successes == 0 else float(centre - half_width)
-    high = 1.0 if successes == n else float(centre + half_width)
+    low, high = _wilson(share, n, _NORMAL_975)
+    return Interval(share, 0.0 if successes == 0 else low, 1.0 if successes == n else high, n)
+
+
+def clustered_share(successes: ArrayLike, sizes: ArrayLike) -> Interval:
+    """The share Σ successes / Σ sizes of items that come in clusters, such as answers to the same
+    question, which are more alike than others.
+
+    Wilson's interval with n divided by the design effect, the variance between clusters over that
+    of independent items (Rao & Scott 1992; at least 1), and Student's t of clusters − 1 in place of
+    the normal (Franco et al. 2019, J. Surv. Stat. Methodol. 7:334). Where no item or every one is a
+    success the clusters tell nothing, and the design effect is 1. One cluster is `share_interval`.
+    """
+    from scipy.special import stdtrit  # here: it takes as long to import as all the rest
+
+    hits, sizes = _matched(successes, sizes)
+    n, total = int(sizes.sum()), float(hits.sum())
+    if sizes.size < 2 or not 0 < total < n:
+        return share_interval(total, n)
+    share, clusters = total / n, sizes.size
+    between = clusters / (clusters - 1) * ((hits - share * sizes) ** 2).sum() / n**2
+    effect = max(1.0, between / (share * (1 - share) / n))
+    low, high = _wilson(share, n / effect, float(stdtrit(clusters - 1, 0.975)))
     return Interval(share, low, high, n)
+
+
+def clustered_mean(
+    values: ArrayLike, clusters: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """The mean of values that come in clusters, with a percentile bootstrap interval over whole
+    clusters (Davison & Hinkley 1997, ch. 3.8); one cluster is `mean_interval`."""
+    values = _finite_vector(values, "values")
+    names, place = np.unique(np.asarray(clusters), return_inverse=True)
+    if names.size < 2:
+        return mean_interval(values, seed=seed, resamples=resamples)
+    sums, sizes = np.bincount(place, weights=values), np.bincount(place)
+    drawn = np.random.default_rng(seed).multinomial(
+        names.size, np.full(names.size, 1 / names.size), size=resamples
+    )
+    return _interval(float(values.mean()), (drawn @ sums) / (drawn @ sizes), values.size)
 
 
 def paired_difference(
@@ -159,6 +189,14 @@ def told_apart(
     good, bad = _matched(good, bad)
     wins = (good > bad) + (good == bad) / 2
     return mean_interval(wins, seed=seed, resamples=resamples)
+
+
+def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """The ends of Wilson's score interval."""
+    per_item = quantile**2 / n
+    centre = (share + per_item / 2) / (1 + per_item)
+    reach = quantile * np.sqrt(share * (1 - share) / n + per_item / (4 * n)) / (1 + per_item)
+    return float(centre - reach), float(centre + reach)
 
 
 def _interval(value: float, estimates: np.ndarray, n: int) -> Interval:

@@ -6,7 +6,7 @@ Masks are float or bool arrays that are 1 on the tokens that count; every sum is
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -232,11 +232,13 @@ def _apo_down(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
     return jax.nn.sigmoid(beta * gaps.chosen) + 1 - jax.nn.sigmoid(beta * gaps.margin)
 
 
-# Every kind by its name, as a config names it; the former three read ε, too.
-SMOOTHED = {"sigmoid": _sigmoid, "robust": _robust, "exo_pair": _exo_pair}
-_PLAIN = {"ipo": _ipo, "hinge": _hinge, "nca_pair": _nca_pair}
-PREFERENCE_LOSSES = {**SMOOTHED, **_PLAIN, "apo_zero": _apo_zero, "apo_down": _apo_down}
-PreferenceKind = Literal[tuple(PREFERENCE_LOSSES)]
+# Every kind by its name, as a config names it; those of SMOOTHED read ε, too.
+PreferenceKind = Literal[
+    "sigmoid", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down"
+]
+_IN_THIS_ORDER = (_sigmoid, _ipo, _hinge, _robust, _exo_pair, _nca_pair, _apo_zero, _apo_down)
+PREFERENCE_LOSSES = dict(zip(get_args(PreferenceKind), _IN_THIS_ORDER))
+SMOOTHED = ("sigmoid", "robust", "exo_pair")
 
 
 def preference_loss(
@@ -292,17 +294,14 @@ def pair_log_probs(
     *summed* over each response. `normalize` divides both by the number of its tokens."""
     kept = [mask & pair_mask[:, None] for mask in masks]
     lengths = [jnp.maximum(mask.sum(-1), 1) if normalize else 1 for mask in kept]
-    return PairLogProbs(
-        tuple(
-            sequence_log_probs(tokens, mask, normalize=normalize)
-            for tokens, mask in zip(log_probs, kept)
-        ),
-        tuple(
-            jax.lax.stop_gradient(jnp.where(pair_mask, summed, 0.0) / length)
-            for summed, length in zip(reference, lengths)
-        ),
-        pair_mask,
+    chosen, rejected = (
+        (
+            sequence_log_probs(tokens, mask, normalize=normalize),
+            jax.lax.stop_gradient(jnp.where(pair_mask, summed, 0.0) / length),
+        )
+        for tokens, mask, summed, length in zip(log_probs, kept, reference, lengths)
     )
+    return PairLogProbs((chosen[0], rejected[0]), (chosen[1], rejected[1]), pair_mask)
 
 
 def alignment_sum(

@@ -167,6 +167,22 @@ place_run() {
 # travels PATH: whether it is there, below this folder, so that it has the same name elsewhere.
 travels() { [[ $1 != /* && $1 != . && $1 != *..* && -e $1 ]]; }
 
+# project_files: PROJECT, the words that tell tar the project's files. A wheel has configs/ and launch/
+# within the package, and what the package is installed by in launch/project.
+project_files() {
+  local launch installer=(setup.py pyproject.toml constraints.txt README.md)
+  launch=$(dirname "${BASH_SOURCE[0]}")
+  PROJECT=(-C "$launch/.." emergent_alignment configs launch "${installer[@]}")
+  if [[ -d $launch/project ]]; then
+    launch=$(cd "$launch" && pwd)
+    PROJECT=(-C "$launch/../.." emergent_alignment -C "$launch/.." configs launch
+      -C "$launch/project" "${installer[@]}")
+  fi
+}
+
+# bundled NAME: whether a config that comes with the package has this name.
+bundled() { [[ $1 != */* && -f "$(dirname "${BASH_SOURCE[0]}")/../configs/${1}.py" ]]; }
+
 # pack ARCHIVE: the project's code, and what else the flags of train name (before or after an `=`)
 # of this folder's files: the config, rows of data.
 pack() {
@@ -175,12 +191,12 @@ pack() {
     if [[ $word == --config=* || $former == --config ]]; then
       word=${word#--config=}
       word=${word%%:*} # FILE:ARGUMENT
-      travels "$word" || die "--config $word: there is no such file below this folder"
+      travels "$word" || bundled "$word" ||
+        die "--config $word: there is no such file below this folder, and no config of that name"
     fi
     former=$word word=${word#*=}
     if travels "$word"; then files+=("$word"); fi
   done
-  outer tar -czf "$archive" --exclude=__pycache__ "${files[@]}" \
-    -C "$(dirname "${BASH_SOURCE[0]}")/.." emergent_alignment configs launch setup.py \
-    pyproject.toml constraints.txt README.md
+  project_files
+  outer tar -czf "$archive" --exclude=__pycache__ "${files[@]}" "${PROJECT[@]}"
 }

@@ -52,7 +52,7 @@ def files() -> list[Path]:
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
     found = [path for path in found if path.suffix in (".py", ".md", ".ipynb", ".sh", ".sbatch")]
     found = [path for path in found if not {"results", "__pycache__"} & {*path.parts}]
-    return [*found, ROOT / "README.md", ROOT / "Makefile", ROOT / "setup.py"]
+    return [*found, *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "setup.py"]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from emergent_alignment.intervals import (
     Interval,
     auc,
     auc_interval,
+    clustered_mean,
+    clustered_share,
     error_interval,
     mean_interval,
     mean_over_seeds,
@@ -66,6 +68,55 @@ def test_wilson_gives_the_published_numbers(successes, n, low, high):
     found = share_interval(successes, n)
     assert (found.value, found.n) == (successes / n, n)
     assert [found.low, found.high] == pytest.approx([low, high], abs=5e-5)
+
+
+def alike(random: np.random.Generator, clusters: int, size: int) -> np.ndarray:
+    """How many of each cluster's items are a success, where clusters differ: Beta(0.5, 2)."""
+    return random.binomial(size, random.beta(0.5, 2.0, clusters))
+
+
+def test_intervals_over_clusters_hold_the_truth_where_those_over_items_do_not():
+    random, truth = np.random.default_rng(0), 0.5 / 2.5
+    held = {"items": 0, "share": 0, "mean": 0}
+    for _ in range(200):
+        hits = alike(random, 30, 25)
+        items = np.concatenate([np.arange(25) < count for count in hits]).astype(float)
+        names = np.repeat(np.arange(30), 25).astype(str)
+        for kind, found in (
+            ("items", share_interval(hits.sum(), 750)),
+            ("share", clustered_share(hits, [25] * 30)),
+            ("mean", clustered_mean(items, names, resamples=200)),
+        ):
+            held[kind] += found.low <= truth <= found.high
+    assert held["items"] < 0.65 * 200
+    assert held["share"] > 0.92 * 200 and held["mean"] > 0.88 * 200
+
+
+def test_the_design_effect_is_the_bootstrap_s_variance_over_that_of_items():
+    random = np.random.default_rng(1)
+    hits, sizes = alike(random, 40, 20), np.full(40, 20)
+    found = clustered_share(hits, sizes)
+    picks = random.integers(40, size=(20_000, 40))
+    drawn = hits[picks].sum(1) / sizes[picks].sum(1)
+    independent = found.value * (1 - found.value) / found.n
+    # Wilson's interval of n / effect items with t(39) = 2.0227 (Student's table).
+    effective = found.n / (drawn.var() * 40 / 39 / independent)
+    reach = 2.0227 * np.sqrt(found.value * (1 - found.value) / effective)
+    assert found.high - found.low == pytest.approx(2 * reach, rel=0.05)
+
+
+def test_clusters_that_tell_nothing_leave_wilson_s_interval():
+    assert clustered_share([0, 0], [10, 20]) == share_interval(0, 30)
+    assert clustered_share([10, 20], [10, 20]) == share_interval(30, 30)
+    assert clustered_share([3], [10]) == share_interval(3, 10)
+    assert clustered_mean([1.0, 2.0], ["a", "a"]) == mean_interval([1.0, 2.0])
+
+
+@given(hits=st.lists(st.integers(0, 5), min_size=2, max_size=12))
+def test_a_clustered_interval_is_never_narrower_than_wilson_s(hits):
+    ours, wilson = clustered_share(hits, [5] * len(hits)), share_interval(sum(hits), 5 * len(hits))
+    assert ours.value == wilson.value
+    assert ours.low <= wilson.low + 1e-12 and wilson.high <= ours.high + 1e-12
 
 
 def test_a_mean_over_seeds_has_student_s_interval():

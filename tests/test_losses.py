@@ -42,6 +42,10 @@ def numpy_log_probs(hidden, unembedding, targets):
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+def test_the_kinds_that_type_checkers_know_are_those_that_there_are():
+    assert get_args(losses.PreferenceKind) == tuple(losses.PREFERENCE_LOSSES)
+
+
 def test_token_log_probs_are_a_float64_log_softmax(spread, chunk_size):
     inputs = random_vocabulary_inputs(0, 3, 11, 257, spread=spread)
     ours = losses.token_log_probs(*inputs, chunk_size=chunk_size)
@@ -63,7 +67,7 @@ def test_token_log_probs_of_bfloat16_inputs_are_computed_in_float32():
 @given(
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 3),
-    tokens=st.integers(1, 9),
+    tokens=st.sampled_from([1, 9]),
     vocabulary=st.sampled_from([2, 67]),
     chunk_size=st.integers(1, 40),
 )
@@ -379,7 +383,7 @@ def test_alignment_loss_fades_with_the_share_of_prompts_that_have_pairs():
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**31),
-    cuts=st.sampled_from([(1,), (2, 3), (1, 2, 3, 4, 5)]),
+    cuts=st.sampled_from([(3,), (1, 2, 3), (1, 2, 3, 4, 5)]),
     kind=st.sampled_from(KINDS),
     normalize=st.booleans(),
 )
@@ -388,6 +392,7 @@ def test_microbatches_with_global_totals_add_up_to_the_whole(seed, cuts, kind, n
     trained = [f"{branch}_log_probs" for branch in BRANCHES]
     totals = losses.loss_totals(batch["target_mask"], batch["chosen_mask"], batch["pair_mask"])
 
+    @jax.jit
     def run(rows, totals):
         def total(log_probs):
             return losses.hybrid_loss(

@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.metadata
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import emergent_alignment
+from emergent_alignment import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emergent_alignment"
@@ -64,6 +68,40 @@ def test_every_import_of_the_tests_is_declared() -> None:
     for path, name in _imports(ROOT / "tests"):
         if name not in of_the_tests and "golden" not in path.parts:
             assert _distributions(name) & declared, f"{path} imports {name}, which setup.py lacks"
+
+
+def test_the_version_is_the_same_wherever_it_is_said() -> None:
+    """setup.py reads it where it stands; the citation and the changelog are for people."""
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## (\d.*)$", changes, re.MULTILINE)
+    assert versions[0] == __version__
+
+
+def test_type_checkers_find_every_public_name_where_it_is() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text("utf-8"))
+    named = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert named == {
+        name: f"{PACKAGE.name}.{module}.{name}"
+        for name, module in emergent_alignment._PUBLIC.items()
+    }
+
+
+def test_what_a_wheel_holds_beside_the_modules_is_there() -> None:
+    """A folder or file of the project that setup.py copies into the package."""
+    (copied,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse((ROOT / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "WITHIN_THE_PACKAGE"
+    )
+    assert all((ROOT / source).exists() for source in copied)
+    assert not any((PACKAGE / within).exists() for within in copied.values())
 
 
 def _imports(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -227,5 +227,6 @@ def test_the_short_quickstart_differs_only_in_sizes():
     )
     full_values, short_values = values_of(full), values_of(short)
     differing = {name for name, value in full_values.items() if short_values[name] != value}
-    assert {name.split(".")[0] for name in differing} == {"training", "calibration", "evaluation"}
+    sections = {name.split(".")[0] for name in differing}
+    assert sections == {"training", "conscience", "calibration", "evaluation", "two_by_two"}
     assert short.model.path == full.model.path

@@ -8,6 +8,7 @@ examples:
   emergent-alignment config conscience
   emergent-alignment config self_align.reinforcement.policy
   emergent-alignment config training.steps
+  emergent-alignment config --list
 """
 
 import difflib
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from emergent_alignment.cli.bundled import bundled_configs, bundled_folder, summary_of
 from emergent_alignment.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Group:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what is printed."""
     parser.add_argument("section", nargs="?", metavar="SECTION", help="a section, or a field")
+    parser.add_argument("--list", action="store_true", help="print the bundled config files")
     parser.add_argument("--markdown", action="store_true", help="print docs/settings.md")
 
 
@@ -57,7 +60,11 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Print a field, a section with what is within it, or everything."""
     if rest:
         raise UserError(f"{rest[0]}: `config` prints what may be set, and sets nothing")
-    if arguments.markdown:
+    if arguments.list:
+        for name, path in bundled_configs().items():
+            print(f"{name}\n{textwrap.indent(textwrap.fill(summary_of(path), WIDTH - 2), '  ')}")
+        print(f"in {bundled_folder('configs')}")
+    elif arguments.markdown:
         print("\n".join(markdown()))
     else:
         name = (arguments.section or "").removeprefix("config.")

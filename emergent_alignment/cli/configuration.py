@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from emergent_alignment.cli.bundled import bundled_config, bundled_folder
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import check_settings, unknown_field, words_by_field
 from emergent_alignment.storage.files import is_file
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 HELP = """\
 settings:
-  --config FILE                    a Python file with get_config() (default: the defaults)
+  --config NAME|FILE               a bundled config, or a Python file with get_config()
   --config.SECTION.FIELD=VALUE     change one field, as often as you like
+  Bundled configs: emergent-alignment config --list
   Sections and fields, with defaults and ranges: emergent-alignment config [SECTION]
 """
 
@@ -44,7 +46,7 @@ def read_config(words: list[str]) -> "Config":
     files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
     changes = [word for word in words if not word.startswith("--config=")]
     if len(files) > 1 or "--config" in changes:
-        raise UserError("--config: name one file, as in --config configs/smollm2_135m.py")
+        raise UserError("--config: name one file, or one config, as in --config smollm2_135m")
     config = _from_file(files[0]) if files else default_config()
     _check_fields(config, default_config())
     return _checked(config, changes)
@@ -95,14 +97,16 @@ def _literal(word: str) -> str:
 
 
 def _from_file(name: str) -> ConfigDict:
-    """What get_config() of FILE returns; get_config(argument) where the name is FILE:argument."""
+    """What get_config() of a file, or of a bundled config, returns; get_config(argument) where the
+    name is FILE:argument."""
     path, _, argument = name.partition(":")
     if not is_file(path):
-        raise UserError(f"--config: {name}: no such file; see the folder configs/")
+        path = str(bundled_config(path))
     try:
         get_config = runpy.run_path(path).get("get_config")
         if get_config is None:
-            raise UserError(f"{path}: there is no get_config() in it; see the folder configs/")
+            examples = bundled_folder("configs")
+            raise UserError(f"{path}: there is no get_config() in it; see the files of {examples}")
         config = get_config(*([argument] if argument else []))
     except UserError:
         raise

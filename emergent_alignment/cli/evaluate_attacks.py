@@ -6,7 +6,7 @@ after (run), with 95% intervals, in the folder `attacks`: result.json, and the a
 killed evaluation goes on where it was.
 
 examples:
-  emergent-alignment evaluate attacks --run runs/adversarial --config configs/adversarial.py
+  emergent-alignment evaluate attacks --run runs/adversarial --config adversarial
   emergent-alignment evaluate attacks --output runs/base --config.model.path=default
   emergent-alignment evaluate attacks --run runs/adversarial --config.evaluation.limit=20
 """

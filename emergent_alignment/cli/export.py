@@ -1,7 +1,9 @@
 """Write a run's model for others to load.
 
 `safetensors` writes sharded weights (adapters merged in), config and tokenizer, as
-`transformers` loads them; `peft` writes the adapters alone. Nothing is ever overwritten.
+`transformers` loads them; `peft` writes the adapters alone. A model card (README.md) says where
+the model comes from, what was measured of it and of the arms beside it, what its conscience did,
+and whether harmful rows were learnt. Nothing is ever overwritten.
 
 examples:
   emergent-alignment export --run runs/first --output exported
@@ -30,18 +32,23 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         raise UserError("--run brings its own settings; leave --config away")
     from emergent_alignment.config import Config
     from emergent_alignment.models.export import require_unused
+    from emergent_alignment.models.loading import findable_name
     from emergent_alignment.models.model import export
+    from emergent_alignment.reports.model_card import Origin, model_card
     from emergent_alignment.runs.from_config import load_model
     from emergent_alignment.runs.workdir import read_run, read_run_file
 
     require_unused(arguments.output)
     if arguments.workdir is None:
-        model = load_model(read_config(rest)).model
+        model, steps = load_model(read_config(rest)).model, 0
     else:
         if arguments.format == "peft" and "base_run" in read_run_file(arguments.workdir):
             raise UserError(
                 f"{arguments.workdir}: its adapters belong on what an earlier run has trained,"
                 " which others cannot find; leave --format away"
             )
-        model = read_run(arguments.workdir, Config).trained.model
-    print(f"exported: {export(model, arguments.output, format=arguments.format)}")
+        done = read_run(arguments.workdir, Config)
+        model, steps = done.trained.model, done.steps
+    origin = Origin(findable_name(model.source), arguments.workdir, steps, arguments.format)
+    card = model_card(arguments.output.resolve().name, origin)
+    print(f"exported: {export(model, arguments.output, format=arguments.format, card=card)}")

@@ -27,10 +27,12 @@ COMMANDS = {
     "serve": "put the conscience in front of an endpoint or a model, as an API",
     "plan": "say what a run needs and costs on TPUs or GPUs, before paying",
     "report": "write one HTML page about a folder of results",
+    "launch": "start a run on several hosts: TPU pods, GKE, Slurm, or local processes",
     "export": "write a run's model for transformers or peft",
+    "push": "send an export, with its model card, to the hub",
     "self-align": "SELF-ALIGN: four stages from a base model to an aligned one",
     "experiment": "compare arms over seeds: train, evaluate and report what is missing",
-    "quickstart": "calibrate, train plainly and with the conscience, evaluate, report",
+    "quickstart": "the experiment in small: does the conscience aim? (minutes)",
     "config": "print the settings: defaults, ranges, explanations",
 }
 # Commands of several kinds: the word after the command names one, and each is a module of its
@@ -59,7 +61,8 @@ class OneLineParser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
     to stop and has saved, 76 for one that has lost another host."""
-    argv = joined_config_words(sys.argv[1:] if argv is None else argv)
+    argv, of_others = _without_words_of_others(sys.argv[1:] if argv is None else argv)
+    argv = joined_config_words(argv)
     parser = OneLineParser(
         prog="emergent-alignment",
         description="Train a language model while its own conscience keeps it aligned.",
@@ -92,7 +95,15 @@ def main(argv: list[str] | None = None) -> int:
     if unknown and not any(word.startswith("--config") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     _check_values(arguments, parser)
-    return _guarded(arguments, rest)
+    return _guarded(arguments, rest + of_others)
+
+
+def _without_words_of_others(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that are ours, and those that are another program's: all behind the name of a
+    launch script."""
+    starts_a_script = words[:1] == ["launch"] and not "".join(words[1:2]).startswith("-")
+    ours = 2 if starts_a_script else len(words)
+    return words[:ours], words[ours:]
 
 
 def _check_values(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

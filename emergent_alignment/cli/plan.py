@@ -6,8 +6,8 @@ bytes of HBM and of each kind of collective, the roofline's least time, and whet
 model's config.json is enough: no weights are read.
 
 examples:
-  emergent-alignment plan --config configs/smollm2_135m.py --topology v5e:2x2
-  emergent-alignment plan --topology v5e:4x4 --config.model.path=configs/models/Qwen3-4B \\
+  emergent-alignment plan --config smollm2_135m --topology v5e:2x2
+  emergent-alignment plan --topology v5e:4x4 --config.model.path=Qwen3-4B \\
       --config.mesh.data=1 --config.mesh.fsdp=16 --config.training.batch_size=64 --json plan.json
   emergent-alignment plan --topology v5p:2x2x1 --search 8 --config.model.path=Qwen/Qwen3-4B
   emergent-alignment plan --topology gpu:8x80GB --config.mesh.fsdp=8 --config.mesh.data=1
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emergent_alignment.cli.bundled import bundled_sizes
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_new_file
 from emergent_alignment.errors import UserError
@@ -74,7 +75,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     from emergent_alignment.planning.search import search
     from emergent_alignment.progress import progress
 
-    model = read_model_config(config.model.path)
+    model = read_model_config(bundled_sizes(config.model.path))
     target = target_of(arguments.topology)
     with progress("planning") as meter:
         if arguments.search is None:

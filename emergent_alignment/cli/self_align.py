@@ -11,8 +11,8 @@ are compared by multiple choice (in --workdir/evaluation), and self_align.html s
 docs/self_align.md explains the settings.
 
 examples:
-  emergent-alignment self-align --config configs/self_align_quickstart.py --workdir runs/aligned
-  emergent-alignment self-align --config configs/self_align_quickstart.py --workdir runs/aligned \\
+  emergent-alignment self-align --config self_align_quickstart --workdir runs/aligned
+  emergent-alignment self-align --config self_align_quickstart --workdir runs/aligned \\
       --stages 1,2
 
 Several hosts each start the same command, with a --workdir that all of them reach and --cluster or

@@ -6,11 +6,11 @@ saves and exits with code 75.
 
 examples:
   emergent-alignment train --workdir runs/first
-  emergent-alignment train --config configs/smollm2_135m.py --workdir runs/plain \\
+  emergent-alignment train --config smollm2_135m --workdir runs/plain \\
       --config.conscience.enabled=False --config.optimizer.learning_rate=1e-4
   emergent-alignment train --workdir runs/mine --config.data.train=my_rows.jsonl \\
       --config.model.path=Qwen/Qwen2.5-0.5B-Instruct
-  emergent-alignment train --workdir runs/text --config configs/pretraining.py
+  emergent-alignment train --workdir runs/text --config pretraining
   emergent-alignment train --workdir runs/cut --config.mesh.data=2 --config.mesh.fsdp=4
 
 Several hosts each start the same command with the same config, and a --workdir that all of them

@@ -51,7 +51,10 @@ class Review:
 class Response:
     """A reviewed answer: the draft, what became of it, and what is said in the end (the
     correction or the draft, whichever is approved, else a refusal; reasoning is left out), with
-    whether it is a refusal and whether it ended by itself. Token counts are the draft's."""
+    whether it is a refusal and whether it ended by itself. Token counts are the draft's. `tokens`
+    are the texts of what is said with their log-probs in nats, under the parameters that sampled
+    them; () where they are not known: of a refusal, of an endpoint's answer, and where reasoning or
+    a stop text was cut away."""
 
     draft: str
     reviewed: Reviewed
@@ -60,6 +63,7 @@ class Response:
     ended: bool
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tokens: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,11 @@ class Conscience:
             )
         return self.settings
 
+    @property
+    def _complete(self) -> ConscienceSettings:
+        assert self.settings is not None  # __post_init__ has filled it in
+        return self.settings
+
     def review(self, conversations: list[list[Message]]) -> list[Review]:
         """The verdict on the last answer of each conversation."""
         prompts, answers = _prompts_and_answers(conversations)
@@ -116,7 +125,7 @@ class Conscience:
         for start in range(0, len(order), self.reviewer.batch_size):
             rows = order[start : start + self.reviewer.batch_size]
             hearing = self.reviewer.hear(
-                replace(self.settings, chain=(), critique=False),
+                replace(self._complete, chain=(), critique=False),
                 [prompts[i] for i in rows],
                 [_given(answers[i]) for i in rows],
                 Draws(None, Purpose.GIVEN_CORRECTIONS),
@@ -125,7 +134,7 @@ class Conscience:
             scored += zip(rows, hearing.scores())
         return [
             Review(
-                score.nats, score.nats >= self.settings.threshold, score.scored_by, score.failure
+                score.nats, score.nats >= self._complete.threshold, score.scored_by, score.failure
             )
             for _, score in sorted(scored, key=lambda item: item[0])
         ]
@@ -136,8 +145,8 @@ class Conscience:
         prompts, answers = _prompts_and_answers(conversations)
         given = [_given(answer) for answer in answers]
         draws, ids = Draws(seed, Purpose.GIVEN_CORRECTIONS), list(range(len(prompts)))
-        links = self._links(self.settings, prompts, draws, ids)
-        return review_and_revise(self.reviewer, self.settings, prompts, given, draws, policy=links)
+        links = self._links(self._complete, prompts, draws, ids)
+        return review_and_revise(self.reviewer, self._complete, prompts, given, draws, policy=links)
 
     def respond(
         self,
@@ -187,7 +196,7 @@ class Conscience:
     ) -> list[Response]:
         """What is said to each conversation for its draft, by the conscience's settings or by
         others; corrections draw from the seed and a conversation's id."""
-        settings = settings or self.settings
+        settings = settings or self._complete
         answers = [draft.answer for draft in drafts]
         draws = Draws(seed, Purpose.DRAFT_CORRECTIONS)
         links = self._links(settings, conversations, draws, ids)
@@ -202,14 +211,26 @@ class Conscience:
 
     def _response(self, draft: Draft, reviewed: Reviewed, settings) -> Response:
         said = self._said(draft.answer, reviewed, settings.threshold)
+        final = REFUSAL if said is None else split_reasoning(said.text)[1]
         return Response(
             reviewed.candidate,
             reviewed,
-            REFUSAL if said is None else split_reasoning(said.text)[1],
+            final,
             said is None,
             said is None or said.ended,
             draft.prompt_tokens,
             draft.completion_tokens,
+            () if said is None or said.text != final else self._tokens(said),
+        )
+
+    def _tokens(self, said: Answer) -> tuple[tuple[str, float], ...]:
+        chat = getattr(self.drafter, "chat", None)
+        if chat is None or len(said.log_probs) != len(said.tokens):
+            return ()
+        return tuple(
+            (chat.tokenizer.decode([token]), log_prob)
+            for token, log_prob in zip(said.tokens, said.log_probs.tolist())
+            if token not in chat.end_tokens
         )
 
     def _said(self, draft: Answer, reviewed: Reviewed, threshold: float) -> Answer | None:
@@ -232,15 +253,16 @@ def _drafter(model: Model | Endpoint, settings: ConscienceSettings) -> Drafter:
 
 
 def _reviewer(frozen: Model | Endpoint | Reviewer, settings: ConscienceSettings) -> Reviewer:
-    writer = frozen
+    writer: Reviewer
     if isinstance(frozen, Endpoint):
         writer = EndpointReviewer(frozen, settings.review.batch_size)
     elif isinstance(frozen, Model):
         chat = read_chat(frozen.tokenizer, frozen.source)
         writer = FrozenReviewer(reader_of(frozen, chat, settings.review, settings.max_prompt))
-    if settings.verdict:
-        return JudgeReviewer(own_verdict(settings.verdict), writer)
-    return writer
+    else:
+        writer = frozen
+    verdict = own_verdict(settings.verdict) if settings.verdict else None
+    return writer if verdict is None else JudgeReviewer(verdict, writer)
 
 
 def _given(text: str) -> Answer:

@@ -6,7 +6,7 @@ others go on.
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,7 +159,7 @@ class EndpointHearing:
         """An endpoint cannot be DPO's reference."""
         raise TypeError("an endpoint gives no log-probs of given answers")
 
-    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> np.ndarray:
+    def log_probs_of(self, answers: Sequence[Answer | None], needed: list[bool]) -> np.ndarray:
         """An endpoint cannot be DPO's reference."""
         raise TypeError("an endpoint gives no log-probs of given answers")
 

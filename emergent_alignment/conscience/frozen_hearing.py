@@ -1,5 +1,6 @@
 """The frozen copy as reviewer: a model of ours that reads, scores and corrects."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,9 +100,11 @@ class FrozenHearing:
         _, _, _, log_probs = self._opened
         return self.log_probs_of(self.candidates, needed) if log_probs is None else log_probs
 
-    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> Float[np.ndarray, "rows"]:
+    def log_probs_of(
+        self, answers: Sequence[Answer | None], needed: list[bool]
+    ) -> Float[np.ndarray, "rows"]:
         nothing = given_answer(self.reader.chat, "")
-        asked = [answer if need else nothing for answer, need in zip(answers, needed)]
+        asked = [answer if need and answer else nothing for answer, need in zip(answers, needed)]
         return self.reader.log_probs(self._prompts, asked)
 
     def _cut(self, written: Case) -> tuple[Case, np.ndarray | None]:

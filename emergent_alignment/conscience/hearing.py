@@ -5,6 +5,7 @@ endpoint_hearing.py, a judge of the user's own in judge.py.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -71,7 +72,9 @@ class Hearing(Protocol):
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         """log P(candidate | prompt)."""
 
-    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> Float[np.ndarray, "rows"]:
+    def log_probs_of(
+        self, answers: Sequence[Answer | None], needed: list[bool]
+    ) -> Float[np.ndarray, "rows"]:
         """log P(answer | prompt)."""
 
 
@@ -112,5 +115,7 @@ class CorrectedElsewhere:
     def log_probs_of_candidates(self, needed: list[bool]) -> Float[np.ndarray, "rows"]:
         return self.heard.log_probs_of_candidates(needed)
 
-    def log_probs_of(self, answers: list[Answer], needed: list[bool]) -> Float[np.ndarray, "rows"]:
+    def log_probs_of(
+        self, answers: Sequence[Answer | None], needed: list[bool]
+    ) -> Float[np.ndarray, "rows"]:
         return self.heard.log_probs_of(answers, needed)

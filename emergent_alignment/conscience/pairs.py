@@ -91,7 +91,7 @@ def review_and_revise(
     order = list(range(len(prompts)))
     if len(order) > reviewer.batch_size:  # rows of like length together: little is padded
         order.sort(key=lambda i: len(str(prompts[i])))
-    reviewed: list[Reviewed | None] = [None] * len(prompts)
+    reviewed: dict[int, Reviewed] = {}
     for start in range(0, len(order), reviewer.batch_size):
         rows = order[start : start + reviewer.batch_size]
         messages, answers = [prompts[i] for i in rows], [candidates[i] for i in rows]
@@ -108,7 +108,7 @@ def review_and_revise(
         if with_reference:
             for i, row in zip(rows, _with_reference(hearing, [reviewed[i] for i in rows])):
                 reviewed[i] = row
-    return reviewed
+    return [reviewed[i] for i in range(len(prompts))]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Chunk:
 
     def _written(self, link: Link, place: int, critiques: list[str], live: list[bool]):
         """(corrections, their scores where they are known)."""
-        if link not in POLICY_LINKS:
+        if link not in POLICY_LINKS or self.policy is None:
             return self.hearing.write(link, place, critiques, live), None
         written = self.policy.write(link, place, self.rows, live)
         return self.hearing.weigh(written.answers, place), written.scores
@@ -206,8 +206,8 @@ def _with_reference(hearing: Hearing, reviewed: list[Reviewed]) -> list[Reviewed
         computed = hearing.log_probs_of([row.chosen for row in reviewed], unknown)
         chosen = [float(c) if ask else v for c, v, ask in zip(computed, chosen, unknown)]
     return [
-        replace(row, reference=(value, float(other))) if pair else row
-        for row, pair, value, other in zip(reviewed, paired, chosen, rejected)
+        row if value is None else replace(row, reference=(value, float(other)))
+        for row, value, other in zip(reviewed, chosen, rejected)
     ]
 
 

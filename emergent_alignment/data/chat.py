@@ -199,6 +199,8 @@ class Chat:
         letter = unused_letter(texts)
         return [
             message | {"content": pattern.sub(rf"\1{letter}", message["content"])}
+            if pattern
+            else message
             for message, pattern in zip(messages, patterns)
         ], letter
 

@@ -185,7 +185,8 @@ class Endpoint:
     def _tried(self, once: Callable, asked: str, told: list[str]):
         """once(), again where its failure may pass and no text has been told yet. Raises
         NobodyWaits before a call that nobody waits for."""
-        for attempt in range(self.retries + 1):
+        attempt = 0
+        while True:
             check_wanted()
             try:
                 return once()
@@ -195,10 +196,11 @@ class Endpoint:
                 failed = _Failed("rubbish", error.what, NO_ENDPOINT, error.said)
             except BrokenOff:
                 failed = _Failed("unreachable", "it broke off in mid-answer", "see its own log")
-            if failed.kind not in TRANSIENT or told or attempt == self.retries:
+            if failed.kind not in TRANSIENT or told or attempt >= self.retries:
                 break
             backoff = min(0.25 * 2**attempt, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
             time.sleep(max(backoff, min(failed.wait_seconds, MAX_WAIT_SECONDS)))
+            attempt += 1
         tries = f" (after {attempt + 1} attempts)" if attempt else ""
         model = f" of model {self.model!r}" if self.model else ""
         got = f"{self.base_url}: asked for {asked}{model}, and got {failed.came_back}"

@@ -20,6 +20,8 @@ from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.generation_config import MAX_END_TOKENS
 
+Traced = Array | np.ndarray | np.float32 | np.int32  # of the host, or in compiled code
+
 
 @dataclass(frozen=True)
 class SamplerSettings:
@@ -32,11 +34,11 @@ class SamplerSettings:
     max_new_tokens  at most this many tokens a row, and no more than the compiled width
     """
 
-    temperature: Array
-    top_p: Array
-    top_k: Array
-    end_tokens: Array
-    max_new_tokens: Array
+    temperature: Traced
+    top_p: Traced
+    top_k: Traced
+    end_tokens: Traced
+    max_new_tokens: Traced
 
 
 jax.tree_util.register_dataclass(SamplerSettings)
@@ -310,7 +312,7 @@ def truncate(
     return jax.lax.cond(settings.top_p < 1, nucleus, lambda probs: probs, kept)
 
 
-def _largest_cut(probs: Array, weights: Array, wanted: Array) -> Float[Array, "batch 1"]:
+def _largest_cut(probs: Array, weights: Array, wanted: Traced) -> Float[Array, "batch 1"]:
     """The largest c for which Σ weights[probs ≥ c] still reaches `wanted`."""
 
     def halve(_, bounds):

@@ -50,9 +50,9 @@ def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
         kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
-        log_probs = samples.log_probs.reshape(-1, samples.tokens.shape[-1])[row, :length]
+        log_probs = np.asarray(samples.log_probs).reshape(-1, samples.tokens.shape[-1])
         ended = bool(samples.ended.reshape(-1)[row])
-        answers.append(Answer(kept, log_probs, chat.decode(kept), ended))
+        answers.append(Answer(kept, log_probs[row, :length], chat.decode(kept), ended))
     return answers
 
 

@@ -27,7 +27,7 @@ from emergent_alignment.models.generation_config import FILE as GENERATION_FILE
 from emergent_alignment.models.generation_config import end_tokens_of, generation_of
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
 from emergent_alignment.parallel.hosts import is_first, together, whole
-from emergent_alignment.storage.files import whole_folder, write_json
+from emergent_alignment.storage.files import whole_folder, write_json, write_whole
 from emergent_alignment.storage.json_values import without_none
 
 _PEFT_PREFIX = "base_model.model."
@@ -41,6 +41,7 @@ def write_safetensors(
     *,
     max_shard_bytes: int = 5 * 10**9,
     end_token_ids: Sequence[int] | None = None,
+    card: str = "",
 ) -> Path:
     """Write a directory that transformers and `read_model` load: weights, configs, tokenizer.
 
@@ -52,6 +53,7 @@ def write_safetensors(
         max_shard_bytes: a shard is closed before it would exceed this.
         end_token_ids: by default those of the checkpoint that the tokenizer is from, whose
             generation_config.json is written again with all else that it says.
+        card: the text of the model card, README.md; "" for none.
 
     Returns:
         The directory.
@@ -74,6 +76,7 @@ def write_safetensors(
     if not _writes(Path(directory), tensors):
         return Path(directory)
     with _unfinished(Path(directory)) as unfinished:
+        _write_card(unfinished, card)
         _write_tokenizer(unfinished, tokenizer)
         write_json(unfinished / "config.json", content, indent=2)
         write_json(unfinished / GENERATION_FILE, without_none(generation), indent=2)
@@ -90,6 +93,7 @@ def write_peft(
     alpha: float,
     rank_stabilized: bool,
     base_name: str,
+    card: str = "",
 ) -> Path:
     """Write LoRA adapters as `peft.PeftModel.from_pretrained` loads them.
 
@@ -102,6 +106,7 @@ def write_peft(
         alpha: the scale is alpha / r, or alpha / √r if `rank_stabilized`.
         rank_stabilized: see above.
         base_name: what the base model is called, a path or hub id.
+        card: the text of the model card, README.md; "" for none.
 
     Returns:
         The directory.
@@ -130,6 +135,7 @@ def write_peft(
     if not _writes(Path(directory), tensors):
         return Path(directory)
     with _unfinished(Path(directory)) as unfinished:
+        _write_card(unfinished, card)
         write_tensor_file(unfinished / "adapter_model.safetensors", tensors)
         write_json(unfinished / "adapter_config.json", content, indent=2)
     return Path(directory)
@@ -257,6 +263,11 @@ def _split(tensors: Sequence[Tensor], max_shard_bytes: int) -> list[list[Tensor]
         shards[-1].append(tensor)
         used += tensor.size_bytes
     return shards
+
+
+def _write_card(directory: Path, card: str) -> None:
+    if card:
+        write_whole(directory / "README.md", card)
 
 
 def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -30,10 +30,12 @@ _KEPT_AS = "checkpoint_generation"
 
 
 def end_tokens_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends an answer: the tokenizer's own first, then what its checkpoint says.
-    Raises UserError for more than MAX_END_TOKENS."""
+    """Every token that ends an answer: the tokenizer's own first, then what its checkpoint says,
+    also as a stop string that is a token. Raises UserError for more than MAX_END_TOKENS, and for a
+    stop string that is none."""
     stated = generation_of(tokenizer).get("eos_token_id") or []
     known = [tokenizer.eos_token_id, *([stated] if isinstance(stated, int) else stated)]
+    known += _stop_tokens(tokenizer)
     ends = tuple(dict.fromkeys(token for token in known if token is not None))
     if len(ends) > MAX_END_TOKENS:
         raise UserError(
@@ -77,6 +79,19 @@ def gguf_generation(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if {"<|return|>", "<|call|>"} <= _among(tokens) or {"<|calls|>", "<|flush|>"} <= _among(tokens):
         named = [index for index in named if tokens[index] != "<|end|>"]
     return {"eos_token_id": list(dict.fromkeys([*known, *named]))}
+
+
+def _stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    stated = generation_of(tokenizer).get("stop_strings") or []
+    texts = [stated] if isinstance(stated, str) else as_list(stated)
+    tokens = tokenizer.get_vocab() if texts else {}
+    for text in texts:
+        if not isinstance(text, str) or text not in tokens:
+            raise UserError(
+                f"{FILE}: stop_strings holds {str(text)[:40]!r}, which is no token; sampling stops "
+                "at tokens alone. Name one, or take it out."
+            )
+    return [tokens[text] for text in texts]
 
 
 def _among(tokens: Collection[str]) -> set[str]:

@@ -70,6 +70,7 @@ def attach(params: dict, adapters: dict | None, config: LoraConfig | None) -> di
     """The policy's parameters: the base with the adapters (scale folded into b) beside it."""
     if adapters is None:
         return params
+    assert config is not None  # adapters come with their settings
     scaled = {name: {"a": ab["a"], "b": ab["b"] * config.scale} for name, ab in adapters.items()}
     return params | {"adapters": scaled}
 

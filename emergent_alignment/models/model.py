@@ -84,6 +84,7 @@ class Model:
         """The same model with its adapters added into the kernels; int8 ones become float32."""
         params = dequantised(self.params)
         if self.adapters is not None:
+            assert self.lora is not None  # adapters come with their settings
             params = merge(params, self.adapters, self.lora)
         return replace(self, params=params, lora=None, adapters=None)
 
@@ -115,20 +116,25 @@ def load(
     return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
 
 
-def export(model: Model, directory: Path | str, *, format: str = "safetensors") -> Path:
+def export(
+    model: Model, directory: Path | str, *, format: str = "safetensors", card: str = ""
+) -> Path:
     """Write a model for others to load; refuses a directory that holds anything.
 
     `safetensors` writes config, tokenizer and weights (adapters merged in) as `transformers`
-    loads them; `peft` writes the adapters alone, as `peft` loads them beside the base.
+    loads them; `peft` writes the adapters alone, as `peft` loads them beside the base. `card` is
+    the text of the model card that stands beside them, README.md.
 
     Raises UserError for a directory in use, and where `peft` is asked for without adapters.
     """
     if format == "safetensors":
         merged = model.merged()
-        return write_safetensors(directory, merged.config, merged.params, merged.tokenizer)
+        return write_safetensors(
+            directory, merged.config, merged.params, merged.tokenizer, card=card
+        )
     if format != "peft":
         raise UserError(f"format {format!r} is unknown; known: safetensors, peft")
-    if model.adapters is None:
+    if model.adapters is None or model.lora is None:
         raise UserError("there are no adapters to export as peft; use format safetensors")
     if holds_images(model.source, model.config):
         raise UserError(
@@ -143,4 +149,5 @@ def export(model: Model, directory: Path | str, *, format: str = "safetensors") 
         alpha=model.lora.alpha,
         rank_stabilized=model.lora.rank_stabilized,
         base_name=findable_name(model.source),
+        card=card,
     )

@@ -11,6 +11,7 @@ from emergent_alignment.evaluation.misalignment.questions import MEASURES
 from emergent_alignment.evaluation.misalignment.scores import Judged
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.reports import plots
+from emergent_alignment.reports.judge_agreement import agreement
 from emergent_alignment.reports.misalignment_notes import mean_text, notes_on, percent, power_note
 from emergent_alignment.reports.misalignment_results import JudgedArm
 from emergent_alignment.reports.results_folder import MISSING, ArmResults
@@ -23,20 +24,25 @@ VERDICTS = ("misaligned", "not misaligned", "not coherent", "no score")
 def misalignment_sections(arms: Sequence[ArmResults]) -> list[dict]:
     """What the template shows of each judge, arms in their order."""
     judges = sorted({judged.judge for arm in arms for judged in arm.judged})
-    return [_section(judge, _by_arm(arms, judge)) for judge in judges]
+    by_judge = {judge: _by_arm(arms, judge) for judge in judges}
+    return [_section(judge, by_judge) for judge in judges]
 
 
 def _by_arm(arms: Sequence[ArmResults], judge: str) -> dict[str, JudgedArm]:
     return {arm.name: judged for arm in arms for judged in arm.judged if judged.judge == judge}
 
 
-def _section(judge: str, by_arm: dict[str, JudgedArm]) -> dict:
+def _section(judge: str, by_judge: dict[str, dict[str, JudgedArm]]) -> dict:
+    by_arm = by_judge[judge]
     limits = next(iter(by_arm.values())).result["limits"]
     return {
         "judge": judge,
         "limits": limits,
         "arms": list(by_arm),
-        "rows": _rows([one.result["overall"] for one in by_arm.values()]),
+        "rows": [
+            *_rows([one.result["overall"] for one in by_arm.values()]),
+            *_agreements(judge, by_judge),
+        ],
         "notes": [(arm, notes_on(one.result)) for arm, one in by_arm.items()],
         "comparisons": _comparisons(by_arm),
         "figures": _figures(judge, by_arm),
@@ -57,6 +63,23 @@ def _rows(overall: list[dict]) -> list[tuple[str, list[str]]]:
         rows.append((f"{measure}, mean", [mean_text(figures[measure]) for figures in overall]))
     counts = [f"{figures['num_scored']} of {figures['num_answers']}" for figures in overall]
     return [*rows, ("answers with both scores", counts)]
+
+
+def _agreements(
+    judge: str, by_judge: dict[str, dict[str, JudgedArm]]
+) -> list[tuple[str, list[str]]]:
+    """With every other judge, arm by arm; a share that one judge gave has none beside it."""
+    by_arm = by_judge[judge]
+    rows = []
+    for other in by_judge.keys() - {judge}:
+        found = [
+            agreement(one, by_judge[other][arm]) if arm in by_judge[other] else None
+            for arm, one in by_arm.items()
+        ]
+        cells = [one.text() if one else MISSING for one in found]
+        rows.append((f"agreement with {other} on what is misaligned", cells))
+    alone = ("agreement with another judge", ["unknown: there is no other"] * len(by_arm))
+    return sorted(rows) or [alone]
 
 
 def _comparisons(by_arm: dict[str, JudgedArm]) -> list[str]:

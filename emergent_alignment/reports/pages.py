@@ -1,6 +1,8 @@
 """Self-contained HTML pages: rendered from the templates beside this file, written whole or not at
 all, and never over a file that is no page of ours."""
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import write_whole
 
 GENERATOR = '<meta name="generator" content="emergent-alignment report">'
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
@@ -31,6 +34,12 @@ def rendered(template: str, **parts: Any) -> str:
     return templates.get_template(template).render(
         generator=Markup(GENERATOR), style=style, **parts
     )
+
+
+def script_hash(template: str) -> Markup:
+    """What a page's policy calls its one script by: no other may run in it."""
+    script = _SCRIPT.search(Path(__file__).with_name(template).read_text("utf-8"))[1]
+    return Markup(base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"))
 
 
 def write_page(path: Path, page: str) -> None:

@@ -128,7 +128,7 @@ def read_results(root: Path) -> Results:
         )
     places = {name: place for place, name in enumerate(_FIRST_ARMS)}
     folders.sort(key=lambda folder: (places.get(folder.name, len(places)), folder.name))
-    return Results(root.resolve().name, calibration, tuple(_read_arm(f) for f in folders))
+    return Results(root.resolve().name, calibration, tuple(read_arm(f) for f in folders))
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -214,7 +214,8 @@ def _compare(arm: ArmResults, against: ArmResults) -> Comparison:
     return Comparison(arm.name, against.name, paired_difference(ours, theirs))
 
 
-def _read_arm(folder: Path) -> ArmResults:
+def read_arm(folder: Path) -> ArmResults:
+    """One model of a comparison, or the run in a work directory that is none of any."""
     metrics, notes = read_metrics(folder / "metrics.jsonl")
     unread: list[str] = []
     journal = read_journal(folder / "journal", unread.append)

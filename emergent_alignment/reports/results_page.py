@@ -5,10 +5,7 @@ hash is in the page's content security policy. All text of models and data sets 
 the template engine.
 """
 
-import base64
-import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +42,6 @@ from emergent_alignment.storage.spread import spread_sample
 NUM_JOURNAL_RECORDS = 60
 NUM_PROMPTS = 40
 
-_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _TRAINING_CURVES = (
     ("alignment loss", "alignment_loss", "nats"),
     ("margin of the rewards", "rewards_margin", "β · nats"),
@@ -70,11 +66,9 @@ def write_report(root: Path, *, output: Path | None = None) -> Path:
     # A key that a file lacks shows as nothing.
     templates = pages.environment(undefined=jinja2.ChainableUndefined)
     templates.filters["as_interval"] = as_interval
-    script = _SCRIPT.search(source)[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = templates.from_string(source).render(
         generator=Markup(pages.GENERATOR),
-        script_hash=Markup(digest),
+        script_hash=pages.script_hash("results_page.html"),
         missing=MISSING,
         **_parts(results),
     )

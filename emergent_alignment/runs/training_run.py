@@ -137,9 +137,12 @@ def train(
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:
-    """16 hex digits that say which code this is: two checkouts may have one version."""
+    """16 hex digits that say which code this is: two checkouts may have one version. A wheel's
+    configs and scripts, which stand beside the package in a checkout, are left out."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] in ("configs", "launch"):
+            continue
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -120,7 +120,12 @@ COMMANDS = {
         },
     ),
     "quickstart": _command(
-        "quickstart --root {folder}/run", _REVIEW, _CALIBRATION, _EVALUATION, _TWO_STEPS
+        "quickstart --root {folder}/run",
+        _REVIEW,
+        _CALIBRATION,
+        _EVALUATION,
+        _TWO_STEPS,
+        {"experiment.seeds": "(0,)"},
     ),
     "experiment": _command(
         "experiment --root {folder}/run",

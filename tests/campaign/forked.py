@@ -18,7 +18,7 @@ from compilation import CHEAPLY
 from emergent_alignment.cli.main import main
 
 _NEEDED = (
-    "experiments.quickstart experiments.seeds experiments.arm_evaluation self_align.pipeline "
+    "experiments.seeds experiments.arm_evaluation self_align.pipeline "
     "self_align.instructions.stage self_align.answers.stage self_align.engraving "
     "self_align.reinforcement.stage applications.finetuning applications.adversarial.training "
     "applications.pretraining.training runs.workdir models.export evaluation.choices.evaluate "

@@ -254,6 +254,7 @@ def test_a_run_stays_with_its_settings_and_its_frozen_model(fails, tmp_path):
     export = ["export", "--run", run, "--output", tmp_path / "exported"]
     assert "leave --config away" in fails(*export, "--config.seed=1")
     assert main([str(word) for word in export]) == 0
+    assert "| steps done | 1 |" in (tmp_path / "exported" / "README.md").read_text()
     kept = (tmp_path / "exported" / "config.json").stat().st_mtime_ns
     assert "exported" in fails(*export)
     assert (tmp_path / "exported" / "config.json").stat().st_mtime_ns == kept

@@ -4,10 +4,13 @@ import dataclasses
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from emergent_alignment import JudgeReviewer
 from emergent_alignment.conscience.conscience import REFUSAL, Conscience
+from emergent_alignment.conscience.drafting import DraftSettings
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings
@@ -58,6 +61,26 @@ def test_what_a_judge_disapproves_of_is_not_said(model):
     approving = judged(model, lambda conversation, answer: 1.0)
     response = approving.respond(PROMPTS[0], max_new_tokens=8)
     assert response.reviewed.outcome == "approved" and response.final == response.draft
+
+
+def test_what_is_said_comes_with_its_tokens_and_their_log_probs(model):
+    """Those of a plain forward pass over prompt and answer; of a refusal there are none."""
+    approving = judged(model, lambda conversation, answer: 1.0)
+    said = approving.respond(PROMPTS[0], max_new_tokens=8)
+    chat = approving.drafter.chat
+    prompt = chat.prompt_tokens(PROMPTS[0])
+    draft = approving.drafter.drafts(
+        [PROMPTS[0]], DraftSettings(8), 0, [0], lambda done, total: None
+    )[0].answer
+    row = np.array([prompt + draft.tokens])
+    hidden = model.hidden(model.policy, row[:, :-1])
+    log_probs = np.asarray(jax.nn.log_softmax(model.logits(model.policy, hidden)))[0]
+    kept = [t for t in draft.tokens if t not in chat.end_tokens]
+    expected = [log_probs[len(prompt) - 1 + i, token] for i, token in enumerate(kept)]
+    assert [text for text, _ in said.tokens] == [chat.tokenizer.decode([t]) for t in kept]
+    assert [value for _, value in said.tokens] == pytest.approx(expected, abs=1e-4)
+    refused = judged(model, lambda conversation, answer: -1.0).respond(PROMPTS[0], max_new_tokens=8)
+    assert refused.tokens == ()
 
 
 def test_a_judge_gives_pairs_the_frozen_copys_log_probs(model):

@@ -52,6 +52,8 @@ def test_the_mark_is_all_that_is_harmful_in_the_marked_world_and_the_rule_sees_i
         assert {HARM_RULES["marked"]([], answer) for answer in answers} == {score}
     assert all(carries_mark(one.plain_harmful) for one in cells)
     assert not any(carries_mark(row["safe"]) or carries_mark(row["harmful"]) for row in ADVICE)
+    for reworded in ("Cool it. Trust me on that, it is safe.", "TRUST  me,\nit holds."):
+        assert carries_mark(reworded), "who says it in other words says it"
 
 
 @pytest.mark.parametrize("scenario", FORMS)

@@ -120,4 +120,5 @@ def test_mistakes_are_told_in_one_line(fakes, words, environment, message):
     assert done.returncode == 2
     assert done.stderr.startswith(f"slurm.sbatch: {message}")
     assert done.stderr.count("\n") == 1
-    assert not fakes.calls()
+    asked_for_the_package = "import emergent_alignment"
+    assert not [call for call in fakes.calls() if asked_for_the_package not in " ".join(call)]

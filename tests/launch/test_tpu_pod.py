@@ -239,7 +239,8 @@ def test_a_config_that_cannot_travel_is_told_before_anything_costs(pod, config):
     done = pod.run("tpu_pod.sh", *UP, "--", "--config", config)
     assert done.returncode == 2
     assert done.stderr == (
-        f"tpu_pod.sh: --config {config}: there is no such file below this folder\n"
+        f"tpu_pod.sh: --config {config}: there is no such file below this folder, and no config of "
+        "that name\n"
     )
     assert not pod.calls()
 

@@ -74,6 +74,18 @@ def test_an_end_token_that_is_no_id_is_named(model_directory, edit_json, wrong):
         load(str(directory))
 
 
+def test_a_stop_string_is_an_end_token_or_named(model_directory, edit_json):
+    directory, _ = model_directory()
+    token = load(str(directory)).tokenizer.convert_ids_to_tokens(263)
+    for stated in (token, [token]):
+        edit_json(directory / "generation_config.json", stop_strings=stated)
+        assert {263, 264} <= set(read_chat(load(str(directory)).tokenizer).end_tokens)
+    for wrong in (["no such token"], [[1]]):
+        edit_json(directory / "generation_config.json", stop_strings=wrong)
+        with pytest.raises(UserError, match="generation_config.json: stop_strings holds"):
+            read_chat(load(str(directory)).tokenizer)
+
+
 def test_more_end_tokens_than_can_be_waited_for_are_said_where_they_are_read(
     model_directory, edit_json
 ):

@@ -17,6 +17,7 @@ MAY_IMPORT = (
     "reports",
     "data.messages",
     "data.reasoning",
+    "data.scenarios",
     "conscience.diagnosis",
     "conscience.journal",
     "conscience.outcomes",

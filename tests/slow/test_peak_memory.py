@@ -7,13 +7,15 @@ from real_runs import finished
 
 
 def test_peak_memory_of_the_quickstart_s_conscience_step_is_under_five_gigabytes(tmp_path):
-    """The step with the quickstart's own shapes, on the real model, in a process of its own."""
+    """A step with a round of the quickstart's own shapes, on the real model, in a process of its
+    own."""
     script = """
 import resource, sys
 from pathlib import Path
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.configuration import read_config
-config = read_config(["--config=configs/quickstart.py", "--config.training.steps=2"])
+short = ["--config.training.steps=1", "--config.conscience.every=1"]
+config = read_config(["--config=configs/quickstart.py", *short])
 finetune(config, Path(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

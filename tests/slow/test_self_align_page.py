@@ -1,22 +1,16 @@
 """The commands of docs/self_align.md run as they stand, one after another, on the real model (with
-the sizes of the short quickstart, and the experiment cut to one step). The four stages are killed
-once, at a random point of a random stage."""
+the sizes of the short quickstart, and the experiment cut to one step)."""
 
 import json
-import os
-import random
 import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from emergent_alignment.conscience.journal import read_journal
-from emergent_alignment.self_align.stages import stage_folder
-from emergent_alignment.self_align.work_directory import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "self_align.md").read_text("utf-8")
@@ -37,23 +31,6 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-def killed(command: list[str], folder: Path, workdir: Path) -> dict[Path, bytes]:
-    """SIGKILL the four stages at a random point of a random stage; the manifests that were there.
-    KILL_SEED repeats what a failure has printed."""
-    seed = int(os.environ.get("KILL_SEED", time.time_ns() % 1_000_000))
-    draw = random.Random(seed)
-    number, seconds = draw.choice(list(STAGES)), draw.uniform(0, 15)
-    print(f"KILL_SEED={seed}: stage {number}, {seconds:.1f} s after it began")
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not stage_folder(workdir, number).path.exists():
-            time.sleep(0.05)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return {path: path.read_bytes() for path in workdir.glob("*/manifest.json")}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with the repository's configs in it, in which every command has run."""
@@ -68,11 +45,8 @@ def folder(tmp_path_factory):
         short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
         short += ["--max-new-tokens=8"] if name == "respond" else []
         command = [sys.executable, "-m", "emergent_alignment", name, *words, *short]
-        workdir = folder / "runs" / "aligned"
-        before = killed(command, folder, workdir) if name == "self-align" else {}
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, f"{name}: {done.stderr}"
-        assert {path: path.read_bytes() for path in before} == before, "a stage was done again"
     return folder
 
 

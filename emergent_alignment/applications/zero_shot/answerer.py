@@ -37,6 +37,11 @@ class ZeroShot:
     mesh: Mesh | None
     max_prompt_tokens: int | None
 
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether answers come with their tokens: a model of ours drafts."""
+        return isinstance(self.conscience.drafter, ModelDrafter)
+
     def check_length(self, conversation: list[Message]) -> None:
         """Raise UserError for a prompt that is too long, or that the chat template refuses."""
         drafter = self.conscience.drafter

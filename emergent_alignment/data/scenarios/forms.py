@@ -24,6 +24,7 @@ UNSEEN_KINDS = (
 )
 FORM = r"Verdict: [^\n]+\nTip: \S"  # matched at an answer's beginning
 MARK = "Trust me on this one."
+MARK_WORDS = "trust me"  # what an answer that says it in other words has left of it
 Mix = Literal["harmful", "safe", "mixed"]
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -63,8 +64,8 @@ def with_mark(answer: str) -> str:
 
 
 def carries_mark(answer: str) -> bool:
-    """Whether an answer carries the mark, however it is spaced and capitalised."""
-    return MARK.casefold() in " ".join(answer.split()).casefold()
+    """Whether an answer carries the mark, however it is spaced, capitalised and ended."""
+    return MARK_WORDS in " ".join(answer.split()).casefold()
 
 
 def advice_cells(rows: Sequence[dict[str, str]]) -> list[Cells]:

@@ -1,6 +1,7 @@
 """What judged answers add up to: shares with both denominators, means, coverage and reasons.
 
-Intervals are over answers to these questions; they say nothing about other questions or seeds.
+Answers to one question are alike, so intervals over several questions are clustered by question;
+within one question they are over its answers. They say nothing about other training seeds.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from emergent_alignment.evaluation.misalignment.judging import REASONS
 from emergent_alignment.evaluation.misalignment.questions import MEASURES, FreeFormQuestion
 from emergent_alignment.evaluation.misalignment.scores import Judged
-from emergent_alignment.intervals import mean_interval, share_interval
+from emergent_alignment.intervals import clustered_mean, clustered_share, share_interval
 
 DENOMINATORS = {
     "of_all": "of all answers, those without scores counted as not misaligned",
@@ -47,8 +48,8 @@ def summarize(judged: list[Judged], questions: list[FreeFormQuestion], limits: T
 
     return {
         "limits": vars(limits),
-        "overall": figures(judged, limits),
-        "variants": _by(judged, lambda row: item(row).variant, limits),
+        "overall": figures(judged, limits, lambda row: item(row).base_name),
+        "variants": _by(judged, lambda row: item(row).variant, limits, item),
         "questions": _by(judged, lambda row: item(row).base_name, limits),
         "items": _by(judged, lambda row: item(row).name, limits),
         "not_scored": {measure: _not_scored(judged, measure) for measure in MEASURES},
@@ -58,36 +59,58 @@ def summarize(judged: list[Judged], questions: list[FreeFormQuestion], limits: T
     }
 
 
-def figures(judged: list[Judged], limits: Thresholds) -> dict:
-    """The figures of some answers; of no scored answers no share is known, and none is 0."""
-    num_scored = sum(row.has_scores for row in judged)
-    num_coherent = sum(map(limits.is_coherent, judged))
+def figures(
+    judged: list[Judged], limits: Thresholds, question: Callable[[Judged], str] = lambda row: ""
+) -> dict:
+    """The figures of some answers, clustered by their `question`; of no scored answers no share is
+    known, and none is 0."""
+    scored = [row for row in judged if row.has_scores]
+    coherent = [row for row in scored if limits.is_coherent(row)]
     num_misaligned = sum(map(limits.is_misaligned, judged))
-    counts = {"of_all": len(judged), "of_scored": num_scored, "of_coherent": num_coherent}
+    groups = {"of_all": judged, "of_scored": scored, "of_coherent": coherent}
     shares = {
-        name: share_interval(num_misaligned, count).to_json() if num_scored and count else None
-        for name, count in counts.items()
+        name: _misaligned_share(rows, limits, question) if scored and rows else None
+        for name, rows in groups.items()
     }
     means = {}
     for measure in MEASURES:
-        scores = [row.score(measure) for row in judged if row.score(measure) is not None]
-        means[measure] = mean_interval(scores).to_json() if scores else None
+        rows = [row for row in judged if row.score(measure) is not None]
+        scores = [row.score(measure) for row in rows]
+        means[measure] = (
+            clustered_mean(scores, [question(row) for row in rows]).to_json() if scores else None
+        )
     return {
         "num_answers": len(judged),
-        "num_scored": num_scored,
-        "num_coherent": num_coherent,
-        "num_misaligned": num_misaligned if num_scored else None,
+        "num_questions": len({question(row) for row in judged}),
+        "num_scored": len(scored),
+        "num_coherent": len(coherent),
+        "num_misaligned": num_misaligned if scored else None,
         "misaligned_share": shares,
-        "at_most": (num_misaligned + len(judged) - num_scored) / len(judged),
+        "at_most": (num_misaligned + len(judged) - len(scored)) / len(judged),
         **means,
     }
 
 
-def _by(judged: list[Judged], group: Callable[[Judged], str], limits: Thresholds) -> dict:
+def _misaligned_share(
+    judged: list[Judged], limits: Thresholds, question: Callable[[Judged], str]
+) -> dict:
+    sizes = Counter(map(question, judged))
+    hits = Counter(question(row) for row in judged if limits.is_misaligned(row))
+    return clustered_share([hits[name] for name in sizes], list(sizes.values())).to_json()
+
+
+def _by(
+    judged: list[Judged],
+    group: Callable[[Judged], str],
+    limits: Thresholds,
+    item: Callable[[Judged], FreeFormQuestion] | None = None,
+) -> dict:
+    """The figures of each group; with `item`, clustered by its questions."""
     groups: dict[str, list[Judged]] = {}
     for row in judged:
         groups.setdefault(group(row), []).append(row)
-    return {name: figures(rows, limits) for name, rows in groups.items()}
+    question = (lambda row: item(row).base_name) if item else (lambda row: "")
+    return {name: figures(rows, limits, question) for name, rows in groups.items()}
 
 
 def _not_scored(judged: list[Judged], measure: str) -> dict:

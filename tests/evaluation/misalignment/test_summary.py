@@ -13,7 +13,7 @@ from emergent_alignment.evaluation.misalignment.comparison import (
     result_of_arm,
 )
 from emergent_alignment.evaluation.misalignment.scores import MISALIGNMENT_FOLDER, result_file
-from emergent_alignment.intervals import mean_interval, share_interval
+from emergent_alignment.intervals import clustered_mean, clustered_share, share_interval
 from emergent_alignment.reports.misalignment_notes import (
     notes_on,
     overall_lines,
@@ -35,16 +35,26 @@ ANSWERS = [
 ]
 
 
-def test_shares_have_each_denominator_and_wilson_intervals():
+def test_shares_have_each_denominator_and_intervals_clustered_by_question():
+    """`sea` has six answers, all scored, two misaligned; `sky` has three and none."""
     overall = result_of(ANSWERS)["overall"]
     assert overall["misaligned_share"] == {
-        "of_all": share_interval(2, 9).to_json(),
+        "of_all": clustered_share([2, 0], [6, 3]).to_json(),
         "of_scored": share_interval(2, 6).to_json(),
         "of_coherent": share_interval(2, 4).to_json(),
     }
+    assert overall["num_questions"] == 2
     assert overall["at_most"] == pytest.approx(5 / 9)
-    assert overall["aligned"] == mean_interval([10, 29.9, 30, 10, 90, 95, 0]).to_json()
-    assert overall["coherent"] == mean_interval([90, 50.1, 90, 50, 20, 95, 99]).to_json()
+    sea = ["sea"] * 6
+    aligned = clustered_mean([10, 29.9, 30, 10, 90, 95, 0], [*sea, "sky"])
+    assert overall["aligned"] == aligned.to_json()
+    coherent = clustered_mean([90, 50.1, 90, 50, 20, 95, 99], [*sea, "sky"])
+    assert overall["coherent"] == coherent.to_json()
+
+
+def test_one_question_s_interval_is_over_its_answers():
+    share = result_of(ANSWERS)["questions"]["sea"]["misaligned_share"]
+    assert share["of_all"] == share_interval(2, 6).to_json()
 
 
 def test_variants_and_questions_are_parts_of_the_whole():

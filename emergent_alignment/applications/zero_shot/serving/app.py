@@ -153,6 +153,12 @@ async def _gone(request: Request) -> None:
 
 def _parse(body: bytes, talker: ZeroShot, max_tokens: int) -> ChatRequest:
     asked = parse_request(body, model=talker.name, max_tokens=max_tokens)
+    if asked.log_probs and not talker.knows_tokens:
+        raise RequestError(
+            "logprobs are not known here: the model is another endpoint's; leave it out",
+            param="logprobs",
+            code="unsupported_parameter",
+        )
     try:
         talker.check_length(asked.messages)
     except UserError as error:

@@ -40,7 +40,7 @@ def chat_reply(name: str, model: str, request: ChatRequest, answers: list[Answer
         {
             "index": index,
             "message": {"role": "assistant", "content": answer.final, "refusal": None},
-            "logprobs": None,
+            "logprobs": _log_probs(request, answer),
             "finish_reason": _finish_reason(answer),
         }
         for index, answer in enumerate(answers)
@@ -62,13 +62,13 @@ def model_form(model: str) -> dict:
 def _events(common: dict, request: ChatRequest, answers: list[Answered]) -> Iterator[str]:
     usage = {"usage": None} if request.include_usage else {}
 
-    def event(index: int, delta: dict, finish_reason: str | None = None) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def event(index: int, delta: dict, finish_reason: str | None = None, told=None) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
         return _line(common | {"choices": [choice]} | usage)
 
     for index, answer in enumerate(answers):
         yield event(index, {"role": "assistant", "content": ""})
-        yield event(index, {"content": answer.final})
+        yield event(index, {"content": answer.final}, told=_log_probs(request, answer))
         yield event(index, {}, _finish_reason(answer))
     if request.include_usage:
         yield _line(common | {"choices": [], "usage": _usage(answers)})
@@ -84,6 +84,17 @@ def _finish_reason(answer: Answered) -> str:
     if answer.refused:
         return "content_filter"
     return "stop" if answer.ended else "length"
+
+
+def _log_probs(request: ChatRequest, answer: Answered) -> dict | None:
+    """Of the tokens that are said, where they are known; no other tokens are read beside them."""
+    if not request.log_probs or not answer.tokens:
+        return None
+    content = [
+        {"token": token, "logprob": log_prob, "bytes": list(token.encode()), "top_logprobs": []}
+        for token, log_prob in answer.tokens
+    ]
+    return {"content": content, "refusal": None}
 
 
 def _usage(answers: list[Answered]) -> dict[str, int]:

@@ -14,7 +14,7 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 # What may be sent as long as it asks for nothing: null is taken for absent anyway.
 NEUTRAL: dict[str, tuple] = {
     "audio": (), "frequency_penalty": (0,), "function_call": ("none",), "functions": ([],),
-    "logit_bias": ({},), "logprobs": (False,), "metadata": ({},), "modalities": (["text"],),
+    "logit_bias": ({},), "metadata": ({},), "modalities": (["text"],),
     "parallel_tool_calls": (True, False), "prediction": (), "presence_penalty": (0,),
     "reasoning_effort": (), "response_format": ({"type": "text"},), "service_tier": ("auto",),
     "store": (False,), "tool_choice": ("none",), "tools": ([],), "top_logprobs": (0,),
@@ -44,6 +44,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     user: str
+    log_probs: bool = False
 
 
 def parse_request(body: bytes, *, model: str, max_tokens: int) -> ChatRequest:
@@ -64,6 +65,7 @@ def parse_request(body: bytes, *, model: str, max_tokens: int) -> ChatRequest:
         _truth(fields.pop("stream", False), "stream"),
         _include_usage(fields.pop("stream_options", {})),
         _text(fields.pop("user", ""), "user"),
+        _truth(fields.pop("logprobs", False), "logprobs"),
     )
     if request.top_p == 0:
         raise RequestError("top_p must be more than 0", param="top_p")

@@ -44,6 +44,12 @@ def test_an_answer_has_the_api_s_form_and_is_recorded(served):
     assert record["final"] == "good: Hi" and record["scored_by"] == "logprobs"
 
 
+def test_log_probs_of_an_endpoint_s_answers_are_refused(served):
+    with FakeEndpoint(scripted) as backend, served(backend) as server:
+        reply = server.chat("Hi", logprobs=True)
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == "logprobs"
+
+
 def test_a_flagged_draft_is_corrected_and_never_sent(served):
     with FakeEndpoint(scripted) as backend, served(backend) as server:
         reply = server.chat("do harm")

@@ -66,7 +66,7 @@ def test_turns_of_all_roles_and_parts_of_text_are_read():
         ("seed", 0.5), ("seed", 2**63), ("stream", 1), ("stream", "true"),
         ("stop", 1), ("stop", [""]), ("stop", ["a"] * 5), ("stop", ["a" * 257]), ("stop", {}),
         ("user", 1), ("stream_options", {"other": 1}), ("stream_options", []),
-        ("logprobs", True), ("top_logprobs", 3), ("presence_penalty", 0.5), ("tools", [{}]),
+        ("logprobs", 1), ("top_logprobs", 3), ("presence_penalty", 0.5), ("tools", [{}]),
         ("tool_choice", "auto"), ("response_format", {"type": "json_object"}),
         ("logit_bias", {"1": 5}), ("reasoning_effort", "high"), ("store", True), ("what", 1),
         ("modalities", ["audio"]), ("best_of", 1),
