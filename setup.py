@@ -17,6 +17,7 @@ EXTRAS = {
     # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
     "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
+    "cuda12": ["jax[cuda12]"],  # for drivers before 580
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.6",

@@ -1,7 +1,7 @@
 """The quickstart: SmolLM2-135M-Instruct on the bundled harmful advice, minutes on two CPU cores.
 
 `configs/quickstart.py:short` is the same on the same real model, with so few steps and samples
-that it only shows that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md):
+that it only shows that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/scale.md):
 rows as long as the limits allow would fit; the bundled ones take under 5 GB.
 """
 
