@@ -2,7 +2,7 @@
 own: what a sceptic would ask for beside the conscience.
 
 An arm is a line; strengths of one family differ in the number at their end. `:short` shows in
-minutes that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
+minutes that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/scale.md).
 
   emergent-alignment experiment --config defences --root runs/defences
 """

@@ -21,7 +21,7 @@ from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import is_file
-from emergent_alignment.storage.hub_errors import trouble_with_hub
+from emergent_alignment.storage.hub_errors import hub_failure, trouble_with_hub
 
 _EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
@@ -228,13 +228,14 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
     try:
         return datasets.load_dataset(**arguments)
     except Exception as error:  # of several libraries, each with errors of its own
-        reason = trouble_with_hub(error, _remedy(error))
         if is_file(source):
+            reason = trouble_with_hub(error, _remedy(error))
             raise UserError(f"{source}: the file cannot be read here: {reason}") from None
-        raise UserError(
+        before = (
             f"{source} (split {split}): neither a file, a bundled scenario "
-            f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
-        ) from None
+            f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: "
+        )
+        raise hub_failure(before, error, _remedy(error)) from None
 
 
 def _remedy(error: Exception) -> str:

@@ -122,6 +122,9 @@ class RunConfig(Section):
 
     application: str = setting("finetuning", "What `train` trains.")
     seed: int = setting(0, "Everything random is a function of it.", at_least=0)
+    require_platform: Literal["", "cpu", "gpu", "tpu"] = setting(
+        "", 'What a run must find: where a driver fails, JAX takes the CPU instead; "": anything.'
+    )
     model: ModelSection = ModelSection()
     mesh: MeshSection = MeshSection()
     lora: LoraConfig = LoraConfig()

@@ -1,9 +1,11 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
 is said here, before anything is trained or written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -26,9 +28,13 @@ from emergent_alignment.data.sources import Example, load_examples
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.frozen import hold_frozen
+from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
+from emergent_alignment.models.placement import decode_mesh
+from emergent_alignment.parallel.chips import check_platform, memory_bytes
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
@@ -51,11 +57,30 @@ def load_model(config: RunConfig) -> Setup:
     """The model of a config, with its parameters held as the frozen copy's, cut over the
     config's mesh. Raises UserError with one line where it cannot be read, or the mesh does not
     fit the model or the devices."""
-    mesh = make_mesh(config.mesh.sizes())
+    check_platform(config.require_platform)
+    model_config = read_model_config(config.model.path) if jax.device_count() > 1 else None
+    mesh = mesh_of(config, model_config)
     model = _read_model(config, mesh)
     with in_force(mesh):
         model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
     return Setup(config, model, read_chat(model.tokenizer, config.model.path), mesh)
+
+
+def mesh_of(
+    config: RunConfig,
+    model: ModelConfig | None,
+    devices: Sequence[jax.Device] | None = None,
+    memory: float | None = None,
+) -> Mesh | None:
+    """The mesh of a run of this model over all devices (or those given, of so many bytes of
+    memory). Raises UserError as make_mesh."""
+    devices = jax.devices() if devices is None else devices
+    decode = config.mesh.decode
+    if len(devices) > 1:
+        memory = memory_bytes(devices[0]) if memory is None else memory
+        dtype = jnp.dtype(config.model.dtype)
+        decode = decode_mesh(config.mesh, model, dtype, len(devices), memory)
+    return make_mesh(config.mesh.sizes(), devices, decode)
 
 
 def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
@@ -140,6 +165,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         threshold=asked["threshold"],
         margin=conscience.margin,
         chain=links_of(conscience, in_training=False),
+        one_batch=conscience.one_batch,
         critique=conscience.critique,
         principles=read_constitution(conscience.principles),
         max_new_tokens=sampling.max_new_tokens,

@@ -17,8 +17,8 @@ from emergent_alignment.data.pools import pool_prompts
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc
 from emergent_alignment.models.model import Model
-from emergent_alignment.parallel.hosts import gather
-from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.parallel.hosts import gather, rows_of_all_hosts
+from emergent_alignment.parallel.rows import held_rows, own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_price
 from emergent_alignment.runs.from_config import evaluation_examples
@@ -186,7 +186,17 @@ class Listening:
         trainable: Any,
         settle: Settle = as_they_are,
     ) -> Heard:
-        """The round of a step: its prompts of the task, of the pool, or both."""
+        """The round of a step: its prompts of the task, of the pool, or both. Hosts whose reviewers
+        come to the same hold all rows meanwhile, so that none need be asked about its own."""
+        if not ears.reviewer.is_same_everywhere:
+            return self._hear(ears, task, step, trainable, settle)
+        with rows_of_all_hosts():
+            heard = self._hear(ears, task, step, trainable, settle)
+        return heard.some(own_rows(len(heard.records)))
+
+    def _hear(
+        self, ears: Ears, task: PromptsOfStep, step: int, trainable: Any, settle: Settle
+    ) -> Heard:
         asked = self._asked(task, step)
         num_task = int((asked.places < len(task.rows)).sum()) if self._of_task else 0
 
@@ -238,7 +248,7 @@ class Listening:
             number = step // conscience.every
             drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
             prompts = prompts + self._pool.some(drawn.tolist())
-        places = own_rows(len(prompts.rows))
+        places = held_rows(len(prompts.rows))
         own = prompts.some(places.tolist())
         return OwnPrompts(own.messages, own.tokens, places, np.array(own.rows))
 

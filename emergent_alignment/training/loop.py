@@ -1,9 +1,9 @@
 """The loop: input, step, metrics, checkpoint. It does not know which application runs.
 
-SIGTERM or SIGINT finish the step at hand, save, and raise `Stopped`.
+SIGTERM or SIGINT finish the step at hand, or leave it between two phases of sampling, save, and
+raise `Stopped`.
 """
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +17,15 @@ from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.models.decoder import REMAT_POLICIES
-from emergent_alignment.parallel.hosts import anywhere, gather
+from emergent_alignment.parallel import hosts
+from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import to_devices
+from emergent_alignment.parallel.stopping import (
+    AskedToStop,
+    asked_to_stop,
+    listening_to_signals,
+)
+from emergent_alignment.parallel.watch import progress
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.clock import Clock
@@ -120,13 +127,16 @@ def run(
     """
     nonfinite, losses = 0, []
     checkpoints, clock = recording.checkpoints, recording.clock
-    with _asked_to_stop() as asked:
+    watched = progress()
+    with listening_to_signals():
         recording.meter(first_step, settings.steps, "")
         for step in range(first_step, settings.steps):
+            watched.step()
             recording.profiler.before(step)
             began = time.perf_counter()
             with clock.part("data"):
-                inputs = make_input(step, state.trainable)
+                with _saved_if_asked(checkpoints, step, state, losses):
+                    inputs = make_input(step, state.trainable)
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
@@ -137,10 +147,11 @@ def run(
             recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
             _log(recording, step, inputs, scalars, seconds)
-            recording.meter(step + 1, settings.steps, f"task loss {scalars['task_loss']:.3f}")
+            note = f"task loss {scalars['task_loss']:.3f}, {clock.compiled} programs compiled"
+            recording.meter(step + 1, settings.steps, note)
             losses.append(scalars["loss"])
             nonfinite = nonfinite + 1 if scalars["nonfinite"] else 0
-            done, stop = step + 1, anywhere(bool(asked))
+            done, stop = step + 1, asked_to_stop()
             give_up = nonfinite >= settings.max_nonfinite
             due = done % settings.checkpoint_every == 0 or done == settings.steps
             if due or stop or give_up:
@@ -152,10 +163,28 @@ def run(
                 checkpoints.close()
                 raise _gone_astray(step, nonfinite)
             if stop and done < settings.steps:
+                watched.ended()
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
+    watched.ended()
     checkpoints.wait()
     return state
+
+
+@contextmanager
+def _saved_if_asked(
+    checkpoints: Checkpoints, step: int, state: TrainState, losses: list[float]
+) -> Iterator[None]:
+    """Where a step is left before anything was trained in it, the state that it began with, which
+    without any former step is that of a fresh start, or on the disk."""
+    try:
+        yield
+    except AskedToStop:
+        progress().ended()
+        if losses:
+            checkpoints.save(step, state, loss=_mean_finite(losses))
+        checkpoints.wait()
+        raise Stopped(f"asked to stop: saved after step {step}") from None
 
 
 def _traced(weights: dict[str, float] | None) -> tuple[dict[str, np.float32], ...]:
@@ -182,6 +211,8 @@ def _log(
     scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
     scalars |= {f"weight/{name}": weight for name, weight in (inputs.weights or {}).items()}
     scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
+    if jax.process_count() > 1:
+        scalars["host_gathers"] = float(hosts.num_gathers)
     recording.metrics.scalars(step, step_scalars | scalars)
 
 
@@ -208,21 +239,3 @@ def _batch_scalars(
 def _mean_finite(losses: list[float]) -> float:
     finite = [loss for loss in losses if np.isfinite(loss)]
     return float(np.mean(finite)) if finite else float(np.finfo(np.float32).max)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop. Only the main thread can listen."""
-    asked: list[int] = []
-    names = (signal.SIGTERM, signal.SIGINT)
-    try:
-        former = {
-            name: signal.signal(name, lambda number, frame: asked.append(number)) for name in names
-        }
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        former = {}
-    try:
-        yield asked
-    finally:
-        for name, handler in former.items():
-            signal.signal(name, handler)
