@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from emergent_alignment.data.buckets import Schedule
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import Tokenized, tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from emergent_alignment.conscience.calibration import Sweep, calibrate, read_calibration
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress

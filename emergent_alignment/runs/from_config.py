@@ -20,9 +20,10 @@ from emergent_alignment.conscience.settings import (
     links_of,
 )
 from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.sources import load_examples
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import given_answer
 from emergent_alignment.models.model import Model

@@ -8,7 +8,7 @@ from tiny_chat_model import tiny_chat_tokenizer
 
 from emergent_alignment.data.batches import Pair, bucket, make_batch, pad_rows, rows_of_step
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.training.branches import branch_masks
 
