@@ -18,7 +18,7 @@ from emergent_alignment.errors import UserError
 
 EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
-    'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
+    'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …} (or completion)'
 )
 PROMPTS = 'expected {"prompt": …} or {"messages": […]}'
 # What files of the field say beside a conversation, and what would be learnt otherwise without it.

@@ -18,6 +18,7 @@ from emergent_alignment.data.examples import (
     turns_of,
 )
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.pair_rows import NoPair, is_paired, pairs_of, with_prompt
 from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines, table_rows
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
@@ -27,6 +28,10 @@ from emergent_alignment.storage.hub_errors import trouble_with_hub
 _MISSING = (
     f"give a .jsonl file, a dataset's name or one of the bundled scenarios ({', '.join(SCENARIOS)})"
 )
+PAIRED = (
+    'expected {"prompt": …, "chosen": …, "rejected": …}, or chosen and rejected with one beginning'
+)
+TIED = "are ties"
 FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 
 
@@ -43,7 +48,8 @@ def load_examples(
     .tsv file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
     but train is its held-out kinds. `limit` 0 keeps all.
 
-    `columns` says what the source calls our fields: "prompt=question, answer=response". With
+    `columns` says what the source calls our fields: "prompt=question, answer=response"; a dot leads
+    into nested objects and lists, as in "answer=responses.0.text". With
     `every_turn` each assistant's turn of a conversation is an example, not the last one alone, but
     for those that the row says are not learnt. Columns that are `ignored` ("tools, weight") are
     taken for absent.
@@ -54,35 +60,76 @@ def load_examples(
     if not source:
         raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
-        rows = load_scenario(source, "train" if split == "train" else "heldout")
-        examples = [
-            Example(
-                ({"role": "user", "content": row["prompt"]},),
-                row.get("target", row["harmful"]),
-                safe=row["safe"],
-                harmful=row["harmful"],
-                kind=row["kind"],
-            )
-            for row in rows
-        ]
+        examples = _of_scenario(source, split)
     else:
-        examples = [
-            example for where, row in _rows(source, split) for example in wanted.of(row, where)
-        ]
+        rows = _rows(source, split)
+        examples = [one for where, row in rows for one in wanted.examples(row, where)]
     if not examples:
         raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
     return examples[:limit] if limit else examples
 
 
-def parse_columns(text: str) -> dict[str, str]:
-    """ "prompt=question, answer=response" as {field of ours: column}. Raises UserError for
-    anything else, with the fields that there are."""
+@dataclass(frozen=True)
+class LoadedPairs:
+    """The pairs of a source: examples that have both sides. `left_out` says of rows that are well
+    formed and make no pair how many there are of a kind, and where the first one stands."""
+
+    examples: list[Example]
+    left_out: dict[str, tuple[int, str]]
+
+
+def load_pairs(
+    source: str, *, split: str = "train", limit: int = 0, columns: str = "", ignored: str = ""
+) -> LoadedPairs:
+    """All pairs of a source of {"prompt", "chosen", "rejected"}, as `load_examples` names sources;
+    `limit` 0 keeps all. Without a prompt it is what both answers begin with; of several rejected
+    answers each makes a pair with the chosen one; a tie makes none.
+
+    Raises UserError for a missing, empty or malformed source.
+    """
+    setting = "config.data.preference_columns"
+    wanted = _Wanted(parse_columns(columns, setting), False, _words(ignored), setting)
+    if source in SCENARIOS:
+        examples = _of_scenario(source, split)
+        return LoadedPairs(examples[:limit] if limit else examples, {})
+    examples: list[Example] = []
+    left_out: dict[str, tuple[int, str]] = {}
+    for where, row in _rows(source, split):
+        for one in wanted.pairs(row, where):
+            if isinstance(one, Example):
+                examples.append(one)
+            else:
+                number, first = left_out.get(one.reason, (0, where))
+                left_out[one.reason] = number + 1, first
+        if limit and len(examples) >= limit:
+            break
+    if not examples:
+        raise UserError(f"{source}: there are no pairs in it; {PAIRED}, one a line")
+    return LoadedPairs(examples[:limit] if limit else examples, left_out)
+
+
+def _of_scenario(name: str, split: str) -> list[Example]:
+    return [
+        Example(
+            ({"role": "user", "content": row["prompt"]},),
+            row.get("target", row["harmful"]),
+            safe=row["safe"],
+            harmful=row["harmful"],
+            kind=row["kind"],
+        )
+        for row in load_scenario(name, "train" if split == "train" else "heldout")
+    ]
+
+
+def parse_columns(text: str, setting: str = "config.data.columns") -> dict[str, str]:
+    """ "prompt=question, answer=response" as {field of ours: column}. Raises UserError that names
+    the `setting` for anything else, with the fields that there are."""
     columns = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         field, equals, column = (word.strip() for word in part.partition("="))
         if not equals or not column or field not in FIELDS:
             raise UserError(
-                f"config.data.columns: {part!r} is not FIELD=COLUMN; fields are {', '.join(FIELDS)}"
+                f"{setting}: {part!r} is not FIELD=COLUMN; fields are {', '.join(FIELDS)}"
             )
         columns[field] = column
     return columns
@@ -109,26 +156,75 @@ class _Wanted:
     columns: dict[str, str]
     every_turn: bool
     ignored: frozenset[str]
+    setting: str = "config.data.columns"
 
-    def of(self, row: Any, where: str) -> list[Example]:
-        row = self._renamed(row, where)
+    def examples(self, row: Any, where: str) -> list[Example]:
+        """What is learnt of a row. Of several rejected answers the first one stands for them."""
+        row = self._with_prompt(row, where)
+        if isinstance(row, NoPair):
+            raise UserError(f"{where}: answers of this row {row.reason}; remove it")
         if self.every_turn and "messages" in row:
             return [replace(example, where=where) for example in turns_of(row, where)]
+        if is_paired(row):
+            rows = pairs_of(row, where)
+            row = next(filter(is_paired, rows), rows[0])
         return [replace(example_of(row, where), where=where)]
+
+    def pairs(self, row: Any, where: str) -> list[Example | NoPair]:
+        """The pairs of a row, and what makes none."""
+        row = self._with_prompt(row, where)
+        if isinstance(row, NoPair):
+            return [row]
+        if not is_paired(row) or row.get("messages") is not None:
+            raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {PAIRED}")
+        return [
+            replace(example_of(one, where), where=where) if is_paired(one) else NoPair(TIED)
+            for one in pairs_of(row, where)
+        ]
+
+    def _with_prompt(self, row: Any, where: str) -> dict | NoPair:
+        return with_prompt(self._renamed(row, where), where)
 
     def _renamed(self, row: Any, where: str) -> dict:
         """The row in our fields, of which the telling ones are checked."""
         if not isinstance(row, dict):
             raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
-        missing = [column for column in self.columns.values() if column not in row]
+        read = {field: _value_at(row, column) for field, column in self.columns.items()}
+        missing = [self.columns[field] for field, value in read.items() if value is _MISSING_VALUE]
         if missing:
             raise UserError(
-                f"{where}: config.data.columns names {missing[0]!r}, and there are "
+                f"{where}: {self.setting} names {missing[0]!r}, and there are "
                 f"{', '.join(sorted(map(str, row)))}"
             )
-        left_out = self.ignored | {*self.columns.values()}
-        kept = {name: value for name, value in row.items() if name not in left_out}
-        return kept | {field: row[column] for field, column in self.columns.items()}
+        of_columns = {name for column in self.columns.values() for name in _names_of(column)}
+        kept = {k: v for k, v in row.items() if k not in self.ignored | of_columns}
+        row = kept | read
+        if "completion" in row and "answer" not in row:
+            row["answer"] = row.pop("completion")
+        return row
+
+
+_MISSING_VALUE = object()
+
+
+def _names_of(column: str) -> tuple[str, str]:
+    """A column, and the one that it may be nested in."""
+    return column, column.partition(".")[0]
+
+
+def _value_at(row: dict, column: str) -> Any:
+    """The value of a column; of "a.b.0" what stands there within nested objects and lists."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for name in column.split("."):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return _MISSING_VALUE
+    return value
 
 
 def _dataset_rows(source: str, split: str) -> Iterable[dict]:
