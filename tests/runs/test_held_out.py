@@ -1,7 +1,6 @@
 """Evaluation in the loop: its figures are those of the evaluation command, its best checkpoint is
 kept, and a run that gains nothing ends, also where it was killed meanwhile."""
 
-import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_runs import tiny_run_config
@@ -52,34 +51,27 @@ def test_the_figures_are_those_that_the_evaluation_command_finds(config, tmp_pat
 
 
 def test_the_best_checkpoint_is_kept_and_a_run_without_gain_ends(config, tmp_path, capsys):
-    """With so high a rate the held-out loss is the least after the first evaluation."""
-    config.optimizer.learning_rate = 0.5
+    """The KL from the frozen copy is the least after the first evaluation."""
     config.training.update({"steps": 12, "checkpoint_every": 2, "keep_checkpoints": 1})
-    config.evaluation.patience = 2
+    config.evaluation.update({"best": "kl", "patience": 2})
     finetune(typed(config), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
-    losses = {
-        step + 1: values["held_out/task_loss"]
-        for step, values in metrics.items()
-        if "held_out/task_loss" in values
-    }
-    best = min(losses, key=losses.get)
-    assert max(losses) == best + 4, "two evaluations, every two steps, after the best"
-    assert len(metrics) == max(losses) < 12
+    measured = [step + 1 for step, values in metrics.items() if "held_out/kl" in values]
+    assert measured == [2, 4, 6], "two evaluations, every two steps, after the best"
+    assert len(metrics) == 6
     kept = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert kept == {best, max(losses)}
+    assert kept == {2, 6}
     said = capsys.readouterr().err
-    assert f"stopped after step {max(losses)}: no better held_out/task_loss" in said
-    assert f"after {best} steps" in said
-    again = finetune(typed(config), tmp_path / "run")
-    assert len(metrics_of(tmp_path / "run")) == len(metrics), "it has ended"
-    assert np.isfinite(metrics[best - 1]["loss"]) and again is not None
+    assert "stopped after step 6: no better held_out/kl in 2 evaluations" in said
+    assert ", after 2 steps" in said
+    finetune(typed(config), tmp_path / "run")
+    assert len(metrics_of(tmp_path / "run")) == 6, "it has ended"
+    assert read_run(tmp_path / "run", Config, step=2).steps == 2
 
 
 def test_a_killed_run_evaluates_keeps_and_ends_as_an_undisturbed_one(config, tmp_path, monkeypatch):
-    config.optimizer.learning_rate = 0.5
     config.training.update({"steps": 12, "checkpoint_every": 1})
-    config.evaluation.patience = 2
+    config.evaluation.update({"best": "kl", "patience": 2})
     undisturbed = finetune(typed(config), tmp_path / "one")
     with monkeypatch.context() as patched:
         interrupted_at(patched, 3)
@@ -87,7 +79,7 @@ def test_a_killed_run_evaluates_keeps_and_ends_as_an_undisturbed_one(config, tmp
             finetune(typed(config), tmp_path / "two")
     assert_bitwise_equal(finetune(typed(config), tmp_path / "two"), undisturbed)
     ours, theirs = (metrics_of(tmp_path / name) for name in ("two", "one"))
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys() and len(theirs) == 6
     for step, values in theirs.items():
         timeless = {k: v for k, v in values.items() if k.startswith("held_out/")}
         assert {k: v for k, v in ours[step].items() if k.startswith("held_out/")} == timeless
