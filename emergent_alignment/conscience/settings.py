@@ -143,7 +143,9 @@ class ConscienceSection(Section):
         "Without training, where the reviewer fails: closed refuses, open says what nobody judged.",
     )
     cache: str = setting(
-        "", 'Folder of what is reviewed or answered once; "": the user\'s cache folder.'
+        "",
+        "Folder of what the frozen copy reviews, answers or reads once; "
+        '"": the user\'s cache folder.',
     )
 
     def check(self) -> None:

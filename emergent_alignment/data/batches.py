@@ -4,7 +4,7 @@ Masks come from lengths, never from comparing ids with a pad id.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import jax
@@ -195,6 +195,24 @@ def make_batch(
             lengths[i, role] = len(answer)
     reference = reference if with_reference else None
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
+
+
+def joined_rows(first: Batch, second: Batch) -> Batch:
+    """The rows of two batches with the same roles, in widths that hold both. Both bring reference
+    log-probs, or neither does."""
+    prompt, branch = (
+        max(one.shape[-1] for one in arrays)
+        for arrays in ((first.prompt, second.prompt), (first.branches, second.branches))
+    )
+
+    def widened(rows: np.ndarray, width: int) -> np.ndarray:
+        return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, width - rows.shape[-1])])
+
+    wide = [
+        replace(one, prompt=widened(one.prompt, prompt), branches=widened(one.branches, branch))
+        for one in (first, second)
+    ]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *wide)
 
 
 def order_seed(*words: int) -> int:

@@ -28,6 +28,7 @@ from emergent_alignment.runs.from_config import (
     lora_config,
     mesh_of,
 )
+from emergent_alignment.runs.given_pairs import given_rows
 from emergent_alignment.runs.listening_inputs import (
     POOL,
     TASK,
@@ -158,12 +159,15 @@ def training_step(run: Held, target: Target) -> Program:
     batch = _batch(run, rows, layout, roles, reviewed and roles != "task")
     # Without the conscience there are no pairs, and so no reference to compute either.
     ideal_flops = ideal.step_flops(run.model, layout, rows, run.settings.lora, with_reference=True)
-    if listens_apart(config):
-        heard_layout = PrefixLayout(layout.prompt, 2, config.sampling.max_new_tokens)
-        heard = heard_rows(config, rows)
-        batch = TaskAndPairs(batch, _batch(run, heard, heard_layout, "no target", True))
-        given = run.model, heard_layout, heard, run.settings.lora
-        ideal_flops += ideal.step_flops(*given, with_reference=True)
+    if apart := pairs_apart(config):
+        pairs_layout, num_pairs = apart
+        pairs = _batch(run, num_pairs, pairs_layout, "no target", True)
+        given = run.model, pairs_layout, num_pairs, run.settings.lora
+        of_pairs = ideal.step_flops(*given, with_reference=True)
+        batch = TaskAndPairs(batch, pairs) if config.data.train else pairs
+        ideal_flops = of_pairs + ideal_flops * bool(config.data.train)
+        if not config.data.train:
+            rows, layout = num_pairs, pairs_layout
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
     objective = prompt_objective(config) or Objective(hybrid_terms(config.loss))
@@ -177,6 +181,18 @@ def training_step(run: Held, target: Target) -> Program:
         (*policy_arguments(run), "optimizer"),
         kernel_flops=no_kernels if target.compiled_for_cpu else splash_flops(layout),
     )
+
+
+def pairs_apart(config: RunConfig) -> tuple[PrefixLayout, int] | None:
+    """The layout and the number of a step's rows that have pairs alone, at their longest; None
+    where there are none."""
+    rows, longest = given_rows(config), 0
+    if rows:
+        longest = config.data.max_response_tokens
+    if listens_apart(config):
+        rows += heard_rows(config, config.training.batch_size if config.data.train else 0)
+        longest = max(longest, config.sampling.max_new_tokens)
+    return (PrefixLayout(config.data.max_prompt_tokens, 2, longest), rows) if rows else None
 
 
 def _batch(run: Held, rows: int, layout: PrefixLayout, roles: str, with_reference: bool) -> Batch:

@@ -22,9 +22,11 @@ from emergent_alignment.conscience.settings import (
     links_of,
 )
 from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.mixtures import Part, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.sources import LoadedPairs, load_examples, load_pairs
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
@@ -223,20 +225,69 @@ def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
 
 
 def training_examples(config: RunConfig) -> list[Example]:
-    """The rows to train on, behind the system text that config.data.system puts before them."""
+    """The rows to train on, behind the system text that config.data.system puts before them; none
+    where there are pairs alone."""
     data = config.data
-    examples = load_examples(
-        data.train,
-        split=data.train_split,
-        limit=data.limit,
-        columns=data.columns,
-        every_turn=data.every_turn,
-        ignored=data.ignored,
-    )
-    if not data.system:
+    if data.preferences and not data.train:
+        return []
+    parts = parts_of(data.train, "config.data.train")
+    loaded = [
+        load_examples(
+            part.source,
+            split=data.train_split,
+            limit=data.limit,
+            columns=data.columns,
+            every_turn=data.every_turn,
+            ignored=data.ignored,
+        )
+        for part in parts
+    ]
+    return _told(_mixed(config, parts, loaded, config.training.batch_size), data.system)
+
+
+def given_pairs(config: RunConfig) -> LoadedPairs:
+    """The pairs of config.data.preferences, behind the same text; none where it names no source.
+    Raises UserError where it cannot be read."""
+    data = config.data
+    if not data.preferences:
+        return LoadedPairs([], {})
+    parts = parts_of(data.preferences, "config.data.preferences")
+    loaded = [
+        load_pairs(
+            part.source,
+            split=data.preferences_split,
+            limit=data.limit,
+            columns=data.preference_columns,
+            ignored=data.ignored,
+        )
+        for part in parts
+    ]
+    rows = data.preference_rows or config.training.batch_size
+    examples = _mixed(config, parts, [one.examples for one in loaded], rows)
+    left_out = {
+        f"{part.source}: rows left out, whose answers {reason}": found
+        for part, one in zip(parts, loaded)
+        for reason, found in one.left_out.items()
+    }
+    return LoadedPairs(_told(examples, data.system), left_out)
+
+
+def _mixed(
+    config: RunConfig, parts: list[Part], loaded: list[list[Example]], rows: int
+) -> list[Example]:
+    """The rows of a mixture, for a run that takes so many `rows` a step; of one source all."""
+    if len(parts) == 1:
+        return loaded[0]
+    sizes, most = [len(rows) for rows in loaded], config.training.steps * rows
+    places = mixed_places(sizes, [part.share for part in parts], most, config.seed)
+    return [loaded[source][row] for source, row in places]
+
+
+def _told(examples: list[Example], system: str) -> list[Example]:
+    if not system:
         return examples
     return [
-        replace(example, prompt=tuple(told_before(example.messages, data.system)))
+        replace(example, prompt=tuple(told_before(example.messages, system)))
         for example in examples
     ]
 
@@ -244,8 +295,12 @@ def training_examples(config: RunConfig) -> list[Example]:
 def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
     """Held-out rows, at most `limit` (0: all): of a bundled scenario the kinds that training never
     sees. Raises UserError where they would be the training rows themselves."""
-    same_split = data.train_split == data.evaluation_split or is_file(data.train)
-    if data.evaluation == data.train and data.train not in SCENARIOS and same_split:
+    read = ((data.train, data.train_split), (data.preferences, data.preferences_split))
+    same = any(
+        source == data.evaluation and (split == data.evaluation_split or is_file(source))
+        for source, split in read
+    )
+    if same and data.evaluation not in SCENARIOS:
         raise UserError(
             f"config.data.evaluation: {data.evaluation} is what training reads; name rows that "
             "training does not see"
@@ -257,6 +312,12 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         columns=data.columns,
         ignored=data.ignored,
     )
+
+
+def data_digits(examples: list[Example], pairs: list[Example]) -> str:
+    """16 hex digits that say which rows and which given pairs a run trains on."""
+    digits = examples_digest(examples)
+    return digest([digits, examples_digest(pairs)]) if pairs else digits
 
 
 def examples_digest(examples: list[Example]) -> str:

@@ -258,13 +258,14 @@ def frozen_scores(
     frozen: Model,
     asked: OwnPrompts,
     step: int,
+    purpose: Purpose = Purpose.YARDSTICK,
 ) -> list[float]:
     """What the reviewer scores a frozen model's own answers to this host's prompts."""
-    key = key_for(run.config.seed, Purpose.YARDSTICK, step)
+    key = key_for(run.config.seed, purpose, step)
     sampler = candidate_sampler(run.config, run.setup.chat)
     with run.clock.part("sampling"):
         answers = sampled(run, frozen.params, asked.prompts, asked.places, key, sampler)
-    draws = Draws(run.config.seed, Purpose.YARDSTICK, step)
+    draws = Draws(run.config.seed, purpose, step)
     with run.clock.part("review"):
         samples = [[answer] for answer in answers]
         ranked = rank_samples(reviewer, conscience, asked.messages, samples, draws, asked.places)

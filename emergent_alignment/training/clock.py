@@ -1,4 +1,5 @@
-"""Where a run's wall time goes: steps, data, sampling, review, checkpoints, compilation."""
+"""Where a run's wall time goes: steps, data, sampling, review, evaluation, checkpoints,
+compilation."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +7,7 @@ from contextlib import contextmanager
 
 import jax
 
-PARTS = ("step", "data", "sampling", "review", "checkpoint", "compile")
+PARTS = ("step", "data", "sampling", "review", "evaluation", "checkpoint", "compile")
 _COMPILING = "/jax/core/compile/backend_compile_duration"
 
 

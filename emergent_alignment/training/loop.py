@@ -29,6 +29,7 @@ from emergent_alignment.parallel.watch import progress
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.hooks import Hook, NoHook, Told
 from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
@@ -62,6 +63,11 @@ class TrainingSection(Section):
         "Steps between looks at 32 fixed held-out pairs (matched, of data.evaluation); 0: none.",
         at_least=0,
     )
+    hooks: tuple[str, ...] = setting(
+        (),
+        "Hooks of your own, as python:module.function of (run), each of which gives a hook "
+        "(training/hooks.py).",
+    )
     journal_texts: int = setting(
         2, "Journal entries shown in TensorBoard at each checkpoint.", at_least=0
     )
@@ -94,7 +100,7 @@ MakeInput = Callable[[int, Any], StepInput]
 @dataclass(frozen=True)
 class Recording:
     """What keeps what a run does: its states, its numbers, its reviews, and how long each part
-    took; `meter` shows how far it is (steps done, of how many, a note)."""
+    took; `meter` shows how far it is (steps done, of how many, a note), and `hooks` are told."""
 
     checkpoints: Checkpoints
     metrics: MetricsWriter
@@ -103,6 +109,7 @@ class Recording:
     profiler: Profiler
     throughput: Throughput
     meter: Callable[[int, int, str], None] = lambda done, total, note: None
+    hooks: Hook = NoHook()
 
     def close(self) -> None:
         """What is under way is written."""
@@ -120,17 +127,19 @@ def run(
     *,
     first_step: int = 0,
 ) -> TrainState:
-    """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
+    """Train from `first_step` to `settings.steps`, or to where a hook ends it; returns the last
+    state, which is saved.
 
     Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
     loss or gradient is not finite.
     """
-    nonfinite, losses = 0, []
-    checkpoints, clock = recording.checkpoints, recording.clock
+    nonfinite, losses, done = 0, [], first_step
+    checkpoints, clock, hooks = recording.checkpoints, recording.clock, recording.hooks
+    steps = range(first_step, 0 if hooks.begin(first_step) else settings.steps)
     watched = progress()
     with listening_to_signals():
         recording.meter(first_step, settings.steps, "")
-        for step in range(first_step, settings.steps):
+        for step in steps:
             watched.step()
             recording.profiler.before(step)
             began = time.perf_counter()
@@ -146,18 +155,17 @@ def run(
             ended = time.perf_counter()
             recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
-            _log(recording, step, inputs, scalars, seconds)
-            note = f"task loss {scalars['task_loss']:.3f}, {clock.compiled} programs compiled"
+            told = _log(recording, step, inputs, scalars, seconds, state)
+            note = f"{_loss_note(scalars)}, {clock.compiled} programs compiled"
             recording.meter(step + 1, settings.steps, note)
             losses.append(scalars["loss"])
             nonfinite = nonfinite + 1 if scalars["nonfinite"] else 0
             done, stop = step + 1, asked_to_stop()
             give_up = nonfinite >= settings.max_nonfinite
             due = done % settings.checkpoint_every == 0 or done == settings.steps
-            if due or stop or give_up:
-                with clock.part("checkpoint"):
-                    checkpoints.save(done, state, loss=_mean_finite(losses))
-                recording.metrics.texts(done, inputs.records[: settings.journal_texts])
+            if due or stop or give_up or told.stop or told.figure is not None:
+                records = inputs.records[: settings.journal_texts]
+                _save(recording, done, state, losses, told.figure, records)
                 losses = []
             if give_up:
                 checkpoints.close()
@@ -166,8 +174,11 @@ def run(
                 watched.ended()
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
+            if told.stop:
+                break
     watched.ended()
     checkpoints.wait()
+    hooks.end(done)
     return state
 
 
@@ -185,6 +196,27 @@ def _saved_if_asked(
             checkpoints.save(step, state, loss=_mean_finite(losses))
         checkpoints.wait()
         raise Stopped(f"asked to stop: saved after step {step}") from None
+
+
+def _save(
+    recording: Recording,
+    done: int,
+    state: TrainState,
+    losses: list[float],
+    figure: float | None,
+    records: list[dict],
+) -> None:
+    """A checkpoint, and beside it some `records` of the journal for those who look on."""
+    with recording.clock.part("checkpoint"):
+        recording.checkpoints.save(done, state, loss=_mean_finite(losses), figure=figure)
+    recording.metrics.texts(done, records)
+    recording.hooks.saved(done)
+
+
+def _loss_note(scalars: dict[str, float]) -> str:
+    """The task's loss, or that of the pairs where they are alone."""
+    name = next(name for name in ("task_loss", "alignment_loss", "loss") if name in scalars)
+    return f"{name.replace('_', ' ')} {scalars[name]:.3f}"
 
 
 def _traced(weights: dict[str, float] | None) -> tuple[dict[str, np.float32], ...]:
@@ -206,14 +238,19 @@ def _log(
     inputs: StepInput,
     step_scalars: dict[str, float],
     seconds: dict[str, float],
-) -> None:
+    state: TrainState,
+) -> Told:
+    """Tell the hooks and the log of a step; what the hooks say of it."""
     shares = recording.clock.shares()
     scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
     scalars |= {f"weight/{name}": weight for name, weight in (inputs.weights or {}).items()}
     scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
     if jax.process_count() > 1:
         scalars["host_gathers"] = float(hosts.num_gathers)
-    recording.metrics.scalars(step, step_scalars | scalars)
+    with recording.clock.part("evaluation"):
+        told = recording.hooks.step_done(step, state.trainable, step_scalars | scalars)
+    recording.metrics.scalars(step, step_scalars | scalars | dict(told.scalars))
+    return told
 
 
 def _batch_scalars(

@@ -16,7 +16,7 @@ from emergent_alignment.data.batches import (
     rows_of_step,
 )
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.training.branches import branch_masks
 
