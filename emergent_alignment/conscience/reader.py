@@ -109,12 +109,13 @@ class Reader:
         ]
 
     def case(
-        self, prompts: Shown, messages: list[list[Message]], answers: list[Answer]
+        self, prompts: Shown | None, messages: list[list[Message]], answers: list[Answer]
     ) -> tuple[Case, np.ndarray | None]:
         """The answers, ready to be reviewed; and log P(answer | prompt) where reading them
-        gave it (`turn` layout)."""
+        gave it (`turn` layout, which needs what was read of the prompts)."""
         if self.layout == "quote":
             return self._case(messages, answers), None
+        assert prompts is not None
         log_probs, block = self._log_probs(prompts, answers)
         return self._case(messages, answers, self._answered(prompts, answers, block)), log_probs
 

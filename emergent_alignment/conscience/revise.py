@@ -62,12 +62,8 @@ def write_side_by_side(
     """What `write_corrections` gives by `rewrite` and by `fresh`, written in one batch, whose rows
     are read whole. `prompts` is what was read of them, where the reader's layout needs it."""
     requests = [rewrite_request(critique) for critique in critiques]
-    asked = {
-        "rewrite": reader.rows(case, requests, live),
-        "fresh": reader.prompt_rows(case.messages, live),
-    }
-    written = reader.write_apart(list(asked.values()), live, [samplers[link] for link in asked])
-    rewrites, fresh = written
+    asked = [reader.rows(case, requests, live), reader.prompt_rows(case.messages, live)]
+    rewrites, fresh = reader.write_apart(asked, live, [samplers["rewrite"], samplers["fresh"]])
     return {
         "rewrite": _rewritten(reader, prompts, case, rewrites, samplers["rewrite"]),
         "fresh": (reader.case(prompts, case.messages, fresh)[0], _log_probs(fresh)),
