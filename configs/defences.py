@@ -12,7 +12,10 @@ from pathlib import Path
 
 TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get_config"]
 PLAIN = "conscience.enabled=False"
-ONCE = "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',)"
+ONCE = (
+    "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
+    "conscience.every=1"
+)
 
 
 def arms(scenario):
