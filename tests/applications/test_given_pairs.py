@@ -62,7 +62,7 @@ def batches_of(config, folder, monkeypatch) -> list:
 
 
 def test_plain_dpo_begins_at_log_two_and_learns_to_prefer(config, tmp_path):
-    config.training.steps = 8
+    config.training.steps, config.data.buckets = 8, 1
     finetune(typed(config), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert metrics[0]["alignment_loss"] == pytest.approx(np.log(2), abs=1e-6)

@@ -45,6 +45,15 @@ FORMS = {
         "score_chosen": 8.5,
         "score_rejected": 3,
     },
+    "Tulu 3's preferences": {
+        "id": "x-1",
+        "source": "wildchat",
+        "prompt": "May I eat it?",
+        "chosen": [ASK, NO],
+        "rejected": [ASK, YES],
+        "chosen_model": "a",
+        "rejected_model": "b",
+    },
     "messages with a common beginning": {
         "chosen": [ASK, YES, MORE, NO],
         "rejected": [ASK, YES, MORE, YES],
@@ -60,6 +69,7 @@ READ = {
     "hh-rlhf": (["May I eat it?", "Smell it.", "Bad."], "No.", "Sure"),
     "hh-rlhf with its prompt": (["May I eat it?", "Smell it.", "Bad."], " No.", " Sure"),
     "UltraFeedback, binarized": (["May I eat it?"], NO["content"], "Yes."),
+    "Tulu 3's preferences": (["May I eat it?"], NO["content"], "Yes."),
     "messages with a common beginning": (
         ["May I eat it?", "Yes.", "Why?"],
         NO["content"],

@@ -29,9 +29,11 @@ from emergent_alignment.planning.plan import (
     refused_bytes,
     settings_of,
 )
+from emergent_alignment.planning.programs import held, pairs_apart, training_step
 from emergent_alignment.planning.report import as_json
 from emergent_alignment.planning.roofline import Roofline, peak_share, roofline
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.runs.config import decided
 from emergent_alignment.settings import changed
 
 
@@ -64,6 +66,26 @@ def test_the_step_is_compiled_and_costs_more_than_the_ideal(plan):
     assert step.name == "training step" and step.cost is not None
     assert 1 <= step.cost.flops / step.ideal_flops < 2
     assert plan.fits and plan.headroom < 10**9
+
+
+def test_given_pairs_are_rows_of_the_step_alone_and_beside_a_task(config, target, tiny_config):
+    """Lowered: the objective takes such a batch."""
+    given = {"conscience.enabled": False, "data.preferences": "mine", "data.preference_rows": 6}
+    steps = {}
+    for name, changes in (
+        ("task", {"conscience.enabled": False}),
+        ("alone", given | {"data.train": ""}),
+        ("both", given),
+    ):
+        run = held(changed(config, changes), tiny_config("qwen3"), target)
+        steps[name] = training_step(run, target)
+        assert steps[name].lower().out_info is not None
+    assert steps["alone"].shape.startswith("6 rows of 32 + 2 × 32 tokens")
+    task, alone, both = (steps[name].ideal_flops for name in ("task", "alone", "both"))
+    assert both == task + alone and min(task, alone) > 0
+    heard = changed(config, {"data.preferences": "mine", "conscience.pool_rows": 4})
+    layout, rows = pairs_apart(decided(heard, listens_to="pool"))
+    assert (layout.branch, rows) == (40, 4 + 2), "the longer of what is sampled and given"
 
 
 def test_what_is_held_are_the_bytes_of_the_arrays(plan, tiny_config):
