@@ -6,11 +6,21 @@ Masks are float or bool arrays that are 1 on the tokens that count; every sum is
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+
+def vocabulary_logits(
+    hidden: Float[Array, "*tokens width"],
+    unembedding: Float[Array, "width vocabulary"],
+    cap: float | None = None,
+) -> Float[Array, "*tokens vocabulary"]:
+    """float32 hidden · unembedding; with a `cap` c, c · tanh(x / c) of that (2408.00118, §2)."""
+    logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 def token_log_probs(
@@ -19,8 +29,9 @@ def token_log_probs(
     targets: Int[Array, "batch tokens"],
     *,
     chunk_size: int | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "batch tokens"]:
-    """log softmax(hidden · unembedding)[target] for every token, in float32 nats.
+    """log softmax(vocabulary_logits)[target] for every token, in float32 nats.
 
     With `chunk_size`, tokens go through the vocabulary in chunks of that many (over the
     whole batch), and the backward pass computes each chunk's logits again: the largest
@@ -30,7 +41,7 @@ def token_log_probs(
     """
 
     def one_chunk(hidden, targets):
-        logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
+        logits = vocabulary_logits(hidden, unembedding, cap)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -43,12 +54,13 @@ def token_log_probs_and_entropy(
     targets: Int[Array, "batch tokens"],
     *,
     chunk_size: int | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "batch tokens 2"]:
     """`token_log_probs`, and beside each the entropy −Σ_v π(v) log π(v) of what it was drawn from,
     from the same logits, in float32 nats."""
 
     def one_chunk(hidden, targets):
-        logits = jnp.matmul(hidden, unembedding, preferred_element_type=jnp.float32)
+        logits = vocabulary_logits(hidden, unembedding, cap)
         log_probs = jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
         return jnp.stack([chosen, -(jnp.exp(log_probs) * log_probs).sum(-1)], axis=-1)
@@ -63,17 +75,18 @@ def token_kl(
     frozen_unembedding: Float[Array, "width vocabulary"],
     *,
     chunk_size: int | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "batch tokens"]:
     """KL(π_θ ‖ π_θ₀) = Σ_v π_θ(v) (log π_θ(v) − log π_θ₀(v)) at every token, exact over the
     vocabulary, in float32 nats.
 
-    The frozen side enters as a constant. `chunk_size` as in `token_log_probs`.
+    The frozen side enters as a constant. `chunk_size` and `cap` as in `token_log_probs`.
     """
     constant = jax.lax.stop_gradient((frozen_hidden, frozen_unembedding))
 
     def one_chunk(hidden, frozen_hidden):
         log_probs, frozen = (
-            jax.nn.log_softmax(jnp.matmul(x, matrix, preferred_element_type=jnp.float32))
+            jax.nn.log_softmax(vocabulary_logits(x, matrix, cap))
             for x, matrix in ((hidden, unembedding), (frozen_hidden, constant[1]))
         )
         return (jnp.exp(log_probs) * (log_probs - frozen)).sum(-1)
@@ -81,11 +94,7 @@ def token_kl(
     return _over_tokens(one_chunk, (hidden, constant[0]), chunk_size)
 
 
-def _over_tokens(
-    of_tokens: Callable[..., Float[Array, "..."]],
-    arrays: tuple[Array, ...],
-    chunk_size: int | None,
-) -> Float[Array, "batch tokens ..."]:
+def _over_tokens(of_tokens: Callable, arrays: tuple[Array, ...], chunk_size: int | None) -> Array:
     """of_tokens(*arrays), each [batch, tokens, …], all at once or `chunk_size` tokens at a time,
     which the backward pass then computes again."""
     if chunk_size is None:
@@ -224,20 +233,12 @@ def _apo_down(gaps: Gaps, beta: float) -> Float[Array, "pairs"]:
 
 
 # Every kind by its name, as a config names it; those of SMOOTHED read ε, too.
-PREFERENCE_LOSSES = {
-    "sigmoid": _sigmoid,
-    "ipo": _ipo,
-    "hinge": _hinge,
-    "robust": _robust,
-    "exo_pair": _exo_pair,
-    "nca_pair": _nca_pair,
-    "apo_zero": _apo_zero,
-    "apo_down": _apo_down,
-}
-SMOOTHED = ("sigmoid", "robust", "exo_pair")
 PreferenceKind = Literal[
     "sigmoid", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down"
 ]
+_IN_THIS_ORDER = (_sigmoid, _ipo, _hinge, _robust, _exo_pair, _nca_pair, _apo_zero, _apo_down)
+PREFERENCE_LOSSES = dict(zip(get_args(PreferenceKind), _IN_THIS_ORDER))
+SMOOTHED = ("sigmoid", "robust", "exo_pair")
 
 
 def preference_loss(
@@ -364,13 +365,9 @@ def hybrid_loss(
     """
     if totals is None:
         totals = loss_totals(target_mask, chosen_mask, pair_mask)
-    pairs = pair_log_probs(
-        (chosen_log_probs, rejected_log_probs),
-        (chosen_mask, rejected_mask),
-        (reference_chosen, reference_rejected),
-        pair_mask,
-        normalize=normalize,
-    )
+    answers = (chosen_log_probs, rejected_log_probs), (chosen_mask, rejected_mask)
+    reference = reference_chosen, reference_rejected
+    pairs = pair_log_probs(*answers, reference, pair_mask, normalize=normalize)
     settings = {"kind": kind, "beta": beta, "label_smoothing": label_smoothing}
     alignment = alignment_sum(pairs, pair_weight, **settings) / totals["prompts"]
     task = task_loss(target_log_probs, target_mask, num_tokens=totals["target_tokens"])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergent_alignment.cli.configuration import HELP, read_config
-from emergent_alignment.cli.report import print_table
+from emergent_alignment.cli.report import print_table, print_two_by_two
 from emergent_alignment.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,14 +53,10 @@ def measure_and_report(config: "Config", folder: Path, *, overwrite: bool = Fals
     from emergent_alignment.evaluation.two_by_two.results import seed_folders
     from emergent_alignment.experiments.two_by_two import measure_two_by_two
     from emergent_alignment.reports.two_by_two_figures import figures_table
-    from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
 
     results = list(measure_two_by_two(config, folder, overwrite=overwrite))
     print_table(figures_table([result for result, _ in results]), f"{folder.name}: two by two")
     if not seed_folders(folder):
         print(f"written: {[path for result, path in results if not result.get('told')][-1]}")
         return
-    page, table, verdict = write_two_by_two_report(folder)
-    print_table(table, f"{folder.name}: shares of what plain acquires (95% intervals)")
-    print(verdict)
-    print(f"report: {page.resolve()}")
+    print_two_by_two(folder)

@@ -30,7 +30,7 @@ from pathlib import Path
 from emergent_alignment.cli.calibrate import print_calibration
 from emergent_alignment.cli.configuration import HELP, read_config, with_changes
 from emergent_alignment.cli.evaluate_two_by_two import measure_and_report
-from emergent_alignment.cli.report import print_table
+from emergent_alignment.cli.report import print_experiment
 
 _OF_ALL_ARMS = "two_by_two"  # the measure that is taken of all arms and seeds together
 
@@ -48,7 +48,6 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config, root = read_config(rest), arguments.root
     from emergent_alignment.experiments.plan import planned
     from emergent_alignment.experiments.seeds import run_seeds
-    from emergent_alignment.reports.experiment_page import write_experiment_report
     from emergent_alignment.reports.results_page import write_report
     from emergent_alignment.runs.from_config import load_model
 
@@ -66,8 +65,6 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     setup = load_model(config)
     for folder in run_seeds(config, plan, arms, root, setup, calibrated=print_calibration):
         write_report(folder)
-    page, table = write_experiment_report(root, list(plan.arms))
-    print_table(table, f"{root.name}: means over seeds, 95% intervals")
-    print(f"report: {page.resolve()}")
+    print_experiment(root, list(plan.arms))
     if _OF_ALL_ARMS in plan.measures:
         measure_and_report(config, root)

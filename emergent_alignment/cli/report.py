@@ -1,8 +1,10 @@
 """Write one self-contained HTML page about a folder of results.
 
 The folder holds calibration.json and one folder an arm (evaluation.json, metrics.jsonl,
-journal/), as the quickstart leaves it. A work directory of `self-align` has a page of its own kind:
-how far its stages have come, what each kept and dropped, and the models before and after.
+journal/). One that holds folders of seeds, as `experiment` and the quickstart leave it, gets a page
+a seed and one over all, and where two-by-twos were measured theirs. A work directory of
+`self-align` has a page of its own kind: how far its stages have come, what each kept and dropped,
+and the models before and after.
 --journal writes journal.html instead: every review of a run, or of all runs in the folder, to
 search, to filter by outcome and score, candidate and correction side by side.
 
@@ -29,6 +31,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Write the page and print its main table."""
     if rest:
         raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+    from emergent_alignment.evaluation.two_by_two.results import seed_folders
     from emergent_alignment.reports.journal_page import write_journal_page
     from emergent_alignment.reports.results_page import write_report
     from emergent_alignment.reports.self_align_page import write_self_align_report
@@ -43,9 +46,47 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             print_table(table, f"{arguments.root.name}: before and after (95% intervals)")
         print(f"report: {page}")
         return
+    if seed_folders(arguments.root):
+        _of_experiment(arguments.root, arguments.output)
+        return
     page = write_report(arguments.root, output=arguments.output)
     print_summary(arguments.root)
     print(f"report: {page}")
+
+
+def _of_experiment(root: Path, output: Path | None) -> None:
+    from emergent_alignment.evaluation.two_by_two.results import TWO_BY_TWO, seed_folders
+    from emergent_alignment.reports.results_folder import read_results
+    from emergent_alignment.reports.results_page import write_report
+
+    if output is not None:
+        raise UserError(f"--output: {root} is an experiment, whose pages lie in it; leave it out")
+    arms: dict[str, None] = {}
+    for folder in seed_folders(root):
+        write_report(folder)
+        arms |= dict.fromkeys(arm.name for arm in read_results(folder).arms)
+    print_experiment(root, list(arms))
+    if any(root.glob(f"seed-*/*/{TWO_BY_TWO}")):
+        print_two_by_two(root)
+
+
+def print_experiment(root: Path, arms: list[str]) -> None:
+    """Write the page over an experiment's seeds, and print its table."""
+    from emergent_alignment.reports.experiment_page import write_experiment_report
+
+    page, table = write_experiment_report(root, arms)
+    print_table(table, f"{root.name}: means over seeds, 95% intervals")
+    print(f"report: {page.resolve()}")
+
+
+def print_two_by_two(root: Path) -> None:
+    """Write the page of an experiment's two-by-two; print its shares, and what they come to."""
+    from emergent_alignment.reports.two_by_two_page import write_two_by_two_report
+
+    page, table, verdict = write_two_by_two_report(root)
+    print_table(table, f"{root.name}: shares of what plain acquires (95% intervals)")
+    print(verdict)
+    print(f"report: {page.resolve()}")
 
 
 def print_summary(root: Path) -> None:

@@ -27,6 +27,7 @@ from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, last_hidden
 from emergent_alignment.generation.text import given_answer
+from emergent_alignment.losses import vocabulary_logits
 from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
@@ -107,7 +108,7 @@ def word_margins(
     hidden, _ = read(config, params, tokens, lengths, starts, before.context, dtype=dtype)
     matrix = unembedding(params, dtype)
     last = last_hidden(hidden, lengths)
-    logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
+    logits = vocabulary_logits(last, matrix, config.logits_cap)
 
     def log_mass(words):
         picked = jnp.take_along_axis(logits, jnp.maximum(words, 0)[None], axis=-1)

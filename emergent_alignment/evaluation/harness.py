@@ -28,6 +28,7 @@ from emergent_alignment.data.rendering import render
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Batching, sample_answers
+from emergent_alignment.losses import vocabulary_logits
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import forward, unembedding
@@ -273,7 +274,7 @@ def continuation_scores(
 
     def chunk(part):
         state, target = part
-        logits = jnp.matmul(state, matrix, preferred_element_type=jnp.float32)
+        logits = vocabulary_logits(state, matrix, config.logits_cap)
         picked = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         return picked - jax.nn.logsumexp(logits, axis=-1), jnp.argmax(logits, axis=-1) == target
 

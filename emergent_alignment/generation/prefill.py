@@ -73,6 +73,7 @@ def answer_log_probs(
         predicting.reshape(batch, branches * size, -1),
         answers.reshape(batch, -1),
         chunk_size=chunk_size,
+        cap=config.logits_cap,
         dtype=dtype,
     ).reshape(answers.shape)
     true = jnp.arange(size) < lengths[..., None]

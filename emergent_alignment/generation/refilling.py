@@ -142,6 +142,7 @@ def _refill(
         unembedding(params, dtype),
         Sampler(settings, keys),
         no_samples(new.lengths > 0, 1, width),
+        config.logits_cap,
     )
 
     def put(old, fresh):
@@ -197,7 +198,8 @@ def _advance(
             (*shared, *state.prompts.context),
             dtype=dtype,
         )
-        samples, token = draw(hidden, matrix, Sampler(settings, state.keys), state.samples)
+        sampler = Sampler(settings, state.keys)
+        samples, token = draw(hidden, matrix, sampler, state.samples, config.logits_cap)
         return Running(state.prompts, ring, samples, token, state.keys, state.step + 1)
 
     return jax.lax.while_loop(go_on, one, running)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.generation.prefill import Prompts, prefill
+from emergent_alignment.losses import vocabulary_logits
 from emergent_alignment.models.cache import Block, Room, append, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
@@ -177,7 +178,8 @@ def begin(
     batch, branches = sampler.keys.shape
     samples = no_samples(live, branches, width)
     last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
-    samples, token = draw(last, unembedding(params, dtype), sampler, samples)
+    matrix = unembedding(params, dtype)
+    samples, token = draw(last, matrix, sampler, samples, config.logits_cap)
     return Decoding(
         jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype)
     )
@@ -213,7 +215,7 @@ def advance(
             prompts.context,
             dtype=dtype,
         )
-        samples, token = draw(hidden, matrix, sampler, state.samples)
+        samples, token = draw(hidden, matrix, sampler, state.samples, config.logits_cap)
         return Decoding(state.step + 1, samples, token, block)
 
     return jax.lax.while_loop(go_on, one, state)
@@ -249,11 +251,12 @@ def draw(
     matrix: Float[Array, "width vocabulary"],
     sampler: Sampler,
     samples: Samples,
+    cap: float | None,
 ) -> tuple[Samples, Int[Array, "batch branches"]]:
     """One token for every unfinished row, from its hidden state, its key and the number of
-    tokens that it has: (samples, tokens)."""
+    tokens that it has: (samples, tokens). `cap` is the config's logits_cap."""
     settings, keys = sampler.settings, sampler.keys
-    logits = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
+    logits = vocabulary_logits(hidden, matrix, cap)
     logits = logits.reshape(-1, logits.shape[-1])
     step_keys = jax.vmap(jax.random.fold_in)(keys.reshape(-1), samples.lengths.reshape(-1))
     token = choose(logits, step_keys, settings)

@@ -1,7 +1,7 @@
 """Attention: what a query may see, and the numbers that come of it.
 
 The decoder asks an *attention plan* for each layer's attention; a plan is a function
-(layer, query, key, value, carry, window) -> (output, carry). Here are those of any platform:
+(layer, query, key, value, carry, window, cap) -> (output, carry). Here are those of any platform:
 causal over whole rows, and a prompt with its branches; models/cache.py has blocks of cached keys
 and values. All go through one primitive, `attend`, which puts several blocks of logits under one
 softmax. models/prefix_attention.py chooses between these and the kernels of TPU and GPU.
@@ -26,6 +26,7 @@ QUERY_CHUNK = 512
 def attend(
     query: Float[Array, "batch branches queries heads head_dim"],
     sources: list[tuple[Array, Array, Array]],
+    cap: float | None = None,
 ) -> Float[Array, "batch branches queries heads head_dim"]:
     """One softmax over several sources, each (key, value, mask), without joining them.
 
@@ -33,11 +34,12 @@ def attend(
     or has one part a branch, [batch, branches, keys, kv_heads, head_dim]; with a batch of 1 it
     is shared by all rows, too, which then meet it in one product. Masks are
     Bool[batch, branches, queries, keys] or broadcast to it. Logits and softmax are float32;
-    a query that may see nothing at all gives zeros.
+    a query that may see nothing at all gives zeros. With a `cap` c a logit x becomes
+    c · tanh(x / c) (Gemma 2, 2408.00118, section 2).
     """
     queries = query.shape[2]
     if queries <= QUERY_CHUNK:
-        return _attend_at_once(query, sources)
+        return _attend_at_once(query, sources, cap)
     num_chunks = -(-queries // QUERY_CHUNK)
     padding = num_chunks * QUERY_CHUNK - queries
 
@@ -51,14 +53,16 @@ def attend(
     def one_chunk(part):
         own, masks = part
         kept = [(key, value, mask) for (key, value, _), mask in zip(sources, masks)]
-        return _attend_at_once(own, kept)
+        return _attend_at_once(own, kept, cap)
 
     attended = jax.lax.map(one_chunk, (chunks(query), [chunks(mask) for _, _, mask in sources]))
     attended = jnp.moveaxis(attended, 0, 2)
     return attended.reshape(*attended.shape[:2], -1, *attended.shape[4:])[:, :, :queries]
 
 
-def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> Array:
+def _attend_at_once(
+    query: Array, sources: list[tuple[Array, Array, Array]], cap: float | None
+) -> Array:
     batch, branches, queries, _, head_dim = query.shape
     kv_heads = sources[0][0].shape[-2]
     grouped = (query * head_dim**-0.5).reshape(batch, branches, queries, kv_heads, -1, head_dim)
@@ -71,6 +75,8 @@ def _attend_at_once(query: Array, sources: list[tuple[Array, Array, Array]]) -> 
         product = jnp.einsum(
             f"bnqkgh,{source}->bnkgqs", grouped, key, preferred_element_type=jnp.float32
         )
+        if cap is not None:
+            product = cap * jnp.tanh(product / cap)
         logits.append(jnp.where(mask[:, :, None, None], product, -jnp.inf))
     lowest = jnp.finfo(jnp.float32).min
     peak = functools.reduce(jnp.maximum, (x.max(-1, keepdims=True, initial=lowest) for x in logits))
@@ -92,15 +98,17 @@ def _of_all_rows(part: Array, batch: int) -> Array:
     return part[0] if shared else part
 
 
-def attend_rows(query: Array, key: Array, value: Array, mask: Array) -> Array:
+def attend_rows(
+    query: Array, key: Array, value: Array, mask: Array, cap: float | None = None
+) -> Array:
     """`attend` for plain rows: query [batch, queries, heads, head_dim], one source."""
-    return attend(query[:, None], [(key, value, mask[:, None])])[:, 0]
+    return attend(query[:, None], [(key, value, mask[:, None])], cap)[:, 0]
 
 
 def sees(
     query_positions: Int[Array, "*rows queries"],
     key_positions: Int[Array, "*rows keys"],
-    window: Int[Array, ""] | None,
+    window: int | None,
 ) -> Bool[Array, "*rows queries keys"]:
     """Causal by position, and no further back than the layer's sliding window."""
     distance = query_positions[..., :, None] - key_positions[..., None, :]
@@ -112,11 +120,11 @@ def causal_plan(
 ) -> AttentionPlan:
     """Every token sees the tokens of its row (and segment) at its own position or before."""
 
-    def plan(layer, query, key, value, carry, window=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None):
         mask = sees(positions, positions, window)
         if segments is not None:
             mask &= segments[:, :, None] == segments[:, None, :]
-        return attend_rows(query, key, value, mask), carry
+        return attend_rows(query, key, value, mask, cap), carry
 
     return plan
 
@@ -144,7 +152,7 @@ class PrefixLayout:
 
 
 def prefix_mask(
-    layout: PrefixLayout, prompt_lengths: Int[Array, "batch"], window: Int[Array, ""] | None = None
+    layout: PrefixLayout, prompt_lengths: Int[Array, "batch"], window: int | None = None
 ) -> Bool[Array, "batch tokens tokens"]:
     """The square itself, [query, key]: who sees whom in each row, within the layer's window."""
     positions = layout.positions(prompt_lengths)
@@ -160,9 +168,9 @@ def dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"])
     """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
     By a mask of tokens × tokens: the reference."""
 
-    def plan(layer, query, key, value, carry, window=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None):
         mask = prefix_mask(layout, prompt_lengths, window)
-        return attend_rows(query, key, value, mask), carry
+        return attend_rows(query, key, value, mask, cap), carry
 
     return plan
 
@@ -176,18 +184,18 @@ def blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"]
     own = rest[:, : layout.branch]
     real = (jnp.arange(size)[None] < prompt_lengths[:, None])[:, None, None]
 
-    def plan(layer, query, key, value, carry, window=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None):
         def parts(x):
             return x[:, :size], x[:, size:].reshape(x.shape[0], *shape, *x.shape[2:])
 
         queries, keys, values = parts(query), parts(key), parts(value)
-        output = attend_rows(queries[0], keys[0], values[0], sees(start, start, window))
+        output = attend_rows(queries[0], keys[0], values[0], sees(start, start, window), cap)
         if layout.branches == 0:
             return output, carry
         visible = sees(rest, start, window).reshape(rest.shape[0], *shape, size) & real
         shared = (keys[0], values[0], visible)
         private = (keys[1], values[1], sees(own, own, window)[:, None])
-        branches = attend(queries[1], [shared, private])
+        branches = attend(queries[1], [shared, private], cap)
         return jnp.concatenate([output, branches.reshape(rest.shape + query.shape[2:])], 1), carry
 
     return plan

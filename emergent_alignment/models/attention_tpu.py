@@ -1,10 +1,12 @@
 """Splash attention for a prompt and its branches, on TPU (Pallas; from jax.experimental).
 
 The layout fixes which block of the tokens × tokens square holds anything, so empty blocks are
-skipped; the prompts' padding differs from row to row and goes in as segment ids. Only
+skipped; the prompts' padding differs from row to row and goes in as segment ids, and where a layer
+has a window, prompts are moved up to their branches first, so that it is static, too. Only
 `prefix_plan` imports this module, and only where splash attention is asked for.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +22,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jaxtyping import Array, Int
 
-from emergent_alignment.models.attention import AttentionPlan, PrefixLayout, blocks_prefix_plan
+from emergent_alignment.models.attention import AttentionPlan, PrefixLayout
 from emergent_alignment.parallel.sharding import spec
 
 LANES = 128  # the kernels' blocks are multiples of it
@@ -33,9 +35,12 @@ class PrefixMask(Mask):
     A token sees what is not after it in the prompt and in its own branch. The size is the
     layout's, rounded up to whole lanes; the tail counts as more tokens of a branch that
     nobody reads. Every token sees itself: the kernels cannot normalise a row without one.
+    With a `window` a token sees no further back than that, of prompts that end where the
+    branches begin.
     """
 
     layout: PrefixLayout
+    window: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +52,14 @@ class PrefixMask(Mask):
         queries, keys = (np.arange(size)[part] for size, part in zip(self.shape, index))
         prompt, branch = self.layout.prompt, max(self.layout.branch, 1)
         own = (queries[:, None] - prompt) // branch == (keys - prompt) // branch
-        return (queries[:, None] >= keys) & ((keys < prompt) | own)
+        sees = (queries[:, None] >= keys) & ((keys < prompt) | own)
+        if self.window is None:
+            return sees
+
+        def positions(slots):
+            return np.where(slots < prompt, slots, prompt + (slots - prompt) % branch)
+
+        return sees & (positions(queries)[:, None] - positions(keys) < self.window)
 
 
 def block_sizes(size: int) -> BlockSizes:
@@ -69,18 +81,27 @@ def splash_prefix_plan(
     padding see each other, which no other implementation lets them: their output is finite and
     means nothing. `interpret` runs the kernels without a TPU, slowly.
     """
-    mask = PrefixMask(layout)
-    size = mask.shape[0]
+    longest = layout.prompt + layout.branch
 
-    def attend(lengths, query, key, value):
+    def attend(window, cap, lengths, query, key, value):
+        mask = PrefixMask(layout, window)
+        size = mask.shape[0]
         slots = jnp.arange(size)[None]
         real = (slots >= layout.prompt) | (slots < lengths[:, None])
+        if window is not None:
+            # Who is within a window of whom is static where all prompts end at the same slot.
+            shift = layout.prompt - lengths
+            query, key, value = (_moved(layout, x, shift) for x in (query, key, value))
+            real = slots >= shift[:, None]
         # Keys are hidden from queries of another segment: the prompt's padding is one, all that
         # is real the other, so every branch sees every true token of the prompt and no padding.
         segments = SegmentIds(q=real.astype(jnp.int32), kv=real.astype(jnp.int32))
         _, tokens, heads, head_dim = query.shape
         kernel = make_splash_mha_single_device(
-            MultiHeadMask([mask] * heads), block_sizes=block_sizes(size), interpret=interpret
+            MultiHeadMask([mask] * heads),
+            block_sizes=block_sizes(size),
+            attn_logits_soft_cap=cap,
+            interpret=interpret,
         )
 
         def heads_first(x):
@@ -89,16 +110,23 @@ def splash_prefix_plan(
 
         scaled = query * head_dim**-0.5  # the kernels do not scale
         output = jax.vmap(kernel)(*map(heads_first, (scaled, key, value)), segments)
-        return output.swapaxes(1, 2)[:, :tokens]
+        output = output.swapaxes(1, 2)[:, :tokens]
+        return output if window is None else _moved(layout, output, -shift)
 
-    def plan(layer, query, key, value, carry, window=None):
-        if window is not None:
-            # A traced number, another one for each scanned layer; the kernels' mask is static.
-            blocks = blocks_prefix_plan(layout, prompt_lengths)
-            return blocks(layer, query, key, value, carry, window)
-        return by_shards(attend)(prompt_lengths, query, key, value), carry
+    def plan(layer, query, key, value, carry, window=None, cap=None):
+        if window is not None and window >= longest:
+            window = None
+        kernel = by_shards(functools.partial(attend, window, cap))
+        return kernel(prompt_lengths, query, key, value), carry
 
     return plan
+
+
+def _moved(layout: PrefixLayout, x: Array, by: Int[Array, "batch"]) -> Array:
+    """x [batch, tokens, …] with each prompt's tokens turned `by` slots to the right."""
+    slots = (jnp.arange(layout.prompt)[None] - by[:, None]) % layout.prompt
+    prompt = jnp.take_along_axis(x[:, : layout.prompt], slots[:, :, None, None], axis=1)
+    return jnp.concatenate([prompt, x[:, layout.prompt :]], axis=1)
 
 
 def by_shards(attend: Callable) -> Callable:

@@ -20,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.family import Parameter, TreePath
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 Index = tuple[slice, ...]
 # place(path, shape, read): puts a leaf on devices; read(index) gives any part of it.
-PlaceArray = Callable[[names.Path, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
+PlaceArray = Callable[[TreePath, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
 
 _MOST_JSON_BYTES = 1 << 27
 # What NumPy knows of the formats that safetensors' headers name.
@@ -124,8 +125,8 @@ def _expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...
     """The name and shape of each tensor that the files of such a model hold."""
     shapes = names.parameter_shapes(config)
     for path, row in names.tensor_names(config).items():
-        for layer in range(config.num_layers if row.stacked else 1):
-            yield row.huggingface.format(layer=layer), names.file_shape(row, shapes[path])
+        for name, _ in row.files(config):
+            yield name, names.file_shape(row, shapes[path])
 
 
 def _ignorable(name: str, config: ModelConfig) -> bool:
@@ -134,24 +135,24 @@ def _ignorable(name: str, config: ModelConfig) -> bool:
     return tied_copy or name.endswith("rotary_emb.inv_freq")
 
 
-def _place_whole(path: names.Path, shape: tuple[int, ...], read: Callable) -> jax.Array:
+def _place_whole(path: TreePath, shape: tuple[int, ...], read: Callable) -> jax.Array:
     return jax.device_put(read(tuple(slice(0, size) for size in shape)))
 
 
 def _read_leaf(
     source: TensorSource,
-    name: names.TensorName,
+    name: Parameter,
     shape: tuple[int, ...],
     dtype: np.dtype,
     index: Index,
 ) -> np.ndarray:
-    """A part of one leaf in `dtype`, assembled from its layers' tensors: [L, …] if stacked."""
+    """A part of one leaf in `dtype`, assembled from its tensors: one a layer if stacked, and one
+    an expert of each."""
     spans = [range(size)[cut] for size, cut in zip(shape, index)]
     leaf = np.empty([len(span) for span in spans], dtype)
-    layers, rows = (spans.pop(0), leaf) if name.stacked else ([0], leaf[None])
-    part = tuple(slice(span.start, span.stop) for span in spans)
-    for layer, row in zip(layers, rows):
-        file_name = name.huggingface.format(layer=layer)
+    part = tuple(slice(span.start, span.stop) for span in spans[name.leading :])
+    for place in np.ndindex(leaf.shape[: name.leading]):
+        file_name = name.name(tuple(span[at] for span, at in zip(spans, place)))
         tensor = source.read(file_name, part[::-1] if name.transposed else part)
         if tensor.dtype not in _FLOATS:
             raise UserError(
@@ -159,7 +160,7 @@ def _read_leaf(
                 " these weights are quantised. Choose the float32, bfloat16 or float16 weights, or"
                 " a .gguf file."
             )
-        row[...] = tensor.T if name.transposed else tensor
+        leaf[place] = tensor.T if name.transposed else tensor
     return leaf
 
 

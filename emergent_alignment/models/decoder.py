@@ -1,9 +1,11 @@
-"""The decoder: one Flax NNX module for Llama, Mistral, Qwen2 and Qwen3.
+"""The decoder: one Flax NNX module for every family, built from its table (models/families).
 
-Layers are stacked on a leading axis and scanned, so that compile time is flat in depth.
+Layers are stacked on a leading axis and scanned by the period of their kinds, so that compile time
+is flat in depth and what sets a kind apart (its window, its rope) is static.
 Attention is not here: each layer asks the plan it is given (models/attention.py).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,9 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from emergent_alignment.models.architecture import Architecture, LayerKind, Stretch
 from emergent_alignment.models.attention import AttentionPlan
-from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.experts import mixture
+from emergent_alignment.models.families import family_of
+from emergent_alignment.models.family import Parameter
+from emergent_alignment.models.names import tensor_names
 from emergent_alignment.models.rope import rope_frequencies
+from emergent_alignment.models.rope_config import Rope
 from emergent_alignment.parallel.sharding import constrain
 
 REMAT_POLICIES = {
@@ -21,6 +28,9 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
 
 
 def rms_norm(x: Float[Array, "*any width"], weight: Float[Array, "width"], epsilon: float):
@@ -77,59 +87,112 @@ class Linear(nnx.Module):
         return out.reshape(*x.shape[:-1], -1)
 
 
+class Experts(nnx.Module):
+    """kernel [experts, in, out]; scale [experts, out] of int8 kernels."""
+
+    def __init__(self, shape: tuple[int, int, int], scaled: bool, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
+        self.scale = nnx.Param(jnp.ones((shape[0], shape[2]))) if scaled else nnx.data(None)
+
+    def held(self, adapter: dict | None) -> tuple[Array, Array | None, dict | None]:
+        """What models/experts.py computes with."""
+        scale = None if self.scale is None else self.scale[...]
+        return self.kernel[...], scale, adapter
+
+
 class Layer(nnx.Module):
-    """Pre-norm attention and SwiGLU, with the seven projections that LoRA can adapt; what
+    """Attention and a gated MLP, with the norms and projections of the family's table; what
     `adapters` hold as "residual" [width] is added to what it puts out."""
 
-    def __init__(self, config: ModelConfig, scaled: bool, rngs: nnx.Rngs):
-        width, inner = config.hidden_size, config.intermediate_size
-        heads = config.num_heads * config.head_dim
-        kv_heads = config.num_kv_heads * config.head_dim
+    def __init__(self, config: Architecture, scaled: bool, rngs: nnx.Rngs):
         self.config = config
-        self.attention_norm = nnx.Param(jnp.ones(width))
-        self.mlp_norm = nnx.Param(jnp.ones(width))
-        self.query = Linear(width, heads, config.qkv_bias, scaled, rngs)
-        self.key = Linear(width, kv_heads, config.qkv_bias, scaled, rngs)
-        self.value = Linear(width, kv_heads, config.qkv_bias, scaled, rngs)
-        self.output = Linear(heads, width, config.output_bias, scaled, rngs)
-        self.gate = Linear(width, inner, config.mlp_bias, scaled, rngs)
-        self.up = Linear(width, inner, config.mlp_bias, scaled, rngs)
-        self.down = Linear(inner, width, config.mlp_bias, scaled, rngs)
-        if config.qk_norm:
-            self.query_norm = nnx.Param(jnp.ones(config.head_dim))
-            self.key_norm = nnx.Param(jnp.ones(config.head_dim))
+        rows = [row for row in tensor_names(config).values() if row.stacked]
+        biased = {row.path[1] for row in rows if row.path[-1] == "bias"}
+        for row in rows:
+            name, sizes = row.path[1], row.shape(config)[1:]
+            held_in_int8 = scaled and row.int8
+            if row.leading > 1:
+                setattr(self, name, Experts(sizes, held_in_int8, rngs))
+            elif row.path[-1] == "kernel":
+                setattr(self, name, Linear(*sizes, name in biased, held_in_int8, rngs))
+            elif len(row.path) == 2:
+                setattr(self, name, nnx.Param(_fresh_norm(config, row)))
 
-    def __call__(self, x, angles, plan, index, carry, adapters, window):
-        config, epsilon = self.config, self.config.rms_norm_eps
+    def normed(self, name: str, x: Array) -> Array:
+        """x through the norm of this name; x itself where the family has none there."""
+        weight = getattr(self, name, None)
+        if weight is None:
+            return x
+        return rms_norm(x, _norm_weight(self.config, weight[...]), self.config.rms_norm_eps)
+
+    def __call__(self, x, angles, plan, index, carry, adapters, kind: LayerKind):
         adapter = (adapters or {}).get
-        normed = rms_norm(x, self.attention_norm[...], epsilon)
-
-        def heads(name):
-            projected = getattr(self, name)(normed, adapter(name))
-            return projected.reshape(*x.shape[:2], -1, config.head_dim)
-
-        query, key, value = heads("query"), heads("key"), heads("value")
-        if config.qk_norm:
-            query = rms_norm(query, self.query_norm[...], epsilon)
-            key = rms_norm(key, self.key_norm[...], epsilon)
-        query, key = rotate(query, angles), rotate(key, angles)
-        query = constrain(query, "batch", None, "heads", None)
-        key, value = (constrain(x, "batch", None, "kv_heads", None) for x in (key, value))
-        mixed, carry = plan(index, query, key, value, carry, window)
-        x = x + self.output(mixed.reshape(*x.shape[:2], -1), adapter("output"))
-        normed = rms_norm(x, self.mlp_norm[...], epsilon)
-        inner = jax.nn.silu(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
-        x = x + self.down(inner, adapter("down"))
+        normed = self.normed("attention_norm", x)
+        mixed, carry = self.attention(normed, angles, plan, index, carry, adapter, kind)
+        x = x + self.added("attention_output_norm", mixed)
+        x = x + self.added("mlp_output_norm", self.mlp(self.normed("mlp_norm", x), adapter))
         if (shift := adapter("residual")) is not None:
             x = x + shift.astype(x.dtype)
         return constrain(x, "batch", None, "width"), carry
+
+    def attention(self, normed, angles, plan, index, carry, adapter, kind: LayerKind):
+        """What the heads mix, and the plan's carry."""
+        config = self.config
+
+        def heads(name):
+            x = getattr(self, name)(normed, adapter(name))
+            return x.reshape(*normed.shape[:2], -1, config.head_dim)
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        if config.qk_norm:
+            query, key = self.normed_heads("query_norm", query), self.normed_heads("key_norm", key)
+        if config.query_scale is not None:
+            own = config.head_dim**-0.5  # what plans scale by
+            query = query * jnp.asarray(config.query_scale / own, query.dtype)
+        if kind.rope is not None:
+            of_queries, of_keys = angles[kind.rope]
+            query, key = rotate(query, of_queries), rotate(key, of_keys)
+        query = constrain(query, "batch", None, "heads", None)
+        key, value = (constrain(x, "batch", None, "kv_heads", None) for x in (key, value))
+        mixed, carry = plan(index, query, key, value, carry, kind.window)
+        return self.output(mixed.reshape(*normed.shape[:2], -1), adapter("output")), carry
+
+    def mlp(self, normed: Array, adapter) -> Array:
+        """The gated MLP, or the mixture of them that each token's router chooses."""
+        activation = ACTIVATIONS[family_of(self.config).activation]
+        if self.config.num_experts:
+            names = ("expert_gate", "expert_up", "expert_down")
+            kernels = tuple(getattr(self, name).held(adapter(name)) for name in names)
+            return mixture(self.config, normed, self.router.kernel[...], kernels, activation)
+        inner = activation(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
+        return self.down(inner, adapter("down"))
+
+    def normed_heads(self, name: str, x: Float[Array, "batch tokens heads head_dim"]) -> Array:
+        """x through a norm of each head, or of all heads together, as wide as its weight."""
+        width = getattr(self, name).shape[-1]
+        return self.normed(name, x.reshape(*x.shape[:2], -1, width)).reshape(x.shape)
+
+    def added(self, norm: str, x: Array) -> Array:
+        """What attention or MLP add to the residual stream."""
+        x, scale = self.normed(norm, x), self.config.residual_scale
+        return x if scale == 1.0 else x * scale
+
+
+def _fresh_norm(config: Architecture, row: Parameter) -> Array:
+    """The weight of an untrained norm, which changes nothing."""
+    return jnp.full(row.shape(config)[-1], 1.0 - family_of(config).norm_offset)
+
+
+def _norm_weight(config: Architecture, weight: Array) -> Array:
+    offset = family_of(config).norm_offset
+    return weight if offset == 0.0 else weight.astype(jnp.float32) + offset
 
 
 class Decoder(nnx.Module):
     """Embedding, scanned layers, final norm and (unless tied) an unembedding; `scaled` where
     the kernels are int8."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, *, scaled: bool = False):
+    def __init__(self, config: Architecture, rngs: nnx.Rngs, *, scaled: bool = False):
         self.config = config
         normal = nnx.initializers.normal(0.02)
         shape = (config.vocab_size, config.hidden_size)
@@ -141,7 +204,7 @@ class Decoder(nnx.Module):
             return Layer(config, scaled, rngs)
 
         self.layers = stacked(rngs)
-        self.final_norm = nnx.Param(jnp.ones(config.hidden_size))
+        self.final_norm = nnx.Param(_fresh_norm(config, tensor_names(config)["final_norm",]))
         if not config.tie_embeddings:
             self.unembedding = nnx.Param(normal(rngs.params(), shape[::-1]))
 
@@ -155,34 +218,80 @@ class Decoder(nnx.Module):
         adapters: dict | None = None,
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
-        normed: bool = True,
-    ) -> tuple[Float[Array, "batch tokens width"], Any]:
-        """Final hidden states (after the last norm, or not `normed`, the residual stream before
-        it) and the plan's carry after all layers."""
+        capture: tuple[int, ...] = (),
+    ) -> tuple[Float[Array, "batch tokens width"], Any, Float[Array, "captured ..."] | None]:
+        """Final hidden states, after the last norm; the plan's carry after all layers; and the
+        residual stream after each number of layers in `capture` (0: the embeddings), if any."""
         config = self.config
         x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
-        angles = rope_angles(config, positions)
+        if config.embedding_scale != 1.0:
+            x = x * jnp.asarray(config.embedding_scale, dtype)
+        # In the layers' order: each host of several must trace the same program.
+        ropes = dict.fromkeys(kind.rope for kind in config.layer_kinds)
+        angles = {rope: rope_angles(config, rope, positions) for rope in ropes if rope is not None}
+        if config.attention_cap is not None:
+            plan = functools.partial(plan, cap=config.attention_cap)
         graph, stacked = nnx.split(self.layers)
-        windows = None
-        if config.layer_windows is not None:
-            unlimited = jnp.iinfo(jnp.int32).max
-            windows = jnp.array([w or unlimited for w in config.layer_windows], jnp.int32)
 
-        def one_layer(state, inputs):
-            x, carry = state
-            index, weights, adapter, window = inputs
-            layer = nnx.merge(graph, weights)
-            return layer(x, angles, plan, index, carry, adapter, window), None
+        def one_layer(kind, state, inputs):
+            x, carry, captured = state
+            index, weights, adapter = inputs
+            x, carry = nnx.merge(graph, weights)(x, angles, plan, index, carry, adapter, kind)
+            return x, carry, _captured(captured, capture, index + 1, x)
 
-        if remat != "none":
-            one_layer = jax.checkpoint(one_layer, policy=REMAT_POLICIES[remat])
-        inputs = (jnp.arange(config.num_layers), stacked, adapters, windows)
-        (x, carry), _ = jax.lax.scan(one_layer, (x, carry), inputs)
-        return rms_norm(x, self.final_norm[...], config.rms_norm_eps) if normed else x, carry
+        def layer_of(kind):
+            layer = functools.partial(one_layer, kind)
+            return layer if remat == "none" else jax.checkpoint(layer, policy=REMAT_POLICIES[remat])
+
+        captured = jnp.zeros((len(capture), *x.shape), dtype) if capture else None
+        state = x, carry, _captured(captured, capture, 0, x)
+        inputs = jnp.arange(config.num_layers), stacked, adapters
+        for stretch in config.stretches:
+            layers = {kind: layer_of(kind) for kind in stretch.kinds}
+            state = _scan_stretch(stretch, layers, state, inputs)
+        x, carry, captured = state
+        x = rms_norm(x, _norm_weight(config, self.final_norm[...]), config.rms_norm_eps)
+        if config.logits_divisor != 1.0:
+            x = x / config.logits_divisor
+        return x, carry, captured
 
 
-def rope_angles(config: ModelConfig, positions: Int[Array, "batch tokens"]):
-    """(cos, sin), each float32[batch, tokens, head_dim/2], with the rope scaling's factor."""
-    frequencies, factor = rope_frequencies(config)
+def _captured(captured: Any, capture: tuple[int, ...], layers: int | Array, x: Array) -> Any:
+    """What has been captured once x has gone through so many layers."""
+    if not capture:
+        return None
+    here = jnp.array(capture) == layers
+    return jnp.where(here[:, None, None, None], x, captured)
+
+
+def _scan_stretch(stretch: Stretch, layers: dict[LayerKind, Any], state: Any, inputs: Any) -> Any:
+    """The state after the layers of a stretch; `inputs` are stacked, of all the model's layers."""
+    kinds = stretch.kinds
+    if (stretch.start, stretch.stop) != (0, len(inputs[0])):
+        inputs = jax.tree.map(lambda leaf: leaf[stretch.start : stretch.stop], inputs)
+    if len(kinds) == 1:
+        return jax.lax.scan(lambda *now: (layers[kinds[0]](*now), None), state, inputs)[0]
+
+    def group(state, inputs):
+        for place, kind in enumerate(kinds):
+            state = layers[kind](state, jax.tree.map(lambda leaf: leaf[place], inputs))  # noqa: B023
+        return state, None
+
+    shape = stretch.groups, len(kinds)
+    return jax.lax.scan(
+        group, state, jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), inputs)
+    )[0]
+
+
+def rope_angles(config: Architecture, rope: Rope, positions: Int[Array, "batch tokens"]):
+    """(cos, sin) of the queries and of the keys, each float32[batch, tokens, head_dim/2], with the
+    rope scaling's factor and, of the queries, what they grow by."""
+    frequencies, factor = rope_frequencies(config, rope)
     angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+    of_keys = jnp.cos(angles) * factor, jnp.sin(angles) * factor
+    growth = config.query_growth
+    if growth is None:
+        return of_keys, of_keys
+    steps = jnp.floor_divide(positions, growth.positions).astype(jnp.float32)
+    grown = (1.0 + growth.beta * jnp.log1p(steps))[..., None]
+    return tuple(angle * grown for angle in of_keys), of_keys

@@ -196,9 +196,8 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
     tensors = []
     for path, row in names.tensor_names(config).items():
         leaf, shape = leaves[path], names.file_shape(row, shapes[path])
-        for layer in range(config.num_layers if row.stacked else 1):
-            make = functools.partial(_to_host, leaf, layer if row.stacked else None, row.transposed)
-            name = row.huggingface.format(layer=layer)
+        for name, index in row.files(config):
+            make = functools.partial(_to_host, leaf, index, row.transposed)
             tensors.append(Tensor(name, shape, np.dtype(leaf.dtype), make))
     return tensors
 
@@ -210,6 +209,11 @@ def _adapter_tensors(
     sizes = names.projection_sizes(config)
     tensors = []
     for projection, factors in adapters.items():
+        if projection in names.EXPERT_PROJECTIONS:
+            raise UserError(
+                f"adapters beside {projection}: PEFT has no names for those of experts. Export the"
+                " whole model, with the adapters merged in (format safetensors)."
+            )
         inputs, outputs = sizes[projection]
         shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
         module = names.PROJECTION_NAMES[projection][0]
@@ -221,14 +225,14 @@ def _adapter_tensors(
                 )
             for layer in range(config.num_layers):
                 name = f"{_PEFT_PREFIX}model.layers.{layer}.{module}.lora_{factor.upper()}.weight"
-                make = functools.partial(_to_host, leaf, layer, True)
+                make = functools.partial(_to_host, leaf, (layer,), True)
                 tensors.append(Tensor(name, shape[:0:-1], np.dtype(leaf.dtype), make))
     return tensors
 
 
-def _to_host(leaf: Any, layer: int | None, transposed: bool) -> np.ndarray:
+def _to_host(leaf: Any, index: tuple[int, ...], transposed: bool) -> np.ndarray:
     """One tensor of a leaf, in the layout of files."""
-    tensor = whole(leaf if layer is None else leaf[layer])
+    tensor = whole(leaf[index] if index else leaf)
     return tensor.T if transposed else tensor
 
 

@@ -5,7 +5,6 @@ The NNX module is split once, here; from then on parameters are plain pytrees.
 """
 
 import functools
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -44,9 +43,36 @@ def forward(
 ) -> tuple[Float[Array, "batch tokens width"], Any]:
     """The decoder as a pure function of its parameters: (final hidden states, plan's carry)."""
     adapters = params.get("adapters")
-    return _decoder(config, params)(
+    hidden, carry, _ = _decoder(config, params)(
         tokens, positions, plan, carry=carry, adapters=adapters, dtype=dtype, remat=remat
     )
+    return hidden, carry
+
+
+def activations(
+    config: ModelConfig,
+    params: dict,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "batch tokens"],
+    plan: AttentionPlan,
+    *,
+    capture: tuple[int, ...] = (),
+    add: Float[Array, "layers width"] | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> tuple[Float[Array, "batch tokens width"], Float[Array, "captured batch tokens width"] | None]:
+    """`forward` with its residual stream open: (final hidden states, the stream after each number
+    of layers in `capture`, before any norm; None where nothing is captured).
+
+    `capture` is static, 0 are the embeddings; `add` is added to the stream after each layer, of all
+    tokens, and differentiable. Both are of the policy where `params` have adapters.
+    """
+    adapters = params.get("adapters")
+    if add is not None:
+        adapters = (adapters or {}) | {"residual": add}
+    hidden, _, captured = _decoder(config, params)(
+        tokens, positions, plan, adapters=adapters, dtype=dtype, capture=capture
+    )
+    return hidden, captured
 
 
 def residual_after(
@@ -61,11 +87,10 @@ def residual_after(
 ) -> Float[Array, "batch tokens width"]:
     """The residual stream of the base parameters after the first `layer` layers, before any norm;
     no other layer is computed."""
-    windows = config.layer_windows and config.layer_windows[:layer]
-    cut = replace(config, num_layers=layer, layer_windows=windows)
     layers = jax.tree.map(lambda leaf: leaf[:layer], params["layers"])
-    module = _decoder(cut, params | {"layers": layers})
-    return module(tokens, positions, plan, dtype=dtype, normed=False)[0]
+    base = {name: tree for name, tree in params.items() if name not in BESIDE_THE_BASE}
+    cut = config.first_layers(layer), base | {"layers": layers}
+    return activations(*cut, tokens, positions, plan, capture=(layer,), dtype=dtype)[1][0]
 
 
 def _decoder(config: ModelConfig, params: dict) -> Decoder:
@@ -83,12 +108,13 @@ def sharded_token_log_probs(
     targets: Int[Array, "batch tokens"],
     *,
     chunk_size: int | None,
+    cap: float | None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "batch tokens"]:
     """losses.token_log_probs of the model's vocabulary. On a mesh each shard of rows takes its
     own tokens through it, `chunk_size` at a time, and the gradients of the unembedding are
-    added up once, not for each chunk."""
-    return _over_vocabulary(token_log_probs, params, hidden, targets, chunk_size, dtype)
+    added up once, not for each chunk. `cap` is the config's logits_cap."""
+    return _over_vocabulary(token_log_probs, params, hidden, targets, chunk_size, cap, dtype)
 
 
 def sharded_token_log_probs_and_entropy(
@@ -97,15 +123,18 @@ def sharded_token_log_probs_and_entropy(
     targets: Int[Array, "batch tokens"],
     *,
     chunk_size: int | None,
+    cap: float | None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "batch tokens 2"]:
     """losses.token_log_probs_and_entropy, shard by shard likewise."""
-    return _over_vocabulary(token_log_probs_and_entropy, params, hidden, targets, chunk_size, dtype)
+    return _over_vocabulary(
+        token_log_probs_and_entropy, params, hidden, targets, chunk_size, cap, dtype
+    )
 
 
-def _over_vocabulary(measure, params, hidden, targets, chunk_size, dtype) -> Array:
+def _over_vocabulary(measure, params, hidden, targets, chunk_size, cap, dtype) -> Array:
     def of_shard(matrix, hidden, targets):
-        return measure(hidden, matrix, targets, chunk_size=chunk_size)
+        return measure(hidden, matrix, targets, chunk_size=chunk_size, cap=cap)
 
     return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
 
@@ -117,12 +146,15 @@ def sharded_token_kl(
     frozen_hidden: Float[Array, "batch tokens width"],
     *,
     chunk_size: int | None,
+    cap: float | None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "batch tokens"]:
     """losses.token_kl of a policy from its frozen copy, shard by shard likewise."""
 
     def of_shard(matrix, frozen_matrix, hidden, frozen_hidden):
-        return token_kl(hidden, matrix, frozen_hidden, frozen_matrix, chunk_size=chunk_size)
+        return token_kl(
+            hidden, matrix, frozen_hidden, frozen_matrix, chunk_size=chunk_size, cap=cap
+        )
 
     matrices = unembedding(params, dtype), unembedding(frozen, dtype)
     return over_rows(of_shard, num_replicated=2)(*matrices, hidden, frozen_hidden)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from emergent_alignment.models.lora import PROJECTIONS
+from emergent_alignment.models.names import HELD_IN_INT8
 
 FROZEN_DTYPES = ("", "bfloat16", "int8")
 
@@ -32,7 +32,7 @@ def hold_frozen(params: dict, dtype_name: str) -> dict:
         return params
     held = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     if dtype_name == "int8":
-        for name in PROJECTIONS:
+        for name in _kernels(params):
             kernel, scale = quantise(params["layers"][name]["kernel"])
             held["layers"][name] |= {"kernel": kernel, "scale": scale}
     return held
@@ -40,7 +40,7 @@ def hold_frozen(params: dict, dtype_name: str) -> dict:
 
 def is_int8(params: dict) -> bool:
     """Whether the kernels have scales beside them."""
-    return "scale" in params["layers"][PROJECTIONS[0]]
+    return any("scale" in params["layers"][name] for name in _kernels(params))
 
 
 def dequantised(params: dict) -> dict:
@@ -48,10 +48,15 @@ def dequantised(params: dict) -> dict:
     if not is_int8(params):
         return params
     plain = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    for name in PROJECTIONS:
+    for name in _kernels(params):
         projection = plain["layers"][name]
         projection["kernel"] *= projection.pop("scale")[..., None, :]
     return plain
+
+
+def _kernels(params: dict) -> list[str]:
+    """The projections of such a model that int8 may hold."""
+    return [name for name in HELD_IN_INT8 if name in params["layers"]]
 
 
 @jax.jit

@@ -15,12 +15,17 @@ import numpy as np
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
-from emergent_alignment.models.config import ModelConfig, RopeScaling
+from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.config_fields import told
+from emergent_alignment.models.families import FAMILIES, family_of
+from emergent_alignment.models.family import Family
 from emergent_alignment.models.gguf_reader import reader_class
 from emergent_alignment.models.gguf_rope import recover_llama3_scaling
+from emergent_alignment.models.rope_config import RopeScaling
 
-GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral files say llama
+GGUF_ARCHITECTURES = tuple(
+    dict.fromkeys(family.gguf for family in FAMILIES.values() if family.gguf is not None)
+)
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -113,8 +118,7 @@ class GGUFFile:
             )
         theta = self._number("rope.freq_base", 10000.0)
         return ModelConfig(
-            # llama.cpp writes Mistral as llama; only the window tells, and only it matters.
-            family="mistral" if self.architecture == "llama" and window else self.architecture,
+            family=self._family(windowed=window > 0).model_type,
             vocab_size=self._vocab_size(),
             hidden_size=hidden_size,
             intermediate_size=self._whole("feed_forward_length"),
@@ -133,6 +137,14 @@ class GGUFFile:
             layer_windows=(window,) * num_layers if window else None,
             max_positions=self._whole("context_length"),
         ).checked(str(self.path))
+
+    def _family(self, windowed: bool) -> Family:
+        """Of the families that name this architecture, the one that can have windows if there is
+        one, and else the one whose name it is."""
+        named = [family for family in FAMILIES.values() if family.gguf == self.architecture]
+        if windowed:
+            named = [family for family in named if "layer_windows" in family.stated] or named
+        return min(named, key=lambda family: family.model_type != self.architecture)
 
     def _vocab_size(self) -> int:
         """Rows of the embedding: the metadata need not state them, and the tokens may be fewer."""
@@ -187,8 +199,8 @@ class GGUFFile:
         """GGUF names by Hugging Face names; tensors that have none keep their own."""
         named = {}
         for row in names.tensor_names(self.config).values():
-            for layer in range(self.config.num_layers if row.stacked else 1):
-                named[row.huggingface.format(layer=layer)] = row.gguf.format(layer=layer)
+            for name, index in row.files(self.config):
+                named[name] = row.gguf.format(**dict(zip(("layer",), index)))
         known = {*named.values(), ROPE_FACTORS}
         held = {name: gguf for name, gguf in named.items() if gguf in self._tensors}
         return held | {name: name for name in self._tensors if name not in known}
@@ -213,7 +225,7 @@ class GGUFFile:
         """
         gguf_name = self._name_of[name]
         tensor = self._dequantized(gguf_name)
-        if self.architecture == "llama" and re.search(r"\.attn_[qk]\.", gguf_name):
+        if family_of(self.config).gguf_pairs and re.search(r"\.attn_[qk]\.", gguf_name):
             heads = self.config.num_heads if ".attn_q." in gguf_name else self.config.num_kv_heads
             tensor = _unpermuted(tensor, heads)
         return tensor[part]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.config import RopeScaling
 from emergent_alignment.models.rope import llama3_divisors
+from emergent_alignment.models.rope_config import RopeScaling
 
 _TOLERANCE = 1e-5  # relative; the divisors are stored as float32
 # Low and high frequency factor and original length of Llama 3.1, 3.2 and 3.3.

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig
-from emergent_alignment.models.names import projection_sizes
+from emergent_alignment.models.names import active_sizes
 
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """One forward pass: kernels (all seven projections), adapters (LoRA's products), attention
-    (logits and weighted values), vocabulary (hidden states to logits)."""
+    """One forward pass: kernels (all projections, of experts the chosen ones), adapters (LoRA's
+    products), attention (logits and weighted values), vocabulary (hidden states to logits)."""
 
     kernels: float
     adapters: float
@@ -56,18 +56,22 @@ def forward_flops(
     branch tokens meet the vocabulary (each is predicted once)."""
     branch_tokens = layout.branches * layout.branch
     tokens = layout.prompt + branch_tokens
-    sizes = projection_sizes(config)
-    kernels = sum(inputs * outputs for inputs, outputs in sizes.values())
-    adapters = 0
+    sizes, adapters = active_sizes(config), 0
     if lora is not None:
-        adapters = sum(lora.rank * sum(sizes[name]) for name in lora.targets)
+        met = [sizes[name] for name in lora.targets if name in sizes]
+        adapters = sum(lora.rank * times * (inputs + outputs) for times, inputs, outputs in met)
     seen = visible_pairs(layout)
     return ForwardFlops(
-        kernels=2.0 * kernels * config.num_layers * tokens * rows,
+        kernels=2.0 * _kernel_size(config) * config.num_layers * tokens * rows,
         adapters=2.0 * adapters * config.num_layers * tokens * rows,
         attention=attention_flops(config, seen) * rows,
         vocabulary=2.0 * config.hidden_size * config.vocab_size * branch_tokens * rows,
     )
+
+
+def _kernel_size(config: ModelConfig) -> int:
+    """Numbers in the kernels that a token meets in a layer."""
+    return sum(times * inputs * outputs for times, inputs, outputs in active_sizes(config).values())
 
 
 def attention_flops(config: ModelConfig, seen: int) -> float:
@@ -89,8 +93,9 @@ def causal_read_flops(
 ) -> float:
     """Ideal FLOPs of reading `tokens` more tokens a row on top of `before` cached ones, of which
     `predictions` a row meet the vocabulary: prefill, a review, or decoding."""
-    kernels = sum(inputs * outputs for inputs, outputs in projection_sizes(config).values())
     seen = tokens * before + tokens * (tokens + 1) // 2
     vocabulary = 2.0 * config.hidden_size * config.vocab_size * predictions
-    per_row = 2.0 * kernels * config.num_layers * tokens + attention_flops(config, seen)
+    per_row = 2.0 * _kernel_size(config) * config.num_layers * tokens + attention_flops(
+        config, seen
+    )
     return rows * (per_row + vocabulary)

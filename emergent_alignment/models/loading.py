@@ -19,8 +19,10 @@ from emergent_alignment.models.checkpoint import (
 )
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.default_model import default_model
+from emergent_alignment.models.families import WRAPPERS, family_of
 from emergent_alignment.models.generation_config import directory_generation, gguf_generation
 from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.text_tensors import text_tensors
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.models.tying import settle_tying
 from emergent_alignment.storage.hub_errors import trouble_with_hub
@@ -60,7 +62,7 @@ def read_model(
         config, tokenizer_source = file.config, file
     else:
         config = _config_of(path)
-        source, tokenizer_source = SafetensorsSource(path), path
+        source, tokenizer_source = text_tensors(SafetensorsSource(path)), path
         config, source = settle_tying(config, source)
     check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.
@@ -85,6 +87,16 @@ def read_model_config(path_or_id: Path | str) -> ModelConfig:
 def _config_of(directory: Path) -> ModelConfig:
     where = directory / "config.json"
     return ModelConfig.from_huggingface(read_json(where), where=str(where))
+
+
+def holds_images(path_or_id: Path | str, config: ModelConfig) -> bool:
+    """Whether the checkpoint is one of images, too, of which the text alone was read."""
+    if not family_of(config).wrappers:
+        return False
+    path = resolve(path_or_id, only=("config.json",))
+    if path.suffix == ".gguf":
+        return False
+    return read_json(path / "config.json").get("model_type") in WRAPPERS
 
 
 def end_token_ids(path_or_id: Path | str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """LoRA: explicit adapter trees beside the frozen base (Hu et al. 2021, 2106.09685).
 
 An adapter tree is {"query": {"a": [layers, in, rank], "b": [layers, rank, out]}, …} for any
-of the seven projections; the layer adds scale · (x a) b. One of the two starts at zero, so that at
-step 0 the policy is the base.
+of the projections, with an axis of experts behind that of layers for theirs; the layer adds
+scale · (x a) b. One of the two starts at zero, so that at step 0 the policy is the base.
 """
 
 import math
@@ -12,9 +12,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from emergent_alignment.models.names import EXPERT_PROJECTIONS, PROJECTION_NAMES
 from emergent_alignment.settings import Section, setting
 
-PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
+PROJECTIONS = tuple(name for name in PROJECTION_NAMES if name not in EXPERT_PROJECTIONS)
+_ADAPTABLE = (*PROJECTIONS, *EXPERT_PROJECTIONS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,10 @@ class LoraConfig(Section):
     alpha: float = setting(32.0, "α: what adapters add is scaled by α/r.", more_than=0)
     rank_stabilized: bool = setting(False, "The scale is α/√r instead of α/r.")
     targets: tuple[str, ...] = setting(
-        PROJECTIONS, "The projections that have adapters.", choices=PROJECTIONS
+        PROJECTIONS,
+        "The projections that have adapters, where the model has them; the last three are those "
+        "of experts.",
+        choices=_ADAPTABLE,
     )
     init: Literal["b_zero", "a_zero"] = setting(
         "b_zero",
@@ -43,9 +48,11 @@ def init_adapters(params: dict, config: LoraConfig, key: jax.Array, dtype=jnp.fl
     with a=√5), the other is zero (config.init), so that the policy starts as the base."""
     adapters = {}
     for name in config.targets:
-        layers, width_in, width_out = params["layers"][name]["kernel"].shape
-        draw = jax.random.fold_in(key, PROJECTIONS.index(name))
-        shapes = {"a": (layers, width_in, config.rank), "b": (layers, config.rank, width_out)}
+        if name not in params["layers"]:
+            continue
+        *each, width_in, width_out = params["layers"][name]["kernel"].shape
+        draw = jax.random.fold_in(key, _ADAPTABLE.index(name))
+        shapes = {"a": (*each, width_in, config.rank), "b": (*each, config.rank, width_out)}
         zero = config.init[0]
         adapters[name] = {
             matrix: jnp.zeros(shape, dtype) if matrix == zero else _kaiming(draw, shape, dtype)
@@ -54,8 +61,8 @@ def init_adapters(params: dict, config: LoraConfig, key: jax.Array, dtype=jnp.fl
     return adapters
 
 
-def _kaiming(key: jax.Array, shape: tuple[int, int, int], dtype) -> jax.Array:
-    bound = 1 / math.sqrt(shape[1])
+def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
+    bound = 1 / math.sqrt(shape[-2])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
@@ -73,7 +80,9 @@ def merge(params: dict, adapters: dict, config: LoraConfig) -> dict:
     layers = dict(params["layers"])
     for name, ab in adapters.items():
         kernel = layers[name]["kernel"]
-        update = jnp.einsum("lir,lro->lio", ab["a"], ab["b"], preferred_element_type=jnp.float32)
+        update = jnp.einsum(
+            "...ir,...ro->...io", ab["a"], ab["b"], preferred_element_type=jnp.float32
+        )
         merged = kernel.astype(jnp.float32) + config.scale * update
         layers[name] = layers[name] | {"kernel": merged.astype(kernel.dtype)}
     return params | {"layers": layers}

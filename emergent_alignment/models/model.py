@@ -12,13 +12,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.losses import vocabulary_logits
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
 from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.frozen import dequantised
-from emergent_alignment.models.loading import findable_name, read_model
+from emergent_alignment.models.loading import findable_name, holds_images, read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
 from emergent_alignment.models.placement import check_mesh, read_shards
 
@@ -77,7 +78,7 @@ class Model:
     ) -> Float[Array, "*tokens vocabulary"]:
         """float32 logits; raw, before any temperature."""
         matrix = unembedding(params, self.dtype)
-        return jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
+        return vocabulary_logits(jnp.asarray(hidden), matrix, self.config.logits_cap)
 
     def merged(self) -> "Model":
         """The same model with its adapters added into the kernels; int8 ones become float32."""
@@ -135,6 +136,11 @@ def export(
         raise UserError(f"format {format!r} is unknown; known: safetensors, peft")
     if model.adapters is None or model.lora is None:
         raise UserError("there are no adapters to export as peft; use format safetensors")
+    if holds_images(model.source, model.config):
+        raise UserError(
+            f"{model.source}: it holds images as well, and in it PEFT would put the adapters"
+            " elsewhere; use format safetensors, which writes the text alone with them merged in"
+        )
     return write_peft(
         directory,
         model.config,

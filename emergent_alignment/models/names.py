@@ -1,4 +1,5 @@
-"""The one table between the parameter tree, Hugging Face tensor names and GGUF tensor names.
+"""The tables of models/families as the rest of the package asks for them: shapes, logical axes and
+the names in files of the leaves of a parameter tree.
 
 A tree path is a tuple of keys. Arrays under "layers" are stacked on a leading axis, one row a
 layer; kernels are stored [in, out], transposed from the files.
@@ -6,148 +7,68 @@ layer; kernels are stored [in, out], transposed from the files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from emergent_alignment.models.architecture import Architecture
+from emergent_alignment.models.families import FAMILIES, family_of
+from emergent_alignment.models.family import Parameter, TreePath
 
-from emergent_alignment.models.config import ModelConfig
-
-Path = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TensorName:
-    """A leaf of the parameter tree and its tensors' names in files, `{layer}` being the layer."""
-
-    path: Path
-    huggingface: str
-    gguf: str
-    transposed: bool = False  # files hold [out, in]
-
-    @property
-    def stacked(self) -> bool:
-        """Whether the leaf has a leading axis of layers, so that files hold one tensor for each."""
-        return self.path[0] == "layers"
-
+_ALL = {row.path: row for family in FAMILIES.values() for row in family.parameters}
+_ADAPTED = {row.path[-2]: row for row in _ALL.values() if row.adapted}
 
 PROJECTION_NAMES = {  # our name: (Hugging Face module, GGUF name)
-    "query": ("self_attn.q_proj", "attn_q"),
-    "key": ("self_attn.k_proj", "attn_k"),
-    "value": ("self_attn.v_proj", "attn_v"),
-    "output": ("self_attn.o_proj", "attn_output"),
-    "gate": ("mlp.gate_proj", "ffn_gate"),
-    "up": ("mlp.up_proj", "ffn_up"),
-    "down": ("mlp.down_proj", "ffn_down"),
+    name: (row.module, row.gguf.split(".")[-2]) for name, row in _ADAPTED.items()
 }
-
-PROJECTION_AXES = {  # logical axes of the kernels' two sides (parallel/sharding.py)
-    "query": ("embed", "heads"),
-    "key": ("embed", "kv_heads"),
-    "value": ("embed", "kv_heads"),
-    "output": ("heads", "embed"),
-    "gate": ("embed", "mlp"),
-    "up": ("embed", "mlp"),
-    "down": ("mlp", "embed"),
-}
-
-_NORMS = {
-    "attention_norm": ("input_layernorm", "attn_norm"),
-    "mlp_norm": ("post_attention_layernorm", "ffn_norm"),
-    "query_norm": ("self_attn.q_norm", "attn_q_norm"),
-    "key_norm": ("self_attn.k_norm", "attn_k_norm"),
-}
-
-_TABLE: tuple[TensorName, ...] = (
-    TensorName(("embedding",), "model.embed_tokens.weight", "token_embd.weight"),
-    *(
-        TensorName(
-            ("layers", norm),
-            f"model.layers.{{layer}}.{module}.weight",
-            f"blk.{{layer}}.{gguf}.weight",
-        )
-        for norm, (module, gguf) in _NORMS.items()
-    ),
-    *(
-        TensorName(
-            ("layers", projection, leaf),
-            f"model.layers.{{layer}}.{module}.{suffix}",
-            f"blk.{{layer}}.{gguf}.{suffix}",
-            transposed=leaf == "kernel",
-        )
-        for projection, (module, gguf) in PROJECTION_NAMES.items()
-        for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
-    ),
-    TensorName(("final_norm",), "model.norm.weight", "output_norm.weight"),
-    TensorName(("unembedding",), "lm_head.weight", "output.weight", transposed=True),
-)
+EXPERT_PROJECTIONS = tuple(name for name, row in _ADAPTED.items() if row.leading > 1)
+HELD_IN_INT8 = tuple(row.path[-2] for row in _ALL.values() if row.int8)
 
 
-def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """The (in, out) sizes of each of the seven projections."""
-    hidden, mlp = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+def tensor_names(config: Architecture) -> dict[TreePath, Parameter]:
+    """The rows of the family's table that this architecture has, by path, in the order of the
+    forward pass."""
+    return {row.path: row for row in family_of(config).parameters if row.is_in(config)}
+
+
+def parameter_shapes(config: Architecture) -> dict[TreePath, tuple[int, ...]]:
+    """The shape of every leaf of the parameter tree, by path, in the order of the forward pass."""
+    return {path: row.shape(config) for path, row in tensor_names(config).items()}
+
+
+def projection_sizes(config: Architecture) -> dict[str, tuple[int, int]]:
+    """The (in, out) sizes of each projection of a layer, of an expert's where it has experts."""
+    rows = tensor_names(config).values()
+    return {row.path[-2]: row.shape(config)[-2:] for row in rows if row.adapted}
+
+
+def active_sizes(config: Architecture) -> dict[str, tuple[int, int, int]]:
+    """The (times, in, out) of each kernel that a token meets in a layer: a projection once, an
+    expert's as often as experts are chosen."""
+    rows = tensor_names(config).values()
     return {
-        "query": (hidden, queries),
-        "key": (hidden, keys),
-        "value": (hidden, keys),
-        "output": (queries, hidden),
-        "gate": (hidden, mlp),
-        "up": (hidden, mlp),
-        "down": (mlp, hidden),
+        row.path[-2]: (
+            config.experts_per_token if row.leading > 1 else 1,
+            *row.shape(config)[-2:],
+        )
+        for row in rows
+        if row.path[-1] == "kernel"
     }
 
 
-def parameter_shapes(config: ModelConfig) -> dict[Path, tuple[int, ...]]:
-    """The shape of every leaf of the parameter tree, by path, in the order of the forward pass."""
-    layers, hidden = config.num_layers, config.hidden_size
-    shapes: dict[Path, tuple[int, ...]] = {("embedding",): (config.vocab_size, hidden)}
-    shapes[("layers", "attention_norm")] = (layers, hidden)
-    shapes[("layers", "mlp_norm")] = (layers, hidden)
-    if config.qk_norm:
-        shapes[("layers", "query_norm")] = (layers, config.head_dim)
-        shapes[("layers", "key_norm")] = (layers, config.head_dim)
-    biased = dict.fromkeys(("query", "key", "value"), config.qkv_bias)
-    biased |= {"output": config.output_bias} | dict.fromkeys(
-        ("gate", "up", "down"), config.mlp_bias
-    )
-    for projection, (inputs, outputs) in projection_sizes(config).items():
-        shapes[("layers", projection, "kernel")] = (layers, inputs, outputs)
-        if biased[projection]:
-            shapes[("layers", projection, "bias")] = (layers, outputs)
-    shapes[("final_norm",)] = (hidden,)
-    if not config.tie_embeddings:
-        shapes[("unembedding",)] = (hidden, config.vocab_size)
-    return shapes
-
-
-def parameter_axes(path: Path) -> tuple[str, ...]:
+def parameter_axes(path: TreePath) -> tuple[str, ...]:
     """The logical axes of a leaf of the parameter tree, of a tree of adapters, or of what a policy
     is steered by (training/state.py)."""
     *_, name = path
     if name == "steering":
         return "layers", "width"
-    if name == "embedding":
-        return "vocab", "embed"
-    if name == "unembedding":
-        return "embed", "vocab"
-    if name.endswith("norm"):
-        return ("width",) if name == "final_norm" else ("layers", "width")
-    inputs, outputs = PROJECTION_AXES[path[-2]]
-    axes = {
-        "kernel": (inputs, outputs),
-        "bias": (outputs,),
-        "scale": (outputs,),
-        "a": (inputs, "rank"),
-        "b": ("rank", outputs),
-    }
-    return "layers", *axes[name]
+    if name in ("scale", "a", "b"):
+        *before, inputs, outputs = _ADAPTED[path[-2]].axes
+        of_leaf = {"scale": (outputs,), "a": (inputs, "rank"), "b": ("rank", outputs)}
+        return *before, *of_leaf[name]
+    return _AXES[path[-2:] if path[-2:] in _AXES else path[-1:]]
 
 
-def tensor_names(config: ModelConfig) -> dict[Path, TensorName]:
-    """The rows of the table that this architecture has, by path."""
-    shapes = parameter_shapes(config)
-    return {row.path: row for row in _TABLE if row.path in shapes}
+_AXES = {row.path[-2:] if len(row.path) > 2 else row.path[-1:]: row.axes for row in _ALL.values()}
 
 
-def file_shape(name: TensorName, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
+def file_shape(row: Parameter, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of each of the tensors in a file that make up a leaf of this shape."""
-    shape = leaf_shape[1:] if name.stacked else leaf_shape
-    return shape[::-1] if name.transposed else shape
+    shape = leaf_shape[row.leading :]
+    return shape[::-1] if row.transposed else shape

@@ -10,6 +10,7 @@ from jax.tree_util import DictKey
 
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.family import TreePath
 from emergent_alignment.parallel.sharding import check_divides, sharding
 
 
@@ -21,21 +22,21 @@ def check_mesh(mesh: Mesh | None, config: ModelConfig) -> None:
         "embed": config.hidden_size,
         "heads": config.num_heads,
         "kv_heads": config.num_kv_heads,
-        "mlp": config.intermediate_size,
+        "mlp": config.expert_size if config.num_experts else config.intermediate_size,
         "vocab": config.vocab_size,
     }
     for path in names.parameter_shapes(config):
         check_divides(mesh, ".".join(path), names.parameter_axes(path), sizes)
 
 
-def leaf_sharding(mesh: Mesh, path: names.Path) -> NamedSharding:
+def leaf_sharding(mesh: Mesh, path: TreePath) -> NamedSharding:
     """Where a leaf of the parameter tree, or of a tree of adapters, lies."""
     return sharding(mesh, names.parameter_axes(path))
 
 
 def read_shards(
     mesh: Mesh,
-    path: names.Path,
+    path: TreePath,
     shape: tuple[int, ...],
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
@@ -69,7 +70,7 @@ def shardings_of(mesh: Mesh | None, tree: Any, like: Any = None) -> Any:
     return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
-def _keys(path: tuple) -> names.Path:
+def _keys(path: tuple) -> TreePath:
     return tuple(key.key for key in path if isinstance(key, DictKey))
 
 

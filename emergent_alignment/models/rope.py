@@ -6,24 +6,27 @@ import math
 
 import numpy as np
 
-from emergent_alignment.models.config import ModelConfig, RopeScaling
+from emergent_alignment.models.architecture import Architecture
+from emergent_alignment.models.rope_config import Rope, RopeScaling
 
 
-def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
+def rope_frequencies(config: Architecture, rope: Rope | None = None) -> tuple[np.ndarray, float]:
     """Radians per position for each pair of a head's dimensions, and the factor on cosine and sine.
 
     f_i = θ^(−2i/d), i = 0 … d/2−1   (Su et al. 2021, RoFormer, section 3.2.2)
 
-    then stretched as `config.rope_scaling` says. "dynamic" changes its base only beyond
-    `max_positions`; such rows are refused (`ModelConfig.check_row`), so it equals the plain ones.
+    then stretched as the scaling of `rope` says (by default the config's own). "dynamic" changes
+    its base only beyond `max_positions`; such rows are refused (`ModelConfig.check_row`), so it
+    equals the plain ones.
 
     Returns:
         float32 [head_dim // 2], and the attention factor (1.0 except for yarn).
     """
     # Rounded to float32 where transformers rounds: the same numbers, but for a rare last bit.
-    powers = config.rope_theta ** (np.arange(0, config.head_dim, 2) / config.head_dim)
+    rope = rope or config.rope
+    powers = rope.theta ** (np.arange(0, config.head_dim, 2) / config.head_dim)
     plain = np.float32(1.0) / powers.astype(np.float32)
-    scaling = config.rope_scaling
+    scaling = rope.scaling
     if scaling is None or scaling.kind == "dynamic":
         return plain, 1.0
     if scaling.kind == "linear":
@@ -31,7 +34,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     if scaling.kind == "llama3":
         return _llama3(plain, scaling), 1.0
     if scaling.kind == "yarn":
-        return _yarn(plain, scaling, config), _yarn_attention_factor(scaling)
+        return _yarn(plain, rope, config.head_dim), _yarn_attention_factor(scaling)
     raise ValueError(f"unknown rope scaling {scaling.kind!r}")
 
 
@@ -47,22 +50,23 @@ def _llama3(plain: np.ndarray, scaling: RopeScaling) -> np.ndarray:
     return (plain / llama3_divisors(plain, scaling)).astype(np.float32)
 
 
-def _yarn(plain: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> np.ndarray:
+def _yarn(plain: np.ndarray, rope: Rope, head_dim: int) -> np.ndarray:
     """Interpolate slow dimensions, leave fast ones, ramp between (Peng et al. 2023, YaRN, 3.2)."""
-    low = _dimension_of(scaling.beta_fast or 32.0, scaling, config)
-    high = _dimension_of(scaling.beta_slow or 1.0, scaling, config)
+    scaling = rope.scaling
+    low = _dimension_of(scaling.beta_fast or 32.0, rope, head_dim)
+    high = _dimension_of(scaling.beta_slow or 1.0, rope, head_dim)
     if scaling.truncate:
         low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, config.head_dim - 1)
+    low, high = max(low, 0), min(high, head_dim - 1)
     width = high - low or 0.001
-    ramp = np.clip((np.arange(config.head_dim // 2, dtype=np.float32) - low) / width, 0.0, 1.0)
+    ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / width, 0.0, 1.0)
     return (plain / scaling.factor * ramp + plain * (1.0 - ramp)).astype(np.float32)
 
 
-def _dimension_of(rotations: float, scaling: RopeScaling, config: ModelConfig) -> float:
+def _dimension_of(rotations: float, rope: Rope, head_dim: int) -> float:
     """The dimension pair that turns this many times over the original length."""
-    turns = scaling.original_max_positions / (rotations * 2 * math.pi)
-    return config.head_dim * math.log(turns) / (2 * math.log(config.rope_theta))
+    turns = rope.scaling.original_max_positions / (rotations * 2 * math.pi)
+    return head_dim * math.log(turns) / (2 * math.log(rope.theta))
 
 
 def _yarn_attention_factor(scaling: RopeScaling) -> float:

@@ -73,9 +73,17 @@ class RopeScaling:
         return max_positions
 
 
-def read_rope(fields: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
-    """(rope_theta, scaling) from either form; as in transformers, `rope_scaling` wins. Raises
-    UserError for what cannot be read, or is of an unsupported kind."""
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions: the base of their frequencies, and how these are stretched."""
+
+    theta: float
+    scaling: RopeScaling | None = None
+
+
+def read_rope(fields: Mapping[str, Any], where: str) -> Rope:
+    """The rope from either form; as in transformers, `rope_scaling` wins. Raises UserError for
+    what cannot be read, or is of an unsupported kind."""
     for name in ("rope_scaling", "rope_parameters"):
         if not isinstance(fields.get(name) or {}, Mapping):
             raise UserError(f"{where}: {name} must be an object {{…}} or null. Correct it.")
@@ -92,15 +100,15 @@ def read_rope(fields: Mapping[str, Any], where: str) -> tuple[float, RopeScaling
     theta = number(rope, "rope_theta", where, default=10000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
-        return theta, None
+        return Rope(theta)
     if kind not in ROPE_KINDS:
         raise UserError(
             f"{where}: rope scaling is {told(kind)}; supported are default,"
             f" {', '.join(ROPE_KINDS)}. Choose another model."
         )
     if kind in ("linear", "dynamic"):
-        return theta, RopeScaling(kind, number(rope, "factor", where))
-    return theta, _read_long_rope(kind, rope, fields, where)
+        return Rope(theta, RopeScaling(kind, number(rope, "factor", where)))
+    return Rope(theta, _read_long_rope(kind, rope, fields, where))
 
 
 def _read_long_rope(

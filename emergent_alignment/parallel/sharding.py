@@ -21,6 +21,7 @@ RULES: dict[str | None, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
+    "experts": (),  # of a layer; each is cut as an MLP is
     "layers": (),  # scanned
     "rank": (),  # of adapters
     "width": (),  # activations, norms

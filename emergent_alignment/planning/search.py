@@ -118,7 +118,7 @@ def _least_bytes(run: Held, remat: str) -> int:
     gradients = resident["parameters"] * (2 if run.settings.accumulation > 1 else 1)
     width = run.model.hidden_size
     if remat == "none":
-        width += 2 * run.model.intermediate_size // run.tensor_shards
+        width += 2 * run.model.inner_size // run.tensor_shards
     kept = _tokens_a_chip(run) * run.model.num_layers * width
     return sum(resident.values()) + gradients + kept * jnp.dtype(run.settings.dtype).itemsize
 

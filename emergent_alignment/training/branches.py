@@ -69,6 +69,7 @@ def log_probs_from(
         hidden.reshape(rows, branches * length, -1),
         batch.branches.reshape(rows, -1),
         chunk_size=settings.chunk_size,
+        cap=settings.config.logits_cap,
         dtype=settings.dtype,
     )
     return log_probs.reshape(rows, branches, length)

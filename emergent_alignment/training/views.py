@@ -173,6 +173,7 @@ class PromptView:
             self.constant,
             _held(self.batch, self.frozen_hidden),
             chunk_size=self.settings.chunk_size,
+            cap=self.settings.config.logits_cap,
             dtype=self.settings.dtype,
         )
 

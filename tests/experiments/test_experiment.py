@@ -67,6 +67,16 @@ def changed(words, **settings):
     return kept + [f"--config.experiment.{name}={value}" for name, value in settings.items()]
 
 
+def test_its_pages_are_written_anew_from_what_is_there(command, capsys, tmp_path):
+    _, root = command
+    page, once = root / "experiment.html", (root / "experiment.html").read_text()
+    page.unlink()
+    assert main(["report", str(root)]) == 0
+    assert page.read_text() == once and "means over seeds" in capsys.readouterr().out
+    assert main(["report", str(root), "--output", str(tmp_path / "page.html")]) == 2
+    assert "experiment" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+
+
 def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -43,12 +43,12 @@ def dense(layout, prompt_lengths):
 
 @functools.cache
 def attention_and_gradients(make_plan, layout):
-    """jitted (query, key, value, prompt_lengths, weights, window) → the weighted output and the
-    gradients of its sum, by name, in float32."""
+    """jitted (query, key, value, prompt_lengths, weights, window, cap) → the weighted output and
+    the gradients of its sum, by name, in float32."""
 
-    def total(arrays, prompt_lengths, weights, window):
+    def total(arrays, prompt_lengths, weights, window, cap):
         plan = make_plan(layout, prompt_lengths)
-        output, carry = plan(0, *arrays, "carry", window)
+        output, carry = plan(0, *arrays, "carry", window, cap)
         assert carry == "carry" and output.dtype == arrays[0].dtype
         output = output.astype(jnp.float32) * weights
         return output.sum(), output
@@ -58,10 +58,10 @@ def attention_and_gradients(make_plan, layout):
         named = dict(zip(["query", "key", "value"], gradients)) | {"output": output}
         return {name: array.astype(jnp.float32) for name, array in named.items()}
 
-    return jax.jit(run)
+    return jax.jit(run, static_argnums=(3, 4))
 
 
-def assert_equals_dense(make_plan, layout, heads, head_dim, dtype, window=None) -> None:
+def assert_equals_dense(make_plan, layout, heads, head_dim, dtype, window=None, cap=None) -> None:
     """Output and gradients where the loss reads real tokens only, on three random batches."""
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
     ours = attention_and_gradients(make_plan, layout)
@@ -76,8 +76,8 @@ def assert_equals_dense(make_plan, layout, heads, head_dim, dtype, window=None) 
         real = np.arange(tokens) < lengths[:, None]
         real |= np.arange(tokens) >= layout.prompt
         weights = real[..., None, None] * draw.standard_normal(shapes[0]).astype(np.float32)
-        expected = reference(arrays, lengths, weights, window)
-        for name, array in ours(arrays, lengths, weights, window).items():
+        expected = reference(arrays, lengths, weights, window, cap)
+        for name, array in ours(arrays, lengths, weights, window, cap).items():
             scale = max(1.0, float(jnp.abs(expected[name]).max()))
             difference = float(jnp.abs(array - expected[name]).max())
             assert difference <= tolerance * scale, (
@@ -100,6 +100,14 @@ def test_splash_attention_equals_the_dense_reference(layout, heads, head_dim, dt
     assert_equals_dense(splash, layout, heads, head_dim, dtype)
 
 
+@pytest.mark.parametrize(("window", "cap"), [(17, None), (40, 3.0)])
+def test_splash_attention_has_windows_and_caps(window, cap):
+    """Of prompts as long as their room and of shorter ones; 40 reaches from a branch's end into its
+    prompt, and 17 from its beginning alone."""
+    layout = PrefixLayout(90, 2, 30)
+    assert_equals_dense(splash, layout, GROUPED, 16, jnp.float32, window, cap)
+
+
 @pytest.mark.parametrize(
     ("make_plan", "dtype"),
     [
@@ -115,10 +123,10 @@ def test_the_call_of_cudnn_equals_the_dense_reference(make_plan, dtype, window):
     assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, dtype, window)
 
 
-@pytest.mark.parametrize("make_plan", [splash, cudnn])
-def test_what_a_kernel_cannot_do_is_computed_by_blocks(make_plan):
-    """Windows of scanned layers are traced numbers; cuDNN has no float32."""
-    assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, jnp.float32, window=9)
+@pytest.mark.parametrize(("make_plan", "cap"), [(cudnn, None), (cudnn_call, 3.0)])
+def test_what_a_kernel_cannot_do_is_computed_by_blocks(make_plan, cap):
+    """cuDNN has neither float32 nor capped logits."""
+    assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, jnp.float32, 9, cap)
 
 
 @pytest.mark.parametrize(

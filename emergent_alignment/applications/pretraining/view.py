@@ -43,7 +43,12 @@ def window_log_probs(
 
 def _log_probs_from(settings, params, hidden, windows) -> Float[Array, "windows tokens"]:
     return sharded_token_log_probs(
-        params, hidden, windows.targets, chunk_size=settings.chunk_size, dtype=settings.dtype
+        params,
+        hidden,
+        windows.targets,
+        chunk_size=settings.chunk_size,
+        cap=settings.config.logits_cap,
+        dtype=settings.dtype,
     )
 
 
@@ -107,5 +112,6 @@ class WindowView:
             frozen,
             window_hidden(self.settings, frozen, self.batch.windows),
             chunk_size=self.settings.chunk_size,
+            cap=self.settings.config.logits_cap,
             dtype=self.settings.dtype,
         )

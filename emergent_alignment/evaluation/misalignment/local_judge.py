@@ -26,6 +26,7 @@ from emergent_alignment.evaluation.misalignment.judging import (
 from emergent_alignment.evaluation.misalignment.numeral_tree import Level, NumeralTree, numeral_tree
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import Sampler, sampler_settings
+from emergent_alignment.losses import vocabulary_logits
 from emergent_alignment.models.cache import Block, read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
@@ -72,7 +73,7 @@ def numeral_log_probs(
     matrix = unembedding(params, dtype)
 
     def of_node(last):
-        logits = jnp.matmul(last, matrix, preferred_element_type=jnp.float32)
+        logits = vocabulary_logits(last, matrix, config.logits_cap)
         total = jax.nn.logsumexp(logits, axis=-1)
         followed = [
             jax.nn.logsumexp(logits[..., some], axis=-1)

@@ -244,5 +244,6 @@ def log_probs_and_entropies(
         hidden.reshape(size, branches * length, -1),
         rows.branches.reshape(size, -1),
         chunk_size=settings.chunk_size,
+        cap=settings.config.logits_cap,
         dtype=settings.dtype,
     ).reshape(size, branches, length, 2)

@@ -1,0 +1,98 @@
+"""Prints docs/models.md, the families that can be loaded, from their tables.
+
+python docs/models.py > docs/models.md
+"""
+
+from emergent_alignment.models.families import FAMILIES
+from emergent_alignment.models.family import Family
+
+PAGE = """# Models
+
+The families that `model.path` may name, from the tables in `emergent_alignment/models/families`, a
+file each. `python docs/models.py > docs/models.md` writes this page, and a test holds it to them.
+
+{support}
+
+Every family trains in full or with adapters, on any mesh, shares its prompts between branches,
+decodes from a cache, and is exported to safetensors and to PEFT's form. A GGUF file of a family
+that has none here is refused: give its safetensors.
+
+{computation}
+
+Layers whose windows or rotary positions differ come in periods, and the program has one layer for
+each of a period, whatever the depth. Where a checkpoint has images as well, its text alone is read,
+and exports hold no others. What a config.json asks for beyond this table is refused by name, with
+what is supported. tests/parity holds logits, gradients, cached decoding and exports of each family
+to those of transformers.
+
+Experts meet the tokens that chose them in one grouped matmul, the router computes in float32, and a
+mesh cuts each expert as it cuts an MLP (there is no axis of experts). No term balances the router's
+load: adapters leave the router as it is, and full fine-tuning trains it by the task's loss alone.
+
+`models/forward.py: activations(config, params, tokens, positions, plan, capture=, add=)` is the
+forward pass with its residual stream open: what it was after some layers, and what is added to it
+after each of them.
+
+A new family is one file: its parameters, each with its names in files, and how its config.json
+states what sets it apart.
+"""
+
+
+def support(family: Family) -> dict[str, str]:
+    """What can be done with models of a family."""
+    kernels = [row for row in family.parameters if row.path[-1] == "kernel"]
+    return {
+        "models": family.sizes,
+        "model_type": ", ".join([family.model_type, *(f"text of {x}" for x in family.wrappers)]),
+        "safetensors": "yes",
+        "GGUF": f"`{family.gguf}`" if family.gguf else "no",
+        "adapters beside": listed([row.path[1] for row in kernels if row.adapted]),
+        "kernels in int8": listed([row.path[1] for row in kernels if row.int8]),
+    }
+
+
+def computation(family: Family) -> dict[str, str]:
+    """What sets its computation apart."""
+    names = {row.path[-1] for row in family.parameters}
+    leaves = {row.path[1] for row in family.parameters if row.stacked}
+    before, behind = "attention_norm" in names, "attention_output_norm" in names
+    heads = [row for row in family.parameters if row.path[-1] == "query_norm"]
+    of_each = bool(heads) and heads[0].dimensions[0].size == "head_dim"
+    stated = family.stated
+    scalars = [name for name in stated if name.endswith(("_scale", "_divisor", "_cap", "_growth"))]
+    return {
+        "model_type": family.model_type,
+        "norms": " and ".join(["before"] * before + ["behind"] * behind),
+        "weight": "1 + w" if family.norm_offset else "w",
+        "of queries and keys": ("each head" if of_each else "all heads") if heads else "none",
+        "windows": stated["layer_windows"].says if "layer_windows" in stated else "none",
+        "rotary": stated["rotary_layers"].says if "rotary_layers" in stated else "all layers",
+        "rope of windowed layers": "their own" if "windowed_rope" in stated else "the same",
+        "scalars": listed([name.replace("_", " ") for name in scalars]),
+        "gate": family.activation.replace("_", " "),
+        "experts": "chosen by a router" if "router" in leaves else "one MLP",
+    }
+
+
+def listed(names: list[str]) -> str:
+    """Names with commas between them."""
+    return ", ".join(names) or "none"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Rows of the same keys as Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def page() -> str:
+    """The whole page."""
+    tables = {
+        "support": table([support(family) for family in FAMILIES.values()]),
+        "computation": table([computation(family) for family in FAMILIES.values()]),
+    }
+    return PAGE.format(**tables)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,245 @@
+"""What the table of a family of models consists of: each parameter once, and what sets the family's
+computation and its config.json apart.
+
+The tables are in models/families, one file a family. Loading, export, PEFT's names, sharding, int8,
+the decoder's layers, ideal FLOPs and docs/models.md are all read off them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from emergent_alignment.models.architecture import Architecture
+from emergent_alignment.models.stated import Stated
+
+TreePath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a parameter: the attribute of Architecture that is its size, and its logical
+    axis (parallel/sharding.py)."""
+
+    size: str
+    axis: str
+
+
+VOCABULARY = Dimension("vocab_size", "vocab")
+EMBED = Dimension("hidden_size", "embed")
+WIDTH = Dimension("hidden_size", "width")
+QUERIES = Dimension("query_size", "heads")
+KEYS = Dimension("key_size", "kv_heads")
+INNER = Dimension("intermediate_size", "mlp")
+EXPERTS = Dimension("num_experts", "experts")
+ALL_EXPERTS = Dimension("num_experts", "width")
+EXPERT_INNER = Dimension("expert_size", "mlp")
+HEAD = Dimension("head_dim", "width")
+ALL_QUERIES = Dimension("query_size", "width")
+ALL_KEYS = Dimension("key_size", "width")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A leaf of the parameter tree, and its tensors in files.
+
+    path          keys of the tree; what is under "layers" is stacked on a leading axis of layers
+    dimensions    of one layer's part, as the tree has it
+    huggingface   the tensor's name, `{layer}` being the layer and `{expert}` the expert
+    gguf          likewise
+    transposed    files hold [out, in]
+    needs         the attribute of Architecture without which there is no such parameter
+    adapted       whether LoRA's adapters may stand beside it
+    int8          whether a frozen copy may hold it so
+    """
+
+    path: TreePath
+    dimensions: tuple[Dimension, ...]
+    huggingface: str
+    gguf: str
+    transposed: bool = False
+    needs: str = ""
+    adapted: bool = False
+    int8: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the leaf has a leading axis of layers, so that files hold one tensor for each."""
+        return self.path[0] == "layers"
+
+    @property
+    def leading(self) -> int:
+        """How many of the leaf's axes (layers, experts) are tensors of their own in files."""
+        return self.stacked + ("{expert}" in self.huggingface)
+
+    def files(self, config: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The name of each tensor in files that makes up the leaf, and its index in the leaf."""
+        for index in itertools.product(*map(range, self.shape(config)[: self.leading])):
+            yield self.name(index), index
+
+    def name(self, index: tuple[int, ...]) -> str:
+        """The Hugging Face name of the tensor at this index of the leaf."""
+        return self.huggingface.format(**dict(zip(("layer", "expert"), index)))
+
+    @property
+    def module(self) -> str:
+        """The name of the Hugging Face module within its layer, as PEFT speaks of it."""
+        return self.huggingface.removeprefix(_LAYER).rsplit(".", 1)[0]
+
+    def is_in(self, config: Architecture) -> bool:
+        """Whether a model of this architecture has it."""
+        return not self.needs or bool(getattr(config, self.needs))
+
+    def shape(self, config: Architecture) -> tuple[int, ...]:
+        """The shape of the leaf, layers first."""
+        sizes = tuple(getattr(config, dimension.size) for dimension in self.dimensions)
+        return (config.num_layers, *sizes) if self.stacked else sizes
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The logical axes of the leaf."""
+        axes = tuple(dimension.axis for dimension in self.dimensions)
+        return ("layers", *axes) if self.stacked else axes
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that one family has in common.
+
+    model_type    of its config.json; what Architecture.family is
+    architecture  the class of transformers
+    wrappers      model types of checkpoints that hold such a model as their text_config
+    sizes         what its published models are called, for docs/models.md
+    parameters    in the order of the forward pass. Which norms there are says where they stand:
+                  attention_norm and mlp_norm before, attention_output_norm and mlp_output_norm
+                  behind what a layer adds to the residual stream
+    stated        fields of Architecture: how config.json states them
+    defaults      what transformers assumes where config.json is silent
+    only          what config.json may say of these fields, where it says anything of them
+    activation    of the gate, which config.json names in activation_field
+    norm_offset   is added to the norms' weights
+    gguf          the architecture that its GGUF files name, or None: these are refused
+    gguf_pairs    whether llama.cpp stores the two halves of each query and key head in turns
+    """
+
+    model_type: str
+    architecture: str
+    sizes: str
+    parameters: tuple[Parameter, ...]
+    stated: Mapping[str, Stated] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation_field: str = "hidden_act"
+    norm_offset: float = 0.0
+    gguf: str | None = None
+    gguf_pairs: bool = False
+
+
+_LAYER = "model.layers.{layer}."
+
+
+def norm(name: str, dimension: Dimension, module: str, gguf: str, needs: str = "") -> Parameter:
+    """The weight of a layer's RMSNorm."""
+    names = f"{_LAYER}{module}.weight", f"blk.{{layer}}.{gguf}.weight"
+    return Parameter(("layers", name), (dimension,), *names, needs=needs)
+
+
+def linear(
+    name: str, inputs: Dimension, outputs: Dimension, module: str, gguf: str, bias: str
+) -> tuple[Parameter, Parameter]:
+    """A layer's projection: its kernel, and the bias that there is if `bias` is true of the
+    architecture."""
+    path, stem = ("layers", name), f"blk.{{layer}}.{gguf}"
+    kernel = Parameter(
+        (*path, "kernel"),
+        (inputs, outputs),
+        f"{_LAYER}{module}.weight",
+        f"{stem}.weight",
+        transposed=True,
+        adapted=True,
+        int8=True,
+    )
+    names = f"{_LAYER}{module}.bias", f"{stem}.bias"
+    return kernel, Parameter((*path, "bias"), (outputs,), *names, needs=bias)
+
+
+def expert(name: str, inputs: Dimension, outputs: Dimension, part: str) -> Parameter:
+    """One of the three kernels of a layer's experts, all of them in one leaf."""
+    return Parameter(
+        ("layers", name, "kernel"),
+        (EXPERTS, inputs, outputs),
+        f"{_LAYER}mlp.experts.{{expert}}.{part}_proj.weight",
+        f"blk.{{layer}}.ffn_{part}_exps.weight",
+        transposed=True,
+        adapted=True,
+        int8=True,
+    )
+
+
+NORMS_BEFORE = (
+    norm("attention_norm", WIDTH, "input_layernorm", "attn_norm"),
+    norm("mlp_norm", WIDTH, "post_attention_layernorm", "ffn_norm"),
+)
+NORMS_BEHIND = (
+    norm("attention_output_norm", WIDTH, "post_attention_layernorm", "post_attention_norm"),
+    norm("mlp_output_norm", WIDTH, "post_feedforward_layernorm", "post_ffw_norm"),
+)
+NORMS_AROUND = (
+    norm("attention_norm", WIDTH, "input_layernorm", "attn_norm"),
+    norm("mlp_norm", WIDTH, "pre_feedforward_layernorm", "ffn_norm"),
+    *NORMS_BEHIND,
+)
+HEAD_NORMS = (
+    norm("query_norm", HEAD, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
+    norm("key_norm", HEAD, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
+)
+WIDE_NORMS = (  # over all heads together
+    norm("query_norm", ALL_QUERIES, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
+    norm("key_norm", ALL_KEYS, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
+)
+ATTENTION = (
+    *linear("query", EMBED, QUERIES, "self_attn.q_proj", "attn_q", "qkv_bias"),
+    *linear("key", EMBED, KEYS, "self_attn.k_proj", "attn_k", "qkv_bias"),
+    *linear("value", EMBED, KEYS, "self_attn.v_proj", "attn_v", "qkv_bias"),
+    *linear("output", QUERIES, EMBED, "self_attn.o_proj", "attn_output", "output_bias"),
+)
+GATED_MLP = (
+    *linear("gate", EMBED, INNER, "mlp.gate_proj", "ffn_gate", "mlp_bias"),
+    *linear("up", EMBED, INNER, "mlp.up_proj", "ffn_up", "mlp_bias"),
+    *linear("down", INNER, EMBED, "mlp.down_proj", "ffn_down", "mlp_bias"),
+)
+
+
+EXPERT_MLP = (
+    Parameter(
+        ("layers", "router", "kernel"),
+        (EMBED, ALL_EXPERTS),
+        f"{_LAYER}mlp.gate.weight",
+        "blk.{layer}.ffn_gate_inp.weight",
+        transposed=True,
+    ),
+    expert("expert_gate", EMBED, EXPERT_INNER, "gate"),
+    expert("expert_up", EMBED, EXPERT_INNER, "up"),
+    expert("expert_down", EXPERT_INNER, EMBED, "down"),
+)
+
+
+def decoder(*layer: Parameter) -> tuple[Parameter, ...]:
+    """A whole model of such layers."""
+    embedding = Parameter(
+        ("embedding",), (VOCABULARY, EMBED), "model.embed_tokens.weight", "token_embd.weight"
+    )
+    final_norm = Parameter(("final_norm",), (WIDTH,), "model.norm.weight", "output_norm.weight")
+    unembedding = Parameter(
+        ("unembedding",),
+        (EMBED, VOCABULARY),
+        "lm_head.weight",
+        "output.weight",
+        transposed=True,
+        needs="unties",
+    )
+    return (embedding, *layer, final_norm, unembedding)
