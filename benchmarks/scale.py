@@ -84,9 +84,14 @@ OF_CONFIGS = [
     of_config("self_align_quickstart", "cpu:1x16GB"),
     of_config("self_align_llama_65b", "v5p:4x4x4", "LLaMA-65B"),
 ]
-OF_ONLINE: list[Setting] = []
+# As the configs are, but for how they decode; a decode mesh has its tensor axis of fsdp's.
+SIDE_BY_SIDE = {"conscience.one_batch": True}
+OF_ONLINE = [
+    of_config(name, topology, model, **SIDE_BY_SIDE, **{"mesh.fsdp": 8, "mesh.decode.tensor": 8})
+    for name, topology, model in (("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),)
+]
 ONLINE_EVERY = (1, 8)  # K
-SETTINGS = OF_MODELS + OF_CONFIGS
+SETTINGS = OF_MODELS + OF_CONFIGS + OF_ONLINE
 
 
 def main() -> None:
@@ -118,6 +123,7 @@ def planned(setting: Setting) -> dict:
     from emergent_alignment.planning.plan import make_plan
     from emergent_alignment.planning.programs import largest_batch
     from emergent_alignment.planning.report import as_json
+    from emergent_alignment.runs.config import decided
 
     config = read_config(list(setting.words))
     model = read_model_config(config.model.path)
@@ -127,7 +133,7 @@ def planned(setting: Setting) -> dict:
     found = as_json(plan)
     if setting in OF_ONLINE:
         found["by_every"] = by_every(plan, config, model, target)
-    rows, (layout, _) = config.training.batch_size, largest_batch(config)
+    rows, (layout, _) = config.training.batch_size, largest_batch(decided(config))
     return found | {
         "words": setting.words,
         "wall_seconds": round(time.perf_counter() - wall, 1),
