@@ -95,7 +95,8 @@ def test_every_worker_mounts_the_bucket_before_it_trains(pod):
 
 
 def test_a_bucket_that_cannot_be_mounted_is_tried_again(pod):
-    """It failed the first time alone."""
+    """It failed the first time alone, and on one worker: the other one trains twice."""
+    scripts(pod, "0 0", "0 0")
     pod.write("fail", "gcsfuse")
     done = pod.run("tpu_pod.sh", *UP, "--max-restarts=1")
     assert done.returncode == 0 and "starting again after exit code 69" in done.stderr
