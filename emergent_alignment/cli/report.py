@@ -14,10 +14,13 @@ examples:
   emergent-alignment report runs/mine --journal
 """
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+
+_WIDTH_OF_FILES = 200  # of tables that go to a file or another program, which have no width
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -120,7 +123,7 @@ def print_table(lines: list[list[str]], title: str) -> None:
     header, *rows = lines
     table = Table(title=title)
     for name in header:
-        table.add_column(escape(name))
+        table.add_column(escape(name), overflow="fold")  # a figure is never cut short
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)

@@ -120,12 +120,12 @@ COMMANDS = {
         },
     ),
     "quickstart": _command(
-        "quickstart --root {folder}/run",
+        "quickstart --config quickstart:short --root {folder}/run",
         _REVIEW,
         _CALIBRATION,
         _EVALUATION,
         _TWO_STEPS,
-        {"experiment.seeds": "(0,)"},
+        {"two_by_two.samples": 4, "two_by_two.limit": 2, "two_by_two.max_new_tokens": 8},
     ),
     "experiment": _command(
         "experiment --root {folder}/run",

@@ -187,7 +187,7 @@ def test_a_file_where_a_folder_should_be_is_left_alone(fails, model, tmp_path):
     for words in (
         train(model, file),
         train(model, file / "run"),
-        ["quickstart", "--root", file, *tiny(model)],
+        ["quickstart", "--root", file, "--config=quickstart:short", *tiny(model)],
         ["calibrate", "--output", file / "found.json", *tiny(model)],
         ["calibrate", "--output", tmp_path, "--overwrite", *tiny(model)],
         ["evaluate", "--output", file, *tiny(model)],
