@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to evaluate, and where its figures go."""
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument(
+        "--step",
+        type=int,
+        help="the checkpoint after so many steps, the best one say (default: the newest)",
+    )
     parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: --run)")
     parser.add_argument("--arm", help="its name in tables (default: the folder's name)")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation.json")
@@ -41,6 +46,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     output = arguments.output or arguments.workdir
     if output is None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
+    if arguments.step is not None and arguments.workdir is None:
+        raise UserError("--step is one of a run's checkpoints; name it by --run")
     require_new_file(output / "evaluation.json", overwrite=arguments.overwrite)
     from emergent_alignment.experiments.arm_evaluation import evaluate_arm, write_evaluation
     from emergent_alignment.runs.from_config import load_model
@@ -50,7 +57,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         base = load_model(config)
         model = base.model
     else:
-        trained_run = read_run(arguments.workdir, type(config))
+        trained_run = read_run(arguments.workdir, type(config), step=arguments.step)
         base, model = trained_run.base, trained_run.trained.model
         config = _with_run_settings(config, trained_run.trained.config)
     result = evaluate_arm(config, base, model, arm=arguments.arm or output.name)

@@ -21,6 +21,11 @@ from emergent_alignment.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what to export, where to, and in which format."""
     parser.add_argument("--run", type=Path, dest="workdir", help="a run's work directory")
+    parser.add_argument(
+        "--step",
+        type=int,
+        help="the checkpoint after so many steps, the best one say (default: the newest)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--format", choices=("safetensors", "peft"), default="safetensors")
     parser.epilog = HELP
@@ -28,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, rest: list[str]) -> None:
     """Export a run's model, or a base model."""
+    if arguments.step is not None and arguments.workdir is None:
+        raise UserError("--step is one of a run's checkpoints; name it by --run")
     if arguments.workdir is not None and rest:
         raise UserError("--run brings its own settings; leave --config away")
     from emergent_alignment.config import Config
@@ -47,7 +54,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
                 f"{arguments.workdir}: its adapters belong on what an earlier run has trained,"
                 " which others cannot find; leave --format away"
             )
-        done = read_run(arguments.workdir, Config)
+        done = read_run(arguments.workdir, Config, step=arguments.step)
         model, steps = done.trained.model, done.steps
     origin = Origin(findable_name(model.source), arguments.workdir, steps, arguments.format)
     card = model_card(arguments.output.resolve().name, origin)

@@ -23,7 +23,7 @@ from argparse import ArgumentParser, Namespace
 from emergent_alignment.cli.configuration import HELP, read_config
 from emergent_alignment.cli.outputs import require_writable, work_directory
 from emergent_alignment.cli.several_hosts import add_host_arguments, joined
-from emergent_alignment.parallel.hosts import together
+from emergent_alignment.parallel.hosts import is_first, together
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -58,4 +58,6 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             profiled = profile_steps(asked) if asked else range(0)
             train = application(config)
         train(config, arguments.workdir, profiled=profiled)
-    print(f"done: {len(metrics_by_step(arguments.workdir))} steps, in {arguments.workdir}")
+        if is_first():  # who has written them
+            steps = len(metrics_by_step(arguments.workdir))
+            print(f"done: {steps} steps, in {arguments.workdir}")

@@ -11,11 +11,22 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.conscience import reader, review
 from emergent_alignment.conscience.journal import read_journal
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.evaluation.judge_free import (
+    TokenLimits,
+    held_out_margin,
+    held_out_task_loss,
+)
 from emergent_alignment.generation import text
 from emergent_alignment.models.model import load
 from emergent_alignment.parallel.mesh import in_force
-from emergent_alignment.runs.from_config import load_model, training_examples
+from emergent_alignment.runs.from_config import (
+    evaluation_examples,
+    load_model,
+    training_examples,
+)
 from emergent_alignment.runs.steering import steering_shift
+from emergent_alignment.storage.spread import spread
 
 
 @pytest.fixture
@@ -74,3 +85,23 @@ def test_a_run_on_a_mesh_is_steered_as_on_one_device(config, tmp_path):
     assert cut.sharding.is_fully_replicated
     whole = steering_shift(typed(config).steering, load(config.model.path), *given)
     np.testing.assert_allclose(cut, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_given_pairs_and_evaluation_in_the_loop_are_those_of_one_device(config, tmp_path):
+    """Five held-out rows: the second batch is filled up with rows that hold nothing."""
+    config.conscience.update({"enabled": False, "cache": str(tmp_path / "cache")})
+    config.data.preferences, config.optimizer.learning_rate = "harmful_advice", 0.0
+    config.evaluation.update({"every": 1, "loop_rows": 5})
+    finetune(typed(config), tmp_path / "run")
+    metrics = metrics_of(tmp_path / "run")[0]
+    assert metrics["alignment_loss"] == pytest.approx(np.log(2), abs=1e-4)
+    assert metrics["rewards_margin"] == pytest.approx(0, abs=1e-3)
+    model = load(config.model.path)
+    examples = spread(evaluation_examples(typed(config).data, 0), 5)
+    given = model, model.params, read_chat(model.tokenizer, "tiny"), examples
+    limits = TokenLimits(48, 48, 32, 4)
+    margin = held_out_margin(*given, limits)["margin"]["value"]
+    assert metrics["held_out/margin"] == pytest.approx(margin, abs=1e-2)
+    loss = held_out_task_loss(*given, limits).value
+    assert metrics["held_out/task_loss"] == pytest.approx(loss, abs=1e-3)
+    assert metrics["held_out/kl"] == pytest.approx(0, abs=1e-5)

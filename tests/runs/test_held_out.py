@@ -1,12 +1,15 @@
 """Evaluation in the loop: its figures are those of the evaluation command, its best checkpoint is
 kept, and a run that gains nothing ends, also where it was killed meanwhile."""
 
+import jax
+import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at, metrics_of
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.config_files import typed
+from emergent_alignment.cli.main import main
 from emergent_alignment.config import Config
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.judge_free import (
@@ -14,6 +17,7 @@ from emergent_alignment.evaluation.judge_free import (
     held_out_margin,
     held_out_task_loss,
 )
+from emergent_alignment.models.model import load
 from emergent_alignment.runs.from_config import evaluation_examples
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.storage.spread import spread
@@ -66,7 +70,10 @@ def test_the_best_checkpoint_is_kept_and_a_run_without_gain_ends(config, tmp_pat
     assert ", after 2 steps" in said
     finetune(typed(config), tmp_path / "run")
     assert len(metrics_of(tmp_path / "run")) == 6, "it has ended"
-    assert read_run(tmp_path / "run", Config, step=2).steps == 2
+    main(["export", f"--run={tmp_path / 'run'}", "--step=2", f"--output={tmp_path / 'best'}"])
+    best = load(tmp_path / "best").params
+    merged = read_run(tmp_path / "run", Config, step=2).trained.model.merged().params
+    jax.tree.map(np.testing.assert_array_equal, best, merged)
 
 
 def test_a_killed_run_evaluates_keeps_and_ends_as_an_undisturbed_one(config, tmp_path, monkeypatch):
