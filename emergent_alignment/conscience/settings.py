@@ -51,6 +51,11 @@ class ConscienceSection(Section):
     every: int = setting(
         1, "K: the policy is sampled and reviewed every so many steps.", more_than=0
     )
+    ahead: bool = setting(
+        False,
+        "A round listens to the prompts of all the steps up to the next one, in one decode, each "
+        "step's share of pairs being trained on in that step; not only to those of its own step.",
+    )
     replay: int = setting(
         0, "Steps that a pair is used in, a multiple of every; 0: as many as that.", at_least=0
     )
@@ -147,6 +152,11 @@ class ConscienceSection(Section):
         "Folder of what the frozen copy reviews, answers or reads once; "
         '"": the user\'s cache folder.',
     )
+
+    @property
+    def steps_a_round(self) -> int:
+        """The steps whose prompts a round listens to."""
+        return self.every if self.ahead else 1
 
     def check(self) -> None:
         """What goes together: targets that are reviewed and flagged, rounds and their replay."""

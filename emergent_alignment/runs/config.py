@@ -205,6 +205,11 @@ class RunConfig(Section):
             if self.loss.alignment_weight == AUTO:
                 raise UserError(f"config.loss.alignment_weight: {_NO_SCORE}")
             return
+        if conscience.ahead and self.application == "pretraining":
+            raise UserError(
+                "config.conscience.ahead: raw text is read as it is trained on, and nobody knows "
+                "what later steps continue; set False"
+            )
         if max(conscience.replay, conscience.every) > steps:
             raise UserError(
                 f"config.conscience.replay: pairs of {conscience.every} steps a round that are "

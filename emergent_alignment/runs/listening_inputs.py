@@ -32,7 +32,7 @@ from emergent_alignment.runs.listening import (
     hear_policy,
 )
 from emergent_alignment.runs.price import RoundScores, price, wants_yardstick
-from emergent_alignment.runs.rounds import HeardRow, Rounds, doubled_width
+from emergent_alignment.runs.rounds import HeardRow, Rounds, Timing, doubled_width
 from emergent_alignment.runs.training_run import Run, hybrid_terms, pair_terms
 from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.task_and_pairs import PairsView, TaskAndPairsView
@@ -91,13 +91,15 @@ def heard_size(config: RunConfig, num_task: int) -> int:
     """Prompts a round, where a step has `num_task` of the task."""
     conscience = config.conscience
     own = num_task if conscience.prompts != "pool" else 0
-    return own + (conscience.pool_rows if conscience.prompts != "task" else 0)
+    size = own + (conscience.pool_rows if conscience.prompts != "task" else 0)
+    return size * conscience.steps_a_round
 
 
 def heard_rows(config: RunConfig, num_task: int) -> int:
     """Rows a step that were listened to, in this round or in those before it."""
     conscience = config.conscience
-    return heard_size(config, num_task) * max(conscience.replay // conscience.every, 1)
+    share = heard_size(config, num_task) // conscience.steps_a_round
+    return share * max(conscience.replay // conscience.every, 1)
 
 
 def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
@@ -183,13 +185,17 @@ class Listening:
         conscience = run.config.conscience
         self._rounds = None
         if listens_apart(run.config) or has_price(run.config):
-            size = heard_size(run.config, num_task)
-            replay = conscience.replay or conscience.every
-            self._rounds = Rounds(run.workdir, run.first_step, conscience.every, replay, size)
+            size, shares = heard_size(run.config, num_task), conscience.steps_a_round
+            timing = Timing(conscience.every, conscience.replay or conscience.every, shares)
+            self._rounds = Rounds(run.workdir, run.first_step, timing, size)
 
     def due(self, step: int) -> bool:
         """Whether a step makes a round."""
         return step % self._run.config.conscience.every == 0
+
+    def steps_of_round(self, step: int) -> range:
+        """The steps to whose prompts the round of a step listens."""
+        return range(step, step + self._run.config.conscience.steps_a_round)
 
     def hear(
         self,
@@ -199,7 +205,8 @@ class Listening:
         trainable: Any,
         settle: Settle = as_they_are,
     ) -> Heard:
-        """The round of a step: its prompts of the task, of the pool, or both. Hosts whose reviewers
+        """The round of a step: its prompts of the task (those of `steps_of_round`), of the pool, or
+        both. Hosts whose reviewers
         come to the same hold all rows meanwhile, so that none need be asked about its own."""
         if not ears.reviewer.is_same_everywhere:
             return self._hear(ears, task, step, trainable, settle)
@@ -260,9 +267,11 @@ class Listening:
         conscience, prompts = self._run.config.conscience, task if self._of_task else NO_PROMPTS
         if self._pool.rows:
             seed = order_seed(self._run.config.seed, _POOL_ORDER)
-            number = step // conscience.every
-            drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
-            prompts = prompts + self._pool.some(drawn.tolist())
+            shares = conscience.steps_a_round
+            first = step // conscience.every * shares
+            for number in range(first, first + shares):
+                drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
+                prompts = prompts + self._pool.some(drawn.tolist())
         places = held_rows(len(prompts.rows))
         own = prompts.some(places.tolist())
         return OwnPrompts(own.messages, own.tokens, places, np.array(own.rows))

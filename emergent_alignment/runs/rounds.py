@@ -49,15 +49,22 @@ class HeardRow:
     pair: Pair | None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """A round `every` so many steps, each used in `replay` steps; a step takes one of its `shares`,
+    in turn."""
+
+    every: int
+    replay: int
+    shares: int = 1
+
+
 class Rounds:
-    """The rounds of a run. Those from before `first_step`, where the run goes on, are read.
+    """The rounds of a run, of `size` prompts each over all hosts. Those from before `first_step`,
+    where the run goes on, are read."""
 
-    every, replay  a round every so many steps; each is used in so many
-    size           prompts a round, over all hosts
-    """
-
-    def __init__(self, workdir: Path, first_step: int, every: int, replay: int, size: int):
-        self.every, self.replay, self.size = every, replay, size
+    def __init__(self, workdir: Path, first_step: int, timing: Timing, size: int):
+        self.timing, self.size = timing, size
         self._path = workdir / ROUNDS_FILE
         self._rows: dict[int, list[HeardRow]] = {}
         self.measured: list[RoundScores] = []
@@ -69,7 +76,7 @@ class Rounds:
                 write_checked_lines(self._path, kept)
         for record in kept:
             self.measured.append(_measured(record))
-            if record["step"] + replay > first_step:
+            if record["step"] + timing.replay > first_step:
                 self._rows[record["step"]] = _rows_of(record["rows"])
 
     def add(
@@ -85,20 +92,25 @@ class Rounds:
                 to_disk(file)
         self.measured.append(measured)
         self._rows[step] = _rows_of(records)
-        for old in [made for made in self._rows if made + self.replay <= step]:
+        for old in [made for made in self._rows if made + self.timing.replay <= step]:
             del self._rows[old]
 
     def batch(self, step: int, branch_width: int, width_of: Callable[[int], int]) -> Batch:
         """The rows that a step trains on: those of the rounds that are in use, and where there
         have been fewer so far, rows that stand for nothing. `width_of` the longest prompt is
         their width."""
-        own = own_rows(self.size).tolist()
-        used = [
-            self._rows[made] for made in sorted(self._rows) if made <= step < made + self.replay
+        replay, shares = self.timing.replay, self.timing.shares
+        own = own_rows(self.size // shares)
+        used = {at: rows for at, rows in sorted(self._rows.items()) if at <= step < at + replay}
+        rows = [
+            of_round[place]
+            for at, of_round in used.items()
+            for place in (own * shares + (step - at) % shares).tolist()
         ]
-        rows = [of_round[place] for of_round in used for place in own]
-        rows += [HeardRow([], None)] * (self.replay // self.every * len(own) - len(rows))
-        longest = max((len(row.prompt) for of_round in used for row in of_round), default=0)
+        rows += [HeardRow([], None)] * (replay // self.timing.every * len(own) - len(rows))
+        longest = max(
+            (len(row.prompt) for of_round in used.values() for row in of_round), default=0
+        )
         return make_batch(
             [row.prompt for row in rows],
             [[]] * len(rows),

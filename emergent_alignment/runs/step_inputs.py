@@ -175,7 +175,9 @@ def policy_inputs(
         rows, shape = asked.schedule.rows_of_step(step)
         own, heard = rows[own_rows(len(rows))], NOTHING_HEARD
         if listening.due(step):
-            heard = listening.hear(ears, asked.some(rows), step, trainable, settle)
+            steps = listening.steps_of_round(step)
+            ahead = np.concatenate([asked.schedule.rows_of_step(at)[0] for at in steps])
+            heard = listening.hear(ears, asked.some(ahead), step, trainable, settle)
         if listens_apart(run.config):
             batch = TaskAndPairs(_batch(tokenized, own, shape, []), listening.batch(step))
         elif targets is None:

@@ -35,6 +35,13 @@ WAYS = {
         "conscience.every": 2,
         "conscience.replay": 4,
     },
+    "both, ahead": {
+        "conscience.prompts": "both",
+        "conscience.pool_rows": 2,
+        "conscience.every": 2,
+        "conscience.replay": 4,
+        "conscience.ahead": True,
+    },
     "auto": {"loss.alignment_weight": "auto", "loss.price.yardstick": 6},
     "auto, replayed": {
         "loss.alignment_weight": "auto",
