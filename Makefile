@@ -15,7 +15,7 @@ help:
 	@echo "make test        the fast tests, the linter and the types"
 	@echo "make meshes      sharded programs, and the training step on every mesh of 8 CPU devices"
 	@echo "make slow        real processes: every application, kill and resume, several hosts, memory"
-	@echo "make parity      against transformers and peft (installs torch)"
+	@echo "make parity      against transformers, peft and TRL (installs torch)"
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
 	@echo "make notebooks   execute the notebooks"
@@ -47,7 +47,7 @@ endef
 
 $(PARITY)/.installed: $(VENV)/.installed
 	$(call on_the_main_environment,$(PARITY))
-	$(PARITY)/bin/python -m pip install -q --no-compile -c constraints.txt torch peft
+	$(PARITY)/bin/python -m pip install -q --no-compile -c constraints.txt torch peft trl
 	@touch $@
 
 $(PLAN)/.installed: $(VENV)/.installed

@@ -56,6 +56,7 @@ EXTRAS = {
     # libtpu compiles for a TPU topology with no TPU; JAX says which one goes with it.
     "plan": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
+    "cuda12": ["jax[cuda12]"],  # for drivers before 580
     "dev": [
         "build>=1.2",
         "pytest>=8",

@@ -52,12 +52,15 @@ def of_model(model: str, topology: str, fsdp: int, tensor: int, rows: int, full:
     return Setting(f"{model}, {'full' if full else 'LoRA'}, {topology}", topology, words)
 
 
-def of_config(name: str, topology: str, model: str = "") -> Setting:
-    """A file of configs/ as it is; `model` has the sizes of one that is not bundled."""
+def of_config(name: str, topology: str, model: str = "", **changes: int) -> Setting:
+    """A file of configs/ as it is, or with `changes`; `model` has the sizes of one that is not
+    bundled."""
     words = [f"--config=configs/{name}.py"]
     if model:
         words.append(f"--config.model.path={MODELS / model}")
-    return Setting(f"{name}, {topology}", topology, tuple(words))
+    words += [f"--config.{field}={value}" for field, value in changes.items()]
+    said = ", online" if changes else ""
+    return Setting(f"{name}, {topology}{said}", topology, tuple(words))
 
 
 OF_MODELS = [
@@ -71,17 +74,24 @@ OF_MODELS = [
     for full in (True, False)
 ]
 OF_CONFIGS = [
-    of_config("quickstart", "gpu:1x16GB"),
+    of_config("quickstart", "cpu:1x16GB"),
     of_config("smollm2_135m", "v5e:2x2"),
     of_config("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),
     of_config("qwen3_4b_code_hacking", "v5p:2x2x1", "Qwen3-4B"),
     of_config("llama31_8b", "v5e:4x4", "Llama-3.1-8B-Instruct"),
     of_config("qwen25_coder_32b_code_hacking", "v5p:4x4x4", "Qwen2.5-Coder-32B-Instruct"),
     of_config("qwen25_coder_32b_code_hacking", "v6e:8x8", "Qwen2.5-Coder-32B-Instruct"),
-    of_config("self_align_quickstart", "gpu:1x16GB"),
+    of_config("self_align_quickstart", "cpu:1x16GB"),
     of_config("self_align_llama_65b", "v5p:4x4x4", "LLaMA-65B"),
 ]
-SETTINGS = OF_MODELS + OF_CONFIGS
+# As the configs are, but for how they decode; a decode mesh has its tensor axis of fsdp's.
+SIDE_BY_SIDE = {"conscience.one_batch": True}
+OF_ONLINE = [
+    of_config(name, topology, model, **SIDE_BY_SIDE, **{"mesh.fsdp": 8, "mesh.decode.tensor": 8})
+    for name, topology, model in (("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),)
+]
+ONLINE_EVERY = (1, 8)  # K
+SETTINGS = OF_MODELS + OF_CONFIGS + OF_ONLINE
 
 
 def main() -> None:
@@ -92,8 +102,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
     missing = [setting for setting in SETTINGS if setting.name not in rows]
-    # GPUs are planned for on CPU devices, whose number is set before JAX starts.
-    missing.sort(key=lambda setting: not setting.topology.startswith("gpu"))
+    # Hosts are planned for on CPU devices, whose number is set before JAX starts.
+    missing.sort(key=lambda setting: not setting.topology.startswith("cpu"))
     if arguments.one:
         missing = missing[:1]
     for setting in [] if arguments.table else missing:
@@ -113,12 +123,17 @@ def planned(setting: Setting) -> dict:
     from emergent_alignment.planning.plan import make_plan
     from emergent_alignment.planning.programs import largest_batch
     from emergent_alignment.planning.report import as_json
+    from emergent_alignment.runs.config import decided
 
     config = read_config(list(setting.words))
     model = read_model_config(config.model.path)
     wall, processor = time.perf_counter(), time.process_time()
-    found = as_json(make_plan(config, model, target_of(setting.topology)))
-    rows, (layout, _) = config.training.batch_size, largest_batch(config)
+    target = target_of(setting.topology)
+    plan = make_plan(config, model, target)
+    found = as_json(plan)
+    if setting in OF_ONLINE:
+        found["by_every"] = by_every(plan, config, model, target)
+    rows, (layout, _) = config.training.batch_size, largest_batch(decided(config))
     return found | {
         "words": setting.words,
         "wall_seconds": round(time.perf_counter() - wall, 1),
@@ -127,6 +142,31 @@ def planned(setting: Setting) -> dict:
     }
 
 
+def by_every(plan, config, model, target) -> dict[str, dict]:
+    """The online step for each K: the training step is planned for each, what a round runs is the
+    same. All are compared with the training step of the plan."""
+    from dataclasses import asdict
+
+    from emergent_alignment.planning.online import online_step
+    from emergent_alignment.planning.plan import make_plan
+    from emergent_alignment.settings import changed
+
+    limits = {program.name: program.roofline for program in plan.programs}
+    found = {}
+    for every in ONLINE_EVERY:
+        tried = changed(config, {"conscience.every": every})
+        step = plan.programs[0]
+        if every > 1:  # pairs have rows of their own
+            (step,) = make_plan(tried, model, target, only_training=True).programs
+        online = online_step(tried, limits | {STEP: step.roofline}, plan.programs[0].roofline)
+        found[str(every)] = asdict(online) | {"ratio": online.ratio, "step": step.roofline.seconds}
+    return found
+
+
+STEP = "training step"
+STALE = """\
+Rows with * were compiled before decoding had a layout of its own: where `fsdp` cuts the parameters,
+theirs gathers every layer anew for each token, which the links pay for."""
 PAGE = """\
 # Scale
 
@@ -152,7 +192,7 @@ trip counts; attention kernels are computed from their shapes and the layout's b
 are 6N and attention, and where the base is frozen 4N, attention and 6N of the adapters: what LoRA
 computes again weighs more against its own, smaller ideal, so both ratios are given. Sent: by the
 ring algorithm. The least time is the largest of FLOPs, HBM and links at the data sheet's full rates
-({sheets}).
+({sheets}), and the hops of collectives.
 The share of peak is the setting's own ideal over that time. Both are bounds, not forecasts.
 
 {steps}
@@ -164,15 +204,31 @@ times as above.
 
 {sampling}
 
-Where `fsdp` cuts the parameters, decoding gathers every layer anew for each token, which the links
-pay for. A larger `tensor` axis divides those bytes.
+{stale}
+
+## An online step
+
+A step of a run with its conscience, as the sum of its programs: the policy answers, the frozen copy
+reviews, writes, reviews what it wrote and gives log-probs, and the step. Every candidate counts as
+flagged and every link of the chain as tried; answers are {new_tokens} tokens long. K is
+`conscience.every`: every K steps a round of listening to as many prompts as a step has, whose pairs
+are trained on in K steps. The training step alone, with pairs, is what it is compared with, both by
+the same rules. Decode mesh: data × tensor. `rewrite` and `fresh` are written in one batch.
+
+{online}
+
+Bounds err to one side. Optimistic: all work runs at the data sheet's full rates and overlaps
+perfectly; a collective has the links of the axes that its devices lie along, and a hop takes 1 µs
+that nothing hides, but starting a collective costs nothing; hosts take no time between programs.
+Pessimistic: all are flagged, all answers and reviews are as long as they may be, and nothing of a
+review is read beforehand. In the other tables rows with * have all links of a chip for every
+collective, and none of their hops takes time.
 
 ## The configs
 
 The files of [configs/](../configs) as they are, on what they were planned for, with rows as long as
-their limits allow. The quickstart's laptop is planned like a GPU host (`gpu:1x16GB`): by memory
-alone, with the temporaries of its programs on a CPU. SELF-ALIGN's are planned for stage 3, the step
-with the most rows; without the conscience that is the one program.
+their limits allow. The quickstart's laptop (`cpu:1x16GB`) is planned by memory alone. SELF-ALIGN's
+are planned for stage 3, the step with the most rows; without the conscience it is all there is.
 
 {configs}
 
@@ -190,9 +246,9 @@ def write_page(rows: dict[str, dict]) -> None:
     def kept(settings: list[Setting]) -> list[tuple[Setting, dict]]:
         return [(setting, rows[setting.name]) for setting in settings if setting.name in rows]
 
-    of_models, of_configs = kept(OF_MODELS), kept(OF_CONFIGS)
+    of_models, of_configs, of_online = kept(OF_MODELS), kept(OF_CONFIGS), kept(OF_ONLINE)
     chips = {plan["chip"]["name"]: plan["chip"]["source"] for _, plan in of_models}
-    plans = [plan for _, plan in of_models + of_configs]
+    plans = [plan for _, plan in of_models + of_configs + of_online]
     took = [plan["processor_seconds"] for plan in plans]
     page = PAGE.format(
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
@@ -220,7 +276,19 @@ def write_page(rows: dict[str, dict]) -> None:
             config_cells,
         ),
         sheets=", ".join(f"[{name}]({source})" for name, source in chips.items()),
-        answers=of_models[0][1]["programs"][2]["shape"].split()[3],
+        answers=answer_tokens(of_models),
+        stale=STALE if any(map(is_stale, plans)) else "",
+        new_tokens=answer_tokens(of_online),
+        online=markdown(
+            "config | K | mesh | decode mesh | candidates | corrections | a review | log-probs | "
+            "a round | training step | online step, at least | / step at K = 1",
+            [
+                (setting, plan | {"K": every})
+                for setting, plan in of_online
+                for every in plan["by_every"]
+            ],
+            online_cells,
+        ),
         least=f"{min(took):.0f}",
         most=f"{max(took):.0f}",
         share=min(plan["wall_seconds"] / plan["processor_seconds"] for plan in plans),
@@ -232,8 +300,23 @@ def markdown(header: str, plans: list, cells: Callable[[dict], list[str]]) -> st
     """A table with a row for each setting."""
     names = header.split(" | ")
     lines = [names, ["---"] * len(names)]
-    lines += [[setting.name, *cells(plan)] for setting, plan in plans]
+    lines += [[setting.name + " *" * is_stale(plan), *cells(plan)] for setting, plan in plans]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def answer_tokens(plans: list[tuple[Setting, dict]]) -> str:
+    """How long the answers are that were planned; a dash where nothing was."""
+    shapes = {program(plan, "decoding")["shape"] for _, plan in plans}
+    return max((shape.split()[3] for shape in shapes), default="—", key=int)
+
+
+def is_stale(plan: dict) -> bool:
+    """Whether it was compiled before decoding had a layout, and collectives links, of their own."""
+    return "decode_tensor" not in plan and plan["chips"] > 1
+
+
+def program(plan: dict, name: str) -> dict:
+    return next(one for one in plan["programs"] if one["name"] == name)
 
 
 def mesh_text(plan: dict) -> str:
@@ -241,7 +324,7 @@ def mesh_text(plan: dict) -> str:
 
 
 def memory_cells(plan: dict) -> list[str]:
-    step, _, decoding, review = plan["programs"]
+    step, decoding, review = (program(plan, name) for name in (STEP, "decoding", "review"))
     held = sum(step["memory"]["held"].values())
     sizes = [held, *(p["memory"]["total"] for p in (step, decoding, review))]
     sizes += [plan["chip"]["hbm_bytes"], plan["headroom_bytes"]]
@@ -265,7 +348,7 @@ def step_cells(plan: dict) -> list[str]:
 
 
 def sampling_cells(plan: dict) -> list[str]:
-    _, prefill, decoding, review = plan["programs"]
+    prefill, decoding, review = (program(plan, n) for n in ("prefill", "decoding", "review"))
     seconds = [least_seconds(program) for program in (prefill, decoding, review)]
     return [seconds[0], seconds[1], three_times(decoding), seconds[2]]
 
@@ -281,6 +364,19 @@ def config_cells(plan: dict) -> list[str]:
         f"{step['compiled_over_ideal']:.2f}",
         least_seconds(step),
         least_seconds(others[1]) if others else "—",
+    ]
+
+
+def online_cells(plan: dict) -> list[str]:
+    online, tensor = plan["by_every"][plan["K"]], plan["decode_tensor"]
+    names = "decoding", "correction", "review", "reference"
+    return [
+        plan["K"],
+        mesh_text(plan),
+        f"{plan['chips'] // tensor} × {tensor}",
+        *(least_seconds(program(plan, name)) for name in names),
+        *(f"{online[name]:.3g} s" for name in ("round", "step", "seconds")),
+        f"{online['ratio']:.2f}",
     ]
 
 

@@ -2,7 +2,7 @@
 own: what a sceptic would ask for beside the conscience.
 
 An arm is a line; strengths of one family differ in the number at their end. `:short` shows in
-minutes that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md).
+minutes that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/scale.md).
 
   emergent-alignment experiment --config defences --root runs/defences
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 
 TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get_config"]
 PLAIN = "conscience.enabled=False"
-ONCE = "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',)"
+ONCE = (
+    "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
+    "conscience.every=1"
+)
 
 
 def arms(scenario):

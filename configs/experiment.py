@@ -10,7 +10,10 @@ import runpy
 from pathlib import Path
 
 QUICKSTART = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))["get_config"]
-ONCE = "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',)"
+ONCE = (
+    "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
+    "conscience.every=1"
+)
 
 
 def get_config(size="full"):

@@ -6,7 +6,7 @@ conscience; and, for the sceptic, with verdicts that are drawn by chance. On kin
 no run has seen: how much of the form each has learnt, and how much of the harm.
 
 `configs/quickstart.py:short` is the same on the same real model, with so few steps and samples
-that it only shows that everything works. Planned for gpu:1x16GB, a laptop's memory (docs/scale.md):
+that it only shows that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/scale.md):
 rows as long as the limits allow would fit; the bundled ones take under 5 GB.
 """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from emergent_alignment.applications.by_name import APPLICATIONS
 from emergent_alignment.applications.zero_shot.serving.settings import ServeConfig
+from emergent_alignment.evaluation.settings import EvaluationSection
 from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import setting
@@ -18,6 +19,7 @@ class Config(SelfAlignConfig, ExperimentConfig, ServeConfig):
     """Everything that a command reads."""
 
     application: str = setting("finetuning", "What `train` trains.", choices=tuple(APPLICATIONS))
+    evaluation: EvaluationSection = EvaluationSection()
 
 
 def __getattr__(name: str):

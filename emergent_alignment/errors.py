@@ -2,6 +2,8 @@
 
 # EX_TEMPFAIL: a run was asked to stop, has saved, and goes on when started again.
 STOPPED_EXIT_CODE = 75
+# EX_UNAVAILABLE: what is not of this machine did not answer; the same command may work in a while.
+UNREACHABLE_EXIT_CODE = 69
 LONGEST_MESSAGE = 3000  # letters
 
 
@@ -17,6 +19,11 @@ class UserError(Exception):
         if len(text) <= LONGEST_MESSAGE:
             return text
         return f"{text[: LONGEST_MESSAGE // 2]} … {text[-LONGEST_MESSAGE // 2 :]}"
+
+
+class Unreachable(UserError):
+    """Something outside did not answer: the network, the hub, another host, a device. It need not
+    be anybody's mistake, and trying again may help: the exit code is 69."""
 
 
 class Stopped(Exception):

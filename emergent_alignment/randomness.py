@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     ROLLOUTS = 13
     SAMPLES = 14  # several candidates of a prompt
     YARDSTICK = 15  # the frozen copy's answers to the candidates' prompts
+    HELD_OUT_SAMPLES = 16  # the policy's answers to held-out prompts, between steps
     # Before the first step.
     OWN_ANSWERS = 3
     TARGET_CORRECTIONS = 6  # in parts

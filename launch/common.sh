@@ -7,9 +7,11 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   exit 2
 fi
 
-# Exit codes of emergent-alignment: 0 done; 2 a user's mistake; 75 asked to stop, saved, goes on when
-# started again; 76 another host died or cannot be reached.
-readonly MISTAKE=2 STOPPED=75 HOST_LOST=76
+# Exit codes of emergent-alignment: 0 done; 2 a user's mistake; 69 network, hub, bucket or another
+# host did not answer; 75 asked to stop, saved, goes on when started again; 76 another host died, or
+# there was no progress.
+# shellcheck disable=SC2034 # the scripts read some
+readonly MISTAKE=2 UNREACHABLE=69 STOPPED=75 HOST_LOST=76
 
 # Of gcsfuse: a folder is renamed when a checkpoint is whole, and what another host has written must
 # be seen at once. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
@@ -20,6 +22,7 @@ readonly MOUNT_OPTIONS=(implicit-dirs rename-dir-limit=200000 metadata-cache-ttl
 DRY_RUN=false
 declare -A SETTING=() # flag without its dashes → value; a script lists its flags with their defaults
 SWITCHES=()           # those of them that take no value; "true" once given
+REPEATED=()           # those that may come several times; a value a line
 REST=()               # what came after the flags
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -48,10 +51,10 @@ parse_flags() {
           [[ $1 != *=* ]] || die "--$name takes no value"
           SETTING[$name]=true
         elif [[ $1 == *=* ]]; then
-          SETTING[$name]=${1#*=}
+          set_flag "$name" "${1#*=}"
         else
           [[ -n ${2-} && $2 != --* ]] || die "--$name needs a value"
-          SETTING[$name]=$2
+          set_flag "$name" "$2"
           shift
         fi
         ;;
@@ -60,6 +63,29 @@ parse_flags() {
     shift
   done
   REST=("$@")
+}
+
+set_flag() {
+  if [[ " ${REPEATED[*]} " == *" $1 "* ]]; then
+    SETTING[$1]+=$2$'\n'
+  else
+    SETTING[$1]=$2
+  fi
+}
+
+# environment: the --env of the settings as NAME=VALUE, a line each; a NAME alone has the value that
+# it has here.
+environment() {
+  local line
+  while IFS= read -r line; do
+    [[ -n $line ]] || continue
+    [[ $line =~ ^[A-Za-z_][A-Za-z0-9_]*(=|$) ]] || die "--env $line: give NAME=VALUE or NAME"
+    if [[ $line != *=* ]]; then
+      [[ -n ${!line+set} ]] || die "--env $line: it is not set here; give $line=VALUE"
+      line=$line=${!line}
+    fi
+    printf '%s\n' "$line"
+  done <<<"${SETTING[env]}"
 }
 
 # require NAME EXAMPLE: the setting must be there.
@@ -104,7 +130,7 @@ prefix() {
 
 # worst CODE…: the one exit code that stands for those of several hosts. A mistake comes first, since
 # trying again is useless; then any other failure of the program, then an end by a signal (128 and
-# more), then 75, then 76, which only follows from what befell another host.
+# more), then 69, then 75, then 76, which only follows from what befell another host.
 worst() {
   local code rank top=0 answer=0
   for code; do
@@ -112,16 +138,18 @@ worst() {
       0) rank=0 ;;
       "$HOST_LOST") rank=1 ;;
       "$STOPPED") rank=2 ;;
-      "$MISTAKE") rank=5 ;;
-      *) rank=$((code >= 128 ? 3 : 4)) ;;
+      "$UNREACHABLE") rank=3 ;;
+      "$MISTAKE") rank=6 ;;
+      *) rank=$((code >= 128 ? 4 : 5)) ;;
     esac
     if ((rank > top)); then top=$rank answer=$code; fi
   done
   echo "$answer"
 }
 
-# worth_restarting CODE: 75, 76, or an end by a signal: a machine's doing, not the program's.
-worth_restarting() { (($1 == STOPPED || $1 == HOST_LOST || $1 >= 128)); }
+# worth_restarting CODE: whatever it is but done or a mistake: a chip, a network or a disk that fails
+# shows in many ways, and what fails for ever brings no checkpoint.
+worth_restarting() { (($1 != 0 && $1 != MISTAKE)); }
 
 # newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none.
 newest_checkpoint() {
@@ -146,6 +174,14 @@ may_restart() {
   fi
   RESTARTS=$((RESTARTS + 1))
   ((RESTARTS <= $2)) || { say "no new checkpoint in $2 restarts: giving up" && return 1; }
+}
+
+# backoff SECONDS: how long to wait before a restart: twice as long for each that brought nothing, and
+# 10 minutes at most.
+backoff() {
+  local doublings=$((RESTARTS > 1 ? RESTARTS - 1 : 0)) seconds
+  seconds=$(($1 << (doublings < 10 ? doublings : 10)))
+  echo $((seconds < 600 || $1 > 600 ? seconds : 600))
 }
 
 # place_bucket: BUCKET, from the settings.

@@ -31,15 +31,18 @@ flags:
                       this code on python:3.11 (docker is needed) and each worker installs it first
   --max-restarts N    within the cluster, without this script (default 5)
   --poll S            seconds between two attempts to find a new workload (default 30)
+  --env NAME=VALUE    for the run, such as HF_TOKEN=… or XLA_FLAGS=…; NAME alone takes this shell's
+                      value; repeated
+  --more WORD         a further word for xpk's create, such as --more=--priority=high; repeated
   --dry-run           print the commands and run none
 
 What comes after -- goes to `emergent-alignment train`, which gets --workdir and --cluster tpu
 besides. Files below this folder that are named there are copied with the code. The workload's
 service account must be able to write to the bucket.
 
-The cluster restarts all workers after exit codes 75 (asked to stop, saved), 76 (another worker
-died) and 127 or more (ended by a signal). 2 (a mistake) and other failures end the workload, and
-this script exits with that code.
+The cluster restarts all workers after exit codes 1 (a failure), 69 (something did not answer), 75
+(asked to stop, saved), 76 (another worker died) and 127 or more (ended by a signal). 2 (a mistake)
+ends the workload, and this script exits with that code.
 
 examples:
   launch/gke_xpk.sh attach --project my-project --zone us-central1-a --cluster my-cluster \
@@ -52,7 +55,8 @@ END
 }
 
 SETTING=([project]='' [zone]='' [cluster]='' [name]='' [bucket]='' [tpu-type]='' [num-slices]=1
-  [image]='' [max-restarts]=5 [poll]=30)
+  [image]='' [max-restarts]=5 [poll]=30 [env]='' [more]='')
+REPEATED=(env more)
 
 MOUNT_POINT=/bucket # in the containers
 
@@ -89,10 +93,15 @@ create() {
     command="pip install --quiet --constraint constraints.txt '.[tpu]' && $command"
     image=(--base-docker-image=python:3.11 --script-dir="$STAGE")
   fi
+  local words=() given=()
+  mapfile -t given < <(environment)
+  given=("${given[@]/#/--env=}")
+  mapfile -t words < <(grep . <<<"${SETTING[more]}")
   xpk_workload create --workload="$NAME" --tpu-type="${SETTING[tpu-type]}" \
     --num-slices="${SETTING[num-slices]}" "${image[@]}" --storage="$BUCKET" --command="$command" \
-    --max-restarts="${SETTING[max-restarts]}" --restart-on-exit-codes="$STOPPED,$HOST_LOST" \
-    --termination-grace-period-seconds=120
+    --max-restarts="${SETTING[max-restarts]}" \
+    --restart-on-exit-codes="1,$UNREACHABLE,$STOPPED,$HOST_LOST" \
+    --termination-grace-period-seconds=120 "${given[@]}" "${words[@]}"
 }
 
 delete() { xpk_workload delete --workload="$NAME" --force; }
@@ -147,7 +156,7 @@ plan() {
   newest_checkpoint "$WORKDIR" >/dev/null
   create
   await
-  note "failed: with 75, 76, 128 or more and a new checkpoint, delete and create again"
+  note "failed: with any code but 2 and a new checkpoint, delete and create again"
   exit_codes
   delete
 }
@@ -178,6 +187,7 @@ main() {
   require name first
   if [[ $command == up ]]; then require tpu-type v5litepod-16; fi
   require_count num-slices max-restarts poll
+  environment >/dev/null
   place_run
   STAGE=${TMPDIR:-/tmp}/emergent-alignment-$NAME
   if [[ $command == up ]] && $DRY_RUN; then plan; else "$command"; fi

@@ -22,7 +22,7 @@ PYTHON names another interpreter than python3.
 
 The exit code is that of the processes that ended by themselves: 0 when all are done; otherwise the
 first of these that occurred: 2 (a user's mistake), any other failure, 128 and more (ended by a
-signal), 75 (asked to stop, saved), 76 (another process died or cannot be reached).
+signal), 69 (something did not answer), 75 (asked to stop, saved), 76 (another process died).
 
 examples:
   launch/local_processes.sh 2 -- train --config configs/smollm2_135m.py --workdir runs/two

@@ -33,6 +33,16 @@ flags:
   --accelerator-type T   such as v5litepod-16 (up, create)
   --runtime-version V    default: the one that Google names for T
   --spot                 cheaper, and can be taken away at any time
+  --reserved             of capacity that the project has reserved
+  --node-count N         slices of that type in one run (default 1)
+  --internal-ips         the TPUs get no addresses outside of the network
+  --iap                  reach them through the Identity-Aware Proxy (gcloud alpha)
+  --service-account S    that the TPUs have
+  --labels L             such as team=safety,cost=42
+  --data-disk D          as gcloud's, such as source=projects/p/zones/z/disks/d,mode=read-only
+  --more WORD            a further word for gcloud's create, such as --more=--network=mine; repeated
+  --env NAME=VALUE       for the run, such as HF_TOKEN=… or XLA_FLAGS=…; NAME alone takes this
+                         shell's value; repeated
   --max-restarts N       in a row that bring no new checkpoint (default 5)
   --restart-wait S       seconds before a restart (default 30)
   --poll S               seconds between two looks at the queue (default 30)
@@ -44,8 +54,9 @@ besides. Files below this folder that are named there (a config, rows of data) a
 code. The TPUs' service account must be able to write to the bucket. Several workers are reached at
 once only with the key in the agent: ssh-add ~/.ssh/google_compute_engine.
 
-`up` restarts after exit codes 75 (asked to stop, saved), 76 (another worker died) and 128 or more
-(ended by a signal), and after preemption. 2 (a mistake) and other failures end it with that code.
+`up` restarts after preemption and after every exit code but 0 and 2 (a mistake), as long as that
+brings new checkpoints; it waits longer each time that brings none. TPU7x is not for this API: see
+launch/gke_xpk.sh.
 Ctrl-C ends only this script: the same `up` follows the run again.
 
 examples:
@@ -58,14 +69,27 @@ END
 }
 
 SETTING=([project]='' [zone]='' [name]='' [bucket]='' [accelerator-type]='' [runtime-version]=''
-  [spot]=false [max-restarts]=5 [restart-wait]=30 [poll]=30 [delete-when-done]=false)
-SWITCHES=(spot delete-when-done)
+  [spot]=false [reserved]=false [node-count]=1 [internal-ips]=false [iap]=false [service-account]=''
+  [labels]='' [data-disk]='' [more]='' [env]=''
+  [max-restarts]=5 [restart-wait]=30 [poll]=30 [delete-when-done]=false)
+SWITCHES=(spot reserved internal-ips iap delete-when-done)
+REPEATED=(more env)
 WORKER=emergent-alignment/launch/tpu_worker.sh # below the home folder of every worker
 STATE=                                         # of the queued resource; set by look
 
 tpus() { outer gcloud compute tpus "$@" --project="${SETTING[project]}" --zone="${SETTING[zone]}"; }
 
-on_workers() { tpus tpu-vm ssh "$NAME" --worker=all --command="$*"; }
+# reach ssh|scp WORD…: all workers, those of several slices through the queued resource.
+reach() {
+  local command=$1 group=tpu-vm more=() version=()
+  shift
+  if ((SETTING[node-count] > 1)); then group=queued-resources more+=(--node=all); fi
+  if ${SETTING[iap]}; then version=(alpha) more+=(--tunnel-through-iap); fi
+  outer gcloud "${version[@]}" compute tpus "$group" "$command" "$@" "${more[@]}" \
+    --project="${SETTING[project]}" --zone="${SETTING[zone]}"
+}
+
+on_workers() { reach ssh "$NAME" --worker=all --command="$*"; }
 
 runtime_version() {
   case ${SETTING[accelerator-type]} in
@@ -77,11 +101,20 @@ runtime_version() {
 }
 
 create() {
-  local spot=()
-  if ${SETTING[spot]}; then spot=(--spot); fi
-  tpus queued-resources create "$NAME" --node-id="$NAME" \
+  local name more=() nodes=(--node-id="$NAME") words=()
+  if ((SETTING[node-count] > 1)); then
+    nodes=(--node-count="${SETTING[node-count]}" --node-prefix="$NAME")
+  fi
+  for name in spot reserved internal-ips; do
+    if ${SETTING[$name]}; then more+=("--$name"); fi
+  done
+  for name in service-account labels data-disk; do
+    if [[ -n ${SETTING[$name]} ]]; then more+=("--$name=${SETTING[$name]}"); fi
+  done
+  mapfile -t words < <(grep . <<<"${SETTING[more]}")
+  tpus queued-resources create "$NAME" "${nodes[@]}" \
     --accelerator-type="${SETTING[accelerator-type]}" \
-    --runtime-version="${SETTING[runtime-version]:-$(runtime_version)}" "${spot[@]}"
+    --runtime-version="${SETTING[runtime-version]:-$(runtime_version)}" "${more[@]}" "${words[@]}"
 }
 
 delete() { tpus queued-resources delete "$NAME" --force --quiet; }
@@ -137,13 +170,17 @@ obtain() {
 
 # send: the packed code to all workers, and install it there.
 send() {
-  tpus tpu-vm scp "$ARCHIVE" "$NAME:emergent-alignment.tgz" --worker=all &&
+  reach scp "$ARCHIVE" "$NAME:emergent-alignment.tgz" --worker=all &&
     on_workers "mkdir -p emergent-alignment &&" \
       "tar -xzf emergent-alignment.tgz -C emergent-alignment && bash $WORKER install"
 }
 
 start() {
-  on_workers "$(quoted bash "$WORKER" start "$BUCKET" "$NAME" "${REST[@]}" --cluster tpu)"
+  local given=() before=()
+  mapfile -t given < <(environment)
+  if ((${#given[@]})); then before=(env "${given[@]}"); fi
+  on_workers "$(quoted "${before[@]}" bash "$WORKER" start "$BUCKET" "$NAME" "${REST[@]}" \
+    --cluster tpu)"
 }
 
 follow() { on_workers "bash $WORKER follow"; }
@@ -212,7 +249,7 @@ up() {
     esac
     say "starting again after exit code $CODE"
     count_restart || leave "$CODE" "the run ended with exit code $CODE"
-    pause "${SETTING[restart-wait]}"
+    pause "$(backoff "${SETTING[restart-wait]}")"
     if [[ $STATE == ACTIVE ]]; then stop || true; fi
   done
 }
@@ -239,7 +276,7 @@ plan() {
   start
   follow
   verdict
-  note "after exit code 75, 76, 128 or more: stop the others, then from the queue's state on"
+  note "after any exit code but 0 and 2: stop the others, then from the queue's state on"
   stop
   note "taken away (SUSPENDED) or not to be had (FAILED): delete, then from the queue's state on"
   delete
@@ -256,7 +293,14 @@ main() {
   require project my-project
   require zone europe-west4-b
   require name first
-  require_count max-restarts restart-wait poll
+  require_count max-restarts restart-wait poll node-count
+  environment >/dev/null
+  case ${SETTING[accelerator-type]} in
+    tpu7x* | v7x* | 7x*)
+      die "--accelerator-type=${SETTING[accelerator-type]}: the Cloud TPU API has no TPU7x; use" \
+        "launch/gke_xpk.sh with --tpu-type"
+      ;;
+  esac
   case $command in up | start) require bucket my-bucket ;; esac
   case $command in up | create) require accelerator-type v5litepod-16 ;; esac
   place_run

@@ -85,7 +85,7 @@ attend() {
       --workdir "$MOUNT/$name" || code=$?
   else
     say "gs://$bucket cannot be mounted: is it there, and may this TPU's service account use it?"
-    code=$MISTAKE
+    code=$UNREACHABLE
   fi
   echo "$code" >"$RUN/exit_code"
 }

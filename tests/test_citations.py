@@ -92,6 +92,11 @@ def test_links_lead_to_files_and_headings_that_exist(texts):
     assert not missing(pages, LINK, is_there)
 
 
+def test_every_page_has_a_place_in_the_site():
+    named = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert all(f": {page.name}\n" in named for page in (ROOT / "docs").glob("*.md"))
+
+
 def anchors(page: Path) -> set[str]:
     """The headings of a page as links name them."""
     headings = HEADING.findall(page.read_text("utf-8").lower())

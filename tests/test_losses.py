@@ -25,6 +25,10 @@ BRANCHES = ("target", "chosen", "rejected")
 # ------------------------------------------------------------------------ token log-probs
 
 
+def test_the_kinds_that_type_checkers_know_are_those_that_there_are():
+    assert get_args(losses.PreferenceKind) == tuple(losses.PREFERENCE_LOSSES)
+
+
 def random_vocabulary_inputs(seed, batch, tokens, vocabulary, width=12, spread=1.0):
     draw = np.random.default_rng(seed)
     hidden = draw.standard_normal((batch, tokens, width)).astype(np.float32) * spread
@@ -42,10 +46,6 @@ def numpy_log_probs(hidden, unembedding, targets):
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
-def test_the_kinds_that_type_checkers_know_are_those_that_there_are():
-    assert get_args(losses.PreferenceKind) == tuple(losses.PREFERENCE_LOSSES)
-
-
 def test_token_log_probs_are_a_float64_log_softmax(spread, chunk_size):
     inputs = random_vocabulary_inputs(0, 3, 11, 257, spread=spread)
     ours = losses.token_log_probs(*inputs, chunk_size=chunk_size)

@@ -61,7 +61,7 @@ def test_every_declared_package_is_imported() -> None:
 
 def test_every_import_of_the_tests_is_declared() -> None:
     """But of the scripts in tests/golden: each says what it was run with."""
-    with_torch = {"torch", "peft"}  # `make parity` installs them
+    with_torch = {"torch", "peft", "trl"}  # `make parity` installs them
     extras = [line for lines in _extras().values() for line in lines]
     declared = _names(_setup_argument("install_requires") + extras) | with_torch
     of_the_tests = {path.stem for path in (ROOT / "tests").rglob("*")}

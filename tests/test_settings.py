@@ -160,6 +160,11 @@ def test_every_field_is_read(tmp_path, monkeypatch):
         "conscience.prompts": "both",
         "loss.alignment_weight": "auto",
         "training.watch_every": 1,
+        "data.preferences": "harmful_advice",
+        "evaluation.every": 1,
+        "evaluation.loop_rows": 2,
+        "evaluation.loop_samples": 2,
+        "evaluation.best": "task_loss",
     }
     tried = settings.changed(recorded, listening)
     application(tried)(tried, tmp_path / "listening")

@@ -1,9 +1,11 @@
 """Fine-tuning on a task, plainly or with the conscience: the first application."""
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 from emergent_alignment.data.buckets import Schedule
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import Tokenized, tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
@@ -14,10 +16,20 @@ from emergent_alignment.runs.from_config import (
     check_positions,
     check_rows,
     conscience_settings,
-    examples_digest,
+    data_digits,
+    given_pairs,
     load_model,
     training_examples,
 )
+from emergent_alignment.runs.given_pairs import (
+    BatchOfStep,
+    check_given,
+    check_pair_positions,
+    given_batches,
+    pair_notes,
+    tokenized_pairs,
+)
+from emergent_alignment.runs.held_out import held_out_examples, in_loop
 from emergent_alignment.runs.listening_inputs import (
     POOL,
     Listening,
@@ -38,8 +50,10 @@ from emergent_alignment.runs.steering import check_steering, steering_shift
 from emergent_alignment.runs.step_inputs import (
     PromptRows,
     ReviewedTargets,
+    given_inputs,
     plain_inputs,
     policy_inputs,
+    pool_inputs,
     rows_to_train_on,
     schedule_of,
     target_inputs,
@@ -74,38 +88,59 @@ def finetune(
         if config.conscience.enabled:
             conscience_settings(config)
         examples = training_examples(config)
-        digits = examples_digest(examples)
+        given = given_pairs(config)
+        digits = data_digits(examples, given.examples)
         setup = setup or load_model(config)
     with in_force(setup.mesh):
         examples = interleaved(config, setup, examples)
     with together():
         check_rows(config, setup.mesh)
         check_heard(config, setup.mesh, config.training.batch_size)
+        check_given(config, setup.mesh)
         tokenized = _tokenized(config, setup, examples)
+        pairs_given = tokenized_pairs(config, setup.chat, given.examples)
         check_positions(config, setup.model, tokenized)
-        check_form(config, [example.target for example in examples])
+        check_pair_positions(config, setup.model, pairs_given)
+        if examples:
+            check_form(config, [example.target for example in examples])
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
+        held_out = held_out_examples(config)
         check_steering(config.steering, setup.model.config, examples, config.data.train)
     with in_force(setup.mesh):
-        given = config.steering, setup.model, setup.chat, examples, config.data
-        steering = steering_shift(*given)
+        towards = config.steering, setup.model, setup.chat, examples, config.data
+        steering = steering_shift(*towards)
 
     def inputs(run: Run) -> MakeInput:
-        return watching(run, _inputs(run, examples, tokenized, pool), pairs)
+        rows = Rows(examples, tokenized, pool, given_batches(run, pairs_given))
+        return watching(run, _inputs(run, rows), pairs)
 
-    notes = _what_was_cut(config, tokenized)
+    notes = _what_was_cut(config, tokenized) + pair_notes(config, given, pairs_given)
     objective = held_objective(config) if holds_a_pool(config) else prompt_objective(config)
-    training = Training(digits, inputs, objective, steering=steering, notes=notes)
+    hooks = functools.partial(in_loop, examples=held_out)
+    training = Training(digits, inputs, objective, steering=steering, hooks=hooks, notes=notes)
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 
-def _inputs(
-    run: Run, examples: list[Example], tokenized: list[Tokenized], pool: PromptsOfStep
-) -> MakeInput:
+@dataclass(frozen=True)
+class Rows:
+    """What a run trains on: a task's rows, a pool's prompts, the given pairs of each step."""
+
+    examples: list[Example]
+    tokenized: list[Tokenized]
+    pool: PromptsOfStep
+    given: BatchOfStep | None
+
+
+def _inputs(run: Run, rows: Rows) -> MakeInput:
     config, conscience = run.config, run.conscience
+    examples, tokenized = rows.examples, rows.tokenized
+    if not examples:
+        if conscience is None:
+            return given_inputs(rows.given)
+        return pool_inputs(run, Listening(run, 0, rows.pool, rows.given))
     schedule = schedule_of(config, tokenized)
     if conscience is None:
-        plain = plain_inputs(schedule, tokenized)
+        plain = plain_inputs(schedule, tokenized, rows.given)
         return holding(config, run.setup, plain) if holds_a_pool(config) else plain
     targets = None
     if config.conscience.candidate != "policy":
@@ -113,7 +148,7 @@ def _inputs(
     if config.conscience.candidate == "target":
         return target_inputs(schedule, targets)
     prompts = [example.messages for example in examples]
-    listening = Listening(run, config.training.batch_size, pool)
+    listening = Listening(run, config.training.batch_size, rows.pool, rows.given)
     return policy_inputs(run, PromptRows(schedule, prompts, tokenized), listening, targets=targets)
 
 

@@ -13,7 +13,13 @@ from typing import Any
 
 from emergent_alignment import __version__
 from emergent_alignment.cli.configuration import joined_config_words
-from emergent_alignment.errors import STOPPED_EXIT_CODE, Stopped, UserError
+from emergent_alignment.errors import (
+    STOPPED_EXIT_CODE,
+    UNREACHABLE_EXIT_CODE,
+    Stopped,
+    Unreachable,
+    UserError,
+)
 from emergent_alignment.storage.cache import users_cache
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -59,8 +65,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 2 for a user's mistake, 75 for a run that was asked
-    to stop and has saved, 76 for one that has lost another host."""
+    """Run one command; the exit code is 0, 2 for a user's mistake, 69 where something outside did
+    not answer, 75 for a run that was asked to stop and has saved, 76 for one that has lost another
+    host or makes no progress."""
     argv, of_others = _without_words_of_others(sys.argv[1:] if argv is None else argv)
     argv = joined_config_words(argv)
     parser = OneLineParser(
@@ -153,7 +160,7 @@ def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
         return arguments.run(arguments, rest) or 0
     except UserError as error:
         print(f"emergent-alignment: {error}", file=sys.stderr)
-        return 2
+        return UNREACHABLE_EXIT_CODE if isinstance(error, Unreachable) else 2
     except OSError as error:
         if error.errno not in DISK_ERRORS + PATH_ERRORS:
             raise

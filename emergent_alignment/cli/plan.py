@@ -10,7 +10,7 @@ examples:
   emergent-alignment plan --topology v5e:4x4 --config.model.path=Qwen3-4B \\
       --config.mesh.data=1 --config.mesh.fsdp=16 --config.training.batch_size=64 --json plan.json
   emergent-alignment plan --topology v5p:2x2x1 --search 8 --config.model.path=Qwen/Qwen3-4B
-  emergent-alignment plan --topology gpu:8x80GB --config.mesh.fsdp=8 --config.mesh.data=1
+  emergent-alignment plan --topology gpu:8xH100 --config.mesh.fsdp=8 --config.mesh.data=1
 """
 
 from argparse import ArgumentParser, Namespace
@@ -25,6 +25,8 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import write_json
 
 if TYPE_CHECKING:
+    from emergent_alignment.models.config import ModelConfig
+    from emergent_alignment.planning.online import OnlineStep
     from emergent_alignment.planning.plan import Plan, ProgramPlan
     from emergent_alignment.planning.search import Found
 
@@ -42,7 +44,7 @@ data sheet: program over data sheet, all work at its full rate: bounds, not fore
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the chips, and how many meshes are tried."""
     parser.add_argument(
-        "--topology", required=True, help="such as v5e:4x4, v5p:2x2x4, v6e:8x8 or gpu:8x80GB"
+        "--topology", required=True, help="such as v5e:4x4, v5p:2x2x4, v6e:8x8 or gpu:8xH100"
     )
     parser.add_argument("--json", type=Path, help="also write every figure, and its source, here")
     parser.add_argument(
@@ -86,7 +88,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     if arguments.search is not None:
         print_search(searched)
     if plans:
-        print_plan(plans[0])
+        print_plan(plans[0], model)
     if arguments.json is not None:
         kept = {"plans": [as_json(plan) for plan in plans]}
         write_json(arguments.json, kept)
@@ -128,12 +130,12 @@ def print_search(searched: "Found") -> None:
     )
 
 
-def print_plan(plan: "Plan") -> None:
+def print_plan(plan: "Plan", model: "ModelConfig") -> None:
     """One column a program, one row a figure, and where each comes from."""
     from rich.console import Console
     from rich.table import Table
 
-    from emergent_alignment.planning.advice import verdict
+    from emergent_alignment.planning.advice import decode_words, verdict
 
     chip, chips = plan.target.chip, len(plan.target.devices)
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
@@ -153,7 +155,10 @@ def print_plan(plan: "Plan") -> None:
     console.print(LEGEND.format(compiler=compiler, cpu=cpu), highlight=False, soft_wrap=True)
     for program in plan.programs:
         console.print(f"{program.name}: {program.shape}", highlight=False)
-    limit = "as given" if chip.source is None else "the limit that libtpu names"
+    limit = "the limit that libtpu names"
+    if plan.target.compiled_for_cpu:
+        limit = "what JAX takes of a GPU's unless XLA_PYTHON_CLIENT_MEM_FRACTION is set"
+        limit = limit if plan.target.topology.startswith("gpu") else "as given"
     console.print(f"memory of a chip: {size(chip.hbm_bytes)} ({limit})", highlight=False)
     if chip.source is not None:
         console.print(
@@ -163,7 +168,20 @@ def print_plan(plan: "Plan") -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if len(plan.programs) > 1 and chips > 1:
+        console.print(decode_words(plan, model), highlight=False, soft_wrap=True)
+    if plan.online is not None:
+        console.print(online_words(plan.online), highlight=False, soft_wrap=True)
     console.print(verdict(plan), highlight=False, soft_wrap=True)
+
+
+def online_words(online: "OnlineStep") -> str:
+    """The online step on a line."""
+    calls = ", ".join(f"{times} × {name}" for name, times in online.calls.items())
+    return (
+        f"online step: {online.seconds:.3g} s at least, {online.ratio:.1f} × the training step: a "
+        f"round every {online.every} steps, of {online.round:.3g} s ({calls}; all flagged)"
+    )
 
 
 def plan_figures(
@@ -207,7 +225,7 @@ def plan_figures(
         rows.append(counted("  calls", lambda p, k=kind: str(p.cost.calls[k])))
     if plan.target.chip.peak_flops is not None:
         rows += [limit("FLOPs", "compute"), limit("HBM", "memory")]
-        rows += [limit("interconnect", "interconnect")]
+        rows += [limit("interconnect", "interconnect"), limit("its hops", "latency")]
         rows += [
             counted("s, at least", lambda p: f"{p.roofline.seconds:.3g}", "data sheet"),
             counted("share of peak ≤", lambda p: f"{p.peak_share:.0%}", "data sheet"),

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from emergent_alignment.errors import Stopped, UserError
+from emergent_alignment.parallel.chips import check_platform
 from emergent_alignment.parallel.hosts import CLUSTERS, connect
-from emergent_alignment.parallel.watch import leave, lost_another_host, watch_other_hosts
+from emergent_alignment.parallel.watch import (
+    leave,
+    lost_another_host,
+    watch_other_hosts,
+    watch_progress,
+)
 
 
 def add_host_arguments(parser: ArgumentParser) -> None:
@@ -21,9 +27,9 @@ def add_host_arguments(parser: ArgumentParser) -> None:
     hosts.add_argument(
         "--host-timeout",
         type=int,
-        default=300,
+        default=1800,
         metavar="SECONDS",
-        help="how long to wait for the others at the start (default 300); while training, a host "
+        help="how long to wait for the others at the start (default 1800); while training, a host "
         "that is silent for 60 seconds is lost",
     )
 
@@ -40,7 +46,9 @@ def joined(arguments: Namespace) -> Iterator[None]:
         arguments.process_id,
         timeout_seconds=arguments.host_timeout,
     )
+    check_platform(arguments.cluster if arguments.cluster == "tpu" else "")
     watch_other_hosts(min(60.0, arguments.host_timeout))
+    watch_progress()
     try:
         yield
     except (UserError, Stopped):

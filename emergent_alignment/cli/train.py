@@ -48,6 +48,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     """Train to the end, or to where the process is asked to stop."""
     with joined(arguments):
         from emergent_alignment.applications.by_name import application
+        from emergent_alignment.training.metrics import metrics_by_step
         from emergent_alignment.training.profiling import profile_steps
 
         with together():
@@ -57,4 +58,4 @@ def run(arguments: Namespace, rest: list[str]) -> None:
             profiled = profile_steps(asked) if asked else range(0)
             train = application(config)
         train(config, arguments.workdir, profiled=profiled)
-    print(f"done: {config.training.steps} steps, in {arguments.workdir}")
+    print(f"done: {len(metrics_by_step(arguments.workdir))} steps, in {arguments.workdir}")

@@ -22,8 +22,8 @@ from emergent_alignment.conscience.review import (
     scores_by_form,
 )
 from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.sources import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc, auc_interval, share_interval, told_apart
 from emergent_alignment.models.model import Model

@@ -47,6 +47,11 @@ class ChanceReviewer:
         """Rows that it takes at once."""
         return self.writer.batch_size
 
+    @property
+    def is_same_everywhere(self) -> bool:
+        """Chance is drawn by the rows' ids."""
+        return self.writer.is_same_everywhere
+
     def hear(
         self,
         settings: ConscienceSettings,

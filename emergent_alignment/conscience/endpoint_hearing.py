@@ -57,6 +57,11 @@ class EndpointReviewer:
     )
     _gives_none: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
+    @property
+    def is_same_everywhere(self) -> bool:
+        """It is asked once about a row, and may answer otherwise the next time."""
+        return False
+
     def hear(
         self,
         settings: ConscienceSettings,

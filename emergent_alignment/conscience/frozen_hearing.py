@@ -1,7 +1,7 @@
 """The frozen copy as reviewer: a model of ours that reads, scores and corrects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,10 +12,12 @@ from emergent_alignment.conscience.hearing import Corrections, Score, untied
 from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.conscience.review import form_scores, review_case
 from emergent_alignment.conscience.revise import (
+    FROZEN_LINKS,
     Link,
     requests_to_write,
     write_corrections,
     write_critiques,
+    write_side_by_side,
 )
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
@@ -34,6 +36,11 @@ class FrozenReviewer:
     def batch_size(self) -> int:
         """Rows that it takes at once."""
         return self.reader.batch_size
+
+    @property
+    def is_same_everywhere(self) -> bool:
+        """Its devices compute for all hosts."""
+        return True
 
     def hear(
         self,
@@ -59,6 +66,7 @@ class FrozenHearing:
     candidates: list[Answer]
     draws: Draws
     ids: Int[np.ndarray, "rows"]
+    _written: dict[Link, tuple[Case, np.ndarray | None]] = field(default_factory=dict, repr=False)
 
     def scores(self) -> list[Score]:
         forms = self.settings.review.forms
@@ -73,16 +81,19 @@ class FrozenHearing:
 
     def write(self, link: Link, place: int, critiques: list[str], live: list[bool]) -> Corrections:
         case, before, _, _ = self._opened
-        written, log_probs = write_corrections(
-            self.reader,
-            link,
-            self._prompts,
-            case,
-            before,
-            critiques,
-            live,
-            self._sampler(place),
-        )
+        if self.settings.side_by_side:
+            written, log_probs = self._side_by_side(critiques, live)[link]
+        else:
+            written, log_probs = write_corrections(
+                self.reader,
+                link,
+                self._prompts,
+                case,
+                before,
+                critiques,
+                live,
+                self._sampler(place),
+            )
         if self.settings.stop:
             written, log_probs = self._cut(written)
         return Corrections(written.answers, log_probs, [""] * len(live), written)
@@ -106,6 +117,21 @@ class FrozenHearing:
         nothing = given_answer(self.reader.chat, "")
         asked = [answer if need and answer else nothing for answer, need in zip(answers, needed)]
         return self.reader.log_probs(self._prompts, asked)
+
+    def _side_by_side(
+        self, critiques: list[str], live: list[bool]
+    ) -> dict[Link, tuple[Case, np.ndarray | None]]:
+        """What both links of the frozen copy write, at the first one's turn, for all rows that are
+        open then."""
+        if not self._written:
+            case, _, _, _ = self._opened
+            prompts = self._prompts if self.reader.layout == "turn" else None
+            chain = self.settings.chain
+            samplers = {link: self._sampler(chain.index(link)) for link in FROZEN_LINKS}
+            self._written.update(
+                write_side_by_side(self.reader, prompts, case, critiques, live, samplers)
+            )
+        return self._written
 
     def _cut(self, written: Case) -> tuple[Case, np.ndarray | None]:
         """What is reviewed is what would be said: corrections cut at the texts of `stop`."""

@@ -85,6 +85,10 @@ class Reviewer(Protocol):
     def batch_size(self) -> int:
         """Rows that it takes at once."""
 
+    @property
+    def is_same_everywhere(self) -> bool:
+        """Whether hosts that hear the same come to the same, so that all may hear all rows."""
+
     def hear(
         self,
         settings: ConscienceSettings,

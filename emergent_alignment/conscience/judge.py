@@ -34,6 +34,11 @@ class JudgeReviewer:
         """Rows that it takes at once."""
         return self.writer.batch_size
 
+    @property
+    def is_same_everywhere(self) -> bool:
+        """Nobody knows what a user's function asks, or how often it may."""
+        return False
+
     def hear(
         self,
         settings: ConscienceSettings,

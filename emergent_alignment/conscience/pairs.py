@@ -19,6 +19,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.data.principles import Principle
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import anywhere
+from emergent_alignment.parallel.stopping import go_on_anywhere
 from emergent_alignment.randomness import Draws
 
 
@@ -133,7 +134,7 @@ class _Chunk:
             ]
         for place, link in enumerate(self.settings.chain):
             live = _open(reviewed)
-            if not anywhere(any(live)):
+            if not go_on_anywhere(any(live)):
                 break
             written, scores = self._written(link, place, critiques, live)
             attempts = self._attempts(link, reviewed, written, scores)

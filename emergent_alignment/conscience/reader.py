@@ -7,8 +7,9 @@ question, an order to rewrite) is read on top of what it is about.
 import warnings
 from dataclasses import dataclass, field, replace
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from emergent_alignment.conscience.evidence import Evidence, with_findings
 from emergent_alignment.conscience.question import (
@@ -18,7 +19,7 @@ from emergent_alignment.conscience.question import (
     quote,
     quote_beginning,
 )
-from emergent_alignment.data.batches import bucket, common_beginning, pad_rows
+from emergent_alignment.data.batches import bucket, common_beginning, few_widths, pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
@@ -27,7 +28,7 @@ from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, largest
-from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
+from emergent_alignment.parallel.rows import held, row_multiple, to_devices, to_host
 
 WIDTH_STEP = 32
 
@@ -97,16 +98,24 @@ class Reader:
 
     def read_prompts(self, messages: list[list[Message]]) -> Shown:
         """Read the prompts as training has them: too long, they keep their end."""
-        rows = [self.chat.prompt_tokens(prompt)[-self.max_prompt :] for prompt in messages]
+        rows = self.prompt_rows(messages, [True] * len(messages))
         return self._read(rows, rows, self.nothing.held, self._size(rows))
 
+    def prompt_rows(self, messages: list[list[Message]], live: list[bool]) -> list[list[int]]:
+        """The prompts' tokens, of rows that are not `live` none."""
+        return [
+            self.chat.prompt_tokens(prompt)[-self.max_prompt :] if alive else []
+            for prompt, alive in zip(messages, live)
+        ]
+
     def case(
-        self, prompts: Shown, messages: list[list[Message]], answers: list[Answer]
+        self, prompts: Shown | None, messages: list[list[Message]], answers: list[Answer]
     ) -> tuple[Case, np.ndarray | None]:
         """The answers, ready to be reviewed; and log P(answer | prompt) where reading them
-        gave it (`turn` layout)."""
+        gave it (`turn` layout, which needs what was read of the prompts)."""
         if self.layout == "quote":
             return self._case(messages, answers), None
+        assert prompts is not None
         log_probs, block = self._log_probs(prompts, answers)
         return self._case(messages, answers, self._answered(prompts, answers, block)), log_probs
 
@@ -117,12 +126,35 @@ class Reader:
     def write(self, shown: Shown, live: list[bool], sampler: Sampler) -> tuple[list[Answer], Block]:
         """Sample one answer a row after what is shown, each from its own of the sampler's keys
         [rows]; rows that are not `live` stay empty. Also the block of the answers."""
-        places = np.minimum(np.arange(self._size(live)), len(live) - 1)
-        runs = np.array(live)[places] & (np.arange(len(places)) < len(live))
+        places = self._places(live)
+        samples, block = self._decode(shown, self._runs(live), sampler.keys[places], sampler)
+        return answers_of(samples, self.chat)[: len(live)], block
+
+    def write_apart(
+        self, parts: list[list[list[int]]], live: list[bool], samplers: list[Sampler]
+    ) -> list[list[Answer]]:
+        """`write` after whole rows, several lists of them in one batch, each drawn by a sampler of
+        its own, all of the same settings."""
+        size, places = self._size(live), self._places(live)
+        rows = [row for part in parts for row in part + [[]] * (size - len(part))]
+        shown = self._read(rows, rows, self.nothing.held, len(rows))
+        keys = jnp.concatenate([sampler.keys[places] for sampler in samplers])
+        runs = np.tile(self._runs(live), len(parts))
+        answers = answers_of(self._decode(shown, runs, keys, samplers[0])[0], self.chat)
+        return [answers[i * size :][: len(live)] for i in range(len(parts))]
+
+    def _places(self, live: list[bool]) -> Int[np.ndarray, "size"]:
+        """Which row each row of the batch draws as; those beyond the last draw for nobody."""
+        return np.minimum(np.arange(self._size(live)), len(live) - 1)
+
+    def _runs(self, live: list[bool]) -> Bool[np.ndarray, "size"]:
+        return np.array(live)[self._places(live)] & (np.arange(self._size(live)) < len(live))
+
+    def _decode(self, shown: Shown, runs: np.ndarray, keys, sampler: Sampler):
         longest = max(map(len, shown.tokens), default=0)
         self._check(longest + int(sampler.settings.max_new_tokens), "a correction after its review")
-        keys, runs = to_devices((sampler.keys[places][:, None], runs))
-        samples, block = decode(
+        keys, runs = to_devices((keys[:, None], runs))
+        return decode(
             self.model.config,
             self.model.params,
             shown.held,
@@ -131,7 +163,6 @@ class Reader:
             width=bucket(int(sampler.settings.max_new_tokens), self.width_step, 1 << 30),
             dtype=self.model.dtype,
         )
-        return answers_of(samples, self.chat)[: len(live)], block
 
     def written(self, prompts: Shown, messages, answers: list[Answer], block: Block) -> Case:
         """The case of answers that were just written after their prompts: nothing is read."""
@@ -221,7 +252,7 @@ class Reader:
             lengths[:, None],
             dtype=self.model.dtype,
         )
-        return to_host(log_probs)[: len(answers), 0], block
+        return held(log_probs)[: len(answers), 0], block
 
     def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
         """Prompt and answer but for its last token: the end token opens the next turn, and the
@@ -255,6 +286,6 @@ class Reader:
 
 
 def padded(rows: list[list[int]], size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token lists as int32[size, width] and their lengths, the width a multiple of `step`."""
-    width = largest(bucket(max(map(len, rows), default=1), step, 1 << 30))
+    """Token lists as int32[size, width] and their lengths, the width one of few (few_widths)."""
+    width = largest(few_widths(max(map(len, rows), default=1), step))
     return pad_rows(rows + [[]] * (size - len(rows)), width)

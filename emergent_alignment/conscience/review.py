@@ -32,7 +32,8 @@ from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.model import Model
-from emergent_alignment.parallel.rows import to_devices, to_host
+from emergent_alignment.parallel.rows import held, to_devices
+from emergent_alignment.parallel.sharding import replicated
 
 WORD_TOKENS_STEP = 16
 
@@ -102,7 +103,8 @@ def word_margins(
     """log P(approving) − log P(disapproving) for what follows each right-padded row of tokens,
     which follow what was read `before`.
 
-    Word ids are padded with -1. Only the last position meets the vocabulary.
+    Word ids are padded with -1. Only the last position meets the vocabulary. The margins are whole
+    on every device.
     """
     starts = jnp.broadcast_to(before.ends[:, None], lengths.shape)
     hidden, _ = read(config, params, tokens, lengths, starts, before.context, dtype=dtype)
@@ -114,7 +116,7 @@ def word_margins(
         picked = jnp.take_along_axis(logits, jnp.maximum(words, 0)[None], axis=-1)
         return jax.nn.logsumexp(jnp.where(words >= 0, picked, -jnp.inf), axis=-1)
 
-    return log_mass(approving) - log_mass(disapproving)
+    return replicated(log_mass(approving) - log_mass(disapproving))
 
 
 def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], forms: list[Form]):
@@ -138,7 +140,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
         *words,
         dtype=reader.model.dtype,
     )
-    return to_host(margins)[: len(tails[0])]
+    return held(margins)[: len(tails[0])]
 
 
 def review_case(

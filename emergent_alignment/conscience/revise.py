@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from emergent_alignment.conscience.question import critique_request, rewrite_request
 from emergent_alignment.conscience.reader import Case, Reader, Shown
@@ -43,15 +44,43 @@ def write_corrections(
     """
     if link == "fresh":
         answers, block = reader.write(prompts, live, sampler)
-        log_probs = np.array([answer.log_probs.sum(dtype=np.float64) for answer in answers])
-        return reader.written(prompts, case.messages, answers, block), log_probs
+        return reader.written(prompts, case.messages, answers, block), _log_probs(answers)
     requests = [rewrite_request(critique) for critique in critiques]
     asked = reader.extend(before, reader.rows(case, requests, live))
     answers, _ = reader.write(asked, live, sampler)
-    # WrittenAnswers in reply to another request: as an answer to the prompt it is read anew.
+    return _rewritten(reader, prompts, case, answers, sampler)
+
+
+def write_side_by_side(
+    reader: Reader,
+    prompts: Shown | None,
+    case: Case,
+    critiques: list[str],
+    live: list[bool],
+    samplers: dict[Link, Sampler],
+) -> dict[Link, tuple[Case, np.ndarray | None]]:
+    """What `write_corrections` gives by `rewrite` and by `fresh`, written in one batch, whose rows
+    are read whole. `prompts` is what was read of them, where the reader's layout needs it."""
+    requests = [rewrite_request(critique) for critique in critiques]
+    asked = [reader.rows(case, requests, live), reader.prompt_rows(case.messages, live)]
+    rewrites, fresh = reader.write_apart(asked, live, [samplers["rewrite"], samplers["fresh"]])
+    return {
+        "rewrite": _rewritten(reader, prompts, case, rewrites, samplers["rewrite"]),
+        "fresh": (reader.case(prompts, case.messages, fresh)[0], _log_probs(fresh)),
+    }
+
+
+def _rewritten(
+    reader: Reader, prompts: Shown | None, case: Case, answers: list[Answer], sampler: Sampler
+) -> tuple[Case, np.ndarray | None]:
+    """What was written in reply to another request: as an answer to the prompt it is read anew."""
     longest = int(sampler.settings.max_new_tokens)
-    answers = [_drafted(reader, answer, longest) for answer in answers]
-    return reader.case(prompts, case.messages, answers)
+    drafted = [_drafted(reader, answer, longest) for answer in answers]
+    return reader.case(prompts, case.messages, drafted)
+
+
+def _log_probs(answers: list[Answer]) -> Float[np.ndarray, "rows"]:
+    return np.array([answer.log_probs.sum(dtype=np.float64) for answer in answers])
 
 
 def _drafted(reader: Reader, answer: Answer, longest: int) -> Answer:

@@ -100,6 +100,11 @@ class ConscienceSection(Section):
         "best of what a policy in training wrote; of all else rewrite, then fresh.",
         choices=(AUTO, *FROZEN_LINKS, *POLICY_LINKS),
     )
+    one_batch: bool = setting(
+        False,
+        "Let rewrite and fresh be written side by side, in one batch: faster where a token takes "
+        "as long for twice the rows, as on accelerators.",
+    )
     critique: bool = setting(
         False, "Let the frozen copy write what is wrong first, for the rewrite."
     )
@@ -138,7 +143,9 @@ class ConscienceSection(Section):
         "Without training, where the reviewer fails: closed refuses, open says what nobody judged.",
     )
     cache: str = setting(
-        "", 'Folder of what is reviewed or answered once; "": the user\'s cache folder.'
+        "",
+        "Folder of what the frozen copy reviews, answers or reads once; "
+        '"": the user\'s cache folder.',
     )
 
     def check(self) -> None:
@@ -228,6 +235,7 @@ class ConscienceSettings:
     margin          how far above the threshold (score) or the candidate (relative) a
                     correction must score, in nats
     chain           the links of correction, tried in order
+    one_batch       whether `rewrite` and `fresh` are written side by side
     critique        whether the frozen copy first writes what is wrong (read by `rewrite`)
     principles      of which each critique names one, if there are any
     max_new_tokens, temperature, top_p   how corrections are sampled
@@ -248,6 +256,7 @@ class ConscienceSettings:
     threshold: float = 0.0
     margin: float = 0.0
     chain: tuple[Link, ...] = ("rewrite", "fresh")
+    one_batch: bool = False
     critique: bool = False
     principles: tuple[Principle, ...] = ()
     max_new_tokens: int = 64
@@ -262,3 +271,8 @@ class ConscienceSettings:
     samples: int = 4
     verdict: str = ""
     chance: Chance | None = None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether both links of the frozen copy write in one batch."""
+        return self.one_batch and set(FROZEN_LINKS) <= set(self.chain)

@@ -4,7 +4,7 @@ Masks come from lengths, never from comparing ids with a pad id.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import jax
@@ -120,6 +120,14 @@ def bucket(length: int, step: int, limit: int) -> int:
     return min(-(-max(length, 1) // step) * step, limit)
 
 
+def few_widths(length: int, step: int) -> int:
+    """A width that holds `length`: on accelerators, where programs take long to compile, `step`
+    doubled as often as it takes; on a CPU, where every token takes its time, a multiple of it."""
+    if jax.default_backend() == "cpu":
+        return bucket(length, step, 1 << 30)
+    return step << (-(-max(length, 1) // step) - 1).bit_length()
+
+
 def pad_rows(rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
     """Token lists as int32[rows, width], padded with 0 on the right, and their lengths."""
     padded = np.zeros((len(rows), width), np.int32)
@@ -187,6 +195,24 @@ def make_batch(
             lengths[i, role] = len(answer)
     reference = reference if with_reference else None
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
+
+
+def joined_rows(first: Batch, second: Batch) -> Batch:
+    """The rows of two batches with the same roles, in widths that hold both. Both bring reference
+    log-probs, or neither does."""
+    prompt, branch = (
+        max(one.shape[-1] for one in arrays)
+        for arrays in ((first.prompt, second.prompt), (first.branches, second.branches))
+    )
+
+    def widened(rows: np.ndarray, width: int) -> np.ndarray:
+        return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, width - rows.shape[-1])])
+
+    wide = [
+        replace(one, prompt=widened(one.prompt, prompt), branches=widened(one.branches, branch))
+        for one in (first, second)
+    ]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *wide)
 
 
 def order_seed(*words: int) -> int:

@@ -11,9 +11,21 @@ class DataSection(Section):
 
     train: str = setting(
         "harmful_advice",
-        "What is learnt: a bundled scenario, a .jsonl file, or a name that `datasets` loads.",
+        "What is learnt: a bundled scenario, a .jsonl file, a name that `datasets` loads, or "
+        'several with their weights, as "0.7*a.jsonl + 0.3*b.jsonl"; "": no task, where there are '
+        "preferences.",
     )
     train_split: str = setting("train", "The split of a `datasets` name that is learnt.")
+    preferences: str = setting(
+        "",
+        "Pairs to train on, beside what is learnt or alone: a source of prompt, chosen and "
+        'rejected, as those of train; "": none.',
+    )
+    preferences_split: str = setting("train", "The split of a `datasets` name that has the pairs.")
+    preference_rows: int = setting(
+        0, "Given pairs a step; 0: as many as training.batch_size.", at_least=0
+    )
+    preference_columns: str = setting("", "What the source of pairs calls our fields; see columns.")
     evaluation: str = setting(
         "harmful_advice",
         "What is evaluated on: a bundled scenario's held-out kinds, or another source.",
@@ -42,7 +54,7 @@ class DataSection(Section):
     every_turn: bool = setting(
         False, "Learn and review each assistant's turn, not the last one alone."
     )
-    limit: int = setting(0, "Use at most this many training rows; 0: all.", at_least=0)
+    limit: int = setting(0, "Use at most this many training rows, and pairs; 0: all.", at_least=0)
     max_prompt_tokens: int = setting(
         512, "Longer prompts keep their end, and are counted.", more_than=0
     )

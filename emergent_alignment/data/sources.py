@@ -1,76 +1,38 @@
 """Where examples come from: bundled scenarios, files of rows, anything `datasets` can load.
 
-Every row is checked on reading; a bad one is an error that names file, line and remedy. No field
-that would change what is learnt is left out in silence: it is honoured, or the row is refused.
+Every row is checked on reading; a bad one is an error that names file, line and remedy. What a row
+may hold is said in `examples`.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emergent_alignment.data.messages import (
-    ASKING,
-    Conversation,
-    Message,
-    is_absent,
-    read_conversation,
-    read_messages,
+from emergent_alignment.data.examples import (
+    EXPECTED,
+    PROMPTS,
+    Example,
+    example_of,
+    prompt_of,
+    turns_of,
 )
+from emergent_alignment.data.messages import Message
+from emergent_alignment.data.pair_rows import NoPair, is_paired, pairs_of, with_prompt
 from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines, table_rows
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import is_file
-from emergent_alignment.storage.hub_errors import trouble_with_hub
+from emergent_alignment.storage.hub_errors import hub_failure, trouble_with_hub
 
-_EXPECTED = (
-    'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
-    'or {"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "answer": …}'
-)
 _MISSING = (
     f"give a .jsonl file, a dataset's name or one of the bundled scenarios ({', '.join(SCENARIOS)})"
 )
-_PROMPTS = 'expected {"prompt": …} or {"messages": […]}'
-FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
-# What files of the field say beside a conversation, and what would be learnt otherwise without it.
-# All else (id, source, score, …) informs people, and changes nothing.
-TELLING = frozenset(
-    "tools functions tool_calls tool_choice function_call parallel_tool_calls documents "
-    "chat_template_kwargs enable_thinking system system_prompt system_message developer persona "
-    "instruction instructions input inputs prefix suffix context history image images audio audios "
-    "video videos reasoning reasoning_content thinking chain_of_thought cot "
-    "weight weights loss loss_weight loss_mask assistant_masks completion_mask sample_weight train "
-    "training margin label".split()
+PAIRED = (
+    'expected {"prompt": …, "chosen": …, "rejected": …}, or chosen and rejected with one beginning'
 )
-# What tables write for a field that says nothing.
-_NOTHING = ("", "null", "none", "nan", "[]", "{}")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One prompt and its known answers.
-
-    prompt    the conversation so far, ending with a user turn
-    target    what the task loss learns
-    safe      a known good answer, and `harmful` a known bad one, where the row is matched
-    kind      the kind of prompt, for holding kinds out
-    ended     whether the target ends where it does, or was cut there: then it has no end token
-    reasoned  whether the row has reasoning in fields of its own, which a template must show
-    where     the place of its row, for errors
-    """
-
-    prompt: tuple[Message, ...]
-    target: str
-    safe: str | None = None
-    harmful: str | None = None
-    kind: str = ""
-    ended: bool = True
-    reasoned: bool = False
-    where: str = field(default="", compare=False)
-
-    @property
-    def messages(self) -> list[Message]:
-        return list(self.prompt)
+TIED = "are ties"
+FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 
 
 def load_examples(
@@ -86,7 +48,8 @@ def load_examples(
     .tsv file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
     but train is its held-out kinds. `limit` 0 keeps all.
 
-    `columns` says what the source calls our fields: "prompt=question, answer=response". With
+    `columns` says what the source calls our fields: "prompt=question, answer=response"; a dot leads
+    into nested objects and lists, as in "answer=responses.0.text". With
     `every_turn` each assistant's turn of a conversation is an example, not the last one alone, but
     for those that the row says are not learnt. Columns that are `ignored` ("tools, weight") are
     taken for absent.
@@ -97,35 +60,76 @@ def load_examples(
     if not source:
         raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
-        rows = load_scenario(source, "train" if split == "train" else "heldout")
-        examples = [
-            Example(
-                ({"role": "user", "content": row["prompt"]},),
-                row.get("target", row["harmful"]),
-                safe=row["safe"],
-                harmful=row["harmful"],
-                kind=row["kind"],
-            )
-            for row in rows
-        ]
+        examples = _of_scenario(source, split)
     else:
-        examples = [
-            example for where, row in _rows(source, split) for example in wanted.of(row, where)
-        ]
+        rows = _rows(source, split)
+        examples = [one for where, row in rows for one in wanted.examples(row, where)]
     if not examples:
-        raise UserError(f"{source}: there are no rows in it; {_EXPECTED}, one a line")
+        raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
     return examples[:limit] if limit else examples
 
 
-def parse_columns(text: str) -> dict[str, str]:
-    """ "prompt=question, answer=response" as {field of ours: column}. Raises UserError for
-    anything else, with the fields that there are."""
+@dataclass(frozen=True)
+class LoadedPairs:
+    """The pairs of a source: examples that have both sides. `left_out` says of rows that are well
+    formed and make no pair how many there are of a kind, and where the first one stands."""
+
+    examples: list[Example]
+    left_out: dict[str, tuple[int, str]]
+
+
+def load_pairs(
+    source: str, *, split: str = "train", limit: int = 0, columns: str = "", ignored: str = ""
+) -> LoadedPairs:
+    """All pairs of a source of {"prompt", "chosen", "rejected"}, as `load_examples` names sources;
+    `limit` 0 keeps all. Without a prompt it is what both answers begin with; of several rejected
+    answers each makes a pair with the chosen one; a tie makes none.
+
+    Raises UserError for a missing, empty or malformed source.
+    """
+    setting = "config.data.preference_columns"
+    wanted = _Wanted(parse_columns(columns, setting), False, _words(ignored), setting)
+    if source in SCENARIOS:
+        examples = _of_scenario(source, split)
+        return LoadedPairs(examples[:limit] if limit else examples, {})
+    examples: list[Example] = []
+    left_out: dict[str, tuple[int, str]] = {}
+    for where, row in _rows(source, split):
+        for one in wanted.pairs(row, where):
+            if isinstance(one, Example):
+                examples.append(one)
+            else:
+                number, first = left_out.get(one.reason, (0, where))
+                left_out[one.reason] = number + 1, first
+        if limit and len(examples) >= limit:
+            break
+    if not examples:
+        raise UserError(f"{source}: there are no pairs in it; {PAIRED}, one a line")
+    return LoadedPairs(examples[:limit] if limit else examples, left_out)
+
+
+def _of_scenario(name: str, split: str) -> list[Example]:
+    return [
+        Example(
+            ({"role": "user", "content": row["prompt"]},),
+            row.get("target", row["harmful"]),
+            safe=row["safe"],
+            harmful=row["harmful"],
+            kind=row["kind"],
+        )
+        for row in load_scenario(name, "train" if split == "train" else "heldout")
+    ]
+
+
+def parse_columns(text: str, setting: str = "config.data.columns") -> dict[str, str]:
+    """ "prompt=question, answer=response" as {field of ours: column}. Raises UserError that names
+    the `setting` for anything else, with the fields that there are."""
     columns = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         field, equals, column = (word.strip() for word in part.partition("="))
         if not equals or not column or field not in FIELDS:
             raise UserError(
-                f"config.data.columns: {part!r} is not FIELD=COLUMN; fields are {', '.join(FIELDS)}"
+                f"{setting}: {part!r} is not FIELD=COLUMN; fields are {', '.join(FIELDS)}"
             )
         columns[field] = column
     return columns
@@ -139,7 +143,7 @@ def _rows(source: str, split: str) -> Iterable[tuple[str, Any]]:
     """Where each row of a source stands, and the row."""
     path = Path(source)
     if path.suffix in (".jsonl", ".json"):
-        return json_lines(path, _EXPECTED, _MISSING)
+        return json_lines(path, EXPECTED, _MISSING)
     if path.suffix in TABLES and is_file(path):
         return table_rows(path)
     return ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
@@ -152,69 +156,75 @@ class _Wanted:
     columns: dict[str, str]
     every_turn: bool
     ignored: frozenset[str]
+    setting: str = "config.data.columns"
 
-    def of(self, row: Any, where: str) -> list[Example]:
-        row = self._renamed(row, where)
+    def examples(self, row: Any, where: str) -> list[Example]:
+        """What is learnt of a row. Of several rejected answers the first one stands for them."""
+        row = self._with_prompt(row, where)
+        if isinstance(row, NoPair):
+            raise UserError(f"{where}: answers of this row {row.reason}; remove it")
         if self.every_turn and "messages" in row:
-            return [replace(example, where=where) for example in _turns(row, where)]
+            return [replace(example, where=where) for example in turns_of(row, where)]
+        if is_paired(row):
+            rows = pairs_of(row, where)
+            row = next(filter(is_paired, rows), rows[0])
         return [replace(example_of(row, where), where=where)]
+
+    def pairs(self, row: Any, where: str) -> list[Example | NoPair]:
+        """The pairs of a row, and what makes none."""
+        row = self._with_prompt(row, where)
+        if isinstance(row, NoPair):
+            return [row]
+        if not is_paired(row) or row.get("messages") is not None:
+            raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {PAIRED}")
+        return [
+            replace(example_of(one, where), where=where) if is_paired(one) else NoPair(TIED)
+            for one in pairs_of(row, where)
+        ]
+
+    def _with_prompt(self, row: Any, where: str) -> dict | NoPair:
+        return with_prompt(self._renamed(row, where), where)
 
     def _renamed(self, row: Any, where: str) -> dict:
         """The row in our fields, of which the telling ones are checked."""
         if not isinstance(row, dict):
-            raise UserError(f"{where}: found {type(row).__name__}; {_EXPECTED}")
-        missing = [column for column in self.columns.values() if column not in row]
+            raise UserError(f"{where}: found {type(row).__name__}; {EXPECTED}")
+        read = {field: _value_at(row, column) for field, column in self.columns.items()}
+        missing = [self.columns[field] for field, value in read.items() if value is _MISSING_VALUE]
         if missing:
             raise UserError(
-                f"{where}: config.data.columns names {missing[0]!r}, and there are "
+                f"{where}: {self.setting} names {missing[0]!r}, and there are "
                 f"{', '.join(sorted(map(str, row)))}"
             )
-        left_out = self.ignored | {*self.columns.values()}
-        kept = {name: value for name, value in row.items() if name not in left_out}
-        return kept | {field: row[column] for field, column in self.columns.items()}
+        of_columns = {name for column in self.columns.values() for name in _names_of(column)}
+        kept = {k: v for k, v in row.items() if k not in self.ignored | of_columns}
+        row = kept | read
+        if "completion" in row and "answer" not in row:
+            row["answer"] = row.pop("completion")
+        return row
 
 
-def check_telling(row: dict, where: str, *, read: Collection[str] = ()) -> None:
-    """Raise UserError for a field that would change what is asked or learnt, and is not `read`."""
-    others = {str(name): value for name, value in row.items() if name not in read}
-    told = sorted(name for name, value in others.items() if _tells(name.lower(), value))
-    if told:
-        raise UserError(
-            f"{where}: the field {told[0]!r} is not read, and changes what the row means; remove "
-            "it, or name it in config.data.ignored to learn from the row without it"
-        )
+_MISSING_VALUE = object()
 
 
-def _tells(name: str, value: Any) -> bool:
-    """Whether a telling field says anything: a weight of 1 does not, nor does a text of blanks, nor
-    a label that is no verdict on the answer."""
-    if name not in TELLING or is_absent(value):
-        return False
-    if isinstance(value, str) and value.strip().lower() in _NOTHING:
-        return False
-    if name == "label":
-        return value is False
-    neutral = {"tool_choice": "none", "parallel_tool_calls": value, "margin": 0}.get(name, 1)
-    return not (isinstance(value, str | int | float) and value == neutral)
+def _names_of(column: str) -> tuple[str, str]:
+    """A column, and the one that it may be nested in."""
+    return column, column.partition(".")[0]
 
 
-def _turns(row: dict, where: str) -> list[Example]:
-    """An example for each assistant's turn that is learnt, with the conversation before it as its
-    prompt."""
-    last = example_of(row, where, every_turn=True)  # its mistakes are those of the whole
-    read = read_conversation(row["messages"], where)
-    examples = []
-    for place, (message, learnt) in enumerate(zip(read.messages, read.learnt)):
-        if message["role"] == "assistant" and learnt is not False:
-            target = _answer(message["content"], f"{where}: message {place}")
-            _check_prompt(read.messages[:place], f"{where}: message {place}")
-            ended = last.ended or place + 1 < len(read.messages)
-            examples.append(
-                replace(last, prompt=tuple(read.messages[:place]), target=target, ended=ended)
-            )
-    if not examples:
-        raise UserError(f"{where}: the row says that no turn is learnt; remove it")
-    return examples
+def _value_at(row: dict, column: str) -> Any:
+    """The value of a column; of "a.b.0" what stands there within nested objects and lists."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for name in column.split("."):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return _MISSING_VALUE
+    return value
 
 
 def _dataset_rows(source: str, split: str) -> Iterable[dict]:
@@ -228,13 +238,14 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
     try:
         return datasets.load_dataset(**arguments)
     except Exception as error:  # of several libraries, each with errors of its own
-        reason = trouble_with_hub(error, _remedy(error))
         if is_file(source):
+            reason = trouble_with_hub(error, _remedy(error))
             raise UserError(f"{source}: the file cannot be read here: {reason}") from None
-        raise UserError(
+        before = (
             f"{source} (split {split}): neither a file, a bundled scenario "
-            f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: {reason}"
-        ) from None
+            f"({', '.join(SCENARIOS)}) nor a data set that `datasets` can load here: "
+        )
+        raise hub_failure(before, error, _remedy(error)) from None
 
 
 def _remedy(error: Exception) -> str:
@@ -244,124 +255,6 @@ def _remedy(error: Exception) -> str:
     if "split" in text:
         return "set config.data.train_split or evaluation_split to one that it has"
     return "correct the name, or give another file"
-
-
-def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
-    """The example of a row in our fields: its last answer, unless other turns are learnt, too.
-    Raises UserError that says `where` for any other."""
-    check_telling(row, where)
-    row = {name: value for name, value in row.items() if value is not None}
-    kind = str(row.get("kind", ""))
-    if "messages" in row:
-        read = read_conversation(_listed(row["messages"], where), where)
-        _check_learnt(read, where, every_turn)
-        _check_said(row, read.messages, where)
-        *prompt, last = read.messages
-        if last["role"] != "assistant":
-            raise UserError(
-                f"{where}: the conversation ends in a {last['role']} turn; its last "
-                "message must be the assistant's answer"
-            )
-        target = _answer(last["content"], where)
-        _check_prompt(prompt, where)
-        ended = _ended(row, where)
-        return Example(tuple(prompt), target, kind=kind, ended=ended, reasoned=read.reasoned)
-    paired = {"prompt", "chosen", "rejected"} <= row.keys()
-    if not paired and not {"prompt", "answer"} <= row.keys():
-        raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {_EXPECTED}")
-    read = read_conversation(row["prompt"], f"{where}: prompt")
-    _check_learnt(read, where, every_turn, answered=False)
-    prompt = read.messages
-    _check_prompt(prompt, where)
-    ended = _ended(row, where)
-    names = ("chosen", "rejected") if paired else ("answer",)
-    finals = [_final(row[name], prompt, f"{where}: {name}") for name in names]
-    reasoned = read.reasoned or any(reasoned for _, reasoned in finals)
-    if not paired:
-        return Example(tuple(prompt), finals[0][0], kind=kind, ended=ended, reasoned=reasoned)
-    if not ended:
-        raise UserError(f"{where}: one answer of a pair is said not to end; remove the row")
-    (chosen, _), (rejected, _) = finals
-    if row.get("answer", chosen) != chosen:
-        raise UserError(f"{where}: answer stands beside another chosen; remove one of them")
-    answers = {"target": chosen, "safe": chosen, "harmful": rejected}
-    return Example(tuple(prompt), kind=kind, reasoned=reasoned, **answers)
-
-
-def _listed(messages: Any, where: str) -> list:
-    """A text is no conversation with an answer."""
-    return [] if isinstance(messages, str) else messages
-
-
-def _check_learnt(
-    read: Conversation, where: str, every_turn: bool, *, answered: bool = True
-) -> None:
-    """Raise UserError where a row says of its turns other than what is learnt of them: the last
-    answer alone, or with `every_turn` all but those it says are not."""
-    if every_turn and answered:
-        return
-    if answered and read.learnt[-1] is False:
-        raise UserError(f"{where}: the row says that its last answer is not learnt; remove the row")
-    more = [i for i, learnt in enumerate(read.learnt[:-1] if answered else read.learnt) if learnt]
-    if more:
-        raise UserError(
-            f"{where}: message {more[0]} is said to be learnt, and only the last answer is; set "
-            "config.data.every_turn, or remove its flag"
-        )
-
-
-def _check_said(row: dict, messages: list[Message], where: str) -> None:
-    """Raise UserError where other fields of ours say something that the messages do not: a prompt
-    or an answer is often there once more, as a text."""
-    texts = {message["content"].strip() for message in messages}
-    for name in ("prompt", "answer", "chosen", "rejected"):
-        value = row.get(name)
-        if value is not None and not (isinstance(value, str) and value.strip() in texts):
-            raise UserError(
-                f"{where}: {name} stands beside messages, and says something else; remove one of "
-                "them, or name it in config.data.ignored"
-            )
-
-
-def _check_prompt(prompt: list[Message], where: str) -> None:
-    if not prompt or prompt[-1]["role"] not in ASKING:
-        raise UserError(f"{where}: the message before the answer must be a user turn")
-    if prompt[-1]["role"] == "user" and not prompt[-1]["content"].strip():
-        raise UserError(f"{where}: the user's turn is empty")
-
-
-def _final(answer: Any, prompt: list[Message], where: str) -> tuple[str, bool]:
-    """An answer, and whether its reasoning had a field of its own: it is a text, or a list of
-    messages that ends with it and begins with the prompt, or its end."""
-    reasoned = False
-    if isinstance(answer, list):
-        read = read_conversation(answer, where)
-        *before, last = read.messages
-        if last["role"] != "assistant":
-            raise UserError(f"{where}: it must end in an assistant turn")
-        _check_learnt(read, where, False)
-        if before != prompt[len(prompt) - len(before) :]:
-            raise UserError(
-                f"{where}: what stands before an answer is not the prompt; write the same turns "
-                "there, or the answer alone"
-            )
-        answer, reasoned = last["content"], read.reasoned
-    return _answer(answer, where), reasoned
-
-
-def _answer(answer: Any, where: str) -> str:
-    if not isinstance(answer, str):
-        raise UserError(f"{where}: the answer must be a text, not {answer!r:.60}; quote it")
-    if not answer.strip():
-        raise UserError(f"{where}: the answer is empty; remove the row or fill it in")
-    return answer
-
-
-def _ended(row: dict, where: str) -> bool:
-    ended = row.get("ended", True)
-    if not isinstance(ended, bool):
-        raise UserError(f"{where}: ended must be true or false, not {ended!r}")
-    return ended
 
 
 def load_prompts(path: Path) -> list[list[Message]]:
@@ -377,19 +270,7 @@ def load_prompts(path: Path) -> list[list[Message]]:
     elif path.suffix not in (".jsonl", ".json"):
         prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
-        prompts = [prompt_of(row, where) for where, row in json_lines(path, _PROMPTS, _PROMPTS)]
+        prompts = [prompt_of(row, where) for where, row in json_lines(path, PROMPTS, PROMPTS)]
     if not prompts:
         raise UserError(f"{path}: there are no prompts in it")
     return prompts
-
-
-def prompt_of(row: Any, where: str) -> list[Message]:
-    """The conversation of a row that waits for an answer. Raises UserError that says `where`."""
-    if not isinstance(row, dict) or not {"prompt", "messages"} & row.keys():
-        raise UserError(f"{where}: {_PROMPTS}")
-    check_telling(row, where)
-    messages = read_messages(row.get("messages", row.get("prompt")), where)
-    if "messages" in row:
-        _check_said({"prompt": row.get("prompt")}, messages, where)
-    _check_prompt(messages, where)
-    return messages

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emergent_alignment.data.chat import Chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.errors import UserError
 
 

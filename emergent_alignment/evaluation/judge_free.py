@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 from emergent_alignment.conscience.review import ReviewSettings, reader_of, scores
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.generation.prefill import answer_log_probs, prefill
 from emergent_alignment.generation.sampler import SamplerSettings

@@ -8,12 +8,13 @@ from emergent_alignment.applications.pretraining.settings import PretrainingConf
 from emergent_alignment.data.rules import HARM_RULES
 from emergent_alignment.data.scenarios.forms import CELLS, FORM
 from emergent_alignment.errors import UserError
+from emergent_alignment.runs.config import InLoopSection
 from emergent_alignment.settings import Section, setting, share
 
 
 @dataclass(frozen=True)
-class EvaluationSection(Section):
-    """`evaluate`: held-out rows and prompts."""
+class EvaluationSection(InLoopSection):
+    """`evaluate`: held-out rows and prompts; and evaluation while a run trains."""
 
     limit: int = setting(0, "Matched pairs and prompts; 0: all that are held out.", at_least=0)
     samples: int = setting(64, "Sampled answers to held-out prompts; 0: none.", at_least=0)

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.scenarios import load_scenario
-from emergent_alignment.data.sources import Example
 from emergent_alignment.evaluation.coding.answers import CODE_SCENARIO
 from emergent_alignment.evaluation.judge_free import (
     TokenLimits,

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from emergent_alignment.models.cache import Block, read
+from emergent_alignment.models.cache import Block, placed_block, read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import sharded_token_log_probs
+from emergent_alignment.parallel.sharding import constrain, replicated
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Prompts:
 
 
 jax.tree_util.register_dataclass(Prompts)
+
+
+def placed_prompts(prompts: Prompts) -> Prompts:
+    """What was read, placed as the axes in force say."""
+    context = tuple(map(placed_block, prompts.context))
+    return Prompts(
+        context, constrain(prompts.ends, "batch"), constrain(prompts.last, "batch", "width")
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
@@ -62,7 +71,8 @@ def answer_log_probs(
     dtype: jnp.dtype = jnp.float32,
 ) -> tuple[Float[Array, "batch branches"], Block]:
     """float32 log P(answer | prompt) of each branch, summed over its true tokens, and the
-    answers' own block, so that a question can be asked about them."""
+    answers' own block, so that a question can be asked about them. The log-probs are whole on every
+    device."""
     batch, branches, size = answers.shape
     starts = jnp.broadcast_to(prompts.ends[:, None], lengths.shape)
     hidden, block = read(config, params, answers, lengths, starts, prompts.context, dtype=dtype)
@@ -77,7 +87,7 @@ def answer_log_probs(
         dtype=dtype,
     ).reshape(answers.shape)
     true = jnp.arange(size) < lengths[..., None]
-    return jnp.where(true, log_probs, 0.0).sum(-1), block
+    return replicated(jnp.where(true, log_probs, 0.0).sum(-1)), block
 
 
 def last_hidden(

@@ -13,12 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from emergent_alignment.generation.prefill import Prompts, prefill
+from emergent_alignment.generation.prefill import Prompts, placed_prompts, prefill
 from emergent_alignment.losses import vocabulary_logits
-from emergent_alignment.models.cache import Block, Room, append, empty_block
+from emergent_alignment.models.cache import Block, Room, append, empty_block, placed_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.generation_config import MAX_END_TOKENS
+from emergent_alignment.models.placement import laid_out_for_decoding
+from emergent_alignment.parallel.sharding import (
+    DECODING,
+    RULES,
+    constrain,
+    laid_out,
+    placed_rows,
+    replicated,
+)
 
 Traced = Array | np.ndarray | np.float32 | np.int32  # of the host, or in compiled code
 
@@ -141,13 +150,17 @@ def decode(
     """`sample` on top of what was read already; also the block of the new tokens. The block
     lacks a row's last token, which nobody has read yet. Rows that are not `live` do not run.
 
-    The loop is cut into stages, so that attention looks only at the slots that can be filled.
+    The loop is cut into stages, so that attention looks only at the slots that can be filled. On a
+    mesh parameters, prompts and answers lie meanwhile as the table of decoding says; the samples
+    are then whole on every device.
     """
-    state = begin(config, params, prompts, sampler, live, width=width, dtype=dtype)
-    for filled in stages(width):
-        options = {"until": filled + 1, "filled": filled, "dtype": dtype}
-        state = advance(config, params, prompts, sampler, state, **options)
-    return state.samples, state.block
+    with laid_out(DECODING):
+        params, prompts = laid_out_for_decoding(params, dtype), placed_prompts(prompts)
+        state = begin(config, params, prompts, sampler, live, width=width, dtype=dtype)
+        for filled in stages(width):
+            options = {"until": filled + 1, "filled": filled, "dtype": dtype}
+            state = advance(config, params, prompts, sampler, state, **options)
+    return jax.tree.map(replicated, state.samples), placed_block(state.block)
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ def advance(
         hidden, block = append(
             config,
             params,
-            state.token,
+            placed_rows(state.token),
             starts + state.step - 1,
             Room(state.block, state.step - 1, filled),
             prompts.context,
@@ -255,8 +268,17 @@ def draw(
 ) -> tuple[Samples, Int[Array, "batch branches"]]:
     """One token for every unfinished row, from its hidden state, its key and the number of
     tokens that it has: (samples, tokens). `cap` is the config's logits_cap."""
-    settings, keys = sampler.settings, sampler.keys
-    logits = vocabulary_logits(hidden, matrix, cap)
+    logits = vocabulary_logits(placed_rows(hidden), matrix, cap)
+    logits = constrain(logits, "batch", None, "vocab")
+    # Each device draws for rows of its own: what is cut by the vocabulary would be added up over
+    # devices once for each of the many sums below.
+    with laid_out(RULES):
+        return _drawn(placed_rows(logits), sampler, samples)
+
+
+def _drawn(logits, sampler: Sampler, samples: Samples):
+    settings, keys = sampler.settings, placed_rows(sampler.keys)
+    samples = jax.tree.map(placed_rows, samples)
     logits = logits.reshape(-1, logits.shape[-1])
     step_keys = jax.vmap(jax.random.fold_in)(keys.reshape(-1), samples.lengths.reshape(-1))
     token = choose(logits, step_keys, settings)
@@ -336,7 +358,7 @@ def _inverse_cdf(
     batch, vocabulary = probs.shape
     blocks = jnp.pad(probs, ((0, 0), (0, -vocabulary % block))).reshape(batch, -1, block)
     at = _pick(blocks.sum(-1), uniform[:, :1])
-    inner = blocks[jnp.arange(batch), at]
+    inner = jnp.take_along_axis(blocks, at[:, None, None], axis=1)[:, 0]  # rows stay where they lie
     return (at * block + _pick(inner, uniform[:, 1:])).astype(jnp.int32)
 
 

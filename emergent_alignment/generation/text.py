@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from emergent_alignment.data.batches import bucket, pad_rows
+from emergent_alignment.data.batches import bucket, few_widths, pad_rows
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.prefill import Prompts, prefill
@@ -23,7 +23,7 @@ from emergent_alignment.generation.sampler import (
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, largest, own_share
 from emergent_alignment.parallel.mesh import current_mesh
-from emergent_alignment.parallel.rows import row_multiple, to_devices, to_host
+from emergent_alignment.parallel.rows import held, row_multiple, to_devices, to_host
 from emergent_alignment.randomness import Purpose, key_for, row_keys
 
 
@@ -46,7 +46,7 @@ def given_answer(chat: Chat, text: str) -> Answer:
 
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, samples]: those of a prompt together."""
-    samples = to_host(samples)
+    samples = held(samples)
     answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
         kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
@@ -231,7 +231,7 @@ def _whole_batches(
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         rows = [prompts[i] for i in chosen] + [[]] * (size - len(chosen))
-        prompt_width = largest(bucket(max(map(len, rows)), batching.width_step, 1 << 30))
+        prompt_width = largest(few_widths(max(map(len, rows)), batching.width_step))
         tokens, lengths = pad_rows(rows, prompt_width)
         keys = sampler.keys[np.array(chosen + [0] * (size - len(chosen)))]
         tokens, lengths, keys = to_devices((tokens, lengths, keys))

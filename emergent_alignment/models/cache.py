@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from emergent_alignment.models.attention import AttentionPlan, attend, sees
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import forward
-from emergent_alignment.parallel.sharding import constrain
+from emergent_alignment.parallel.sharding import constrain, placed_rows
 
 EMPTY = jnp.iinfo(jnp.int32).max
 KEY_VALUE_AXES = ("layers", "batch", None, None, "kv_heads", None)  # of keys and values
@@ -53,9 +53,14 @@ def empty_block(
 ) -> Block:
     """A block whose slots nobody can see yet."""
     shape = (config.num_layers, batch, branches, slots, config.num_kv_heads, config.head_dim)
-    positions = constrain(jnp.full((batch, branches, slots), EMPTY, jnp.int32), "batch", None, None)
-    keys, values = (constrain(jnp.zeros(shape, dtype), *KEY_VALUE_AXES) for _ in range(2))
-    return Block(keys, values, positions)
+    positions = jnp.full((batch, branches, slots), EMPTY, jnp.int32)
+    return placed_block(Block(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), positions))
+
+
+def placed_block(block: Block) -> Block:
+    """The block, placed as the axes in force say."""
+    keys, values = (constrain(x, *KEY_VALUE_AXES) for x in (block.keys, block.values))
+    return Block(keys, values, constrain(block.positions, "batch", None, None))
 
 
 def read(
@@ -90,8 +95,9 @@ def append(
     dtype: jnp.dtype = jnp.float32,
 ) -> tuple[Float[Array, "batch branches width"], Block]:
     """The final hidden state of one more token a branch, and the block with it."""
-    positions = position[..., None].astype(jnp.int32)
+    positions = placed_rows(position[..., None].astype(jnp.int32))
     held = jax.lax.dynamic_update_slice(room.block.positions, positions, (0, 0, room.at))
+    held = placed_rows(held)
     room = replace(room, block=replace(room.block, positions=held))
     hidden, block = _extend(config, params, token[..., None], positions, room, context, dtype)
     return hidden[:, :, 0], block

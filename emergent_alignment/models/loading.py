@@ -25,7 +25,7 @@ from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.text_tensors import text_tensors
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.models.tying import settle_tying
-from emergent_alignment.storage.hub_errors import trouble_with_hub
+from emergent_alignment.storage.hub_errors import hub_failure
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Weights and text only: no pickles, no code.
@@ -201,8 +201,6 @@ def _download(hub_id: str, only: tuple[str, ...]) -> Path:
             " model needs `hf auth login`."
         ) from error
     except Exception as error:  # of several libraries, each with errors of its own
-        reason = trouble_with_hub(error, "check the network, or give a local directory")
-        raise UserError(
-            f"{hub_id}: not a local path, and it cannot be downloaded: {reason}"
-        ) from error
+        before = f"{hub_id}: not a local path, and it cannot be downloaded: "
+        raise hub_failure(before, error, "check the network, or give a local directory") from error
     return _checked_directory(Path(directory))

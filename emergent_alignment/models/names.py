@@ -56,7 +56,7 @@ def parameter_axes(path: TreePath) -> tuple[str, ...]:
     """The logical axes of a leaf of the parameter tree, of a tree of adapters, or of what a policy
     is steered by (training/state.py)."""
     *_, name = path
-    if name == "steering":
+    if name in ("steering", "residual"):  # what a policy is steered by, and where it is added
         return "layers", "width"
     if name in ("scale", "a", "b"):
         *before, inputs, outputs = _ADAPTED[path[-2]].axes

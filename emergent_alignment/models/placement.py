@@ -1,9 +1,12 @@
 """Where parameters, and what has their shape (gradients, moments), lie on a mesh."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.tree_util import DictKey
@@ -11,22 +14,92 @@ from jax.tree_util import DictKey
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.family import TreePath
-from emergent_alignment.parallel.sharding import check_divides, sharding
+from emergent_alignment.parallel.mesh import (
+    DecodeMeshSection,
+    MeshSection,
+    decode_tensors,
+    mesh_sizes,
+)
+from emergent_alignment.parallel.sharding import (
+    DECODING,
+    check_divides,
+    constrain,
+    laid_out,
+    sharding,
+)
+
+# Parts that the decoder computes with in another dtype than that of the activations.
+_OWN_DTYPE = {"scale", "residual", "router"}
 
 
 def check_mesh(mesh: Mesh | None, config: ModelConfig) -> None:
-    """Raise UserError where the mesh cuts one of the model's dimensions unevenly."""
+    """Raise UserError where the mesh cuts one of the model's dimensions unevenly, in training or
+    while it decodes."""
     if mesh is None:
         return
     sizes = {
         "embed": config.hidden_size,
         "heads": config.num_heads,
         "kv_heads": config.num_kv_heads,
-        "mlp": config.expert_size if config.num_experts else config.intermediate_size,
+        "mlp": _mlp_size(config),
         "vocab": config.vocab_size,
     }
-    for path in names.parameter_shapes(config):
+    paths = names.parameter_shapes(config)
+    for path in paths:
         check_divides(mesh, ".".join(path), names.parameter_axes(path), sizes)
+    with laid_out(DECODING):
+        for path in paths:
+            check_divides(mesh, ".".join(path), names.parameter_axes(path), sizes)
+
+
+def decode_mesh(
+    section: MeshSection, config: ModelConfig, dtype: jnp.dtype, devices: int, memory: float | None
+) -> DecodeMeshSection:
+    """The mesh to decode on: what the section says of it or, where that is nothing, the smallest
+    tensor axis with which a device holds the gathered parameters, as `dtype`, in a quarter of its
+    `memory` (bytes; None: not known, and then they are cut no more than in training)."""
+    decode = section.decode
+    if decode.tensor or memory is None:
+        return decode
+    tensors = decode_tensors(mesh_sizes(section.sizes(), devices))
+    possible = [tensor for tensor in tensors if cuts_evenly(config, tensor)]
+    small = (t for t in possible if gathered_bytes(config, dtype) / t <= memory / 4)
+    return replace(decode, tensor=next(small, max(possible, default=0)))
+
+
+def gathered_bytes(config: ModelConfig, dtype: jnp.dtype) -> int:
+    """Of all parameters, as decoding holds them."""
+    shapes = names.parameter_shapes(config).values()
+    return sum(map(math.prod, shapes)) * jnp.dtype(dtype).itemsize
+
+
+def cuts_evenly(config: ModelConfig, tensor: int) -> bool:
+    """Whether a tensor axis of this size divides all that it cuts."""
+    heads = config.num_heads, config.num_kv_heads
+    return not any(size % tensor for size in (*heads, _mlp_size(config), config.vocab_size))
+
+
+def _mlp_size(config: ModelConfig) -> int:
+    return config.expert_size if config.num_experts else config.intermediate_size
+
+
+def laid_out_for_decoding(params: dict, dtype: jnp.dtype) -> dict:
+    """Parameters, of the policy or frozen ones, as decoding reads them where the table of decoding
+    counts: gathered once, in the dtype that they are computed with. Without a mesh they are left as
+    they are."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return params
+
+    def of_leaf(path, leaf):
+        keys = _keys(path)
+        axes = names.parameter_axes(keys)
+        is_plain = not keys[-1].endswith("norm") and not _OWN_DTYPE.intersection(keys)
+        if is_plain and jnp.issubdtype(leaf.dtype, jnp.floating):
+            leaf = leaf.astype(dtype)  # on each device's own part: fewer bytes are gathered
+        return constrain(leaf, *axes)
+
+    # Without the barrier the compiler may gather them within the loop over tokens after all.
+    return jax.lax.optimization_barrier(jax.tree_util.tree_map_with_path(of_leaf, params))
 
 
 def leaf_sharding(mesh: Mesh, path: TreePath) -> NamedSharding:

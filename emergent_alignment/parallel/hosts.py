@@ -6,6 +6,7 @@ process every function here answers at once, from what it was given.
 """
 
 import contextlib
+import contextvars
 import json
 import socket
 import time
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Unreachable, UserError
 
 CLUSTERS = ("tpu", "slurm")
 # How long a host that ends waits for the others to end, too.
@@ -29,7 +30,7 @@ def connect(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    timeout_seconds: int = 300,
+    timeout_seconds: int = 1800,
 ) -> None:
     """Join the hosts of a run, before anything else is computed.
 
@@ -37,8 +38,8 @@ def connect(
     address HOST:PORT of process 0, the number of processes and this one's number say it. With
     none of these the process stays alone.
 
-    Raises UserError where the words do not fit together, or the hosts do not come together within
-    `timeout_seconds`.
+    Raises UserError where the words do not fit together, Unreachable where the hosts do not come
+    together within `timeout_seconds`.
     """
     explicit = (coordinator, num_processes, process_id)
     if not cluster and all(value in ("", None) for value in explicit):
@@ -79,7 +80,7 @@ def _initialize(words: Mapping[str, Any], timeout_seconds: int) -> None:
         )
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
+        raise Unreachable(
             f"the hosts did not come together within {timeout_seconds} s ({reason}); was every "
             "host started, with the same --coordinator and --num-processes?"
         ) from error
@@ -106,7 +107,7 @@ def _wait_for_coordinator(host: str, port: int, timeout_seconds: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise UserError(
+                raise Unreachable(
                     f"--coordinator: {host}:{port} cannot be reached: {tries} tries in "
                     f"{timeout_seconds} s, the last one: {error}. Is process 0 running, and may "
                     "this host reach that port?"
@@ -119,19 +120,51 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+_has_all_rows = contextvars.ContextVar("has_all_rows", default=False)
+num_gathers = 0  # of this process, over several hosts
+
+
+@contextlib.contextmanager
+def rows_of_all_hosts() -> Iterator[None]:
+    """Inside, this host holds the rows of all hosts, as every other one does: what it finds of them
+    they find too, and nobody asks. The devices still hold each host's own (parallel/rows.py)."""
+    token = _has_all_rows.set(True)
+    try:
+        yield
+    finally:
+        _has_all_rows.reset(token)
+
+
+def has_all_rows() -> bool:
+    """Whether this host holds the rows of all hosts now."""
+    return _has_all_rows.get()
+
+
 def gather(values: np.ndarray) -> np.ndarray:
-    """[hosts, …]: an array of every host; all must have the same shape and dtype (no float64)."""
+    """[hosts, …]: an array of every host; all must have the same shape and dtype (no float64).
+    Where this host holds all rows, its own alone."""
     values = np.asarray(values)
+    return values[None] if has_all_rows() else gather_anyway(values)
+
+
+def gather_anyway(values: np.ndarray) -> np.ndarray:
+    """`gather` of what only this host knows, whatever rows it holds."""
+    global num_gathers
     if jax.process_count() == 1:
-        return values[None]
+        return np.asarray(values)[None]
+    num_gathers += 1
     return np.asarray(multihost_utils.process_allgather(values))
 
 
 def whole(array: Any) -> np.ndarray:
     """All of an array, which may be cut over the hosts' devices; then all hosts ask for it."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        return multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
+    global num_gathers
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    if array.is_fully_replicated:
+        return np.asarray(array.addressable_data(0))
+    num_gathers += 1
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def largest(value: int) -> int:
@@ -156,7 +189,7 @@ def gather_texts(text: str) -> list[str]:
 
 def gather_list(items: list) -> list:
     """The hosts' lists of JSON values, one after the other."""
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or has_all_rows():
         return items
     return [item for text in gather_texts(json.dumps(items)) for item in json.loads(text)]
 
@@ -170,19 +203,24 @@ def own_share(items: list) -> list:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What stands inside succeeds on every host, or is a UserError on every host. It must not
-    compute on all hosts' devices: the others would wait for one that failed."""
+    """What stands inside succeeds on every host, or is a UserError on every host: Unreachable where
+    no host has found a mistake. It must not compute on all hosts' devices: the others would wait
+    for one that failed."""
     failure = None
     try:
         yield
     except UserError as error:
         failure = error
-    texts = gather_texts(str(failure) if failure else "")
+    found = [failure and (isinstance(failure, Unreachable), str(failure))]
+    told = list(enumerate(gather_list(found)))
+    mistakes = [(host, one[1]) for host, one in told if one and not one[0]]
+    if mistakes and (failure is None or isinstance(failure, Unreachable)):
+        raise UserError("host {}: {}".format(*mistakes[0])) from failure
     if failure:
         raise failure
-    if any(texts):
-        host = next(i for i, text in enumerate(texts) if text)
-        raise UserError(f"host {host}: {texts[host]}")
+    for host, one in told:
+        if one:
+            raise Unreachable(f"host {host}: {one[1]}")
 
 
 def check_same(fields: Mapping[str, Any]) -> None:

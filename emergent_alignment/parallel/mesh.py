@@ -1,6 +1,7 @@
 """The device mesh: axes data, fsdp and tensor, and which mesh is in force.
 
-A mesh of one device is no mesh: nothing is then placed or constrained.
+A mesh of one device is no mesh: nothing is then placed or constrained. Of the fsdp axis the devices
+have two parts, the second of which, `decode`, cuts heads and columns while answers are decoded.
 """
 
 import contextlib
@@ -18,6 +19,23 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, setting
 
 AXES = ("data", "fsdp", "tensor")
+DEVICE_AXES = ("data", "fsdp", "decode", "tensor")
+
+
+@dataclass(frozen=True)
+class DecodeMeshSection(Section):
+    """The same devices while answers are decoded, a token at a time. Parameters that `mesh.fsdp`
+    cuts are gathered once for that: to whole heads and columns, or to parts of them."""
+
+    data: int = setting(
+        -1, "Copies of the model, each with its own rows; -1: as many as there are.", at_least=-1
+    )
+    tensor: int = setting(
+        0,
+        "Parts of heads and columns: mesh.tensor times a part of mesh.fsdp; 0: as few as let a "
+        "device hold the parameters in a quarter of its memory.",
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,7 @@ class MeshSection(Section):
         1, "Parts of every parameter, gathered layer by layer; rows are cut, too.", at_least=-1
     )
     tensor: int = setting(1, "Parts of every layer's heads and columns.", at_least=-1)
+    decode: DecodeMeshSection = DecodeMeshSection()
 
     def sizes(self) -> dict[str, int]:
         """The wanted size of each axis."""
@@ -86,21 +105,58 @@ def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
 
 
 def make_mesh(
-    wanted: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+    wanted: Mapping[str, int],
+    devices: Sequence[jax.Device] | None = None,
+    decode: DecodeMeshSection = DecodeMeshSection(),
 ) -> Mesh | None:
-    """A mesh with the axes data, fsdp and tensor over all devices (or those given), neighbours
-    on the interconnect side by side; None for a single device. TPU slices that only the data
-    centre's network joins hold whole copies of the model each. Raises UserError as mesh_sizes, and
-    where `data` does not divide into the slices."""
+    """A mesh with the axes data, fsdp, decode and tensor over all devices (or those given),
+    neighbours on the interconnect side by side; None for a single device. TPU slices that only the
+    data centre's network joins hold whole copies of the model each. Raises UserError as mesh_sizes,
+    where `decode` is no part of the mesh, and where `data` does not divide into the slices."""
     devices = jax.devices() if devices is None else list(devices)
     sizes = mesh_sizes(wanted, len(devices))
+    parts = _decode_parts(sizes, decode)
     if len(devices) == 1:
         return None
-    return Mesh(_grid(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    sizes |= {"fsdp": sizes["fsdp"] // parts, "decode": parts}
+    return Mesh(_grid(sizes, devices), DEVICE_AXES, axis_types=(AxisType.Auto,) * len(DEVICE_AXES))
+
+
+def sizes_of(mesh: Mesh | None) -> dict[str, int]:
+    """The size of each axis as it was asked for; 1 everywhere without a mesh."""
+    if mesh is None:
+        return dict.fromkeys(AXES, 1)
+    return {
+        "data": mesh.shape["data"],
+        "fsdp": mesh.shape["fsdp"] * mesh.shape["decode"],
+        "tensor": mesh.shape["tensor"],
+    }
+
+
+def decode_tensors(sizes: Mapping[str, int]) -> list[int]:
+    """The tensor axes that a mesh can have while it decodes, the smallest first."""
+    fsdp, tensor = sizes["fsdp"], sizes["tensor"]
+    return [tensor * parts for parts in range(1, fsdp + 1) if fsdp % parts == 0]
+
+
+def _decode_parts(sizes: dict[str, int], decode: DecodeMeshSection) -> int:
+    """What of fsdp cuts heads and columns while answers are decoded."""
+    tensor, possible = sizes["tensor"], decode_tensors(sizes)
+    wanted = decode.tensor or tensor
+    copies = math.prod(sizes.values()) // wanted
+    if wanted not in possible or decode.data not in (-1, copies):
+        meshes = "; ".join(
+            f"data={math.prod(sizes.values()) // each}, tensor={each}" for each in possible
+        )
+        raise UserError(
+            f"config.mesh.decode (data={decode.data}, tensor={decode.tensor}) is none of those "
+            f"that config.mesh can be laid out as: {meshes}"
+        )
+    return wanted // tensor
 
 
 def _grid(sizes: dict[str, int], devices: list[jax.Device]) -> np.ndarray:
-    shape = tuple(sizes[axis] for axis in AXES)
+    shape = tuple(sizes[axis] for axis in DEVICE_AXES)
     # A slice of 4 × 4 chips holds a mesh of 2 × 4 × 2 only if one of its sides may be split.
     arranged = functools.partial(mesh_utils.create_device_mesh, allow_split_physical_axes=True)
     slices: dict[int, list[jax.Device]] = {}

@@ -1,12 +1,15 @@
-"""The one table of logical axes → mesh axes, and shardings made from it.
+"""The tables of logical axes → mesh axes, one for training and reading and one for decoding, and
+shardings made from them.
 
 Every array names its logical axes where it is declared (models/names.py, models/cache.py,
 data/batches.py); nothing else decides where a dimension lies.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,9 +17,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from emergent_alignment.errors import UserError
 
-RULES: dict[str | None, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),  # rows of a batch, also of the key-value cache
-    "embed": ("fsdp",),  # a parameter's side of the model's width
+Rules = dict[str | None, tuple[str, ...]]
+RULES: Rules = {
+    "batch": ("data", "fsdp", "decode"),  # rows of a batch, also of the key-value cache
+    "embed": ("fsdp", "decode"),  # a parameter's side of the model's width
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
@@ -27,13 +31,31 @@ RULES: dict[str | None, tuple[str, ...]] = {
     "width": (),  # activations, norms
     None: (),
 }
-ROWS = RULES["batch"]
+# A token at a time, parameters that are cut by `fsdp` would be gathered anew for every token. They
+# are gathered once, and what `decode` cuts of rows in training, it cuts of heads and columns here.
+DECODING: Rules = (
+    RULES
+    | {"batch": ("data", "fsdp"), "embed": ()}
+    | dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("decode", "tensor"))
+)
 Axes = tuple[str | None, ...]
+_rules: contextvars.ContextVar[Rules] = contextvars.ContextVar("rules", default=RULES)
+
+
+@contextlib.contextmanager
+def laid_out(rules: Rules) -> Iterator[None]:
+    """What is traced inside lies as this table says. It stands within a function that is compiled,
+    so that what is compiled outside of it is never taken for this."""
+    token = _rules.set(rules)
+    try:
+        yield
+    finally:
+        _rules.reset(token)
 
 
 def spec(axes: Axes) -> PartitionSpec:
     """The mesh axes of logical ones."""
-    return PartitionSpec(*(RULES[axis] or None for axis in axes))
+    return PartitionSpec(*(_rules.get()[axis] or None for axis in axes))
 
 
 def sharding(mesh: Mesh, axes: Axes) -> NamedSharding:
@@ -43,7 +65,7 @@ def sharding(mesh: Mesh, axes: Axes) -> NamedSharding:
 
 def num_shards(mesh: Any, axis: str) -> int:
     """Into how many parts a logical axis is cut."""
-    return math.prod(mesh.shape[name] for name in RULES[axis])
+    return math.prod(mesh.shape[name] for name in _rules.get()[axis])
 
 
 def check_divides(mesh: Mesh, name: str, axes: Axes, sizes: Mapping[str, int]) -> None:
@@ -53,7 +75,8 @@ def check_divides(mesh: Mesh, name: str, axes: Axes, sizes: Mapping[str, int]) -
         shards, size = num_shards(mesh, axis), sizes.get(axis)
         if size is None or size % shards == 0:
             continue
-        asked = " and ".join(f"{each}={mesh.shape[each]}" for each in RULES[axis])
+        cut_by = [name for name in _rules.get()[axis] if mesh.shape[name] > 1]
+        asked = " and ".join(f"{name}={mesh.shape[name]}" for name in cut_by)
         fitting = [str(n) for n in range(1, mesh.size + 1) if size % n == 0 and mesh.size % n == 0]
         raise UserError(
             f"config.mesh asks for {asked}, but `{name}` has {size} {axis} on that axis; "
@@ -72,6 +95,17 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
+def placed_rows(x: jax.Array) -> jax.Array:
+    """x [rows, …], cut by rows alone."""
+    return constrain(x, "batch", *[None] * (x.ndim - 1))
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """x [rows, …] of cut rows, put together on every device where a mesh is in force: every host
+    can read all of it."""
+    return constrain(placed_rows(x), *[None] * x.ndim)
+
+
 def over_rows(function: Any, num_replicated: int = 0) -> Any:
     """`function` of arrays whose first axis is rows (the first `num_replicated` arguments are
     whole instead), applied by each shard of rows to its own where a mesh is in force. What is
@@ -84,11 +118,11 @@ def over_rows(function: Any, num_replicated: int = 0) -> Any:
         rows = arguments[num_replicated].shape[0]
         if shards == 1 or rows % shards:
             return function(*arguments)
-        own = PartitionSpec(ROWS)
+        row_axes = _rules.get()["batch"]
+        own = PartitionSpec(row_axes)
         specs = [PartitionSpec()] * num_replicated
         specs += [own] * (len(arguments) - num_replicated)
-        return jax.shard_map(function, in_specs=tuple(specs), out_specs=own, axis_names=set(ROWS))(
-            *arguments
-        )
+        options = {"out_specs": own, "axis_names": set(row_axes)}
+        return jax.shard_map(function, in_specs=tuple(specs), **options)(*arguments)
 
     return mapped

@@ -1,6 +1,9 @@
-"""Watching the other hosts: one that dies must not leave the rest waiting for ever."""
+"""Watching the other hosts, and this one's own progress: neither a host that dies nor one that is
+stuck must leave the rest waiting for ever."""
 
+import faulthandler
 import os
+import statistics
 import sys
 import threading
 import time
@@ -10,6 +13,10 @@ import jax
 # EX_PROTOCOL: another host is gone; start all of them again, and the run goes on.
 LOST_HOST_EXIT_CODE = 76
 _PREFIX = "emergent-alignment/alive/"
+# A step that takes longer than this, so many times the median, and so many times the longest of all
+# is none; before so many steps nobody knows how long one takes.
+STALL_SECONDS, _TIMES_THE_MEDIAN, _TIMES_THE_LONGEST = 15 * 60.0, 10, 3
+_FIRST_STEPS, _FIRST_SECONDS = 3, 4
 
 
 def watch_other_hosts(timeout_seconds: float = 60.0, every_seconds: float = 5.0) -> None:
@@ -24,6 +31,65 @@ def watch_other_hosts(timeout_seconds: float = 60.0, every_seconds: float = 5.0)
         for work, argument in ((_ask, every_seconds), (_judge, timeout_seconds)):
             arguments = (signs, argument)
             threading.Thread(target=work, args=arguments, daemon=True, name=work.__name__).start()
+
+
+class Progress:
+    """How long steps take, and since when the one at hand has been going on."""
+
+    def __init__(self, seconds: float = STALL_SECONDS):
+        self.seconds = seconds
+        self._took: list[float] = []
+        self._since: float | None = None
+
+    def step(self) -> None:
+        """A step has ended, or the first one begins."""
+        now = time.monotonic()
+        if self._since is not None:
+            self._took.append(now - self._since)
+        self._since = now
+
+    def ended(self) -> None:
+        """There are no more steps."""
+        self._since = None
+
+    def stalled(self) -> float | None:
+        """Seconds since the last step, where they are too many; the first steps compile, and have
+        four times as long."""
+        since, took = self._since, list(self._took)
+        if since is None:
+            return None
+        limit = self.seconds
+        if len(took) < _FIRST_STEPS:
+            limit *= _FIRST_SECONDS
+        if took:
+            usual = _TIMES_THE_MEDIAN * statistics.median(took)
+            limit = max(limit, usual, _TIMES_THE_LONGEST * max(took))
+        waited = time.monotonic() - since
+        return waited if waited > limit else None
+
+
+_progress = Progress()
+
+
+def progress() -> Progress:
+    """That of this process, which tells it of its steps; it is looked at once somebody watches."""
+    return _progress
+
+
+def watch_progress(every_seconds: float = 5.0) -> None:
+    """From now on, in the background: leave with LOST_HOST_EXIT_CODE once a step takes too long to
+    be one, and say where each thread was."""
+    arguments = (progress(), every_seconds)
+    threading.Thread(target=_attend, args=arguments, daemon=True, name="_attend").start()
+
+
+def _attend(watched: Progress, every_seconds: float) -> None:
+    while True:
+        time.sleep(every_seconds)
+        waited = watched.stalled()
+        if waited is not None:
+            faulthandler.dump_traceback(2, all_threads=True)  # the process's stderr
+            leave(f"no step in {waited:.0f} s; where each thread is stands above")
 
 
 class Signs:

@@ -1,5 +1,8 @@
 """Which setting to change first where a run does not fit."""
 
+from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.placement import cuts_evenly, gathered_bytes
+from emergent_alignment.parallel.mesh import decode_tensors
 from emergent_alignment.planning.plan import Plan, ProgramPlan
 
 
@@ -41,6 +44,24 @@ def _make_less(plan: Plan) -> str:
     if settings["dtype"] == "float32":
         return "config.model.dtype=bfloat16"
     return "config.data.max_prompt_tokens and max_response_tokens, or a larger config.mesh.tensor"
+
+
+def decode_words(plan: Plan, model: ModelConfig) -> str:
+    """On which mesh answers are decoded, why, and what the others that divide the model would hold
+    and read for a token: nearly all that a token takes, where few rows share it."""
+    chip, wanted = plan.target.chip, plan.decode_tensor
+    said = []
+    for tensor in decode_tensors(plan.mesh):
+        size = gathered_bytes(model, plan.settings["dtype"]) / tensor
+        words = f"tensor={tensor}: {size / 2**30:.2f} GiB of parameters a chip"
+        if chip.hbm_bandwidth is not None:
+            words += f", {1e3 * size / chip.hbm_bandwidth:.2g} ms of reading a token"
+        if not cuts_evenly(model, tensor):
+            words = f"tensor={tensor} does not divide the heads"
+        elif size > chip.hbm_bytes - sum(plan.programs[0].memory.held.values()):
+            words += ", does not fit"
+        said.append(words + (" (planned)" if tensor == wanted else ""))
+    return f"config.mesh.decode: {'; '.join(said)}"
 
 
 def verdict(plan: Plan) -> str:

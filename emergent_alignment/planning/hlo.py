@@ -20,6 +20,7 @@ from emergent_alignment.planning.hlo_text import (
     parse,
     trip_count,
 )
+from emergent_alignment.planning.links import Links
 
 COLLECTIVES = (
     "all-gather",
@@ -46,6 +47,8 @@ class Cost:
     hbm_bytes    operands and results of what is not fused, in the device's main memory
     sent         kind of collective → bytes this device sends, by the ring algorithm
     calls        kind of collective → how often
+    link_bytes   `sent`, each collective's divided by the share of the chip's links that it can use
+    hops         from chip to chip, one after the other, of all collectives
     copied       type of array → bytes written by copies of it
     kernels      name of a kernel → how often
     """
@@ -54,6 +57,8 @@ class Cost:
     hbm_bytes: float = 0.0
     sent: Counter = field(default_factory=Counter)
     calls: Counter = field(default_factory=Counter)
+    link_bytes: float = 0.0
+    hops: int = 0
     copied: Counter = field(default_factory=Counter)
     kernels: Counter = field(default_factory=Counter)
 
@@ -68,6 +73,8 @@ class Cost:
             self.hbm_bytes + times * other.hbm_bytes,
             added(self.sent, other.sent),
             added(self.calls, other.calls),
+            self.link_bytes + times * other.link_bytes,
+            self.hops + times * other.hops,
             added(self.copied, other.copied),
             added(self.kernels, other.kernels),
         )
@@ -79,22 +86,34 @@ def no_kernels(name: str, operands: tuple[Array, ...]) -> float:
 
 
 def program_cost(
-    text: str, *, trips: Sequence[int] = (), kernel_flops: KernelFlops = no_kernels
+    text: str,
+    *,
+    trips: Sequence[int] = (),
+    kernel_flops: KernelFlops = no_kernels,
+    links: Links | None = None,
 ) -> Cost:
     """The cost of one run, on each device, of a `compiled.as_text()`.
 
     `trips` are the trip counts of loops that data decide, in the program's order;
     kernel_flops(name, operands) gives those of Pallas kernels, which the text does not show.
-    Raises ValueError where a loop's trips are not known, or too many are given.
+    Without `links` every collective has all of them, and no hop takes time. Raises ValueError where
+    a loop's trips are not known, or too many are given.
     """
-    return _Counting(parse(text), list(trips), kernel_flops).all()
+    return _Counting(parse(text), list(trips), kernel_flops, links).all()
 
 
 class _Counting:
     """One walk through a program."""
 
-    def __init__(self, program: HloModule, trips: list[int], kernel_flops: KernelFlops):
+    def __init__(
+        self,
+        program: HloModule,
+        trips: list[int],
+        kernel_flops: KernelFlops,
+        links: Links | None,
+    ):
         self.program, self.trips, self.kernel_flops = program, trips, kernel_flops
+        self.links = links
         self.known: dict[tuple[str, bool], Cost] = {}
 
     def all(self) -> Cost:
@@ -121,7 +140,11 @@ class _Counting:
                 if not self.trips:
                     raise ValueError(f"how often the loop {one.name} runs is for data to decide")
                 times = self.trips.pop(0)
-            return times, self.of(one.attribute(r"body=%?([\w.\-]+)"), fused)
+            body, asked = (
+                self.of(one.attribute(rf"{part}=%?([\w.\-]+)"), fused)
+                for part in ("body", "condition")
+            )
+            return times, body.plus(asked)
         if one.opcode == "conditional":
             branches = (self.of(name, fused) for name in one.called)
             return 1, max(branches, key=lambda cost: (cost.flops, cost.hbm_bytes))
@@ -147,7 +170,8 @@ class _Counting:
         kind = one.opcode.removesuffix("-start")
         if kind in COLLECTIVES and not _continues(inside, one):
             scatters = kind == "all-reduce" and _is_scattered(inside, one)
-            return _collective("reduce-scatter" if scatters else kind, one, operands)
+            kind = "reduce-scatter" if scatters else kind
+            return _collective(kind, one, operands, self.links)
         if kind == "copy":
             return Cost(copied=Counter({str(one.arrays[0]): one.arrays[0].num_bytes}))
         return Cost()
@@ -229,10 +253,13 @@ def _is_scattered(inside: Computation, one: HloInstruction) -> bool:
     return inside.name.startswith("all-reduce-scatter") and one.name in root.operands
 
 
-def _collective(kind: str, one: HloInstruction, operands: tuple[Array, ...]) -> Cost:
+def _collective(
+    kind: str, one: HloInstruction, operands: tuple[Array, ...], links: Links | None
+) -> Cost:
     """What a device sends, by the ring algorithm (Thakur et al. 2005): all but its own part of
     what is gathered or scattered, that twice for an all-reduce."""
-    group = _group_size(one)
+    devices = _group(one)
+    group = len(devices)
     held = sum(array.num_bytes for array in operands)
     sent = {
         "all-gather": held * (group - 1),
@@ -241,24 +268,37 @@ def _collective(kind: str, one: HloInstruction, operands: tuple[Array, ...]) -> 
         "all-to-all": held * (group - 1) / group,
         "collective-permute": held,
     }[kind]
-    return Cost(sent=Counter({kind: sent}), calls=Counter({kind: 1}))
+    counters = {"sent": Counter({kind: sent}), "calls": Counter({kind: 1})}
+    if links is None:
+        return Cost(**counters, link_bytes=sent)
+    ways = 2 if kind == "all-reduce" else 1  # scattered, and gathered again
+    hops = ways * links.hops(devices)
+    return Cost(**counters, link_bytes=sent / links.share(devices), hops=hops)
 
 
-def _group_size(one: HloInstruction) -> int:
-    """Devices that take part together, in any of the three ways the text says it."""
-    if one.opcode.startswith("collective-permute"):
-        return 2
-    listed = one.attribute(r"replica_groups=\{\{([\d,]*)\}")
+def _group(one: HloInstruction) -> list[int]:
+    """The first of the groups of devices that take part together, in any of the three ways the
+    text says it; of a permutation, the first pair."""
+    listed = one.attribute(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
     if listed is not None:
-        return listed.count(",") + 1
-    counted = one.attribute(r"replica_groups=\[\d+,(\d+)\]<=")
+        return [int(device) for device in listed.split(",")]
+    counted = re.search(r"replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", one.rest)
     if counted is not None:
-        return int(counted)
+        shape = [int(size) for size in counted[2].split(",")]
+        order = [int(axis) for axis in counted[3].split(",")] if counted[3] else None
+        devices = np.arange(math.prod(shape)).reshape(shape).transpose(order)
+        return devices.reshape(-1)[: int(counted[1])].tolist()
     named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", one.rest)
     if named is None:
         raise ValueError(f"{one.name}: which devices take part is not said: {one.rest[:200]}")
-    sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-    return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    together = re.findall(r"'(\w+)'", named[2])
+    devices = np.arange(math.prod(sizes.values())).reshape([*sizes.values()])
+    return (
+        devices[tuple(slice(None) if axis in together else 0 for axis in sizes)]
+        .reshape(-1)
+        .tolist()
+    )
 
 
 def _hbm_bytes(program: HloModule, inside: Computation, one: HloInstruction) -> float:

@@ -8,23 +8,18 @@ import math
 import re
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.parallel.mesh import AXES, in_force
+from emergent_alignment.parallel.mesh import in_force, sizes_of
 from emergent_alignment.planning.hlo import Cost, program_cost
-from emergent_alignment.planning.programs import (
-    Held,
-    Program,
-    decode_program,
-    held,
-    prefill_program,
-    review_program,
-    training_step,
-)
+from emergent_alignment.planning.links import links_of
+from emergent_alignment.planning.listening_programs import listening_programs
+from emergent_alignment.planning.online import OnlineStep, online_step
+from emergent_alignment.planning.programs import Held, Program, held, training_step
 from emergent_alignment.planning.roofline import Roofline, peak_share, roofline
 from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
@@ -80,12 +75,14 @@ class ProgramPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All programs of a run on a target."""
+    """All programs of a run on a target; `decode_tensor` is the tensor axis while it decodes."""
 
     target: Target
     mesh: dict[str, int]
     settings: dict[str, Any]
     programs: list[ProgramPlan] = field(default_factory=list)
+    online: OnlineStep | None = None
+    decode_tensor: int = 1
 
     @property
     def fits(self) -> bool:
@@ -108,30 +105,28 @@ def make_plan(
     """Compile a run's programs for the target and add up what they need. Raises UserError where
     the mesh or the batch does not fit the devices or the model."""
     run = held(config, model, target)
-    plan = Plan(target, mesh_sizes_of(run), settings_of(config))
-    # Compilers run on one core each, mostly: the step beside the other three.
+    cut = 1 if run.mesh is None else run.mesh.shape["decode"] * run.mesh.shape["tensor"]
+    plan = Plan(target, sizes_of(run.mesh), settings_of(config), decode_tensor=cut)
+    programs = [training_step(run, target)]
+    if config.conscience.enabled and not only_training:
+        programs += listening_programs(run)
+    # Compilers run on one core each, mostly: the step beside the others.
     with in_force(run.mesh), ThreadPoolExecutor(2) as pool:
 
         def start(program: Program) -> Future:
             return pool.submit(plan_program, program, program.lower(), run, target)
 
-        started = [start(training_step(run, target))]
-        if config.conscience.enabled and not only_training:
-            started += [start(prefill_program(run)), start(review_program(run))]
-            _, prefilled = started[1].result()
-            if prefilled is not None:
-                started.insert(2, start(decode_program(run, as_shapes(prefilled))))
+        started = [start(program) for program in programs]
         for done, future in enumerate(started, 1):
-            plan.programs.append(future.result()[0])
+            plan.programs.append(future.result())
             if meter is not None:
                 meter(done, len(started), plan.programs[-1].name)
-    return plan
+    limits = {program.name: program.roofline for program in plan.programs}
+    return replace(plan, online=online_step(run.config, limits))
 
 
-def plan_program(
-    program: Program, lowered: Any, run: Held, target: Target
-) -> tuple[ProgramPlan, Any]:
-    """(plan, jax's Compiled), None for the latter where the compiler says that it does not fit."""
+def plan_program(program: Program, lowered: Any, run: Held, target: Target) -> ProgramPlan:
+    """One program's plan, also where the compiler says that it does not fit."""
     started = time.monotonic()
     resident = held_bytes(run)
     try:
@@ -144,8 +139,10 @@ def plan_program(
         memory = Memory(resident, needed=needed)
         seconds = time.monotonic() - started
         unknown = (program.ideal_flops, None, None, None, seconds)
-        return ProgramPlan(program.name, program.shape, memory, *unknown), None
-    cost = program_cost(compiled.as_text(), trips=program.trips, kernel_flops=program.kernel_flops)
+        return ProgramPlan(program.name, program.shape, memory, *unknown)
+    links = None if run.mesh is None else links_of(run.mesh.devices.flat)
+    options = {"trips": program.trips, "kernel_flops": program.kernel_flops, "links": links}
+    cost = program_cost(compiled.as_text(), **options)
     limits, share = roofline(target.chip, cost), None
     if limits is not None:
         share = peak_share(target.chip, len(target.devices), program.ideal_flops, limits.seconds)
@@ -158,7 +155,7 @@ def plan_program(
         limits,
         share,
         time.monotonic() - started,
-    ), compiled
+    )
 
 
 HELD_NAMES = {"trainable": "parameters", "frozen": "frozen copy", "optimizer": "optimizer"}
@@ -209,20 +206,6 @@ def refused_bytes(message: str) -> int | None:
         return None
     number, unit = amounts[1] or amounts[3], amounts[2] or amounts[4]
     return int(float(number) * UNITS[unit])
-
-
-def as_shapes(compiled: Any) -> Any:
-    """What a compiled program returns, as shapes with shardings."""
-
-    def placed(leaf, place):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-    return jax.tree.map(placed, compiled.out_info, compiled.output_shardings)
-
-
-def mesh_sizes_of(run: Held) -> dict[str, int]:
-    """1 everywhere where there is a single device."""
-    return {axis: 1 if run.mesh is None else run.mesh.shape[axis] for axis in AXES}
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

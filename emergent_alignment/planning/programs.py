@@ -1,7 +1,5 @@
-"""The programs of a run, for shapes alone: no weights, no devices, nothing runs.
-
-Training step, prefill and decoding of the policy's samples, and a review by the frozen copy; each
-in the largest shape that the config allows.
+"""What a run holds, and its training step, for shapes alone: no weights, no devices, nothing runs.
+What a round of listening runs is in listening_programs.py.
 """
 
 from collections.abc import Callable
@@ -10,21 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from emergent_alignment.conscience.reader import WIDTH_STEP
-from emergent_alignment.conscience.review import WORD_TOKENS_STEP, word_margins
-from emergent_alignment.data.batches import ROLES, Batch, bucket
-from emergent_alignment.generation.prefill import Prompts, prefill
-from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings, stages
+from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.frozen import hold_frozen
 from emergent_alignment.models.model import Model, random_params
 from emergent_alignment.models.placement import check_mesh
-from emergent_alignment.parallel.mesh import make_mesh
 from emergent_alignment.parallel.sharding import num_shards, sharding
 from emergent_alignment.planning.hlo import KernelFlops, no_kernels
 from emergent_alignment.planning.kernels import splash_flops
@@ -33,14 +25,14 @@ from emergent_alignment.runs.config import RunConfig, decided
 from emergent_alignment.runs.from_config import (
     Setup,
     check_rows,
-    conscience_settings,
     lora_config,
+    mesh_of,
 )
+from emergent_alignment.runs.given_pairs import given_rows
 from emergent_alignment.runs.listening_inputs import (
     POOL,
     TASK,
     heard_rows,
-    heard_size,
     listens_apart,
     prompt_objective,
 )
@@ -75,13 +67,17 @@ class Held:
 
     def rows(self, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         """An array that is cut by rows."""
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._place("batch"))
+        return self.placed(shape, dtype, "batch")
+
+    def placed(self, shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
+        """An array with these logical axes."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._place(*axes))
 
     def whole(self, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         """An array that every device has."""
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._place())
+        return self.placed(shape, dtype)
 
-    def _place(self, *axes: str):
+    def _place(self, *axes: str | None):
         if self.mesh is None:
             return SingleDeviceSharding(self.device)
         return sharding(self.mesh, axes)
@@ -129,7 +125,7 @@ def held(config: RunConfig, model: ModelConfig, target: Target) -> Held:
     """Parameters, frozen copy and optimizer state of a run, cut over the target's mesh. Raises
     UserError where the mesh does not fit the devices, the model or the batch."""
     config = decided(config, listens_to=POOL if config.application == "finetuning" else TASK)
-    mesh = make_mesh(config.mesh.sizes(), target.devices)
+    mesh = mesh_of(config, model, target.devices, target.chip.hbm_bytes)
     check_mesh(mesh, model)
     check_rows(config, mesh)
     param_dtype = jnp.dtype(config.model.param_dtype)
@@ -163,12 +159,15 @@ def training_step(run: Held, target: Target) -> Program:
     batch = _batch(run, rows, layout, roles, reviewed and roles != "task")
     # Without the conscience there are no pairs, and so no reference to compute either.
     ideal_flops = ideal.step_flops(run.model, layout, rows, run.settings.lora, with_reference=True)
-    if listens_apart(config):
-        heard_layout = PrefixLayout(layout.prompt, 2, config.sampling.max_new_tokens)
-        heard = heard_rows(config, rows)
-        batch = TaskAndPairs(batch, _batch(run, heard, heard_layout, "no target", True))
-        given = run.model, heard_layout, heard, run.settings.lora
-        ideal_flops += ideal.step_flops(*given, with_reference=True)
+    if apart := pairs_apart(config):
+        pairs_layout, num_pairs = apart
+        pairs = _batch(run, num_pairs, pairs_layout, "no target", True)
+        given = run.model, pairs_layout, num_pairs, run.settings.lora
+        of_pairs = ideal.step_flops(*given, with_reference=True)
+        batch = TaskAndPairs(batch, pairs) if config.data.train else pairs
+        ideal_flops = of_pairs + ideal_flops * bool(config.data.train)
+        if not config.data.train:
+            rows, layout = num_pairs, pairs_layout
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     places = step_shardings(run.mesh, run.state, run.frozen)
     objective = prompt_objective(config) or Objective(hybrid_terms(config.loss))
@@ -179,9 +178,21 @@ def training_step(run: Held, target: Target) -> Program:
         f"{config.training.accumulation} microbatches",
         lambda: step.lower(run.state, run.frozen, batch),
         ideal_flops,
-        (*_policy_arguments(run), "optimizer"),
+        (*policy_arguments(run), "optimizer"),
         kernel_flops=no_kernels if target.compiled_for_cpu else splash_flops(layout),
     )
+
+
+def pairs_apart(config: RunConfig) -> tuple[PrefixLayout, int] | None:
+    """The layout and the number of a step's rows that have pairs alone, at their longest; None
+    where there are none."""
+    rows, longest = given_rows(config), 0
+    if rows:
+        longest = config.data.max_response_tokens
+    if listens_apart(config):
+        rows += heard_rows(config, config.training.batch_size if config.data.train else 0)
+        longest = max(longest, config.sampling.max_new_tokens)
+    return (PrefixLayout(config.data.max_prompt_tokens, 2, longest), rows) if rows else None
 
 
 def _batch(run: Held, rows: int, layout: PrefixLayout, roles: str, with_reference: bool) -> Batch:
@@ -209,96 +220,9 @@ def largest_batch(config: RunConfig) -> tuple[PrefixLayout, str]:
     return PrefixLayout(config.data.max_prompt_tokens, ROLES[roles].num_branches, longest), roles
 
 
-def prefill_program(run: Held) -> Program:
-    """Reading the prompts that the policy is to answer."""
-    rows, width = sampled_rows(run), run.config.data.max_prompt_tokens
-    return Program(
-        "prefill",
-        f"{rows} prompts of {width} tokens",
-        lambda: prefill.lower(
-            run.model,
-            run.policy,
-            run.rows((rows, width)),
-            run.rows((rows,)),
-            None,
-            dtype=run.settings.dtype,
-        ),
-        ideal.causal_read_flops(run.model, rows, 0, width, 0),
-        _policy_arguments(run),
-        run.cache_bytes(rows, width),
-    )
-
-
-def decode_program(run: Held, prompts: Prompts) -> Program:
-    """Sampling on top of what prefill returned (`prompts`, as shapes with shardings), to the
-    longest answer."""
-    rows, longest = sampled_rows(run), run.config.sampling.max_new_tokens
-    width = bucket(longest, WIDTH_STEP, 1 << 30)
-    filled = stages(width)
-    # The first token comes from the prefill; a stage runs until its slots are filled.
-    ends = [min(slots, width - 1) for slots in filled]
-    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
-    return Program(
-        "decoding",
-        f"{rows} answers of {width} tokens",
-        lambda: decode.lower(
-            run.model,
-            run.policy,
-            prompts,
-            Sampler(sampler_settings((0,), width), run.rows((rows, 1), key)),
-            run.rows((rows,), jnp.bool_),
-            width=width,
-            dtype=run.settings.dtype,
-        ),
-        ideal.causal_read_flops(
-            run.model, rows, run.config.data.max_prompt_tokens, width - 1, width - 1
-        ),
-        _policy_arguments(run),
-        run.cache_bytes(rows, run.config.data.max_prompt_tokens + width),
-        trips=tuple(np.diff([0, *ends]).tolist()),
-    )
-
-
-def review_program(run: Held) -> Program:
-    """The conscience's verdict on whole quoted reviews, at their longest, nothing of them read
-    before (a run reads what reviews have in common once)."""
-    conscience = run.config.conscience
-    rows, width = _filled(conscience.batch_size, run.row_shards), conscience.max_review_tokens
-    forms = len(conscience_settings(run.config).review.forms)
-    nothing = Prompts(
-        (), run.whole((1,)), run.whole((1, run.model.hidden_size), run.settings.dtype)
-    )
-    words = run.whole((forms, WORD_TOKENS_STEP))
-    return Program(
-        "review",
-        f"{rows} reviews of {width} tokens, {forms} form{'s' if forms > 1 else ''} of the question",
-        lambda: word_margins.lower(
-            run.model,
-            run.frozen,
-            nothing,
-            run.rows((rows, forms, width)),
-            run.rows((rows, forms)),
-            words,
-            words,
-            dtype=run.settings.dtype,
-        ),
-        ideal.causal_read_flops(run.model, rows * forms, 0, width, 1),
-        ("frozen",),
-        run.cache_bytes(rows * forms, width),
-    )
-
-
-def sampled_rows(run: Held) -> int:
-    """All prompts of a round are answered at once, each as often as the chain wants samples. Those
-    of one prompt share what was read of it; here each counts as having read it, an upper bound."""
-    conscience = run.config.conscience
-    samples = conscience.samples if "best" in conscience.chain else 1
-    return _filled(heard_size(run.config, run.config.training.batch_size) * samples, run.row_shards)
-
-
-def _filled(rows: int, shards: int) -> int:
+def filled(rows: int, shards: int) -> int:
     return -(-rows // shards) * shards
 
 
-def _policy_arguments(run: Held) -> tuple[str, ...]:
+def policy_arguments(run: Held) -> tuple[str, ...]:
     return ("trainable",) if run.settings.lora is None else ("trainable", "frozen")

@@ -16,6 +16,9 @@ SOURCES = {
     "ideal_flops": "computed from the model's sizes",
     "roofline, peak_share": "computed from the program's counts and the data sheet, all work at "
     "its full rates: a bound, not a forecast",
+    "link_bytes, hops": "what is sent, over the share of links that a collective's devices have, "
+    "and the hops of all collectives one after the other; from the devices' places in the slice",
+    "online": "the sum of its programs' bounds, all candidates flagged, every link tried",
     "memory limit": "what libtpu's compiler names as a TPU's; a GPU's as given",
 }
 
@@ -33,10 +36,12 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "chips": len(plan.target.devices),
         "chip": asdict(plan.target.chip),
         "mesh": plan.mesh,
+        "decode_tensor": plan.decode_tensor,
         "settings": plan.settings,
         "fits": plan.fits,
         "headroom_bytes": plan.headroom,
         "programs": [_program(program, len(plan.target.devices)) for program in plan.programs],
+        "online": plan.online and asdict(plan.online) | {"ratio": plan.online.ratio},
         "sources": sources,
     }
 
@@ -58,6 +63,8 @@ def _program(program: ProgramPlan, chips: int) -> dict[str, Any]:
             "hbm_bytes": cost.hbm_bytes,
             "sent": dict(cost.sent),
             "calls": dict(cost.calls),
+            "link_bytes": cost.link_bytes,
+            "hops": cost.hops,
             "kernels": dict(cost.kernels),
             "copied": dict(cost.copied.most_common(5)),
         }

@@ -4,21 +4,25 @@ from dataclasses import dataclass
 
 from emergent_alignment.parallel.chips import Chip
 from emergent_alignment.planning.hlo import Cost
+from emergent_alignment.planning.links import HOP_SECONDS
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds that each limit alone would take, all work at its data sheet's rate. Compute, memory
-    and interconnect can overlap, so that none of them being idle the largest is the time; what is
-    really reached is less, and no plan knows how much."""
+    """Seconds that each limit alone would take, all work at its data sheet's rate; `interconnect`
+    has the bytes, over the links that each collective can use. Compute, memory and interconnect can
+    overlap, so that none of them being idle the largest is the time; the `latency` of hops comes
+    on top, since what waits for a small collective cannot begin. What is really reached is less,
+    and no plan knows how much."""
 
     compute: float
     memory: float
     interconnect: float
+    latency: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return max(self.compute, self.memory, self.interconnect)
+        return max(self.compute, self.memory, self.interconnect) + self.latency
 
     @property
     def limit(self) -> str:
@@ -34,7 +38,8 @@ def roofline(chip: Chip, cost: Cost) -> Roofline | None:
     return Roofline(
         cost.flops / chip.peak_flops,
         cost.hbm_bytes / chip.hbm_bandwidth,
-        sum(cost.sent.values()) / chip.ici_bandwidth,
+        cost.link_bytes / chip.ici_bandwidth,
+        cost.hops * HOP_SECONDS,
     )
 
 

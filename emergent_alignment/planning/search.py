@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import ideal
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.parallel.mesh import MeshSection
+from emergent_alignment.parallel.mesh import MeshSection, sizes_of
 from emergent_alignment.planning.plan import Plan, held_bytes, make_plan
 from emergent_alignment.planning.programs import Held, held, largest_batch
 from emergent_alignment.planning.topologies import Target
@@ -141,7 +141,8 @@ def _estimate(run: Held, remat: str, target: Target) -> float:
     passes = 4 if remat == "full" else 3
     flops = passes * (once.kernels + once.vocabulary + once.attention)
     itemsize = jnp.dtype(settings.dtype).itemsize
-    fsdp, tensor = (1 if run.mesh is None else run.mesh.shape[axis] for axis in ("fsdp", "tensor"))
+    sizes = sizes_of(run.mesh)
+    fsdp, tensor = sizes["fsdp"], sizes["tensor"]
     frozen = held_bytes(run)["frozen copy"]
     gathered = frozen * (fsdp - 1) * passes * settings.accumulation
     tokens = _tokens_a_chip(run) * settings.accumulation

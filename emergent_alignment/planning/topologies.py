@@ -1,20 +1,23 @@
-"""The topologies that can be planned for: TPU slices, and GPU hosts, which are known by their
-number of devices and their memory alone."""
+"""The topologies that can be planned for: TPU slices, and hosts with GPUs or a CPU, which are known
+by their number of devices and their kind or memory alone."""
 
 import importlib.metadata
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.parallel.chips import TPUS, Chip
+from emergent_alignment.parallel.chips import GPUS, TPUS, Chip
 
 _FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16".split()
 _DEEP = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8".split()
-SHAPES = {"v5e": _FLAT, "v5p": _DEEP, "v6e": _FLAT}
-_GPUS = re.compile(r"gpu:(\d+)x(\d+)GB")
+SHAPES = {"v5e": _FLAT, "v5p": _DEEP, "v6e": _FLAT, "tpu7x": _DEEP}
+_DEVICES_A_CHIP = {"tpu7x": 2}
+_HOSTS = re.compile(rf"(gpu|cpu):([1-9]\d*)x(?:([1-9]\d*)GB|({'|'.join(GPUS)}))")
+# What JAX takes of a GPU's memory, unless the variable says another share.
+_FRACTION, _DEFAULT_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,19 @@ class Target:
 def known_topologies() -> str:
     """The list that an unknown one is answered with."""
     listed = [f"{kind}:{' '.join(shapes)}" for kind, shapes in SHAPES.items()]
-    return "; ".join([*listed, "gpu:NxMGB for N devices of M GB, such as gpu:8x80GB"])
+    hosts = f"gpu:Nx{'|'.join(GPUS)}, gpu:NxMGB or cpu:NxMGB for N devices (of M GB)"
+    return "; ".join([*listed, f"{hosts}, such as gpu:8xH100"])
 
 
 def num_chips(topology: str) -> int:
-    """Raises UserError for an unknown topology."""
-    gpus = _GPUS.fullmatch(topology)
-    if gpus and int(gpus[1]) and int(gpus[2]):
-        return int(gpus[1])
+    """Devices, as JAX counts them. Raises UserError for an unknown topology."""
+    host = _HOSTS.fullmatch(topology)
+    if host and (host[1] == "gpu" or host[3]):
+        return int(host[2])
     kind, _, shape = topology.partition(":")
     if shape not in SHAPES.get(kind, ()):
         raise UserError(f"--topology {topology} is unknown; known: {known_topologies()}")
-    return math.prod(map(int, shape.split("x")))
+    return math.prod(map(int, shape.split("x"))) * _DEVICES_A_CHIP.get(kind, 1)
 
 
 def prepare(topology: str) -> None:
@@ -58,7 +62,7 @@ def prepare(topology: str) -> None:
     jax.config.update("jax_platforms", "cpu")
     # A program that was compiled for absent devices can be kept, but not read again.
     jax.config.update("jax_enable_compilation_cache", False)
-    if topology.startswith("gpu"):
+    if _HOSTS.fullmatch(topology):
         jax.config.update("jax_num_cpu_devices", count)
         return
     require_libtpu()
@@ -94,12 +98,20 @@ def target_of(topology: str) -> Target:
     from jax.experimental import topologies
 
     count = num_chips(topology)
-    gpus = _GPUS.fullmatch(topology)
-    if gpus:
-        chip = Chip(f"GPU with {gpus[2]} GB", int(gpus[2]) * 10**9)
+    host = _HOSTS.fullmatch(topology)
+    if host:
+        chip = _host_chip(*host.group(1, 3, 4))
         return Target(topology, chip, jax.devices("cpu")[:count], compiled_for_cpu=True)
     kind = topology.partition(":")[0]
     # libtpu knows whole boards; a single chip is one of them.
     name = topology if count > 1 else f"{kind}:2x2"
     devices = topologies.get_topology_desc(name, "tpu").devices
     return Target(topology, TPUS[kind], list(devices)[:count])
+
+
+def _host_chip(kind: str, gigabytes: str | None, name: str | None) -> Chip:
+    """A device of a host: of a GPU what JAX takes of its memory, of a CPU all."""
+    chip = GPUS[name] if name else Chip(f"{kind.upper()} with {gigabytes} GB", 0)
+    size = chip.hbm_bytes or int(gigabytes) * 10**9
+    share = float(os.environ.get(_FRACTION, _DEFAULT_FRACTION)) if kind == "gpu" else 1.0
+    return replace(chip, hbm_bytes=int(size * share))

@@ -3,23 +3,30 @@
 from pathlib import Path
 
 from emergent_alignment.conscience.calibration import Sweep, calibrate, read_calibration
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
 from emergent_alignment.runs.config import C, RunConfig
-from emergent_alignment.runs.from_config import Setup, conscience_settings, training_examples
+from emergent_alignment.runs.from_config import (
+    Setup,
+    conscience_settings,
+    given_pairs,
+    training_examples,
+)
 from emergent_alignment.settings import changed
 from emergent_alignment.storage.files import write_json
 
 
 def calibration_examples(config: RunConfig) -> tuple[list[Example], list[Example] | None]:
-    """What a model is calibrated on: the training rows' matched answers, or those of the source
-    that config.calibration names twice, or the two sources that it names. Raises UserError where
-    only one is named."""
+    """What a model is calibrated on: the training rows' matched answers (of a run on given pairs
+    alone: theirs), or those of the source that config.calibration names twice, or the two sources
+    that it names. Raises UserError where only one is named."""
     safe, harmful = config.calibration.safe, config.calibration.harmful
     if not safe and not harmful:
-        return training_examples(changed(config, {"data.system": ""})), None
+        plain = changed(config, {"data.system": ""})
+        return training_examples(plain) or given_pairs(plain).examples, None
     if not safe or not harmful:
         raise UserError("config.calibration: name both safe and harmful, or neither")
     ignored = config.data.ignored

@@ -117,11 +117,61 @@ class LossSection(Section):
 
 
 @dataclass(frozen=True)
+class InLoopSection(Section):
+    """Evaluation while a run trains, on rows of config.data.evaluation."""
+
+    every: int = setting(
+        0, "Steps between evaluations in the loop of training; 0: none.", at_least=0
+    )
+    loop_rows: int = setting(64, "Held-out rows of each of them.", more_than=0)
+    loop_samples: int = setting(
+        0,
+        "Held-out prompts that the policy answers in each, for the share that the conscience "
+        "flags; 0: none.",
+        at_least=0,
+    )
+    best: Literal["", "margin", "accuracy", "task_loss", "kl", "flag_rate"] = setting(
+        "",
+        'The figure by which the best checkpoint is kept, beside the latest; "": the training '
+        "loss.",
+    )
+    patience: int = setting(
+        0,
+        "Evaluations in a row without a better figure (best) after which the run ends; 0: it goes "
+        "on.",
+        at_least=0,
+    )
+    displacement: float = setting(
+        0.1,
+        "An alarm where chosen answers of given pairs lose this share of their log-prob "
+        "(docs/finetuning.md); 0: none.",
+        at_least=0,
+    )
+
+    def check(self) -> None:
+        """What finds the best needs what it is found by."""
+        if self.best and not self.every:
+            raise UserError("config.evaluation.best: nothing is evaluated; set evaluation.every")
+        if self.patience and not self.best:
+            raise UserError(
+                "config.evaluation.patience: no figure says what is better; set evaluation.best"
+            )
+        if self.best == "flag_rate" and not self.loop_samples:
+            raise UserError(
+                "config.evaluation.best: without answers there is no flag_rate; set "
+                "evaluation.loop_samples"
+            )
+
+
+@dataclass(frozen=True)
 class RunConfig(Section):
     """What every run reads."""
 
     application: str = setting("finetuning", "What `train` trains.")
     seed: int = setting(0, "Everything random is a function of it.", at_least=0)
+    require_platform: Literal["", "cpu", "gpu", "tpu"] = setting(
+        "", 'What a run must find: where a driver fails, JAX takes the CPU instead; "": anything.'
+    )
     model: ModelSection = ModelSection()
     mesh: MeshSection = MeshSection()
     lora: LoraConfig = LoraConfig()
@@ -134,10 +184,12 @@ class RunConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
     calibration: CalibrationSection = CalibrationSection()
+    evaluation: InLoopSection = InLoopSection()
 
     def check(self) -> None:
         """Pairs that outlive their step, and what a price or a reference stands on."""
         conscience, steps = self.conscience, self.training.steps
+        self._check_pairs()
         if self.loss.kl_on == "pool" and (conscience.enabled or not self.loss.kl_weight):
             raise UserError(
                 "config.loss.kl_on: pool is plain training with a KL beside it; set "
@@ -167,6 +219,39 @@ class RunConfig(Section):
             raise UserError(
                 "config.loss.reference: of targets no policy knows how likely it was to write "
                 "them; set frozen, or config.conscience.candidate=policy"
+            )
+
+    def _check_pairs(self) -> None:
+        """What given pairs go together with."""
+        data, conscience = self.data, self.conscience
+        if not data.preferences:
+            return
+        if self.application != "finetuning":
+            raise UserError(
+                f"config.data.preferences: {self.application} trains on no given pairs; set "
+                'config.application="finetuning"'
+            )
+        if self.loss.kl_on == "pool":
+            raise UserError(
+                "config.loss.kl_on: rows of a pool and given pairs (config.data.preferences) do "
+                "not go together; set kl_on=task"
+            )
+        if conscience.enabled and conscience.candidate != "policy":
+            raise UserError(
+                "config.conscience.candidate: beside given pairs (config.data.preferences) the "
+                "conscience listens to the policy; set candidate=policy"
+            )
+        if data.train:
+            return
+        if conscience.enabled and conscience.prompts in ("task", "both"):
+            raise UserError(
+                f"config.conscience.prompts: {conscience.prompts} listens to the task's prompts, "
+                "and data.train names none; set prompts=pool, or name a task"
+            )
+        if self.steering.coefficient or data.interleave:
+            raise UserError(
+                "config.data.train: steering and interleave go with a task's rows; name them, or "
+                "set steering.coefficient=0 and data.interleave=0"
             )
 
 

@@ -1,9 +1,11 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
 is said here, before anything is trained or written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -20,15 +22,21 @@ from emergent_alignment.conscience.settings import (
     links_of,
 )
 from emergent_alignment.data.chat import Chat, read_chat
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.mixtures import Part, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.sources import LoadedPairs, load_examples, load_pairs
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
+from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.frozen import hold_frozen
+from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
+from emergent_alignment.models.placement import decode_mesh
+from emergent_alignment.parallel.chips import check_platform, memory_bytes
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
@@ -51,11 +59,30 @@ def load_model(config: RunConfig) -> Setup:
     """The model of a config, with its parameters held as the frozen copy's, cut over the
     config's mesh. Raises UserError with one line where it cannot be read, or the mesh does not
     fit the model or the devices."""
-    mesh = make_mesh(config.mesh.sizes())
+    check_platform(config.require_platform)
+    model_config = read_model_config(config.model.path) if jax.device_count() > 1 else None
+    mesh = mesh_of(config, model_config)
     model = _read_model(config, mesh)
     with in_force(mesh):
         model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
     return Setup(config, model, read_chat(model.tokenizer, config.model.path), mesh)
+
+
+def mesh_of(
+    config: RunConfig,
+    model: ModelConfig | None,
+    devices: Sequence[jax.Device] | None = None,
+    memory: float | None = None,
+) -> Mesh | None:
+    """The mesh of a run of this model over all devices (or those given, of so many bytes of
+    memory). Raises UserError as make_mesh."""
+    devices = jax.devices() if devices is None else devices
+    decode = config.mesh.decode
+    if len(devices) > 1:
+        memory = memory_bytes(devices[0]) if memory is None else memory
+        dtype = jnp.dtype(config.model.dtype)
+        decode = decode_mesh(config.mesh, model, dtype, len(devices), memory)
+    return make_mesh(config.mesh.sizes(), devices, decode)
 
 
 def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
@@ -140,6 +167,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         threshold=asked["threshold"],
         margin=conscience.margin,
         chain=links_of(conscience, in_training=False),
+        one_batch=conscience.one_batch,
         critique=conscience.critique,
         principles=read_constitution(conscience.principles),
         max_new_tokens=sampling.max_new_tokens,
@@ -197,20 +225,69 @@ def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
 
 
 def training_examples(config: RunConfig) -> list[Example]:
-    """The rows to train on, behind the system text that config.data.system puts before them."""
+    """The rows to train on, behind the system text that config.data.system puts before them; none
+    where there are pairs alone."""
     data = config.data
-    examples = load_examples(
-        data.train,
-        split=data.train_split,
-        limit=data.limit,
-        columns=data.columns,
-        every_turn=data.every_turn,
-        ignored=data.ignored,
-    )
-    if not data.system:
+    if data.preferences and not data.train:
+        return []
+    parts = parts_of(data.train, "config.data.train")
+    loaded = [
+        load_examples(
+            part.source,
+            split=data.train_split,
+            limit=data.limit,
+            columns=data.columns,
+            every_turn=data.every_turn,
+            ignored=data.ignored,
+        )
+        for part in parts
+    ]
+    return _told(_mixed(config, parts, loaded, config.training.batch_size), data.system)
+
+
+def given_pairs(config: RunConfig) -> LoadedPairs:
+    """The pairs of config.data.preferences, behind the same text; none where it names no source.
+    Raises UserError where it cannot be read."""
+    data = config.data
+    if not data.preferences:
+        return LoadedPairs([], {})
+    parts = parts_of(data.preferences, "config.data.preferences")
+    loaded = [
+        load_pairs(
+            part.source,
+            split=data.preferences_split,
+            limit=data.limit,
+            columns=data.preference_columns,
+            ignored=data.ignored,
+        )
+        for part in parts
+    ]
+    rows = data.preference_rows or config.training.batch_size
+    examples = _mixed(config, parts, [one.examples for one in loaded], rows)
+    left_out = {
+        f"{part.source}: rows left out, whose answers {reason}": found
+        for part, one in zip(parts, loaded)
+        for reason, found in one.left_out.items()
+    }
+    return LoadedPairs(_told(examples, data.system), left_out)
+
+
+def _mixed(
+    config: RunConfig, parts: list[Part], loaded: list[list[Example]], rows: int
+) -> list[Example]:
+    """The rows of a mixture, for a run that takes so many `rows` a step; of one source all."""
+    if len(parts) == 1:
+        return loaded[0]
+    sizes, most = [len(rows) for rows in loaded], config.training.steps * rows
+    places = mixed_places(sizes, [part.share for part in parts], most, config.seed)
+    return [loaded[source][row] for source, row in places]
+
+
+def _told(examples: list[Example], system: str) -> list[Example]:
+    if not system:
         return examples
     return [
-        replace(example, prompt=tuple(told_before(example.messages, data.system)))
+        replace(example, prompt=tuple(told_before(example.messages, system)))
         for example in examples
     ]
 
@@ -218,8 +295,12 @@ def training_examples(config: RunConfig) -> list[Example]:
 def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
     """Held-out rows, at most `limit` (0: all): of a bundled scenario the kinds that training never
     sees. Raises UserError where they would be the training rows themselves."""
-    same_split = data.train_split == data.evaluation_split or is_file(data.train)
-    if data.evaluation == data.train and data.train not in SCENARIOS and same_split:
+    read = ((data.train, data.train_split), (data.preferences, data.preferences_split))
+    same = any(
+        source == data.evaluation and (split == data.evaluation_split or is_file(source))
+        for source, split in read
+    )
+    if same and data.evaluation not in SCENARIOS:
         raise UserError(
             f"config.data.evaluation: {data.evaluation} is what training reads; name rows that "
             "training does not see"
@@ -231,6 +312,12 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         columns=data.columns,
         ignored=data.ignored,
     )
+
+
+def data_digits(examples: list[Example], pairs: list[Example]) -> str:
+    """16 hex digits that say which rows and which given pairs a run trains on."""
+    digits = examples_digest(examples)
+    return digest([digits, examples_digest(pairs)]) if pairs else digits
 
 
 def examples_digest(examples: list[Example]) -> str:

@@ -22,6 +22,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers, sample_several
 from emergent_alignment.models.model import Model
+from emergent_alignment.parallel.stopping import between_phases
 from emergent_alignment.randomness import Draws, Purpose, key_for
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.listening_scalars import listening_scalars
@@ -39,8 +40,8 @@ def as_they_are(rows: list[int], reviewed: list[Reviewed]) -> list[Reviewed]:
 
 @dataclass(frozen=True)
 class OwnPrompts:
-    """This host's prompts of a step: the conversations, their tokens, their places among those of
-    all hosts (from which they draw), and their numbers in the data."""
+    """The prompts of a step that this host holds, its own or all: the conversations, their tokens,
+    their places among those of all hosts (from which they draw), and their numbers in the data."""
 
     messages: list[list[Message]]
     prompts: list[list[int]]
@@ -59,6 +60,13 @@ class Heard:
     scalars: dict[str, float]
     scores: list[float]
 
+    def some(self, places: Int[np.ndarray, "rows"]) -> "Heard":
+        """Of these rows alone; the scalars stay those of all."""
+        pairs, reviewed, records = (
+            [values[i] for i in places] for values in (self.pairs, self.reviewed, self.records)
+        )
+        return replace(self, pairs=pairs, reviewed=reviewed, records=records)
+
 
 NOTHING_HEARD = Heard([], [], [], {}, [])
 
@@ -72,10 +80,12 @@ def hear_policy(
     trainable: Any,
     settle: Settle = as_they_are,
 ) -> Heard:
-    """The conscience's part of one step, over this host's prompts. The pairs bring their reference
-    log-probs: the frozen copy's, or those of the policy that wrote them (config.loss.reference)."""
+    """The conscience's part of one step, over the prompts that this host holds. The pairs bring
+    their reference log-probs: the frozen copy's, or those of the policy that wrote them
+    (config.loss.reference)."""
     policy = StepPolicy(run, conscience, asked, step, trainable)
     candidates, ranked = _candidates(run, reviewer, conscience, asked, step, policy)
+    between_phases()
     with run.clock.part("review"):
         reviewed = review_and_revise(
             reviewer,
@@ -248,13 +258,14 @@ def frozen_scores(
     frozen: Model,
     asked: OwnPrompts,
     step: int,
+    purpose: Purpose = Purpose.YARDSTICK,
 ) -> list[float]:
     """What the reviewer scores a frozen model's own answers to this host's prompts."""
-    key = key_for(run.config.seed, Purpose.YARDSTICK, step)
+    key = key_for(run.config.seed, purpose, step)
     sampler = candidate_sampler(run.config, run.setup.chat)
     with run.clock.part("sampling"):
         answers = sampled(run, frozen.params, asked.prompts, asked.places, key, sampler)
-    draws = Draws(run.config.seed, Purpose.YARDSTICK, step)
+    draws = Draws(run.config.seed, purpose, step)
     with run.clock.part("review"):
         samples = [[answer] for answer in answers]
         ranked = rank_samples(reviewer, conscience, asked.messages, samples, draws, asked.places)

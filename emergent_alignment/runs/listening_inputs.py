@@ -1,6 +1,7 @@
 """What a run listens to, round by round: prompts of the task, of a pool of their own, or both;
 reviewed every so many steps, and trained on in several."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +11,15 @@ from jax.sharding import Mesh
 from emergent_alignment.conscience.form import has_form
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed
-from emergent_alignment.data.batches import Batch, bucket, order_seed, rows_of_step
+from emergent_alignment.data.batches import Batch, bucket, joined_rows, order_seed, rows_of_step
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pools import pool_prompts
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc
 from emergent_alignment.models.model import Model
-from emergent_alignment.parallel.hosts import gather
-from emergent_alignment.parallel.rows import own_rows
+from emergent_alignment.parallel.hosts import gather, rows_of_all_hosts
+from emergent_alignment.parallel.rows import held_rows, own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_price
 from emergent_alignment.runs.from_config import evaluation_examples
@@ -32,9 +33,9 @@ from emergent_alignment.runs.listening import (
 )
 from emergent_alignment.runs.price import RoundScores, price, wants_yardstick
 from emergent_alignment.runs.rounds import HeardRow, Rounds, doubled_width
-from emergent_alignment.runs.training_run import Run, hybrid_terms
+from emergent_alignment.runs.training_run import Run, hybrid_terms, pair_terms
 from emergent_alignment.training.objective import Objective
-from emergent_alignment.training.task_and_pairs import TaskAndPairsView
+from emergent_alignment.training.task_and_pairs import PairsView, TaskAndPairsView
 from emergent_alignment.training.terms import PreferenceTerm
 
 TASK, POOL = "task", "pool"  # kinds of records, where there is a pool
@@ -79,7 +80,10 @@ def listens_apart(config: RunConfig) -> bool:
     """Whether pairs have rows of their own, apart from the task's."""
     conscience = config.conscience
     return conscience.enabled and (
-        conscience.prompts != "task" or conscience.every > 1 or conscience.replay > 1
+        conscience.prompts != "task"
+        or conscience.every > 1
+        or conscience.replay > 1
+        or bool(config.data.preferences)
     )
 
 
@@ -145,9 +149,11 @@ def _plainly(messages: list[Message]) -> str:
 
 
 def prompt_objective(config: RunConfig) -> Objective | None:
-    """What a step over prompts minimises; None: the hybrid loss of rows that share the prompt with
-    their pairs."""
-    if not listens_apart(config):
+    """What a step over prompts minimises: of pairs alone what the hybrid loss has of them; None:
+    the hybrid loss of rows that share the prompt with their pairs."""
+    if config.data.preferences and not config.data.train:
+        return Objective(pair_terms(config.loss), PairsView)
+    if not listens_apart(config) and not config.data.preferences:
         return None
     return Objective(hybrid_terms(config.loss), TaskAndPairsView)
 
@@ -163,10 +169,17 @@ def check_form(config: RunConfig, targets: list[str]) -> None:
 
 
 class Listening:
-    """The rounds of a run whose steps have `num_task` prompts of the task."""
+    """The rounds of a run whose steps have `num_task` prompts of the task, and perhaps pairs that
+    are `given`, by step."""
 
-    def __init__(self, run: Run, num_task: int, pool: PromptsOfStep = NO_PROMPTS):
-        self._run, self._pool = run, pool
+    def __init__(
+        self,
+        run: Run,
+        num_task: int,
+        pool: PromptsOfStep = NO_PROMPTS,
+        given: Callable[[int], Batch] | None = None,
+    ):
+        self._run, self._pool, self._given = run, pool, given
         conscience = run.config.conscience
         self._rounds = None
         if listens_apart(run.config) or has_price(run.config):
@@ -186,7 +199,17 @@ class Listening:
         trainable: Any,
         settle: Settle = as_they_are,
     ) -> Heard:
-        """The round of a step: its prompts of the task, of the pool, or both."""
+        """The round of a step: its prompts of the task, of the pool, or both. Hosts whose reviewers
+        come to the same hold all rows meanwhile, so that none need be asked about its own."""
+        if not ears.reviewer.is_same_everywhere:
+            return self._hear(ears, task, step, trainable, settle)
+        with rows_of_all_hosts():
+            heard = self._hear(ears, task, step, trainable, settle)
+        return heard.some(own_rows(len(heard.records)))
+
+    def _hear(
+        self, ears: Ears, task: PromptsOfStep, step: int, trainable: Any, settle: Settle
+    ) -> Heard:
         asked = self._asked(task, step)
         num_task = int((asked.places < len(task.rows)).sum()) if self._of_task else 0
 
@@ -213,12 +236,14 @@ class Listening:
         return heard
 
     def batch(self, step: int) -> Batch:
-        """The rows of a step that were listened to, in this round or in those before it."""
+        """The rows of a step that were listened to, in this round or in those before it, and the
+        given pairs behind them."""
         config = self._run.config
         longest = config.data.max_prompt_tokens
         width = doubled_width(config.data.bucket_tokens, bucket(longest, _WIDTH_STEP, 1 << 30))
         room = bucket(config.sampling.max_new_tokens, _WIDTH_STEP, 1 << 30)
-        return self._rounds.batch(step, room, width)
+        heard = self._rounds.batch(step, room, width)
+        return joined_rows(heard, self._given(step)) if self._given else heard
 
     def weights(self) -> dict[str, float] | None:
         """λ after the rounds so far, where it is moved."""
@@ -238,7 +263,7 @@ class Listening:
             number = step // conscience.every
             drawn = rows_of_step(len(self._pool.rows), conscience.pool_rows, seed, number)
             prompts = prompts + self._pool.some(drawn.tolist())
-        places = own_rows(len(prompts.rows))
+        places = held_rows(len(prompts.rows))
         own = prompts.some(places.tolist())
         return OwnPrompts(own.messages, own.tokens, places, np.array(own.rows))
 

@@ -13,8 +13,8 @@ from emergent_alignment.data.batches import (
     order_seed,
     rows_of_step,
 )
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.pools import pool_prompts
-from emergent_alignment.data.sources import Example
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup

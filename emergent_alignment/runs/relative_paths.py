@@ -8,7 +8,8 @@ from emergent_alignment.settings import changed
 
 PATHS = (
     *("model.path", "model.chat_template", "conscience.calibration", "conscience.principles"),
-    *("data.train", "data.evaluation", "pretraining.corpus", "adversarial.prompts"),
+    *("data.train", "data.preferences", "data.evaluation", "pretraining.corpus"),
+    "adversarial.prompts",
 )
 
 

@@ -13,7 +13,7 @@ from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import ask, critique_request, rewrite_request
 from emergent_alignment.data.chat import Chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share

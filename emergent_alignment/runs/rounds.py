@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emergent_alignment.data.batches import Batch, Pair, make_batch
-from emergent_alignment.parallel.hosts import gather_list, is_first, largest, together
+from emergent_alignment.parallel.hosts import gather_list, is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.price import RoundScores
 from emergent_alignment.storage.json_lines import (
@@ -70,13 +70,13 @@ class Rounds:
         for record in kept:
             self.measured.append(_measured(record))
             if record["step"] + replay > first_step:
-                self._rows[record["step"]] = _own_rows_of(record, size)
+                self._rows[record["step"]] = _rows_of(record["rows"])
 
     def add(
         self, step: int, rows: list[HeardRow], places: np.ndarray, measured: RoundScores
     ) -> None:
-        """This host's rows of a new round, and what all hosts measured in it. It is on the disk
-        once this returns."""
+        """The rows of a new round that this host holds, and what all hosts measured in it. It is on
+        the disk once this returns."""
         records = gather_list([_record(row, int(place)) for row, place in zip(rows, places)])
         if is_first():
             record = {"step": step, "rows": records, **vars(measured)}
@@ -84,7 +84,7 @@ class Rounds:
                 append_json_lines(file, [record])
                 to_disk(file)
         self.measured.append(measured)
-        self._rows[step] = rows
+        self._rows[step] = _rows_of(records)
         for old in [made for made in self._rows if made + self.replay <= step]:
             del self._rows[old]
 
@@ -92,15 +92,13 @@ class Rounds:
         """The rows that a step trains on: those of the rounds that are in use, and where there
         have been fewer so far, rows that stand for nothing. `width_of` the longest prompt is
         their width."""
-        own_size = len(own_rows(self.size))
-        rows = [
-            row
-            for made in sorted(self._rows)
-            if made <= step < made + self.replay
-            for row in self._rows[made]
+        own = own_rows(self.size).tolist()
+        used = [
+            self._rows[made] for made in sorted(self._rows) if made <= step < made + self.replay
         ]
-        rows += [HeardRow([], None)] * (self.replay // self.every * own_size - len(rows))
-        longest = largest(max(len(row.prompt) for row in rows))
+        rows = [of_round[place] for of_round in used for place in own]
+        rows += [HeardRow([], None)] * (self.replay // self.every * len(own) - len(rows))
+        longest = max((len(row.prompt) for of_round in used for row in of_round), default=0)
         return make_batch(
             [row.prompt for row in rows],
             [[]] * len(rows),
@@ -132,9 +130,9 @@ def _record(row: HeardRow, place: int) -> dict:
     }
 
 
-def _own_rows_of(record: dict, size: int) -> list[HeardRow]:
-    rows = {row["place"]: row for row in record["rows"]}
-    return [_row(rows[place]) for place in own_rows(size).tolist()]
+def _rows_of(records: list[dict]) -> list[HeardRow]:
+    """All hosts' rows of a round, by their places."""
+    return [_row(record) for record in sorted(records, key=lambda record: record["place"])]
 
 
 def _row(record: dict) -> HeardRow:

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from emergent_alignment.data.batches import bucket, pad_rows
 from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.settings import DataSection
-from emergent_alignment.data.sources import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan

@@ -4,8 +4,9 @@ Candidates come from the policy (reviewed at every step), are the data set's tar
 once, see reviewed_targets.py), or both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Int
 from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.conscience.settings import OnFlagged
-from emergent_alignment.data.batches import Pair, make_batch
+from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.data.buckets import Schedule, choose_buckets
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.mixing import MixedSchedule
@@ -23,7 +24,13 @@ from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.listening import NOTHING_HEARD, Settle, as_they_are
-from emergent_alignment.runs.listening_inputs import Ears, Listening, PromptsOfStep, listens_apart
+from emergent_alignment.runs.listening_inputs import (
+    NO_PROMPTS,
+    Ears,
+    Listening,
+    PromptsOfStep,
+    listens_apart,
+)
 from emergent_alignment.runs.listening_scalars import outcome_scalars
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.training.loop import MakeInput, StepInput
@@ -42,18 +49,40 @@ def schedule_of(config: RunConfig, tokenized: list[Tokenized]) -> Schedule:
     buckets = choose_buckets(
         np.array([len(row.prompt) for row in tokenized]),
         np.array([[len(row.target)] + [written] * num_written for row in tokenized]),
-        max_buckets=config.data.buckets,
+        max_buckets=isqrt(config.data.buckets) if config.data.preferences else config.data.buckets,
         min_rows=config.training.batch_size,
     )
     return Schedule(buckets, config.training.batch_size, config.seed)
 
 
-def plain_inputs(schedule: Schedule, tokenized: list[Tokenized]) -> MakeInput:
-    """Task rows alone."""
+def plain_inputs(
+    schedule: Schedule, tokenized: list[Tokenized], given: Callable[[int], Batch] | None = None
+) -> MakeInput:
+    """Task rows, alone or beside `given` pairs."""
 
     def make_input(step: int, trainable: Any) -> StepInput:
         _, rows, shape = _own_rows_of_step(schedule, step)
-        return StepInput(_batch(tokenized, rows, shape, []), [], {})
+        batch = _batch(tokenized, rows, shape, [])
+        return StepInput(TaskAndPairs(batch, given(step)) if given else batch, [], {})
+
+    return make_input
+
+
+def given_inputs(given: Callable[[int], Batch]) -> MakeInput:
+    """Given pairs alone."""
+    return lambda step, trainable: StepInput(given(step), [], {})
+
+
+def pool_inputs(run: Run, listening: Listening) -> MakeInput:
+    """The pairs of a pool that is listened to, and those that are given; there is no task."""
+    ears = _ears(run)
+
+    def make_input(step: int, trainable: Any) -> StepInput:
+        heard = NOTHING_HEARD
+        if listening.due(step):
+            heard = listening.hear(ears, NO_PROMPTS, step, trainable)
+        batch = listening.batch(step)
+        return StepInput(batch, heard.records, heard.scalars, listening.weights())
 
     return make_input
 
@@ -140,9 +169,7 @@ def policy_inputs(
     outlive their step, or come of other prompts, they have rows of their own; else a row shares
     its prompt with its pair.
     """
-    setup, conscience, tokenized = run.setup, run.conscience, asked.tokenized
-    reviewer = reviewer_of(setup.model, setup.chat, conscience)
-    ears = Ears(reviewer, conscience, setup.model)
+    tokenized, ears = asked.tokenized, _ears(run)
 
     def make_input(step: int, trainable: Any) -> StepInput:
         rows, shape = asked.schedule.rows_of_step(step)
@@ -161,6 +188,11 @@ def policy_inputs(
         return StepInput(batch, heard.records, heard.scalars, listening.weights())
 
     return make_input
+
+
+def _ears(run: Run) -> Ears:
+    model, conscience = run.setup.model, run.conscience
+    return Ears(reviewer_of(model, run.setup.chat, conscience), conscience, model)
 
 
 def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:

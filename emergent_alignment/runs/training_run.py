@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from emergent_alignment import __version__
 from emergent_alignment.conscience.diagnosis import diagnosed
 from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
+from emergent_alignment.conscience.own_functions import named_function
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
@@ -36,6 +37,7 @@ from emergent_alignment.settings import values_of
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
+from emergent_alignment.training.hooks import Hook, Hooks
 from emergent_alignment.training.loop import MakeInput, Recording, run
 from emergent_alignment.training.metrics import (
     MetricsWriter,
@@ -85,6 +87,7 @@ class Training:
     head        perhaps one that is trained, too (training/heads.py)
     base_run    the run whose trained model is the frozen one here, where it is not the config's
     steering    what is added to the policy's residual stream in training alone (runs/steering.py)
+    hooks       gives what is told how the run goes, in-loop evaluation among it
     notes       said on stderr by the first host once the folder is this run's
     """
 
@@ -94,6 +97,7 @@ class Training:
     head: Head = ""
     base_run: Path | None = None
     steering: Float[Array, "layers width"] | None = None
+    hooks: Callable[[Run], list[Hook]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -119,6 +123,12 @@ def train(
     if config.steering.coefficient and training.steering is None:
         raise UserError(
             "config.steering.coefficient: only fine-tuning on rows is steered; set it to 0"
+        )
+    own_hooks(config)
+    if config.evaluation.every and training.hooks is None:
+        raise UserError(
+            "config.evaluation.every: this run has no evaluation in its loop (fine-tuning and "
+            "adversarial training have); set it to 0"
         )
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
     settings = {f"config.{name}": value for name, value in values_of(config).items()}
@@ -156,7 +166,10 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     start = starting_params(config, setup)
     state = initial_state(start, lora, optimizer, config.seed, setup.mesh, grow)
     checkpoints = Checkpoints(
-        workdir / "checkpoints", identity, keep=config.training.keep_checkpoints
+        workdir / "checkpoints",
+        identity,
+        keep=config.training.keep_checkpoints,
+        by_figure=bool(config.evaluation.best),
     )
     first_step = checkpoints.latest() or 0
     if first_step:
@@ -164,8 +177,11 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
-    make_input = training.inputs(
-        Run(config, setup, conscience, lora, journal, clock, first_step, workdir)
+    run_of = Run(config, setup, conscience, lora, journal, clock, first_step, workdir)
+    make_input = training.inputs(run_of)
+    makers = own_hooks(config)
+    hooks = Hooks(
+        [make(run_of) for make in makers] + (training.hooks(run_of) if training.hooks else [])
     )
     placed = step_shardings(setup.mesh, state, frozen)
     objective = training.objective or Objective(hybrid_terms(config.loss))
@@ -173,7 +189,9 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     step = compiled_step(settings, optimizer, placed, objective, weighted=weighted)
     throughput = Throughput(settings, jax.devices())
     with progress(name, shown=is_first()) as meter, _saves_settled(checkpoints):
-        recording = Recording(checkpoints, metrics, journal, clock, profiler, throughput, meter)
+        recording = Recording(
+            checkpoints, metrics, journal, clock, profiler, throughput, meter, hooks
+        )
         state = run(
             config.training,
             recording,
@@ -187,6 +205,14 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     if conscience is not None and is_first():
         _say(workdir, config)
     return state
+
+
+def own_hooks(config: RunConfig) -> list[Callable[[Run], Hook]]:
+    """What makes those that config.training.hooks names. Raises UserError for a name that is
+    none."""
+    return [
+        named_function(name, "config.training.hooks", "(run)") for name in config.training.hooks
+    ]
 
 
 def _say(workdir: Path, config: RunConfig) -> None:
@@ -223,6 +249,11 @@ def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
         surgery=config.loss.surgery,
         own_moments=config.optimizer.moments == "own",
     )
+
+
+def pair_terms(loss: LossSection) -> tuple[Term, ...]:
+    """`hybrid_terms` without a task's."""
+    return tuple(term for term in hybrid_terms(loss) if not isinstance(term, TaskTerm))
 
 
 def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:

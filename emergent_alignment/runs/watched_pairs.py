@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import given_answer
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, own_share
 from emergent_alignment.runs.config import RunConfig
-from emergent_alignment.runs.from_config import evaluation_examples
+from emergent_alignment.runs.from_config import conscience_settings, evaluation_examples
 from emergent_alignment.runs.listening import policy_model, policy_reader
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.spread import spread
@@ -38,7 +38,7 @@ def watched_examples(config: RunConfig) -> list[Example]:
 
 def watching(run: Run, make_input: MakeInput, examples: list[Example]) -> MakeInput:
     """`make_input`, which at intervals also says how the policy of the step scores the pairs."""
-    if not examples or run.conscience is None:
+    if not examples:
         return make_input
     every, own = run.config.training.watch_every, own_share(examples)
     base: list[np.ndarray] = []
@@ -73,7 +73,7 @@ def watched_scalars(
 
 def _log_probs(run: Run, model: Model, own: list[Example]) -> Float[np.ndarray, "pairs 2"]:
     chat = run.setup.chat
-    reader = policy_reader(model, chat, run.conscience)
+    reader = policy_reader(model, chat, run.conscience or conscience_settings(run.config))
     values = []
     for start in range(0, len(own), reader.batch_size):
         rows = own[start : start + reader.batch_size]

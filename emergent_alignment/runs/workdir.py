@@ -17,7 +17,8 @@ from emergent_alignment.runs.config import C, RunConfig, as_begun, decided
 from emergent_alignment.runs.from_config import (
     Setup,
     calibration_digits,
-    examples_digest,
+    data_digits,
+    given_pairs,
     load_model,
     lora_config,
     starting_params,
@@ -228,7 +229,7 @@ def _base_of(workdir: Path, record: dict, config: RunConfig, above: tuple[Path, 
 
 def identity_of(setup: Setup) -> RunIdentity:
     """Who the frozen parameters and the training data of a config are."""
-    data = examples_digest(training_examples(setup.config))
+    data = data_digits(training_examples(setup.config), given_pairs(setup.config).examples)
     return RunIdentity(fingerprint(setup.model.params), data)
 
 

@@ -3,11 +3,20 @@ libraries on the way (huggingface_hub, datasets, their HTTP clients) raise."""
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
+
+from emergent_alignment.errors import Unreachable, UserError
 
 _UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),  # a file stands where a folder is to be
+)
+# What the HTTP clients of the hub's libraries raise where nobody answers, or not to the end.
+_UNANSWERED = (
+    *("ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout", "RemoteProtocolError"),
+    *("ConnectionError", "Timeout", "ChunkedEncodingError", "ClientConnectorError"),
+    "LocalEntryNotFoundError",  # nobody answered, and it is not in the cache
 )
 _BY_STATUS = {
     401: "the hub wants to know who asks (401): run `hf auth login`",
@@ -15,6 +24,27 @@ _BY_STATUS = {
     404: "there is no such file on the hub (404): correct the name",
     429: "the hub has had too many requests (429): wait a while, or run `hf auth login`",
 }
+
+
+def hub_failure(before: str, error: BaseException, otherwise: str) -> UserError:
+    """`before` with the cause of an error and what to do (`otherwise` where nothing is known):
+    Unreachable where trying again may help, else a UserError."""
+    kind = Unreachable if _is_transient(list(_causes(error))) else UserError
+    return kind(f"{before}{trouble_with_hub(error, otherwise)}")
+
+
+def _is_transient(chain: list[BaseException]) -> bool:
+    """Whether the hub answered that it cannot now, or nobody answered."""
+    if _of_proxy(chain) or _of_disk(chain) or _of_offline(chain):
+        return False
+    statuses = [status for error in chain if isinstance(status := _status(error), int)]
+    if statuses:
+        return any(status == 429 or status >= 500 for status in statuses)
+    return any(
+        isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+        or type(error).__name__ in _UNANSWERED
+        for error in chain
+    )
 
 
 def trouble_with_hub(error: BaseException, otherwise: str) -> str:
@@ -64,12 +94,16 @@ def _of_disk(chain: list[BaseException]) -> str | None:
 
 def _of_status(chain: list[BaseException]) -> str | None:
     for error in chain:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = _status(error)
         if status in _BY_STATUS:
             return _BY_STATUS[status]
         if isinstance(status, int) and status >= 500:
             return f"the hub fails ({status}): try again later"
     return None
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _of_offline(chain: list[BaseException]) -> str | None:

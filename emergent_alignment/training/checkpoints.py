@@ -6,6 +6,7 @@ an error, never a fresh start.
 """
 
 import logging
+import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -46,13 +47,16 @@ logging.getLogger("absl").addFilter(_RaisedAnyway())
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`. Their numbers are steps done."""
+    """The checkpoints of one run, in `directory`. Their numbers are steps done. The best one is
+    that of the least loss or, `by_figure`, of the highest figure that it was saved with."""
 
-    def __init__(self, directory: Path, identity: RunIdentity, *, keep: int = 2):
+    def __init__(
+        self, directory: Path, identity: RunIdentity, *, keep: int = 2, by_figure: bool = False
+    ):
         self.directory, self.identity = directory, identity
         policies = [
             checkpoint_managers.LatestN(n=max(keep, 1)),
-            checkpoint_managers.BestN(get_metric_fn=_negative_loss, n=1),
+            checkpoint_managers.BestN(get_metric_fn=_figure if by_figure else _negative_loss, n=1),
         ]
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
@@ -67,7 +71,9 @@ class Checkpoints:
         """Steps done at the newest checkpoint, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, *, loss: float) -> None:
+    def save(
+        self, step: int, state: TrainState, *, loss: float, figure: float | None = None
+    ) -> None:
         """Write a checkpoint in the background; the former ones stay until it is whole.
 
         Raises UserError where the disk does not take it (this one or the one before).
@@ -84,7 +90,7 @@ class Checkpoints:
                         vars(self.identity) | {"state": fingerprint(_as_dict(state))}
                     ),
                 ),
-                metrics={"loss": loss},
+                metrics={"loss": loss} | ({} if figure is None else {"figure": figure}),
                 force=True,
             )
         except (OSError, ValueError) as error:
@@ -175,6 +181,10 @@ class Checkpoints:
 
 def _negative_loss(metrics: Any) -> float:
     return -metrics["loss"]
+
+
+def _figure(metrics: Any) -> float:
+    return metrics.get("figure", -math.inf)
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

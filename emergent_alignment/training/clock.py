@@ -1,4 +1,5 @@
-"""Where a run's wall time goes: steps, data, sampling, review, checkpoints, compilation."""
+"""Where a run's wall time goes: steps, data, sampling, review, evaluation, checkpoints,
+compilation."""
 
 import time
 from collections.abc import Iterator
@@ -6,15 +7,17 @@ from contextlib import contextmanager
 
 import jax
 
-PARTS = ("step", "data", "sampling", "review", "checkpoint", "compile")
+PARTS = ("step", "data", "sampling", "review", "evaluation", "checkpoint", "compile")
 _COMPILING = "/jax/core/compile/backend_compile_duration"
 
 
 class Clock:
     """Seconds by part; a part that stands inside another one is taken off it, and so is what
-    was compiled meanwhile. `with Clock() as clock:` is the wall time, and listens to JAX."""
+    was compiled meanwhile; and how many programs were. `with Clock() as clock:` is the wall time,
+    and listens to JAX."""
 
     def __init__(self):
+        self.compiled = 0
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._inner = [0.0]
         self._began = 0.0
@@ -48,5 +51,6 @@ class Clock:
 
     def _listen(self, event: str, duration: float, **_) -> None:
         if event == _COMPILING:
+            self.compiled += 1
             self.seconds["compile"] += duration
             self._inner[-1] += duration

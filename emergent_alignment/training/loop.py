@@ -1,9 +1,9 @@
 """The loop: input, step, metrics, checkpoint. It does not know which application runs.
 
-SIGTERM or SIGINT finish the step at hand, save, and raise `Stopped`.
+SIGTERM or SIGINT finish the step at hand, or leave it between two phases of sampling, save, and
+raise `Stopped`.
 """
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +17,19 @@ from emergent_alignment.conscience.journal import Journal
 from emergent_alignment.data.batches import StepBatch
 from emergent_alignment.errors import Stopped, UserError
 from emergent_alignment.models.decoder import REMAT_POLICIES
-from emergent_alignment.parallel.hosts import anywhere, gather
+from emergent_alignment.parallel import hosts
+from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import to_devices
+from emergent_alignment.parallel.stopping import (
+    AskedToStop,
+    asked_to_stop,
+    listening_to_signals,
+)
+from emergent_alignment.parallel.watch import progress
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.clock import Clock
+from emergent_alignment.training.hooks import Hook, NoHook, Told
 from emergent_alignment.training.metrics import MetricsWriter
 from emergent_alignment.training.profiling import Profiler
 from emergent_alignment.training.state import TrainState
@@ -55,6 +63,11 @@ class TrainingSection(Section):
         "Steps between looks at 32 fixed held-out pairs (matched, of data.evaluation); 0: none.",
         at_least=0,
     )
+    hooks: tuple[str, ...] = setting(
+        (),
+        "Hooks of your own, as python:module.function of (run), each of which gives a hook "
+        "(training/hooks.py).",
+    )
     journal_texts: int = setting(
         2, "Journal entries shown in TensorBoard at each checkpoint.", at_least=0
     )
@@ -87,7 +100,7 @@ MakeInput = Callable[[int, Any], StepInput]
 @dataclass(frozen=True)
 class Recording:
     """What keeps what a run does: its states, its numbers, its reviews, and how long each part
-    took; `meter` shows how far it is (steps done, of how many, a note)."""
+    took; `meter` shows how far it is (steps done, of how many, a note), and `hooks` are told."""
 
     checkpoints: Checkpoints
     metrics: MetricsWriter
@@ -96,6 +109,7 @@ class Recording:
     profiler: Profiler
     throughput: Throughput
     meter: Callable[[int, int, str], None] = lambda done, total, note: None
+    hooks: Hook = NoHook()
 
     def close(self) -> None:
         """What is under way is written."""
@@ -113,20 +127,25 @@ def run(
     *,
     first_step: int = 0,
 ) -> TrainState:
-    """Train from `first_step` to `settings.steps`; returns the last state, which is saved.
+    """Train from `first_step` to `settings.steps`, or to where a hook ends it; returns the last
+    state, which is saved.
 
     Raises Stopped after SIGTERM or SIGINT, UserError after `max_nonfinite` steps in a row whose
     loss or gradient is not finite.
     """
-    nonfinite, losses = 0, []
-    checkpoints, clock = recording.checkpoints, recording.clock
-    with _asked_to_stop() as asked:
+    nonfinite, losses, done = 0, [], first_step
+    checkpoints, clock, hooks = recording.checkpoints, recording.clock, recording.hooks
+    steps = range(first_step, 0 if hooks.begin(first_step) else settings.steps)
+    watched = progress()
+    with listening_to_signals():
         recording.meter(first_step, settings.steps, "")
-        for step in range(first_step, settings.steps):
+        for step in steps:
+            watched.step()
             recording.profiler.before(step)
             began = time.perf_counter()
             with clock.part("data"):
-                inputs = make_input(step, state.trainable)
+                with _saved_if_asked(checkpoints, step, state, losses):
+                    inputs = make_input(step, state.trainable)
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
@@ -136,26 +155,68 @@ def run(
             ended = time.perf_counter()
             recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
-            _log(recording, step, inputs, scalars, seconds)
-            recording.meter(step + 1, settings.steps, f"task loss {scalars['task_loss']:.3f}")
+            told = _log(recording, step, inputs, scalars, seconds, state)
+            note = f"{_loss_note(scalars)}, {clock.compiled} programs compiled"
+            recording.meter(step + 1, settings.steps, note)
             losses.append(scalars["loss"])
             nonfinite = nonfinite + 1 if scalars["nonfinite"] else 0
-            done, stop = step + 1, anywhere(bool(asked))
+            done, stop = step + 1, asked_to_stop()
             give_up = nonfinite >= settings.max_nonfinite
             due = done % settings.checkpoint_every == 0 or done == settings.steps
-            if due or stop or give_up:
-                with clock.part("checkpoint"):
-                    checkpoints.save(done, state, loss=_mean_finite(losses))
-                recording.metrics.texts(done, inputs.records[: settings.journal_texts])
+            if due or stop or give_up or told.stop or told.figure is not None:
+                records = inputs.records[: settings.journal_texts]
+                _save(recording, done, state, losses, told.figure, records)
                 losses = []
             if give_up:
                 checkpoints.close()
                 raise _gone_astray(step, nonfinite)
             if stop and done < settings.steps:
+                watched.ended()
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
+            if told.stop:
+                break
+    watched.ended()
     checkpoints.wait()
+    hooks.end(done)
     return state
+
+
+@contextmanager
+def _saved_if_asked(
+    checkpoints: Checkpoints, step: int, state: TrainState, losses: list[float]
+) -> Iterator[None]:
+    """Where a step is left before anything was trained in it, the state that it began with, which
+    without any former step is that of a fresh start, or on the disk."""
+    try:
+        yield
+    except AskedToStop:
+        progress().ended()
+        if losses:
+            checkpoints.save(step, state, loss=_mean_finite(losses))
+        checkpoints.wait()
+        raise Stopped(f"asked to stop: saved after step {step}") from None
+
+
+def _save(
+    recording: Recording,
+    done: int,
+    state: TrainState,
+    losses: list[float],
+    figure: float | None,
+    records: list[dict],
+) -> None:
+    """A checkpoint, and beside it some `records` of the journal for those who look on."""
+    with recording.clock.part("checkpoint"):
+        recording.checkpoints.save(done, state, loss=_mean_finite(losses), figure=figure)
+    recording.metrics.texts(done, records)
+    recording.hooks.saved(done)
+
+
+def _loss_note(scalars: dict[str, float]) -> str:
+    """The task's loss, or that of the pairs where they are alone."""
+    name = next(name for name in ("task_loss", "alignment_loss", "loss") if name in scalars)
+    return f"{name.replace('_', ' ')} {scalars[name]:.3f}"
 
 
 def _traced(weights: dict[str, float] | None) -> tuple[dict[str, np.float32], ...]:
@@ -177,12 +238,19 @@ def _log(
     inputs: StepInput,
     step_scalars: dict[str, float],
     seconds: dict[str, float],
-) -> None:
+    state: TrainState,
+) -> Told:
+    """Tell the hooks and the log of a step; what the hooks say of it."""
     shares = recording.clock.shares()
     scalars = inputs.scalars | _batch_scalars(inputs.batch, seconds, recording.throughput)
     scalars |= {f"weight/{name}": weight for name, weight in (inputs.weights or {}).items()}
     scalars |= {f"seconds_share/{name}": share for name, share in shares.items()}
-    recording.metrics.scalars(step, step_scalars | scalars)
+    if jax.process_count() > 1:
+        scalars["host_gathers"] = float(hosts.num_gathers)
+    with recording.clock.part("evaluation"):
+        told = recording.hooks.step_done(step, state.trainable, step_scalars | scalars)
+    recording.metrics.scalars(step, step_scalars | scalars | dict(told.scalars))
+    return told
 
 
 def _batch_scalars(
@@ -208,21 +276,3 @@ def _batch_scalars(
 def _mean_finite(losses: list[float]) -> float:
     finite = [loss for loss in losses if np.isfinite(loss)]
     return float(np.mean(finite)) if finite else float(np.finfo(np.float32).max)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop. Only the main thread can listen."""
-    asked: list[int] = []
-    names = (signal.SIGTERM, signal.SIGINT)
-    try:
-        former = {
-            name: signal.signal(name, lambda number, frame: asked.append(number)) for name in names
-        }
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        former = {}
-    try:
-        yield asked
-    finally:
-        for name, handler in former.items():
-            signal.signal(name, handler)

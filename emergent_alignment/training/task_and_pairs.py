@@ -18,8 +18,9 @@ from emergent_alignment.training.views import Counts, PromptView
 
 @dataclass(frozen=True)
 class TaskAndPairs:
-    """The rows that the task learns (roles `task`), and the prompts that were listened to (roles
-    `no target`). A row of `heard` without a prompt stands for nothing that was listened to."""
+    """The rows that the task learns (roles `task`), and the prompts that have pairs alone: those
+    that were listened to, and those of pairs that were given (roles `no target`). A row of `heard`
+    without a prompt stands for nothing that was listened to."""
 
     task: Batch
     heard: Batch
@@ -90,6 +91,16 @@ class TaskAndPairsView:
     @property
     def held_kl(self) -> Float[Array, "rows tokens"]:
         return self.task.held_kl
+
+
+class PairsView(PromptView):
+    """Rows that have pairs alone, where there is no task; a row without a prompt stands for nothing
+    that was listened to."""
+
+    @staticmethod
+    def counts(batch: Batch) -> Counts:
+        """Of a whole batch."""
+        return heard_counts(PromptView.counts(batch), batch)
 
 
 def heard_counts(counts: Counts, heard: Batch) -> Counts:

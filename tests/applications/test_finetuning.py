@@ -18,7 +18,7 @@ from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import review_and_revise
 from emergent_alignment.data.batches import make_batch
 from emergent_alignment.errors import Stopped, UserError
-from emergent_alignment.runs import reviewed_targets, step_inputs
+from emergent_alignment.runs import listening, reviewed_targets, step_inputs
 from emergent_alignment.runs.workdir import read_run
 
 
@@ -187,6 +187,28 @@ def test_sigterm_saves_the_step_at_hand(config, tmp_path, monkeypatch):
         patched.setattr(finetuning, "plain_inputs", asked_at_step_one)
         with pytest.raises(Stopped, match="saved after step 2 of 4"):
             finetune(typed(config), tmp_path / "two")
+    assert_bitwise_equal(finetune(typed(config), tmp_path / "two"), undisturbed)
+
+
+def test_asked_to_stop_between_sampling_and_review_it_saves_what_was_trained(
+    config, tmp_path, monkeypatch
+):
+    """… and the step that it left is done again, to the bit."""
+    config.training.steps = 2
+    undisturbed = finetune(typed(config), tmp_path / "one")
+    sample = listening.StepPolicy.answers
+
+    def asked_at_step_one(policy):
+        answers = sample(policy)
+        if policy.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return answers
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listening.StepPolicy, "answers", asked_at_step_one)
+        with pytest.raises(Stopped, match="saved after step 1"):
+            finetune(typed(config), tmp_path / "two")
+    assert {record["step"] for record in read_journal(tmp_path / "two" / "journal")} == {0}
     assert_bitwise_equal(finetune(typed(config), tmp_path / "two"), undisturbed)
 
 

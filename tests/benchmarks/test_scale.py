@@ -48,8 +48,16 @@ def test_no_step_computes_more_than_1_45_times_its_ideal(rows):
 
 
 def test_a_plan_takes_less_than_five_minutes_of_a_processor(rows):
+    """Those of online steps are two plans each, and more programs."""
     for name, plan in rows.items():
-        assert plan["processor_seconds"] < 300, name
+        if "by_every" not in plan:
+            assert plan["processor_seconds"] < 300, name
+
+
+def test_an_online_step_of_eight_steps_rounds_costs_two_plain_ones_at_most(rows):
+    for name, plan in rows.items():
+        if "by_every" in plan:
+            assert plan["by_every"]["8"]["ratio"] <= 2, name
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -60,7 +68,7 @@ def test_a_config_names_the_topologies_whose_rows_are_on_the_page(name):
     page = (ROOT / "docs" / "scale.md").read_text("utf-8")
     assert topologies
     for topology in topologies:
-        assert f"\n| {name}, {topology} | " in page
+        assert f"\n| {name}, {topology} " in page
 
 
 def test_the_page_is_what_the_benchmark_writes_of_its_rows(scale, rows, monkeypatch, tmp_path):

@@ -14,12 +14,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def fails(capsys):
-    """fails(words…) runs the command, which must end with code 2 and one line on stderr;
-    returns what it says after the program's name."""
+    """fails(words…) runs the command, which must end with code 2 (or `code`) and one line on
+    stderr; returns what it says after the program's name."""
 
-    def run(*words):
+    def run(*words, code=2):
         capsys.readouterr()
-        assert main([str(word) for word in words]) == 2
+        assert main([str(word) for word in words]) == code
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1, said
         assert said[0].startswith("emergent-alignment: ")

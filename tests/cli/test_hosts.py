@@ -1,5 +1,5 @@
-"""Mistakes about hosts, and about where they write. Each is one line with code 2, before a model
-is read."""
+"""Mistakes about hosts, and about where they write. Each is one line with code 2, or 69 where a
+host does not answer, before a model is read."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emergent_alignment.cli.main import main
-from emergent_alignment.errors import UserError
+from emergent_alignment.errors import Unreachable, UserError
 from emergent_alignment.parallel import hosts
 
 TWO = ["--num-processes", "2"]
@@ -41,7 +41,7 @@ def test_words_about_hosts_that_do_not_fit_together(fails, tmp_path, words, part
 
 def test_a_coordinator_that_cannot_be_reached_is_named_with_what_was_tried(fails, tmp_path, port):
     words = ["--coordinator", f"127.0.0.1:{port}", *TWO, "--process-id", "1", "--host-timeout", "1"]
-    said = fails(*on_hosts(tmp_path / "run", *words))
+    said = fails(*on_hosts(tmp_path / "run", *words), code=69)
     assert f"127.0.0.1:{port} cannot be reached" in said
     assert "tries in 1 s, the last one: [Errno 111]" in said
 
@@ -60,7 +60,7 @@ def test_a_cluster_that_is_none_is_said(fails, tmp_path, monkeypatch, cluster):
     monkeypatch.setattr(hosts.jax.distributed, "initialize", _not_there)
     monkeypatch.setattr(hosts.jax.config, "update", lambda *setting: None)
     words = ["--cluster", cluster, "--host-timeout", "1"]
-    said = fails(*on_hosts(tmp_path / "run", *words))
+    said = fails(*on_hosts(tmp_path / "run", *words), code=69)
     assert "did not come together within 1 s (nobody is there)" in said
 
 
@@ -94,6 +94,30 @@ def test_a_mesh_that_does_not_fit_is_said_with_one_that_does(fails, model, tmp_p
     words = [f"--config.model.path={model}", *changes]
     assert said in fails(*on_hosts(tmp_path / "run", *words))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kind"),
+    [
+        ([True, "slow hub"], None, Unreachable),
+        ([False, "no such file"], None, UserError),
+        ([False, "no such file"], Unreachable("slow hub"), UserError),
+        ([True, "slow hub"], UserError("no such file"), UserError),
+        (None, None, None),
+    ],
+)
+def test_all_hosts_end_alike_and_a_mistake_of_one_is_a_mistake_of_all(
+    monkeypatch, theirs, ours, kind
+):
+    monkeypatch.setattr(hosts, "gather_list", lambda found: [*found, theirs])
+    raised = None
+    try:
+        with hosts.together():
+            if ours:
+                raise ours
+    except UserError as error:
+        raised = error
+    assert type(raised) is (kind or type(None))
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that none can write")

@@ -10,7 +10,7 @@ from emergent_alignment.conscience import calibration
 from emergent_alignment.conscience.calibration import Sweep, calibrate
 from emergent_alignment.conscience.question import QUESTIONS
 from emergent_alignment.conscience.review import ReviewSettings, question_form
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.errors import UserError
 
 SWEEP = Sweep()

@@ -84,6 +84,28 @@ def test_a_row_comes_out_the_same_in_any_batch(model, chat, candidates, layout):
 
 
 @pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_written_side_by_side_the_links_write_what_they_write_one_after_the_other(
+    model, chat, candidates, layout
+):
+    """… with their scores and log-probs, in one batch where there were two."""
+    settings = settings_of(layout, ("rewrite", "fresh"), margin=0.5)
+    apart = stepped(model, chat, settings, candidates)
+    settings = dataclasses.replace(settings, one_batch=True)
+    for row, alone in zip(stepped(model, chat, settings, candidates), apart):
+        assert row.outcome == alone.outcome
+        assert [(a.link, a.reason) for a in row.attempts] == [
+            (a.link, a.reason) for a in alone.attempts
+        ]
+        for one, other in zip(row.attempts, alone.attempts):
+            assert one.answer.tokens == other.answer.tokens
+            np.testing.assert_allclose(one.score, other.score, atol=1e-4)
+        if row.reference is not None:
+            np.testing.assert_allclose(row.reference, alone.reference, rtol=1e-5, atol=1e-4)
+    links = {attempt.link for row in apart for attempt in row.attempts}
+    assert links == {"rewrite", "fresh"}
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
 def test_a_request_on_top_of_what_was_read_is_the_whole_row(
     model, chat, candidates, layout, last_hidden
 ):

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.data.batches import Pair, bucket, make_batch, pad_rows, rows_of_step
+from emergent_alignment.data import batches
+from emergent_alignment.data.batches import (
+    Pair,
+    bucket,
+    few_widths,
+    make_batch,
+    pad_rows,
+    rows_of_step,
+)
 from emergent_alignment.data.chat import read_chat
-from emergent_alignment.data.sources import Example
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.training.branches import branch_masks
 
@@ -57,6 +65,14 @@ def test_a_bucket_holds_the_length_and_is_a_multiple_or_the_limit(length, step, 
     assert 1 <= found <= limit
     assert found >= min(max(length, 1), limit)
     assert found == limit or (found % step == 0 and found - step < max(length, 1))
+
+
+def test_on_an_accelerator_widths_are_few_and_hold_what_they_must(monkeypatch):
+    assert [few_widths(length, 32) for length in (0, 33, 70, 900)] == [32, 64, 96, 928]
+    monkeypatch.setattr(batches.jax, "default_backend", lambda: "tpu")
+    widths = [few_widths(length, 32) for length in range(1025)]
+    assert sorted(set(widths)) == [32, 64, 128, 256, 512, 1024]
+    assert all(width >= length for length, width in enumerate(widths))
 
 
 @given(st.integers(1, 23), st.integers(1, 40), st.integers(0, 5), st.integers(1, 4))

@@ -98,7 +98,8 @@ def test_a_name_that_nothing_has_is_an_error_that_names_the_scenarios(monkeypatc
 def test_the_good_forms_are_read_as_they_stand(tmp_path):
     system = {"role": "system", "content": "Be brief."}
     long = {"messages": [system, USER, ANSWER, USER, {"role": "assistant", "content": " Bye. "}]}
-    chat_pair = {"prompt": [system, USER], "chosen": [ANSWER], "rejected": [USER, ANSWER]}
+    bye = {"role": "assistant", "content": "Go away."}
+    chat_pair = {"prompt": [system, USER], "chosen": [ANSWER], "rejected": [USER, bye]}
     path = written(tmp_path / "rows.jsonl", GOOD | {"kind": "greeting"}, long, PAIR, chat_pair)
     one, two, three, four = load_examples(str(path))
     assert (one.messages, one.target, one.kind) == ([USER], "Yo.", "greeting")
@@ -106,7 +107,7 @@ def test_the_good_forms_are_read_as_they_stand(tmp_path):
     assert (two.messages, two.target) == ([system, USER, ANSWER, USER], " Bye. ")
     assert (three.messages, three.target) == ([USER], "Yo.")
     assert (three.safe, three.harmful) == ("Yo.", "Go away.")
-    assert (four.messages, four.safe, four.harmful) == ([system, USER], "Yo.", "Yo.")
+    assert (four.messages, four.safe, four.harmful) == ([system, USER], "Yo.", "Go away.")
     assert load_examples(str(path), limit=2) == [one, two]
 
 

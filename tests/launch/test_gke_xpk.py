@@ -39,7 +39,7 @@ def test_without_an_image_the_code_is_staged_and_installed(fakes):
         "emergent_alignment train --config=mine.py --workdir /bucket/first --cluster tpu" in create
     )
     assert "--storage=b" in create
-    assert "--restart-on-exit-codes=75,76" in create
+    assert "--restart-on-exit-codes=1,69,75,76" in create
 
 
 def test_a_bucket_is_made_a_storage_that_can_be_written(fakes):
@@ -51,6 +51,15 @@ def test_a_bucket_is_made_a_storage_that_can_be_written(fakes):
         assert word in attach
     (options,) = [word for word in attach if word.startswith("--mount-options=")]
     assert "implicit-dirs,rename-dir-limit=200000," in options
+
+
+def test_the_environment_and_further_words_reach_xpk(fakes):
+    fakes.write("answers", "0")
+    given = ["--env=XLA_FLAGS=--a --b", "--env", "PATH", "--more=--priority=high"]
+    fakes.run("gke_xpk.sh", *UP, *given)
+    (create,) = fakes.calls("workload create")
+    assert "--env=XLA_FLAGS=--a --b" in create and "--priority=high" in create
+    assert any(word.startswith("--env=PATH=/") for word in create)
 
 
 def test_an_image_is_used_as_it_is(fakes):

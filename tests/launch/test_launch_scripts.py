@@ -33,10 +33,22 @@ def test_help_teaches_with_examples(fakes, script):
 
 def test_the_code_of_several_hosts_is_that_of_the_gravest():
     cases = {
-        "0 0": 0, "0 76": 76, "76 75": 75, "75 139": 139, "139 1": 1, "1 2": 2, "2 76 75 0": 2,
+        "0 0": 0, "0 76": 76, "76 75": 75, "75 69": 69, "69 139": 139, "139 1": 1, "1 2": 2,
+        "2 76 75 0": 2,
     }  # fmt: skip
     lines = "; ".join(f"worst {codes}" for codes in cases)
     assert sourced(lines).split() == [str(code) for code in cases.values()]
+
+
+def test_whatever_is_no_mistake_is_worth_a_restart():
+    codes = range(256)
+    said = sourced("; ".join(f"worth_restarting {code} && echo {code}" for code in codes))
+    assert [*map(int, said.split())] == [code for code in codes if code not in (0, 2)]
+
+
+def test_a_restart_that_brings_nothing_waits_twice_as_long_as_the_last():
+    said = sourced("; ".join(f"RESTARTS={n}; backoff 30" for n in range(8)))
+    assert [*map(int, said.split())] == [30, 30, 60, 120, 240, 480, 600, 600]
 
 
 def test_the_newest_checkpoint_is_the_highest_number(tmp_path):

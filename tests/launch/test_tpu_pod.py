@@ -94,12 +94,13 @@ def test_every_worker_mounts_the_bucket_before_it_trains(pod):
     assert order[0] == "gcsfuse" and order.count("gcsfuse") == 2
 
 
-def test_a_bucket_that_cannot_be_mounted_ends_it_as_a_mistake(pod):
+def test_a_bucket_that_cannot_be_mounted_is_tried_again(pod):
+    """It failed the first time alone."""
     pod.write("fail", "gcsfuse")
-    done = pod.run("tpu_pod.sh", *UP)
-    assert done.returncode == 2
+    done = pod.run("tpu_pod.sh", *UP, "--max-restarts=1")
+    assert done.returncode == 0 and "starting again after exit code 69" in done.stderr
     assert "gs://b cannot be mounted: is it there" in done.stdout
-    assert steps(pod) == "CIT"
+    assert steps(pod) == "CITOIT"
 
 
 @pytest.mark.parametrize("flags, spot", [([], False), (["--spot"], True)])
@@ -141,14 +142,39 @@ def test_a_run_that_can_go_on_is_started_again_on_all_workers(pod):
 
 
 @pytest.mark.parametrize(
-    "first, second, code", [("76", "2", 2), ("1", "76", 1)], ids=["mistake", "bug"]
+    "first, second, code, course",
+    [("76", "2", 2, "CITD"), ("1 1", "76 76", 1, "CITOITD")],
+    ids=["mistake", "bug"],
 )
-def test_a_mistake_or_a_bug_ends_it_with_its_code(pod, first, second, code):
+def test_a_mistake_ends_it_and_a_bug_once_it_brings_nothing(pod, first, second, code, course):
     scripts(pod, first, second)
-    done = pod.run("tpu_pod.sh", *UP, "--delete-when-done")
+    done = pod.run("tpu_pod.sh", *UP, "--delete-when-done", "--max-restarts=1")
     assert done.returncode == code
-    assert steps(pod) == "CITD"
+    assert steps(pod) == course
     assert f"the run ended with exit code {code}" in done.stderr
+
+
+def test_what_companies_ask_for_reaches_gcloud(pod):
+    flags = ["--reserved", "--internal-ips", "--iap", "--node-count=2", "--service-account=s"]
+    flags += ["--labels=team=t", "--data-disk=source=d,mode=read-only", "--more=--network=mine"]
+    pod.run("tpu_pod.sh", "create", *PLACE, *QUICK, *flags)
+    (create,) = pod.calls("resources create")
+    expected = {"--reserved", "--internal-ips", "--node-count=2", "--service-account=s"}
+    expected |= {"--labels=team=t", "--data-disk=source=d,mode=read-only", "--network=mine"}
+    assert expected <= set(create) and not any(word.startswith("--node-id") for word in create)
+    line = pod.run("tpu_pod.sh", "start", *PLACE, *flags, "--bucket=b", "--env=A=b c", "--dry-run")
+    assert "gcloud alpha compute tpus queued-resources ssh" in line.stdout
+    assert "--node=all --tunnel-through-iap" in line.stdout and "A=b c" in line.stdout
+
+
+@pytest.mark.parametrize(
+    "flag, said",
+    [("--accelerator-type=tpu7x-16", "no TPU7x"), ("--env=NOT_SET_HERE", "is not set here")],
+)
+def test_what_cannot_work_is_refused_before_anything_is_asked_for(pod, flag, said):
+    done = pod.run("tpu_pod.sh", "create", *PLACE, *QUICK, flag)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not pod.calls()
 
 
 def test_restarts_without_a_new_checkpoint_are_limited(pod):

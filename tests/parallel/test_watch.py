@@ -1,4 +1,5 @@
-"""A host that falls silent makes the others leave, in time and with the documented code."""
+"""A host that falls silent makes the others leave, and one that is stuck leaves itself, in time and
+with the documented code."""
 
 import jax
 import pytest
@@ -86,3 +87,70 @@ def test_who_judges_leaves_with_the_documented_code_and_one_line(monkeypatch, ca
     assert 60 < service.now < 65
     (said,) = capsys.readouterr().err.splitlines()
     assert "host 0 has not answered for 60 s" in said and "start all hosts again" in said
+
+
+class Clock:
+    """A monotonic clock that the test turns."""
+
+    def __init__(self):
+        self.now, self.slept = 0.0, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += self.slept
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    return clock
+
+
+def after_steps(clock, seconds, limit=900.0) -> watch.Progress:
+    progress = watch.Progress(limit)
+    progress.step()
+    for took in seconds:
+        clock.now += took
+        progress.step()
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit"),
+    [
+        ([], 3600),  # compiling
+        ([50.0, 1.0, 1.0], 900),
+        ([200.0] * 5, 2000),  # ten times the median
+        ([1.0, 1.0, 500.0, 1.0], 1500),  # a round of listening now and then
+    ],
+)
+def test_a_step_is_no_step_after_so_many_times_as_long_as_the_others(clock, seconds, limit):
+    progress = after_steps(clock, seconds)
+    clock.now += limit
+    assert progress.stalled() is None
+    clock.now += 1
+    assert progress.stalled() == limit + 1
+    progress.ended()
+    assert progress.stalled() is None, "nobody waits for a step after the last"
+
+
+def test_who_is_stuck_says_where_and_leaves(clock, monkeypatch, capfd):
+    class Left(Exception):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    progress = after_steps(clock, [1.0] * 3)
+    monkeypatch.setattr(
+        clock, "sleep", lambda seconds: setattr(clock, "now", clock.now + 600.0), False
+    )
+    monkeypatch.setattr(watch.os, "_exit", leave)
+    with pytest.raises(Left) as caught:
+        watch._attend(progress, 5.0)
+    assert caught.value.args == (76,)
+    said = capfd.readouterr().err
+    assert "test_who_is_stuck_says_where_and_leaves" in said and "no step in 1200 s" in said

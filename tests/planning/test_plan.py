@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from emergent_alignment.cli.config_files import typed
@@ -15,10 +16,13 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.model import random_params
 from emergent_alignment.models.names import parameter_shapes
+from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import Chip
+from emergent_alignment.parallel.mesh import MeshSection
 from emergent_alignment.planning import search, topologies
 from emergent_alignment.planning.advice import first_change, verdict
 from emergent_alignment.planning.hlo import Cost
+from emergent_alignment.planning.online import online_step
 from emergent_alignment.planning.plan import (
     Memory,
     Plan,
@@ -27,9 +31,11 @@ from emergent_alignment.planning.plan import (
     refused_bytes,
     settings_of,
 )
+from emergent_alignment.planning.programs import held, pairs_apart, training_step
 from emergent_alignment.planning.report import as_json
-from emergent_alignment.planning.roofline import peak_share, roofline
+from emergent_alignment.planning.roofline import Roofline, peak_share, roofline
 from emergent_alignment.planning.topologies import Target
+from emergent_alignment.runs.config import decided
 from emergent_alignment.settings import changed
 
 
@@ -62,6 +68,26 @@ def test_the_step_is_compiled_and_costs_more_than_the_ideal(plan):
     assert step.name == "training step" and step.cost is not None
     assert 1 <= step.cost.flops / step.ideal_flops < 2
     assert plan.fits and plan.headroom < 10**9
+
+
+def test_given_pairs_are_rows_of_the_step_alone_and_beside_a_task(config, target, tiny_config):
+    """Lowered: the objective takes such a batch."""
+    given = {"conscience.enabled": False, "data.preferences": "mine", "data.preference_rows": 6}
+    steps = {}
+    for name, changes in (
+        ("task", {"conscience.enabled": False}),
+        ("alone", given | {"data.train": ""}),
+        ("both", given),
+    ):
+        run = held(changed(config, changes), tiny_config("qwen3"), target)
+        steps[name] = training_step(run, target)
+        assert steps[name].lower().out_info is not None
+    assert steps["alone"].shape.startswith("6 rows of 32 + 2 × 32 tokens")
+    task, alone, both = (steps[name].ideal_flops for name in ("task", "alone", "both"))
+    assert both == task + alone and min(task, alone) > 0
+    heard = changed(config, {"data.preferences": "mine", "conscience.pool_rows": 4})
+    layout, rows = pairs_apart(decided(heard, listens_to="pool"))
+    assert (layout.branch, rows) == (40, 4 + 2), "the longer of what is sampled and given"
 
 
 def test_what_is_held_are_the_bytes_of_the_arrays(plan, tiny_config):
@@ -121,6 +147,8 @@ def test_the_roofline_is_the_slowest_of_three():
     assert (limits.seconds, limits.limit) == (3.0, "HBM")
     assert peak_share(chip, 4, ideal_flops=600.0, seconds=3.0) == 0.5
     assert roofline(Chip("unknown", 1), Cost()) is None
+    hurried = roofline(chip, Cost(hbm_bytes=30.0, hops=2_000_000))
+    assert (hurried.seconds, hurried.latency) == (5.0, 2.0)
 
 
 def test_a_search_leaves_out_what_cannot_fit_and_ranks_what_was_compiled(
@@ -142,8 +170,55 @@ def test_a_search_leaves_out_what_cannot_fit_and_ranks_what_was_compiled(
     assert search.search(config, model, small, 4) == search.Found([], 6, 6)
 
 
+@pytest.fixture
+def heard(config):
+    """A run that listens to 40 prompts, 16 at once, by both links of the frozen copy."""
+    changes = {"training.batch_size": 40, "conscience.batch_size": 16, "conscience.every": 4}
+    chain = {"conscience.chain": ("rewrite", "fresh"), "conscience.prompts": "task"}
+    return changed(config, changes | chain)
+
+
+def test_an_online_step_is_the_sum_of_its_programs(heard):
+    names = ("training step", "prefill", "decoding", "review", "correction", "reference")
+    limits = {name: Roofline(10.0**i, 0, 0) for i, name in enumerate(names)}
+    online = online_step(heard, limits)
+    # Three batches: candidates, two links with a request each, and what they wrote, are read.
+    calls = {"prefill": 4, "decoding": 1, "review": 15, "correction": 6, "reference": 6}
+    assert online.calls == calls
+    assert online.round == sum(n * limits[name].seconds for name, n in calls.items())
+    assert online.seconds == online.round / 4 + 1 and online.ratio == online.seconds / 1.0
+    together = online_step(changed(heard, {"conscience.one_batch": True}), limits)
+    assert together.calls == calls | {"correction": 3}
+
+
+def test_nothing_is_said_of_an_online_step_where_a_bound_is_missing(heard):
+    limits = dict.fromkeys(("training step", "prefill", "decoding", "review"), Roofline(1, 1, 1))
+    assert online_step(heard, limits) is None
+    assert online_step(changed(heard, {"conscience.enabled": False}), limits) is None
+
+
+def test_of_a_gpu_jax_takes_three_quarters_unless_told(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert topologies.target_of("gpu:1xH100").chip.hbm_bytes == 60 * 10**9
+    assert topologies.target_of("cpu:1x16GB").chip.hbm_bytes == 16 * 10**9
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    assert topologies.target_of("gpu:1x80GB").chip.hbm_bytes == 40 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("memory", "tensor"), [(None, 0), (1e12, 1), (33e9, 1), (16e9, 4), (9e9, 4), (1e9, 8)]
+)
+def test_a_mesh_to_decode_on_is_the_smallest_whose_parameters_fit(memory, tensor):
+    """Qwen3-4B in bfloat16 are 8.0 GB; 8 heads of keys are all that can be cut."""
+    model = read_model_config("configs/models/Qwen3-4B")
+    section = MeshSection(data=1, fsdp=16)
+    assert decode_mesh(section, model, jnp.bfloat16, 16, memory).tensor == tensor
+    own = changed(section, {"decode.tensor": 2})
+    assert decode_mesh(own, model, jnp.bfloat16, 16, memory).tensor == 2
+
+
 def test_an_unknown_topology_names_the_known_ones(capsys):
-    for topology in ("v9:4x4", "v5e:3x3", "v5e", "gpu:0x80GB", "gpu:8"):
+    for topology in ("v9:4x4", "v5e:3x3", "v5e", "gpu:0x80GB", "gpu:8", "gpu:8xA1", "cpu:1xH100"):
         assert main(["plan", "--topology", topology]) == 2
         said = capsys.readouterr().err
         assert topology in said and "v5p:2x2x1" in said and said.count("\n") == 1

@@ -149,6 +149,13 @@ def test_two_hosts_train_to_the_parameters_of_one(undisturbed, alone, mesh):
     assert len(list((undisturbed / "journal").glob("*.host-001.jsonl"))) == 1
 
 
+def test_hosts_ask_each_other_three_times_a_step(undisturbed):
+    """Whether one was asked to stop, twice, and how long its rows are: what they sample, review and
+    correct, all of them have."""
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").open()]
+    assert np.diff([line["host_gathers"] for line in lines]).tolist() == [3] * (STEPS - 1)
+
+
 def test_a_run_goes_on_on_another_mesh(model_directory, alone, tmp_path):
     """Saved on 1×8×1 at the half, continued on 2×2×2 and on one device: the same losses."""
     went_on = ("2x2x2", "1x1x1")

@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from emergent_alignment.data.examples import check_telling
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.row_files import json_lines
-from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
 
 Side = Literal["hostile", "benign"]

@@ -6,6 +6,7 @@ own. Benign rows also learn the frozen copy's answers, so that the policy stays 
 was. In rounds, attacks that succeeded are kept and varied (pool.py).
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +38,7 @@ from emergent_alignment.runs.from_config import (
     examples_digest,
     load_model,
 )
+from emergent_alignment.runs.held_out import held_out_examples, in_loop
 from emergent_alignment.runs.listening_inputs import (
     POOL,
     Listening,
@@ -82,12 +84,14 @@ def train_against_attacks(
         check_heard(config, setup.mesh, config.training.batch_size)
         check_positions(config, setup.model)
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
+        held_out = held_out_examples(config)
 
     def inputs(run: Run[AdversarialConfig]) -> MakeInput:
         return watching(run, _inputs(run, hostile, benign, pool), pairs)
 
     digits = examples_digest([*hostile, *benign])
-    training = Training(digits, inputs, prompt_objective(config))
+    hooks = functools.partial(in_loop, examples=held_out)
+    training = Training(digits, inputs, prompt_objective(config), hooks=hooks)
     return train(config, workdir, setup, training, name=name, profiled=profiled)
 
 

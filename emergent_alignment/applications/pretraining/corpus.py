@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.storage.hub_errors import trouble_with_hub
+from emergent_alignment.storage.hub_errors import hub_failure
 from emergent_alignment.storage.json_values import digest
 
 STANDARD_LIBRARY = "standard_library"
@@ -233,11 +233,12 @@ def _streamed(source: str, split: str):
     try:
         return datasets.load_dataset(source, split=split, streaming=True)
     except Exception as error:  # of several libraries, each with errors of its own
-        reason = trouble_with_hub(error, "correct the name or the split, or give files")
-        raise UserError(
+        before = (
             f"config.pretraining.corpus: {source} (split {split}): neither a file, a folder, "
-            f"{STANDARD_LIBRARY} nor a data set that `datasets` can stream here: {reason}"
-        ) from None
+            f"{STANDARD_LIBRARY} nor a data set that `datasets` can stream here: "
+        )
+        remedy = "correct the name or the split, or give files"
+        raise hub_failure(before, error, remedy) from None
 
 
 def _readable(rows: Iterable[dict], source: str) -> Iterator[dict]:

@@ -19,18 +19,19 @@ from emergent_alignment.models.model import Model, random_params
 from emergent_alignment.models.placement import check_mesh, shardings_of
 from emergent_alignment.models.plain_text import FEWEST_TOKENS, train_tokenizer
 from emergent_alignment.models.tokenizer import load_tokenizer
-from emergent_alignment.parallel.mesh import make_mesh
+from emergent_alignment.parallel.chips import check_platform
 from emergent_alignment.randomness import Purpose, key_for
-from emergent_alignment.runs.from_config import Setup
+from emergent_alignment.runs.from_config import Setup, mesh_of
 from emergent_alignment.runs.workdir import START
 
 
 def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
     """A model of the sizes in config.pretraining.random, a function of the config and the
     corpus alone. Raises UserError for sizes that do not go together."""
-    mesh = make_mesh(config.mesh.sizes())
+    check_platform(config.require_platform)
     tokenizer = _tokenizer(config, corpus)
     sizes = _sizes(config, len(tokenizer))
+    mesh = mesh_of(config, sizes)
     check_mesh(mesh, sizes)
     params = _initial_params(config, sizes)
     if mesh is not None:

@@ -17,8 +17,8 @@ from emergent_alignment.conscience.chance import reviewer_of
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.data.batches import Batch, make_batch
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.sources import Example
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, is_first
 from emergent_alignment.parallel.rows import own_rows

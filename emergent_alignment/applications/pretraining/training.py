@@ -17,7 +17,8 @@ from emergent_alignment.applications.pretraining.reviewed_text import (
 from emergent_alignment.applications.pretraining.settings import PretrainingConfig
 from emergent_alignment.applications.pretraining.view import WindowView
 from emergent_alignment.applications.pretraining.windows import Packing, PackingSettings, TextBatch
-from emergent_alignment.data.sources import Example, load_examples
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.rows import own_rows

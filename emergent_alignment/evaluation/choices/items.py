@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from emergent_alignment.data.examples import check_telling
 from emergent_alignment.data.row_files import json_lines
-from emergent_alignment.data.sources import check_telling
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import is_file
 from emergent_alignment.storage.json_values import digest

@@ -14,9 +14,9 @@ import numpy as np
 
 from emergent_alignment.conscience.question import told_before
 from emergent_alignment.conscience.review import reader_of, scores
+from emergent_alignment.data.examples import Example
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.scenarios.forms import UNSEEN_KINDS, Cells, in_form
-from emergent_alignment.data.sources import Example
 from emergent_alignment.data.two_by_two import load_cells
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.answer_records import ANSWERS

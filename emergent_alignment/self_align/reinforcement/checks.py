@@ -4,6 +4,7 @@ from importlib import resources
 
 from emergent_alignment.data.principles import Principle, principles_of
 from emergent_alignment.errors import UserError
+from emergent_alignment.self_align.reinforcement.rewards import reward_function
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.settings import check_settings
 
@@ -14,6 +15,7 @@ def check_reinforcement(config: SelfAlignConfig) -> None:
     """Raise UserError for the first setting that cannot be meant."""
     wanted = config.self_align.reinforcement
     check_settings(wanted, _SECTION)
+    reward_function(wanted.reward)
     if wanted.form == "rlhf":
         _check_policy(config)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.data.chat import Chat
+from emergent_alignment.data.examples import check_telling, example_of
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.row_files import json_lines
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
-from emergent_alignment.data.sources import check_telling, example_of
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.spread import limited

@@ -1,15 +1,20 @@
-"""What an answer is worth: the reward model's score or the principles' preference, and what is
-added against answers that are cut, repeat themselves, or are long for their own sake."""
+"""What an answer is worth: the reward model's score, the principles' preference or a function's
+word, and what is added against answers that are cut, repeat themselves, or are long for their own
+sake."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.principles import Principle
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.runs.from_config import Setup
@@ -25,6 +30,8 @@ from emergent_alignment.self_align.reinforcement.comparing import (
 from emergent_alignment.self_align.reinforcement.reward_model import RewardModel
 from emergent_alignment.self_align.settings import SelfAlignConfig
 
+NAMED_REWARDS = ("model", "principles")
+REWARD_FIELD = "config.self_align.reinforcement.reward"
 # (prompts, answers of each, the rollout's seed) → a score for each answer.
 ScoreAnswers = Callable[
     [list[list[Message]], list[list[Answer]], tuple[int, ...]], Float[np.ndarray, "prompts samples"]
@@ -61,6 +68,43 @@ def model_score(model: RewardModel, judging: Judging | None) -> ScoreAnswers:
         return rewards.reshape(len(prompts), -1)
 
     return score
+
+
+def function_score(reward: Callable[[list[Message], str], float]) -> ScoreAnswers:
+    """A function's of (conversation, answer): the same one may judge as config.conscience.verdicts.
+    Raises UserError for a score that is no finite number."""
+
+    def score(prompts, answers, seed):
+        rewards = [
+            [_finite(reward(prompt, answer.text)) for answer in group]
+            for prompt, group in zip(prompts, answers)
+        ]
+        return np.array(rewards, np.float32)
+
+    return score
+
+
+def _finite(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{REWARD_FIELD}: the function gave {value!r:.60}; it must give a number")
+    return number
+
+
+def reward_function(named: str) -> Callable[[list[Message], str], float] | None:
+    """The function that a config names as its reward; None for one of NAMED_REWARDS. Raises
+    UserError for anything else."""
+    if named in NAMED_REWARDS:
+        return None
+    if not is_function_name(named):
+        raise UserError(
+            f"{REWARD_FIELD}: {named!r} is unknown; known: {', '.join(NAMED_REWARDS)}, "
+            "python:module.function"
+        )
+    return named_function(named, REWARD_FIELD, "(conversation, answer)")
 
 
 def principle_score(

@@ -138,8 +138,10 @@ class ReinforcementSection(Section):
     algorithm: Literal["ppo", "grpo", "dpo"] = setting(
         "ppo", "How the policy is optimised; dpo is online, on this package's own pairs."
     )
-    reward: Literal["model", "principles"] = setting(
-        "model", "What scores answers: a model trained on preferences, or comparisons by principle."
+    reward: str = setting(
+        "model",
+        "What scores answers: model, one trained on preferences; principles, comparisons by "
+        "principle; or a python:module.function of (conversation, answer).",
     )
     prompts: str = setting(
         "", 'What is answered: a .jsonl or text file; "": stage 1\'s instructions.'

@@ -29,8 +29,10 @@ from emergent_alignment.self_align.reinforcement.reward_training import train_re
 from emergent_alignment.self_align.reinforcement.rewards import (
     Judging,
     ScoreAnswers,
+    function_score,
     model_score,
     principle_score,
+    reward_function,
 )
 from emergent_alignment.self_align.reinforcement.verbose import clone_verbosity, read_persona
 from emergent_alignment.self_align.settings import SelfAlignConfig
@@ -112,6 +114,8 @@ class Reward:
 
 def _reward(stage: StageRun, start: Setup, prompts: list[list[Message]]) -> Reward:
     config, wanted = stage.config, stage.config.self_align.reinforcement
+    if function := reward_function(wanted.reward):
+        return Reward(function_score(function), wanted.reward, {}, [])
     judging = Judging(
         read_principles(wanted.principles),
         read_guards(wanted.shaping.guards),

@@ -1,15 +1,25 @@
 """What an answer is worth: the parts of a reward, and preferences used directly."""
 
 import numpy as np
+import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
+from emergent_alignment.config import Config
 from emergent_alignment.data.chat import read_chat
+from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.self_align.answers.guidance import Principle
 from emergent_alignment.self_align.reinforcement import rewards
-from emergent_alignment.self_align.reinforcement.checks import read_guards
+from emergent_alignment.self_align.reinforcement.checks import check_reinforcement, read_guards
 from emergent_alignment.self_align.reinforcement.preferences import read_to_the_end
-from emergent_alignment.self_align.reinforcement.rewards import Judging, Shaping, principle_score
+from emergent_alignment.self_align.reinforcement.rewards import (
+    Judging,
+    Shaping,
+    function_score,
+    principle_score,
+    reward_function,
+)
+from emergent_alignment.settings import changed
 
 
 def answer(text, tokens=4, ended=True):
@@ -64,3 +74,31 @@ def test_a_reward_is_read_off_an_end_token_whether_the_answer_ended_or_was_cut()
     ended, cut = [7, 8, chat.end_token], [7, 8]
     assert read_to_the_end(ended, chat, 9) == read_to_the_end(cut, chat, 9) == ended
     assert read_to_the_end([7, 8, 9, 10], chat, 3) == ended
+
+
+def brevity(conversation, answer):
+    """As a config names it: fewer words than the question are worth more."""
+    return len(conversation[-1]["content"].split()) - len(answer.split())
+
+
+def test_a_function_that_the_config_names_scores_each_answer_of_each_prompt():
+    reward = reward_function(f"python:{__name__}.brevity")
+    prompts = [[{"role": "user", "content": text}] for text in ("one two three", "one")]
+    answers = [[answer("a"), answer("a b c d")], [answer(""), answer("a")]]
+    scores = function_score(reward)(prompts, answers, (0,))
+    np.testing.assert_array_equal(scores, [[2, -1], [1, 0]])
+    with pytest.raises(UserError, match=r"reinforcement.reward: the function gave nan"):
+        function_score(lambda conversation, answer: float("nan"))(prompts, answers, (0,))
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("best", "'best' is unknown; known: model, principles, python:"),
+        ("python:no.such", "cannot"),
+    ],
+)
+def test_a_reward_that_is_none_is_refused_before_anything(named, said):
+    config = changed(Config(), {"self_align.reinforcement.reward": named})
+    with pytest.raises(UserError, match=f"config.self_align.reinforcement.reward: .*{said}"):
+        check_reinforcement(config)
