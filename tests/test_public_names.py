@@ -13,6 +13,7 @@ LISTED = {
     "run": "every command and every stage of SELF-ALIGN is run by its own",
     "check": "every stage of SELF-ALIGN checks its own settings before anything is done",
     "FILES": "every stage of SELF-ALIGN names the files that it depends on",
+    "FAMILY": "every file of models/families has its own table: models/families/__init__.py",
     "main": "the program in the sandbox is a program of its own",
     "pair_log_probs": "in losses of log-probs that are there, in training/step.py of a batch",
 }

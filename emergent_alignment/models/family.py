@@ -27,18 +27,18 @@ class Dimension:
     axis: str
 
 
-VOCABULARY = Dimension("vocab_size", "vocab")
-EMBED = Dimension("hidden_size", "embed")
-WIDTH = Dimension("hidden_size", "width")
-QUERIES = Dimension("query_size", "heads")
-KEYS = Dimension("key_size", "kv_heads")
-INNER = Dimension("intermediate_size", "mlp")
-EXPERTS = Dimension("num_experts", "experts")
-ALL_EXPERTS = Dimension("num_experts", "width")
-EXPERT_INNER = Dimension("expert_size", "mlp")
-HEAD = Dimension("head_dim", "width")
-ALL_QUERIES = Dimension("query_size", "width")
-ALL_KEYS = Dimension("key_size", "width")
+_VOCABULARY = Dimension("vocab_size", "vocab")
+_EMBED = Dimension("hidden_size", "embed")
+_WIDTH = Dimension("hidden_size", "width")
+_QUERIES = Dimension("query_size", "heads")
+_KEYS = Dimension("key_size", "kv_heads")
+_INNER = Dimension("intermediate_size", "mlp")
+_EXPERTS = Dimension("num_experts", "experts")
+_ALL_EXPERTS = Dimension("num_experts", "width")
+_EXPERT_INNER = Dimension("expert_size", "mlp")
+_HEAD = Dimension("head_dim", "width")
+_ALL_QUERIES = Dimension("query_size", "width")
+_ALL_KEYS = Dimension("key_size", "width")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def expert(name: str, inputs: Dimension, outputs: Dimension, part: str) -> Param
     """One of the three kernels of a layer's experts, all of them in one leaf."""
     return Parameter(
         ("layers", name, "kernel"),
-        (EXPERTS, inputs, outputs),
+        (_EXPERTS, inputs, outputs),
         f"{_LAYER}mlp.experts.{{expert}}.{part}_proj.weight",
         f"blk.{{layer}}.ffn_{part}_exps.weight",
         transposed=True,
@@ -181,62 +181,62 @@ def expert(name: str, inputs: Dimension, outputs: Dimension, part: str) -> Param
 
 
 NORMS_BEFORE = (
-    norm("attention_norm", WIDTH, "input_layernorm", "attn_norm"),
-    norm("mlp_norm", WIDTH, "post_attention_layernorm", "ffn_norm"),
+    norm("attention_norm", _WIDTH, "input_layernorm", "attn_norm"),
+    norm("mlp_norm", _WIDTH, "post_attention_layernorm", "ffn_norm"),
 )
 NORMS_BEHIND = (
-    norm("attention_output_norm", WIDTH, "post_attention_layernorm", "post_attention_norm"),
-    norm("mlp_output_norm", WIDTH, "post_feedforward_layernorm", "post_ffw_norm"),
+    norm("attention_output_norm", _WIDTH, "post_attention_layernorm", "post_attention_norm"),
+    norm("mlp_output_norm", _WIDTH, "post_feedforward_layernorm", "post_ffw_norm"),
 )
 NORMS_AROUND = (
-    norm("attention_norm", WIDTH, "input_layernorm", "attn_norm"),
-    norm("mlp_norm", WIDTH, "pre_feedforward_layernorm", "ffn_norm"),
+    norm("attention_norm", _WIDTH, "input_layernorm", "attn_norm"),
+    norm("mlp_norm", _WIDTH, "pre_feedforward_layernorm", "ffn_norm"),
     *NORMS_BEHIND,
 )
 HEAD_NORMS = (
-    norm("query_norm", HEAD, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
-    norm("key_norm", HEAD, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
+    norm("query_norm", _HEAD, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
+    norm("key_norm", _HEAD, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
 )
 WIDE_NORMS = (  # over all heads together
-    norm("query_norm", ALL_QUERIES, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
-    norm("key_norm", ALL_KEYS, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
+    norm("query_norm", _ALL_QUERIES, "self_attn.q_norm", "attn_q_norm", "qk_norm"),
+    norm("key_norm", _ALL_KEYS, "self_attn.k_norm", "attn_k_norm", "qk_norm"),
 )
 ATTENTION = (
-    *linear("query", EMBED, QUERIES, "self_attn.q_proj", "attn_q", "qkv_bias"),
-    *linear("key", EMBED, KEYS, "self_attn.k_proj", "attn_k", "qkv_bias"),
-    *linear("value", EMBED, KEYS, "self_attn.v_proj", "attn_v", "qkv_bias"),
-    *linear("output", QUERIES, EMBED, "self_attn.o_proj", "attn_output", "output_bias"),
+    *linear("query", _EMBED, _QUERIES, "self_attn.q_proj", "attn_q", "qkv_bias"),
+    *linear("key", _EMBED, _KEYS, "self_attn.k_proj", "attn_k", "qkv_bias"),
+    *linear("value", _EMBED, _KEYS, "self_attn.v_proj", "attn_v", "qkv_bias"),
+    *linear("output", _QUERIES, _EMBED, "self_attn.o_proj", "attn_output", "output_bias"),
 )
 GATED_MLP = (
-    *linear("gate", EMBED, INNER, "mlp.gate_proj", "ffn_gate", "mlp_bias"),
-    *linear("up", EMBED, INNER, "mlp.up_proj", "ffn_up", "mlp_bias"),
-    *linear("down", INNER, EMBED, "mlp.down_proj", "ffn_down", "mlp_bias"),
+    *linear("gate", _EMBED, _INNER, "mlp.gate_proj", "ffn_gate", "mlp_bias"),
+    *linear("up", _EMBED, _INNER, "mlp.up_proj", "ffn_up", "mlp_bias"),
+    *linear("down", _INNER, _EMBED, "mlp.down_proj", "ffn_down", "mlp_bias"),
 )
 
 
 EXPERT_MLP = (
     Parameter(
         ("layers", "router", "kernel"),
-        (EMBED, ALL_EXPERTS),
+        (_EMBED, _ALL_EXPERTS),
         f"{_LAYER}mlp.gate.weight",
         "blk.{layer}.ffn_gate_inp.weight",
         transposed=True,
     ),
-    expert("expert_gate", EMBED, EXPERT_INNER, "gate"),
-    expert("expert_up", EMBED, EXPERT_INNER, "up"),
-    expert("expert_down", EXPERT_INNER, EMBED, "down"),
+    expert("expert_gate", _EMBED, _EXPERT_INNER, "gate"),
+    expert("expert_up", _EMBED, _EXPERT_INNER, "up"),
+    expert("expert_down", _EXPERT_INNER, _EMBED, "down"),
 )
 
 
 def decoder(*layer: Parameter) -> tuple[Parameter, ...]:
     """A whole model of such layers."""
     embedding = Parameter(
-        ("embedding",), (VOCABULARY, EMBED), "model.embed_tokens.weight", "token_embd.weight"
+        ("embedding",), (_VOCABULARY, _EMBED), "model.embed_tokens.weight", "token_embd.weight"
     )
-    final_norm = Parameter(("final_norm",), (WIDTH,), "model.norm.weight", "output_norm.weight")
+    final_norm = Parameter(("final_norm",), (_WIDTH,), "model.norm.weight", "output_norm.weight")
     unembedding = Parameter(
         ("unembedding",),
-        (EMBED, VOCABULARY),
+        (_EMBED, _VOCABULARY),
         "lm_head.weight",
         "output.weight",
         transposed=True,

@@ -14,8 +14,8 @@ from emergent_alignment.models.architecture import Architecture, QueryGrowth
 from emergent_alignment.models.config_fields import flag, integer, number
 from emergent_alignment.models.rope_config import Rope, read_rope, write_rope_scaling
 
-Fields = Mapping[str, Any]
-Windows = tuple[int | None, ...] | None
+_Fields = Mapping[str, Any]
+_Windows = tuple[int | None, ...] | None
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -23,7 +23,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 class Stated(Protocol):
     """How config.json states one field of Architecture."""
 
-    def read(self, fields: Fields, where: str) -> Any:
+    def read(self, fields: _Fields, where: str) -> Any:
         """The field's value. Raises UserError."""
 
     def write(self, config: Architecture) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Always:
 
     value: Any
 
-    def read(self, fields: Fields, where: str) -> Any:
+    def read(self, fields: _Fields, where: str) -> Any:
         """The value."""
         return self.value
 
@@ -52,7 +52,7 @@ class Flag:
     field: str  # of Architecture
     stated: str  # of config.json
 
-    def read(self, fields: Fields, where: str) -> bool:
+    def read(self, fields: _Fields, where: str) -> bool:
         """Its value; false where there is none."""
         return flag(fields, self.stated, where=where)
 
@@ -66,7 +66,7 @@ class OneWindow:
 
     says = "all layers or none"
 
-    def read(self, fields: Fields, where: str) -> Windows:
+    def read(self, fields: _Fields, where: str) -> _Windows:
         """One window a layer."""
         if fields.get("sliding_window") is None:
             return None
@@ -84,7 +84,7 @@ class SwitchedWindows:
 
     says = "the layers that config.json says"
 
-    def read(self, fields: Fields, where: str) -> Windows:
+    def read(self, fields: _Fields, where: str) -> _Windows:
         """One window a layer, or None where none has one."""
         if not flag(fields, "use_sliding_window", where=where):
             return None
@@ -125,7 +125,7 @@ class PatternWindows:
         """Which layers have one, for docs/models.md."""
         return f"{self.every - 1} of {self.every} layers"
 
-    def read(self, fields: Fields, where: str) -> Windows:
+    def read(self, fields: _Fields, where: str) -> _Windows:
         """One window a layer."""
         layers = integer(fields, "num_hidden_layers", where)
         every = self.every
@@ -154,7 +154,7 @@ class RotaryLayers:
 
     says = "3 of 4 layers"
 
-    def read(self, fields: Fields, where: str) -> tuple[bool, ...] | None:
+    def read(self, fields: _Fields, where: str) -> tuple[bool, ...] | None:
         """Whether each layer rotates, or None where all do."""
         layers = integer(fields, "num_hidden_layers", where)
         stated = fields.get("no_rope_layers")
@@ -183,7 +183,7 @@ class WindowedRope:
     theta: str = ""
     default: float = 10_000.0
 
-    def read(self, fields: Fields, where: str) -> Rope:
+    def read(self, fields: _Fields, where: str) -> Rope:
         """The rope."""
         by_kind = fields.get("rope_parameters")
         if isinstance(by_kind, Mapping) and isinstance(by_kind.get(SLIDING), Mapping):
@@ -201,7 +201,7 @@ class WindowedRope:
         return {"rope_parameters": by_kind, **older}
 
 
-def full_rope(fields: Fields) -> Fields:
+def full_rope(fields: _Fields) -> _Fields:
     """The fields with the rope of layers that see everything where config.json has one for each
     kind of layer."""
     by_kind = fields.get("rope_parameters")
@@ -219,7 +219,7 @@ class GrowingQueries:
     """`llama_4_scaling_beta` among the rope's parameters, with the positions the model was first
     trained on."""
 
-    def read(self, fields: Fields, where: str) -> QueryGrowth | None:
+    def read(self, fields: _Fields, where: str) -> QueryGrowth | None:
         """The growth, or None."""
         rope = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
         if rope.get("llama_4_scaling_beta") is None:
@@ -241,7 +241,7 @@ class GrowingQueries:
 class RootOfWidth:
     """√hidden_size, which is not stated."""
 
-    def read(self, fields: Fields, where: str) -> float:
+    def read(self, fields: _Fields, where: str) -> float:
         """The root."""
         return math.sqrt(max(integer(fields, "hidden_size", where), 0))
 
@@ -253,7 +253,7 @@ class RootOfWidth:
 class QueryScale:
     """1/√query_pre_attn_scalar."""
 
-    def read(self, fields: Fields, where: str) -> float:
+    def read(self, fields: _Fields, where: str) -> float:
         """The scale; infinite, which no check lets pass, where the number is not more than 0."""
         scalar = number(fields, "query_pre_attn_scalar", where)
         return scalar**-0.5 if scalar > 0 else math.inf
@@ -264,8 +264,8 @@ class QueryScale:
 
 
 def by_layer_types(
-    fields: Fields, window: int | None, otherwise: Callable[[], list[str]], where: str
-) -> Windows:
+    fields: _Fields, window: int | None, otherwise: Callable[[], list[str]], where: str
+) -> _Windows:
     """One window a layer by the field layer_types, where there is one. Raises UserError where it
     does not name what is known, once a layer."""
     layers = integer(fields, "num_hidden_layers", where)
@@ -296,14 +296,16 @@ def _window(config: Architecture) -> int | None:
 
 @dataclass(frozen=True)
 class Whole:
-    """A field that is a whole number."""
+    """A field that is a whole number; `newer` is its other name, which goes before."""
 
     field: str
     stated: str
+    newer: str = ""
 
-    def read(self, fields: Fields, where: str) -> int:
+    def read(self, fields: _Fields, where: str) -> int:
         """Its value."""
-        return integer(fields, self.stated, where)
+        name = self.stated if fields.get(self.newer) is None else self.newer
+        return integer(fields, name, where)
 
     def write(self, config: Architecture) -> dict[str, Any]:
         """The field."""
@@ -311,14 +313,14 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Number:
+class Real:
     """A field that is a number; None where config.json says null or nothing, and `default` is."""
 
     field: str
     stated: str
     default: float | None = None
 
-    def read(self, fields: Fields, where: str) -> float | None:
+    def read(self, fields: _Fields, where: str) -> float | None:
         """Its value."""
         if fields.get(self.stated) is None and self.default is None:
             return None

@@ -120,6 +120,8 @@ def test_files_that_say_it_in_the_older_way_are_read_alike():
         ("gemma3_text", {"hidden_activation": "silu"}, "hidden_activation is 'silu'"),
         ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_scale is inf"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; supported is \[\]"),
+        ("qwen3_moe", {"num_experts_per_tok": 200}, "200 of 128 experts"),
         ("granite", {"logits_scaling": 0.0}, "logits_divisor is 0.0"),
         ("gemma3", {"text_config": None}, "text_config is None"),
         ("gemma4", {}, "supported are gemma2, .*, and the text of gemma3, mistral3"),

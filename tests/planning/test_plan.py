@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 from dataclasses import replace
 
 import jax
@@ -14,6 +15,7 @@ from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.model import random_params
+from emergent_alignment.models.names import parameter_shapes
 from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import Chip
 from emergent_alignment.parallel.mesh import MeshSection
@@ -252,3 +254,12 @@ def test_the_bundled_sizes_are_those_of_the_models():
     first = read_model_config("configs/models/LLaMA-65B")
     params = jax.eval_shape(lambda: random_params(first))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 65_285_660_672
+    # As transformers counts them.
+    counted = {
+        "gemma-3-4b-it": 3_880_263_168,
+        "gemma-3-27b-it": 27_009_346_304,
+        "Qwen3-30B-A3B": 30_532_122_624,
+    }
+    for name, size in counted.items():
+        shapes = parameter_shapes(read_model_config(f"configs/models/{name}")).values()
+        assert sum(map(math.prod, shapes)) == size

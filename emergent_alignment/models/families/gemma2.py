@@ -2,7 +2,7 @@
 capped logits, both of attention and of the vocabulary (2408.00118, section 2)."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_AROUND, Family, decoder
-from emergent_alignment.models.stated import Flag, Number, PatternWindows, QueryScale, RootOfWidth
+from emergent_alignment.models.stated import Flag, PatternWindows, QueryScale, Real, RootOfWidth
 
 FAMILY = Family(
     model_type="gemma2",
@@ -15,8 +15,8 @@ FAMILY = Family(
         "layer_windows": PatternWindows(2),
         "embedding_scale": RootOfWidth(),
         "query_scale": QueryScale(),
-        "attention_cap": Number("attention_cap", "attn_logit_softcapping"),
-        "logits_cap": Number("logits_cap", "final_logit_softcapping"),
+        "attention_cap": Real("attention_cap", "attn_logit_softcapping"),
+        "logits_cap": Real("logits_cap", "final_logit_softcapping"),
     },
     defaults={
         "num_key_value_heads": 4,

@@ -1,7 +1,7 @@
 """Granite 3, dense: multipliers of embeddings, of query · key, of what a layer adds, of logits."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
-from emergent_alignment.models.stated import Flag, Number
+from emergent_alignment.models.stated import Flag, Real
 
 FAMILY = Family(
     model_type="granite",
@@ -12,10 +12,10 @@ FAMILY = Family(
         "qkv_bias": Flag("qkv_bias", "attention_bias"),
         "output_bias": Flag("output_bias", "attention_bias"),
         "mlp_bias": Flag("mlp_bias", "mlp_bias"),
-        "embedding_scale": Number("embedding_scale", "embedding_multiplier", 1.0),
-        "query_scale": Number("query_scale", "attention_multiplier", 1.0),
-        "residual_scale": Number("residual_scale", "residual_multiplier", 1.0),
-        "logits_divisor": Number("logits_divisor", "logits_scaling", 1.0),
+        "embedding_scale": Real("embedding_scale", "embedding_multiplier", 1.0),
+        "query_scale": Real("query_scale", "attention_multiplier", 1.0),
+        "residual_scale": Real("residual_scale", "residual_multiplier", 1.0),
+        "logits_divisor": Real("logits_divisor", "logits_scaling", 1.0),
     },
     defaults={"max_position_embeddings": 2048},
 )

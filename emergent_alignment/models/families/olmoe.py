@@ -20,7 +20,7 @@ FAMILY = Family(
         "qkv_bias": Flag("qkv_bias", "attention_bias"),
         "output_bias": Flag("output_bias", "attention_bias"),
         "qk_norm": Always(True),
-        "num_experts": Whole("num_experts", "num_experts"),
+        "num_experts": Whole("num_experts", "num_experts", "num_local_experts"),
         "experts_per_token": Whole("experts_per_token", "num_experts_per_tok"),
         "expert_size": Whole("expert_size", "intermediate_size"),
         "normalised_experts": Flag("normalised_experts", "norm_topk_prob"),
