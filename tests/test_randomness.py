@@ -45,7 +45,6 @@ OTHERS = {
     "models/forward.py": "asks for the shapes of parameters alone",
     "models/model.py": "draws the parameters of tests and plans from a seed of their own",
     "training/optimizer.py": "rounds moments: a hash of the count and the place, with no seed",
-    "planning/programs.py": "asks for the type of a key",
     "evaluation/misalignment/local_judge.py": "is greedy: the keys are there, and nothing is drawn",
 }
 MAKING = {"key", "PRNGKey", "fold_in", "split"}

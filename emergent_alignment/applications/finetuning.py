@@ -111,7 +111,7 @@ def finetune(
         steering = steering_shift(*towards)
 
     def inputs(run: Run) -> MakeInput:
-        rows = Rows(examples, tokenized, pool, given_batches(run, pairs_given))
+        rows = _Rows(examples, tokenized, pool, given_batches(run, pairs_given))
         return watching(run, _inputs(run, rows), pairs)
 
     notes = _what_was_cut(config, tokenized) + pair_notes(config, given, pairs_given)
@@ -122,7 +122,7 @@ def finetune(
 
 
 @dataclass(frozen=True)
-class Rows:
+class _Rows:
     """What a run trains on: a task's rows, a pool's prompts, the given pairs of each step."""
 
     examples: list[Example]
@@ -131,7 +131,7 @@ class Rows:
     given: BatchOfStep | None
 
 
-def _inputs(run: Run, rows: Rows) -> MakeInput:
+def _inputs(run: Run, rows: _Rows) -> MakeInput:
     config, conscience = run.config, run.conscience
     examples, tokenized = rows.examples, rows.tokenized
     if not examples:

@@ -28,7 +28,7 @@ from emergent_alignment.generation.text import Answer, answers_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, largest
-from emergent_alignment.parallel.rows import held, row_multiple, to_devices, to_host
+from emergent_alignment.parallel.rows import row_multiple, rows_held, to_devices, to_host
 
 WIDTH_STEP = 32
 
@@ -252,7 +252,7 @@ class Reader:
             lengths[:, None],
             dtype=self.model.dtype,
         )
-        return held(log_probs)[: len(answers), 0], block
+        return rows_held(log_probs)[: len(answers), 0], block
 
     def _answered(self, prompts: Shown, answers: list[Answer], block: Block) -> Shown:
         """Prompt and answer but for its last token: the end token opens the next turn, and the

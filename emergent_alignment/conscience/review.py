@@ -32,7 +32,7 @@ from emergent_alignment.models.cache import read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.model import Model
-from emergent_alignment.parallel.rows import held, to_devices
+from emergent_alignment.parallel.rows import rows_held, to_devices
 from emergent_alignment.parallel.sharding import replicated
 
 WORD_TOKENS_STEP = 16
@@ -140,7 +140,7 @@ def form_scores(reader: Reader, before: Shown, rows: list[list[list[int]]], form
         *words,
         dtype=reader.model.dtype,
     )
-    return held(margins)[: len(tails[0])]
+    return rows_held(margins)[: len(tails[0])]
 
 
 def review_case(

@@ -17,18 +17,18 @@ _ORDER = 1 << 17
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedSource:
     """A source, and its share of the rows (1.0: all)."""
 
     source: str
     share: float
 
 
-def parts_of(text: str, setting: str) -> list[Part]:
+def parts_of(text: str, setting: str) -> list[WeightedSource]:
     """The sources of "0.7*rows.jsonl + 0.3*others.jsonl"; a text without a weight is one source.
     Raises UserError that names the `setting` where a weight is none, or a part has none."""
     if not _WEIGHTED.fullmatch(text.split(_BETWEEN)[0]):
-        return [Part(text, 1.0)]
+        return [WeightedSource(text, 1.0)]
     weighted = []
     for part in text.split(_BETWEEN):
         found = _WEIGHTED.fullmatch(part)
@@ -40,7 +40,7 @@ def parts_of(text: str, setting: str) -> list[Part]:
             )
         weighted.append((found[2], weight))
     total = sum(weight for _, weight in weighted)
-    return [Part(source, weight / total) for source, weight in weighted]
+    return [WeightedSource(source, weight / total) for source, weight in weighted]
 
 
 def _number(text: str) -> float | None:

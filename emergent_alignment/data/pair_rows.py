@@ -17,7 +17,7 @@ SCORES = (
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
 )
-EARLY, NO_ANSWER = "part before their last turn", "have an empty answer"
+_EARLY, NO_ANSWER = "part before their last turn", "have an empty answer"
 # hh-rlhf's conversations: a blank line, and who speaks.
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -57,7 +57,7 @@ def with_prompt(row: dict, where: str) -> dict | NoPair:
         raise UserError(f"{where}: chosen and rejected must be conversations, or texts")
     shared = _shared(answers)
     if any(len(answer) > shared + 1 for answer in answers):
-        return NoPair(EARLY)
+        return NoPair(_EARLY)
     chosen, *rejected = (answer[shared:] for answer in answers)
     if any(_says_nothing(answer[0]) for answer in (chosen, *rejected)):
         return NoPair(NO_ANSWER)
@@ -73,7 +73,7 @@ def is_paired(row: dict) -> bool:
     return row.get("chosen") is not None and row.get("rejected") is not None
 
 
-def pairs_of(row: dict, where: str) -> list[dict]:
+def row_pairs(row: dict, where: str) -> list[dict]:
     """Of a row with a prompt one for each rejected answer; a tie has the chosen as its answer, and
     makes no pair. Raises UserError where a rejected answer has the higher score."""
     rejected = row["rejected"] if _several(row["rejected"]) else [row["rejected"]]

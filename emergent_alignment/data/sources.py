@@ -18,7 +18,7 @@ from emergent_alignment.data.examples import (
     turns_of,
 )
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.pair_rows import NoPair, is_paired, pairs_of, with_prompt
+from emergent_alignment.data.pair_rows import NoPair, is_paired, row_pairs, with_prompt
 from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines, table_rows
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
@@ -166,7 +166,7 @@ class _Wanted:
         if self.every_turn and "messages" in row:
             return [replace(example, where=where) for example in turns_of(row, where)]
         if is_paired(row):
-            rows = pairs_of(row, where)
+            rows = row_pairs(row, where)
             row = next(filter(is_paired, rows), rows[0])
         return [replace(example_of(row, where), where=where)]
 
@@ -179,7 +179,7 @@ class _Wanted:
             raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {PAIRED}")
         return [
             replace(example_of(one, where), where=where) if is_paired(one) else NoPair(TIED)
-            for one in pairs_of(row, where)
+            for one in row_pairs(row, where)
         ]
 
     def _with_prompt(self, row: Any, where: str) -> dict | NoPair:

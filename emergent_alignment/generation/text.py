@@ -23,7 +23,7 @@ from emergent_alignment.generation.sampler import (
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, largest, own_share
 from emergent_alignment.parallel.mesh import current_mesh
-from emergent_alignment.parallel.rows import held, row_multiple, to_devices, to_host
+from emergent_alignment.parallel.rows import row_multiple, rows_held, to_devices, to_host
 from emergent_alignment.randomness import Purpose, key_for, row_keys
 
 
@@ -46,7 +46,7 @@ def given_answer(chat: Chat, text: str) -> Answer:
 
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, samples]: those of a prompt together."""
-    samples = held(samples)
+    samples = rows_held(samples)
     answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
         kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()

@@ -34,7 +34,7 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(whole if has_all_rows() else _own_rows, tree)
 
 
-def held(tree: Any) -> Any:
+def rows_held(tree: Any) -> Any:
     """numpy arrays with the rows that this host holds, its own or all, of arrays [rows, …] that are
     whole on every device."""
     return jax.tree.map(lambda leaf: whole(leaf)[held_rows(len(leaf))], tree)

@@ -71,7 +71,7 @@ class Progress:
 _progress = Progress()
 
 
-def progress() -> Progress:
+def step_progress() -> Progress:
     """That of this process, which tells it of its steps; it is looked at once somebody watches."""
     return _progress
 
@@ -79,7 +79,7 @@ def progress() -> Progress:
 def watch_progress(every_seconds: float = 5.0) -> None:
     """From now on, in the background: leave with LOST_HOST_EXIT_CODE once a step takes too long to
     be one, and say where each thread was."""
-    arguments = (progress(), every_seconds)
+    arguments = (step_progress(), every_seconds)
     threading.Thread(target=_attend, args=arguments, daemon=True, name="_attend").start()
 
 

@@ -54,7 +54,7 @@ class Links:
         return self.rings[axis] and self._spread(axis, group) == self.sizes[axis]
 
 
-def links_of(devices: Iterable[Any]) -> Links | None:
+def slice_links(devices: Iterable[Any]) -> Links | None:
     """Of TPU devices, which know their coordinates; None for others."""
     devices = list(devices)
     places = [getattr(device, "coords", None) for device in devices]

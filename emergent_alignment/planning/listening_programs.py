@@ -3,7 +3,6 @@ the frozen copy reviews, corrects and gives log-probs; each in the largest shape
 allows.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +15,7 @@ from emergent_alignment.generation.sampler import Sampler, decode, sampler_setti
 from emergent_alignment.models import ideal
 from emergent_alignment.models.cache import KEY_VALUE_AXES, Block
 from emergent_alignment.planning.programs import Held, Program, filled, policy_arguments
+from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import conscience_settings
 from emergent_alignment.runs.listening_inputs import heard_size
 
@@ -70,7 +70,7 @@ def _decoding(
     width = bucket(run.config.sampling.max_new_tokens, WIDTH_STEP, 1 << 30)
     # The first token comes from the prefill; a stage runs until its slots are filled.
     ends = [min(slots, width - 1) for slots in stages(width)]
-    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    key = key_for(0, Purpose.CANDIDATES).dtype
     return Program(
         name,
         f"{rows} answers of {width} tokens",

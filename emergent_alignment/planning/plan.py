@@ -16,7 +16,7 @@ import jax
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.parallel.mesh import in_force, sizes_of
 from emergent_alignment.planning.hlo import Cost, program_cost
-from emergent_alignment.planning.links import links_of
+from emergent_alignment.planning.links import slice_links
 from emergent_alignment.planning.listening_programs import listening_programs
 from emergent_alignment.planning.online import OnlineStep, online_step
 from emergent_alignment.planning.programs import Held, Program, held, training_step
@@ -140,7 +140,7 @@ def plan_program(program: Program, lowered: Any, run: Held, target: Target) -> P
         seconds = time.monotonic() - started
         unknown = (program.ideal_flops, None, None, None, seconds)
         return ProgramPlan(program.name, program.shape, memory, *unknown)
-    links = None if run.mesh is None else links_of(run.mesh.devices.flat)
+    links = None if run.mesh is None else slice_links(run.mesh.devices.flat)
     options = {"trips": program.trips, "kernel_flops": program.kernel_flops, "links": links}
     cost = program_cost(compiled.as_text(), **options)
     limits, share = roofline(target.chip, cost), None

@@ -23,7 +23,7 @@ from emergent_alignment.conscience.settings import (
 )
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.examples import Example
-from emergent_alignment.data.mixtures import Part, mixed_places, parts_of
+from emergent_alignment.data.mixtures import WeightedSource, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.data.sources import LoadedPairs, load_examples, load_pairs
@@ -273,7 +273,7 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
 
 
 def _mixed(
-    config: RunConfig, parts: list[Part], loaded: list[list[Example]], rows: int
+    config: RunConfig, parts: list[WeightedSource], loaded: list[list[Example]], rows: int
 ) -> list[Example]:
     """The rows of a mixture, for a run that takes so many `rows` a step; of one source all."""
     if len(parts) == 1:

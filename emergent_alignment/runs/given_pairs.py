@@ -33,7 +33,7 @@ from emergent_alignment.storage.shapes import Number
 from emergent_alignment.training.branches import reference_log_probs
 from emergent_alignment.training.state import fingerprint
 
-ROLES = "no target"
+_ROLES = "no target"
 _ORDER = (1 << 16) + 3  # what their order is seeded with, beside the run's seed (see own_rows.py)
 _KEPT = {"row": Number(0, whole=True), "reference": [Number()]}
 BatchOfStep = Callable[[int], Batch]
@@ -162,7 +162,7 @@ def _batch(
         [Pair(pair.chosen, pair.rejected, of) for pair, of in zip(shown, known)],
         prompt_width=shape[0],
         branch_width=shape[1],
-        roles=ROLES,
+        roles=_ROLES,
         with_reference=reference is not None,
     )
 

@@ -35,7 +35,7 @@ from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.views import PromptView
 
 _WIDTH_STEP = 8
-PREFIX = "held_out/"
+_PREFIX = "held_out/"
 # Which way is better.
 RISES = {"margin": True, "accuracy": True, "task_loss": False, "kl": False, "flag_rate": False}
 
@@ -82,7 +82,7 @@ class HeldOut(NoHook):
     def begin(self, first_step: int) -> str:
         """What a former start has measured counts, as if there had been one."""
         for step, values in enumerate(_former_metrics(self._run, first_step)):
-            if (name := PREFIX + self._wanted.best) in values:
+            if (name := _PREFIX + self._wanted.best) in values:
                 self._note(step + 1, np.nan if values[name] is None else values[name])
         return self._ended
 
@@ -91,7 +91,7 @@ class HeldOut(NoHook):
         if (step + 1) % self._wanted.every:
             return Told()
         values = self._measured(step, trainable)
-        told = {PREFIX + name: value for name, value in values.items()}
+        told = {_PREFIX + name: value for name, value in values.items()}
         if not self._wanted.best:
             return Told(told)
         is_best = self._note(step + 1, values[self._wanted.best])
@@ -102,7 +102,7 @@ class HeldOut(NoHook):
         if self._figures and is_first():
             best, value = max(self._figures, key=lambda one: (one[1], -one[0]))
             value = value if RISES[self._wanted.best] else -value
-            said = f"best {PREFIX}{self._wanted.best}: {value:.4g}, after {best} steps"
+            said = f"best {_PREFIX}{self._wanted.best}: {value:.4g}, after {best} steps"
             print("\n".join(filter(None, [self._ended, said])), file=sys.stderr, flush=True)
 
     def _note(self, steps_done: int, value: float) -> bool:
@@ -115,7 +115,7 @@ class HeldOut(NoHook):
         since = len(self._figures) - 1 - best
         if self._wanted.patience and since >= self._wanted.patience:
             self._ended = (
-                f"stopped after step {steps_done}: no better {PREFIX}{self._wanted.best} in "
+                f"stopped after step {steps_done}: no better {_PREFIX}{self._wanted.best} in "
                 f"{since} evaluations (config.evaluation.patience)"
             )
         return is_best

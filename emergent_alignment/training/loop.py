@@ -25,7 +25,7 @@ from emergent_alignment.parallel.stopping import (
     asked_to_stop,
     listening_to_signals,
 )
-from emergent_alignment.parallel.watch import progress
+from emergent_alignment.parallel.watch import step_progress
 from emergent_alignment.settings import Section, setting
 from emergent_alignment.training.checkpoints import Checkpoints
 from emergent_alignment.training.clock import Clock
@@ -136,7 +136,7 @@ def run(
     nonfinite, losses, done = 0, [], first_step
     checkpoints, clock, hooks = recording.checkpoints, recording.clock, recording.hooks
     steps = range(first_step, 0 if hooks.begin(first_step) else settings.steps)
-    watched = progress()
+    watched = step_progress()
     with listening_to_signals():
         recording.meter(first_step, settings.steps, "")
         for step in steps:
@@ -149,15 +149,12 @@ def run(
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
             with clock.part("step"):
-                batch, weights = to_devices(inputs.batch), _traced(inputs.weights)
-                state, scalars = step_function(state, frozen, batch, *weights)
-                scalars = {name: float(value) for name, value in jax.device_get(scalars).items()}
+                state, scalars = _stepped(step_function, state, frozen, inputs)
             ended = time.perf_counter()
             recording.profiler.after(step)
             seconds = {"inputs": stepping - began, "step": ended - stepping}
             told = _log(recording, step, inputs, scalars, seconds, state)
-            note = f"{_loss_note(scalars)}, {clock.compiled} programs compiled"
-            recording.meter(step + 1, settings.steps, note)
+            recording.meter(step + 1, settings.steps, _note(scalars, clock))
             losses.append(scalars["loss"])
             nonfinite = nonfinite + 1 if scalars["nonfinite"] else 0
             done, stop = step + 1, asked_to_stop()
@@ -191,7 +188,7 @@ def _saved_if_asked(
     try:
         yield
     except AskedToStop:
-        progress().ended()
+        step_progress().ended()
         if losses:
             checkpoints.save(step, state, loss=_mean_finite(losses))
         checkpoints.wait()
@@ -213,10 +210,18 @@ def _save(
     recording.hooks.saved(done)
 
 
-def _loss_note(scalars: dict[str, float]) -> str:
-    """The task's loss, or that of the pairs where they are alone."""
+def _note(scalars: dict[str, float], clock: Clock) -> str:
+    """The task's loss, or that of the pairs where they are alone; and what was compiled so far."""
     name = next(name for name in ("task_loss", "alignment_loss", "loss") if name in scalars)
-    return f"{name.replace('_', ' ')} {scalars[name]:.3f}"
+    return f"{name.replace('_', ' ')} {scalars[name]:.3f}, {clock.compiled} programs compiled"
+
+
+def _stepped(
+    step_function, state: TrainState, frozen: dict, inputs: StepInput
+) -> tuple[TrainState, dict[str, float]]:
+    batch, weights = to_devices(inputs.batch), _traced(inputs.weights)
+    state, scalars = step_function(state, frozen, batch, *weights)
+    return state, {name: float(value) for name, value in jax.device_get(scalars).items()}
 
 
 def _traced(weights: dict[str, float] | None) -> tuple[dict[str, np.float32], ...]:

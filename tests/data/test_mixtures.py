@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_alignment.data.mixtures import Part, mixed_places, parts_of
+from emergent_alignment.data.mixtures import WeightedSource, mixed_places, parts_of
 from emergent_alignment.errors import UserError
 
 
 def test_a_text_is_one_source_or_several_with_their_weights():
-    assert parts_of("rows.jsonl", "s") == [Part("rows.jsonl", 1.0)]
-    assert parts_of("a + b.jsonl", "s") == [Part("a + b.jsonl", 1.0)]
+    assert parts_of("rows.jsonl", "s") == [WeightedSource("rows.jsonl", 1.0)]
+    assert parts_of("a + b.jsonl", "s") == [WeightedSource("a + b.jsonl", 1.0)]
     assert parts_of("3*a b.jsonl + 1 * org/name", "s") == [
-        Part("a b.jsonl", 0.75),
-        Part("org/name", 0.25),
+        WeightedSource("a b.jsonl", 0.75),
+        WeightedSource("org/name", 0.25),
     ]
 
 

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from emergent_alignment.planning.hlo import program_cost
-from emergent_alignment.planning.links import links_of
+from emergent_alignment.planning.links import slice_links
 
 
 def slice_of(kind, *sizes):
     """Its devices, the last axis first, as JAX orders them."""
     x, y, z = (*sizes, 1, 1)[:3]
     places = [(i, j, k) for k in range(z) for j in range(y) for i in range(x)]
-    return links_of(SimpleNamespace(device_kind=kind, coords=place) for place in places)
+    return slice_links(SimpleNamespace(device_kind=kind, coords=place) for place in places)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_group_has_the_links_of_the_axes_that_it_lies_along(links, group, shar
 
 
 def test_devices_without_places_have_none():
-    assert links_of([SimpleNamespace(device_kind="cpu")]) is None
+    assert slice_links([SimpleNamespace(device_kind="cpu")]) is None
 
 
 TEXT = """HloModule m

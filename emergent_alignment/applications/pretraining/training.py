@@ -61,7 +61,7 @@ def pretrain(
         check_heard(config, setup.mesh, num_reviewed(config))
         _check_setup(config, setup)
         packing = packing_of(config, corpus, setup.chat)
-        data = data_digits(corpus, packing, setup.chat)
+        data = _data_digits(corpus, packing, setup.chat)
         note = f"{config.pretraining.corpus}: {packing.summary()}"
 
     def inputs(run: Run[PretrainingConfig]) -> MakeInput:
@@ -98,7 +98,7 @@ def packing_of(config: PretrainingConfig, corpus: Corpus, chat: RawText) -> Pack
     )
 
 
-def data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
+def _data_digits(corpus: Corpus, packing: Packing, chat: RawText) -> str:
     """16 hex digits that say which windows a run trains on, in which order."""
     tokenizer = chat.tokenizer.backend_tokenizer.to_str()
     return digest([corpus.identity, vars(packing.settings), tokenizer])
