@@ -127,8 +127,7 @@ def run(
     """
     nonfinite, losses = 0, []
     checkpoints, clock = recording.checkpoints, recording.clock
-    watched = progress()
-    with listening_to_signals():
+    with listening_to_signals(), progress().of_steps() as watched:
         recording.meter(first_step, settings.steps, "")
         for step in range(first_step, settings.steps):
             watched.step()
@@ -163,10 +162,8 @@ def run(
                 checkpoints.close()
                 raise _gone_astray(step, nonfinite)
             if stop and done < settings.steps:
-                watched.ended()
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
-    watched.ended()
     checkpoints.wait()
     return state
 
@@ -180,7 +177,6 @@ def _saved_if_asked(
     try:
         yield
     except AskedToStop:
-        progress().ended()
         if losses:
             checkpoints.save(step, state, loss=_mean_finite(losses))
         checkpoints.wait()
