@@ -7,6 +7,8 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 
@@ -48,9 +50,13 @@ class Progress:
             self._took.append(now - self._since)
         self._since = now
 
-    def ended(self) -> None:
-        """There are no more steps."""
-        self._since = None
+    @contextmanager
+    def of_steps(self) -> Iterator["Progress"]:
+        """Inside there are steps, and however that ends, none afterwards."""
+        try:
+            yield self
+        finally:
+            self._since = None
 
     def stalled(self) -> float | None:
         """Seconds since the last step, where they are too many; the first steps compile, and have

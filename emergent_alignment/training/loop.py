@@ -136,8 +136,7 @@ def run(
     nonfinite, losses, done = 0, [], first_step
     checkpoints, clock, hooks = recording.checkpoints, recording.clock, recording.hooks
     steps = range(first_step, 0 if hooks.begin(first_step) else settings.steps)
-    watched = step_progress()
-    with listening_to_signals():
+    with listening_to_signals(), step_progress().of_steps() as watched:
         recording.meter(first_step, settings.steps, "")
         for step in steps:
             watched.step()
@@ -168,12 +167,10 @@ def run(
                 checkpoints.close()
                 raise _gone_astray(step, nonfinite)
             if stop and done < settings.steps:
-                watched.ended()
                 checkpoints.wait()
                 raise Stopped(f"asked to stop: saved after step {done} of {settings.steps}")
             if told.stop:
                 break
-    watched.ended()
     checkpoints.wait()
     hooks.end(done)
     return state
@@ -188,7 +185,6 @@ def _saved_if_asked(
     try:
         yield
     except AskedToStop:
-        step_progress().ended()
         if losses:
             checkpoints.save(step, state, loss=_mean_finite(losses))
         checkpoints.wait()

@@ -133,8 +133,9 @@ def test_a_step_is_no_step_after_so_many_times_as_long_as_the_others(clock, seco
     assert progress.stalled() is None
     clock.now += 1
     assert progress.stalled() == limit + 1
-    progress.ended()
-    assert progress.stalled() is None, "nobody waits for a step after the last"
+    with pytest.raises(Stopped), progress.of_steps():
+        raise Stopped
+    assert progress.stalled() is None, "nobody waits for a step after the last, however it ended"
 
 
 def test_who_is_stuck_says_where_and_leaves(clock, monkeypatch, capfd):
