@@ -88,7 +88,10 @@ OF_CONFIGS = [
 SIDE_BY_SIDE = {"conscience.one_batch": True}
 OF_ONLINE = [
     of_config(name, topology, model, **SIDE_BY_SIDE, **{"mesh.fsdp": 8, "mesh.decode.tensor": 8})
-    for name, topology, model in (("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),)
+    for name, topology, model in (
+        ("qwen3_4b_code_hacking", "v5e:4x4", "Qwen3-4B"),
+        ("qwen25_coder_32b_code_hacking", "v5p:4x4x4", "Qwen2.5-Coder-32B-Instruct"),
+    )
 ]
 ONLINE_EVERY = (1, 8)  # K
 SETTINGS = OF_MODELS + OF_CONFIGS + OF_ONLINE
@@ -216,6 +219,11 @@ are trained on in K steps. The training step alone, with pairs, is what it is co
 the same rules. Decode mesh: data × tensor. `rewrite` and `fresh` are written in one batch.
 
 {online}
+
+What a round takes is decoding: for each token the parameters are read, and with a tensor axis two
+all-reduces a layer wait for each other. Two decodes a round are more than 4 training steps here;
+what divides them is K, `model.frozen_dtype=int8` (the first part), and more rows a decode
+(`conscience.ahead`, not in this table).
 
 Bounds err to one side. Optimistic: all work runs at the data sheet's full rates and overlaps
 perfectly; a collective has the links of the axes that its devices lie along, and a hop takes 1 µs
