@@ -4,11 +4,12 @@ VENV ?= .venv
 PARITY ?= .venv-parity
 PLAN ?= .venv-plan
 DOCS ?= .venv-docs
+INSPECT ?= .venv-inspect
 ROOT ?= runs/quickstart
 CONFIG ?= configs/quickstart.py
 MODEL ?=
 
-.PHONY: quickstart test docs meshes parity plan plans notebooks slow campaign lint types environment help
+.PHONY: quickstart test docs inspect matrix meshes parity plan plans notebooks slow campaign lint types environment help
 
 help:
 	@echo "make quickstart [MODEL=path, hub id or .gguf] [ROOT=folder] [CONFIG=file]"
@@ -19,6 +20,8 @@ help:
 	@echo "make plan        compile for a TPU, with no TPU at hand (installs libtpu, 213 MB)"
 	@echo "make plans       whole plans for TPU slices, minutes each; not part of .ci/run"
 	@echo "make notebooks   execute the notebooks"
+	@echo "make inspect     our models in inspect_ai (installs it, 120 MB); not in .ci/run"
+	@echo "make matrix      the oldest and newest Python and JAX that can be had here; not in .ci/run"
 	@echo "make docs        the documentation site, links checked, into build/site"
 	@echo "make campaign    kills, bad inputs, faulty backends, hostile code: tried, and counted"
 
@@ -61,8 +64,21 @@ $(DOCS)/.installed: constraints.txt
 	$(DOCS)/bin/python -m pip install -q -c constraints.txt mkdocs-material 'mkdocstrings[python]' ruff
 	@touch $@
 
+# inspect_ai holds fsspec and dateutil to versions that constraints.txt is past.
+$(INSPECT)/.installed: $(VENV)/.installed
+	$(call on_the_main_environment,$(INSPECT))
+	$(INSPECT)/bin/python -m pip install -q --no-compile 'inspect-ai>=0.3.250'
+	@touch $@
+
+inspect: $(INSPECT)/.installed
+	$(INSPECT)/bin/python -m pytest tests/evaluation/test_inspect_model.py
+
 docs: $(DOCS)/.installed
-	$(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+# Of its own: each corner has an interpreter and an environment (.venv-oldest, .venv-newest).
+matrix:
+	$(PYTHON) tests/matrix/corners.py
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/emergent-alignment quickstart --root $(ROOT) --config $(CONFIG) \

