@@ -54,10 +54,10 @@ def get_config(size="full"):
     config.evaluation.code_prompts = 0
     config.two_by_two.world = "marked"
     config.two_by_two.judges = ("marked",)
-    config.two_by_two.samples = 64
+    config.two_by_two.samples = 48
     config.two_by_two.max_new_tokens = 48
-    config.two_by_two.limit = 24
-    config.two_by_two.steps = (8, 12)  # plain's checkpoints: the front of early stopping
+    config.two_by_two.limit = 12
+    config.two_by_two.steps = (12,)  # of plain's checkpoints: early stopping
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 2
