@@ -8,6 +8,7 @@ WORKDIR /work
 COPY setup.py pyproject.toml constraints.txt README.md LICENSE ./
 COPY emergent_alignment emergent_alignment
 COPY configs configs
+COPY launch launch
 RUN python3 -m pip install --no-cache-dir --constraint constraints.txt ".${EXTRA:+[$EXTRA]}"
 # Lines come as they are printed; compiled programs stay where a volume can be mounted.
 ENV PYTHONUNBUFFERED=1 JAX_COMPILATION_CACHE_DIR=/work/compiled
