@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
         "self-align", "evaluate", "report", "respond", "experiment"
     ]  # fmt: skip
     for _, name, *words in found:
-        words = [re.sub(r"quickstart\.py$", "quickstart.py:short", word) for word in words]
+        words = [re.sub(r"quickstart$", "quickstart:short", word) for word in words]
         short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
         short += ["--max-new-tokens=8"] if name == "respond" else []
         command = [sys.executable, "-m", "emergent_alignment", name, *words, *short]
