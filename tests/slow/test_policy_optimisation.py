@@ -22,7 +22,7 @@ def setup(tmp_path_factory):
     return toy_setup(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("algorithm, rate, rollouts", [("ppo", 0.01, 22), ("grpo", 0.007, 22)])
+@pytest.mark.parametrize("algorithm, rate, rollouts", [("ppo", 0.01, 34), ("grpo", 0.007, 22)])
 def test_a_toy_reward_reaches_its_optimum(setup, algorithm, rate, rollouts, tmp_path):
     config = toy_config(setup, algorithm, learning_rate=rate, rollouts=rollouts)
     optimise_policy(config, setup, tmp_path / "run", PROMPTS, share_liked)
