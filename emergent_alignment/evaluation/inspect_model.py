@@ -167,7 +167,7 @@ class InspectModel(ModelAPI):
         try:
             for place, answer in self._sampled(batch, batch[0].drawing):
                 batch[place].came = answer
-        except Exception as error:
+        except Exception as error:  # whatever it is, the task that asked is told
             for request in batch:
                 request.came = request.came or error
 

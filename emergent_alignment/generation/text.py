@@ -47,10 +47,11 @@ def given_answer(chat: Chat, text: str) -> Answer:
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, samples]: those of a prompt together."""
     samples = rows_held(samples)
+    tokens = samples.tokens.reshape(-1, samples.tokens.shape[-1])
+    log_probs = np.asarray(samples.log_probs).reshape(tokens.shape)
     answers = []
     for row, length in enumerate(samples.lengths.reshape(-1).tolist()):
-        kept = samples.tokens.reshape(-1, samples.tokens.shape[-1])[row, :length].tolist()
-        log_probs = np.asarray(samples.log_probs).reshape(-1, samples.tokens.shape[-1])
+        kept = tokens[row, :length].tolist()
         ended = bool(samples.ended.reshape(-1)[row])
         answers.append(Answer(kept, log_probs[row, :length], chat.decode(kept), ended))
     return answers

@@ -42,17 +42,14 @@ TPUS = {
     # A chip is two devices for JAX, each with half of everything.
     "tpu7x": Chip("half a TPU7x", 96 * GIB, 2307e12 / 2, 7380e9 / 2, 1200e9 / 4, f"{_PAGES}/tpu7x"),
 }
-# Dense bfloat16, SXM; NVLink's bidirectional figure, halved.
+# Dense bfloat16, SXM; NVLink's bidirectional figure, halved. NVIDIA's own pages were not at hand:
+# these repeat its figures. What a B200 has of memory for programs is named as 179 to 192 GB.
+_HOPPER = "https://huggingface.co/datasets/devidasmishra/ai-inference-hardware-economics-2026"
+_B200 = "https://glennklockwood.com/garden/processors/B200"
 GPUS = {
-    "H100": Chip(
-        "H100", 80 * 10**9, 989e12, 3350e9, 450e9, "https://www.nvidia.com/en-us/data-center/h100/"
-    ),
-    "H200": Chip(
-        "H200", 141 * 10**9, 989e12, 4800e9, 450e9, "https://www.nvidia.com/en-us/data-center/h200/"
-    ),
-    "B200": Chip(
-        "B200", 180 * 10**9, 2250e12, 8000e9, 900e9, "https://www.nvidia.com/en-us/data-center/hgx/"
-    ),
+    "H100": Chip("H100", 80 * 10**9, 989e12, 3350e9, 450e9, _HOPPER),
+    "H200": Chip("H200", 141 * 10**9, 989e12, 4800e9, 450e9, _HOPPER),
+    "B200": Chip("B200", 180 * 10**9, 2250e12, 8000e9, 900e9, _B200),
 }
 # What JAX calls them: as libtpu 0.0.42.1 does, and by their own names.
 DEVICE_KINDS = {
