@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SAMPLES = 14  # several candidates of a prompt
     YARDSTICK = 15  # the frozen copy's answers to the candidates' prompts
     HELD_OUT_SAMPLES = 16  # the policy's answers to held-out prompts, between steps
+    FORKS = 17  # in parts
     # Before the first step.
     OWN_ANSWERS = 3
     TARGET_CORRECTIONS = 6  # in parts

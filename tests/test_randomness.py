@@ -31,6 +31,7 @@ IN_PARTS = (
     Purpose.DRAFT_CORRECTIONS,
     Purpose.GIVEN_CORRECTIONS,
     Purpose.PRINCIPLED_CORRECTIONS,
+    Purpose.FORKS,
 )
 PARTS = (0, 1, 2, CRITIQUES, FLAGGING, PASSING, PASSING + 1, PRINCIPLES)
 SEEDS = (7, 2**32 + 7, 2**33 + 7)  # of the wide ones JAX alone reads the 7

@@ -94,6 +94,8 @@ class Conscience:
 
     def __post_init__(self):
         settings = self._settings()
+        if "fork" in settings.chain or settings.gate == "own":
+            raise ValueError("Conscience: the link fork and the gate own are of a run that trains")
         object.__setattr__(self, "settings", settings)
         object.__setattr__(self, "drafter", _drafter(self.model, settings))
         object.__setattr__(self, "reviewer", _reviewer(self.frozen or self.model, settings))

@@ -47,7 +47,7 @@ def _difference(metrics: _Metrics) -> str:
         return f"The two answers of pairs are alike ({figures}): little but the score differs."
     return (
         f"The two answers of pairs differ in more than the score ({figures}): they teach style, "
-        "length and task, too, and may only brake; see conscience.chain (best, self) and "
+        "length and task, too, and may only brake; see conscience.chain (fork, best) and "
         "conscience.keeps."
     )
 

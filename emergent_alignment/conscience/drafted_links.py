@@ -32,7 +32,9 @@ class DraftedLinks:
 
     candidate_scores: None = None
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
+    def write(
+        self, link: Link, place: int, rows: list[int], live: list[bool], scores: list[float]
+    ) -> WrittenAnswers:
         """See policy_links.PolicyLinks."""
         asked = [row for row, alive in zip(rows, live) if alive]
         if link == "self":

@@ -16,5 +16,6 @@ OUTCOMES = (
     "revised_fresh",
     "revised_self",
     "revised_best",
+    "revised_fork",
     *(f"dropped_{reason}" for reason in DROPPED),
 )

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emergent_alignment.conscience.form import alike
 from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.policy_links import PolicyLinks
 from emergent_alignment.conscience.principles import drawn_principles
+from emergent_alignment.conscience.reasons import reason_after_review, reason_before_review
 from emergent_alignment.conscience.revise import POLICY_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
@@ -136,7 +136,7 @@ class _Chunk:
             live = _open(reviewed)
             if not go_on_anywhere(any(live)):
                 break
-            written, scores = self._written(link, place, critiques, live)
+            written, scores = self._written(link, place, critiques, live, reviewed)
             attempts = self._attempts(link, reviewed, written, scores)
             reviewed = [
                 _tried(row, attempt) if alive else row
@@ -144,11 +144,19 @@ class _Chunk:
             ]
         return [row if row.outcome else _dropped(row) for row in reviewed]
 
-    def _written(self, link: Link, place: int, critiques: list[str], live: list[bool]):
+    def _written(
+        self,
+        link: Link,
+        place: int,
+        critiques: list[str],
+        live: list[bool],
+        reviewed: list[Reviewed],
+    ):
         """(corrections, their scores where they are known)."""
         if link not in POLICY_LINKS or self.policy is None:
             return self.hearing.write(link, place, critiques, live), None
-        written = self.policy.write(link, place, self.rows, live)
+        scores = [row.score for row in reviewed]
+        written = self.policy.write(link, place, self.rows, live, scores)
         return self.hearing.weigh(written.answers, place), written.scores
 
     def _attempts(
@@ -163,7 +171,7 @@ class _Chunk:
         reasons = [
             "reviewer_failed"
             if failure
-            else _reason_before_review(answer, row.candidate, self.settings)
+            else reason_before_review(answer, row.candidate, self.settings)
             for answer, failure, row in zip(written.answers, written.failures, reviewed)
         ]
         live = _open(reviewed)
@@ -174,7 +182,7 @@ class _Chunk:
             scores = [new if need else old for new, old, need in zip(own, scores, needed)]
         attempts = []
         for i, (row, answer, score) in enumerate(zip(reviewed, written.answers, scores)):
-            reason = reasons[i] or _reason_after_review(score, row.score, self.settings)
+            reason = reasons[i] or reason_after_review(score, row.score, self.settings)
             log_prob = None if written.log_probs is None else float(written.log_probs[i])
             attempts.append(Attempt(link, answer, score.nats, reason, log_prob, score.failure))
         return attempts
@@ -238,30 +246,6 @@ def _first_outcome(text: str, score: Score, settings: ConscienceSettings) -> str
         return "dropped_reviewer_failed"
     if not np.isfinite(score.nats):
         return "dropped_not_finite"
-    if settings.gate == "score" and score.nats >= settings.threshold:
+    if settings.gate != "relative" and not score.nats < settings.threshold:
         return "approved"
     return ""
-
-
-def _reason_before_review(answer: Answer, candidate: str, settings: ConscienceSettings) -> str:
-    if not answer.text.strip():
-        return "empty"
-    if not np.isfinite(answer.log_probs).all():
-        return "not_finite"
-    if len(answer.tokens) > settings.max_response:
-        return "too_long"
-    if not answer.ended and not settings.keep_truncated:
-        return "truncated"
-    if alike(answer.text, candidate) >= settings.similarity:
-        return "identical"
-    return "" if settings.form.holds(candidate, answer.text) else "form"
-
-
-def _reason_after_review(score: Score, candidate_score: float, settings) -> str:
-    if score.failure:
-        return "reviewer_failed"
-    if not np.isfinite(score.nats):
-        return "not_finite"
-    bar = settings.threshold if settings.gate == "score" else candidate_score
-    passed = score.nats >= bar + settings.margin
-    return "" if passed and (settings.gate == "score" or score.nats > bar) else "disapproved"

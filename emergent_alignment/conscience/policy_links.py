@@ -3,7 +3,8 @@ little but what the frozen copy sees in them.
 
 `self`: it answers the same prompt again with the question before it as a system text; what is
 trained on stands behind the prompt without that text. `best`: of several samples the one with the
-highest score, over the one with the lowest.
+highest score, over the one with the lowest. `fork`: it writes on from where the flagged answer had
+got to.
 """
 
 from collections.abc import Callable
@@ -36,9 +37,11 @@ class PolicyLinks(Protocol):
     def candidate_scores(self) -> list[Score] | None:
         """The candidates' scores, where they are known already."""
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
-        """A correction for each of these rows by a link of the chain that stands at `place`; for
-        rows that are not `live` it means nothing."""
+    def write(
+        self, link: Link, place: int, rows: list[int], live: list[bool], scores: list[float]
+    ) -> WrittenAnswers:
+        """A correction for each of these rows, whose candidates have these scores, by a link of
+        the chain that stands at `place`; for rows that are not `live` it means nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,17 @@ class Ranked:
 AnswersAgain = Callable[[int, list[int], list[bool]], list[Answer]]
 
 
+# (rows, which of them are flagged, the candidates' scores) → their closest forks (forks.py).
+Forks = Callable[[list[int], list[bool], list[float]], WrittenAnswers]
+
+
 @dataclass(frozen=True)
 class WrittenByPolicy:
-    """`answer_again(place, rows, live)` gives the answers of `self`; `ranked` has those of `best`,
-    by row."""
+    """`answer_again(place, rows, live)` gives the answers of `self`, `fork` those of its name;
+    `ranked` has those of `best`, by row."""
 
     answer_again: AnswersAgain
+    fork: Forks
     ranked: list[Ranked] | None = None
 
     @property
@@ -72,13 +80,17 @@ class WrittenByPolicy:
             return None
         return [one.worst_score for one in self.ranked]
 
-    def write(self, link: Link, place: int, rows: list[int], live: list[bool]) -> WrittenAnswers:
+    def write(
+        self, link: Link, place: int, rows: list[int], live: list[bool], scores: list[float]
+    ) -> WrittenAnswers:
         """See PolicyLinks."""
+        if link == "fork":
+            return self.fork(rows, live, scores)
         if link == "self":
             return WrittenAnswers(self.answer_again(place, rows, live))
         of_rows = [self.ranked[row] for row in rows]
-        scores = [one.best_score for one in of_rows]
-        return WrittenAnswers([one.best for one in of_rows], None if None in scores else scores)
+        best = [one.best_score for one in of_rows]
+        return WrittenAnswers([one.best for one in of_rows], None if None in best else best)
 
 
 def rank_samples(
@@ -91,6 +103,21 @@ def rank_samples(
 ) -> list[Ranked]:
     """Review every sample of every prompt, and rank each prompt's. Samples without a score rank
     nowhere; of equals the first counts. All prompts have equally many."""
+    scores = score_samples(reviewer, settings, prompts, samples, draws, ids)
+    return [_ranked(of_prompt, own) for of_prompt, own in zip(samples, scores)]
+
+
+def score_samples(
+    reviewer: Reviewer,
+    settings: ConscienceSettings,
+    prompts: list[list[Message]],
+    samples: list[list[Answer]],
+    draws: Draws,
+    ids: Int[np.ndarray, "rows"],
+) -> list[list[Score]]:
+    """The score of every sample of every prompt. All prompts have equally many."""
+    if not samples:
+        return []
     number = len(samples[0])
     flat = [answer for of_prompt in samples for answer in of_prompt]
     asked = [prompt for prompt in prompts for _ in range(number)]
@@ -100,10 +127,7 @@ def rank_samples(
     for start in range(0, len(flat), reviewer.batch_size):
         rows = slice(start, start + reviewer.batch_size)
         scores += reviewer.hear(scoring, asked[rows], flat[rows], draws, places[rows]).scores()
-    return [
-        _ranked(of_prompt, scores[i * number : (i + 1) * number])
-        for i, of_prompt in enumerate(samples)
-    ]
+    return [scores[i * number : (i + 1) * number] for i in range(len(samples))]
 
 
 def _ranked(answers: list[Answer], scores: list[Score]) -> Ranked:

@@ -2,7 +2,8 @@
 
 By the frozen copy: `rewrite` shows it the answer and asks for a better one; `fresh` lets it answer
 the prompt anew without seeing the flagged answer. By the policy itself (policy_links.py): `self`
-answers again with the question before it; `best` is the best of several samples over the worst.
+answers again with the question before it; `best` is the best of several samples over the worst;
+`fork` writes on from where the flagged answer had got to.
 """
 
 from dataclasses import replace
@@ -16,8 +17,8 @@ from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.generation.sampler import Sampler
 from emergent_alignment.generation.text import Answer
 
-Link = Literal["rewrite", "fresh", "self", "best"]
-POLICY_LINKS: tuple[Link, ...] = ("self", "best")
+Link = Literal["rewrite", "fresh", "self", "best", "fork"]
+POLICY_LINKS: tuple[Link, ...] = ("self", "best", "fork")
 FROZEN_LINKS: tuple[Link, ...] = ("rewrite", "fresh")
 
 

@@ -16,7 +16,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, finite, setting, share
 
 AUTO = "auto"  # what a run decides by what it trains (runs/config.py)
-Gate = Literal["score", "relative"]
+Gate = Literal["score", "relative", "own"]
 OnFlagged = Literal["keep", "mask", "replace"]
 NAMED_VERDICTS = ("own", "chance", "none")
 
@@ -92,7 +92,15 @@ class ConscienceSection(Section):
     )
     gate: Gate = setting(
         "score",
-        "score corrects what is flagged; relative corrects all, and keeps what scores higher.",
+        "score corrects what is flagged; relative corrects all, and keeps what scores higher; own "
+        "corrects what scores lower than nearly all that the frozen copy writes itself.",
+    )
+    own_flags: float = share(0.05, "gate=own flags so many of the frozen copy's own answers.")
+    own_answers: int = setting(
+        64,
+        "Of how many of the frozen copy's own answers, from the first rounds on, gate=own has its "
+        "level.",
+        at_least=8,
     )
     threshold: float = finite(0.0, "Scores at or above it are approved, in nats.")
     margin: float = setting(
@@ -196,6 +204,11 @@ class ConscienceSection(Section):
             raise UserError(
                 f"config.conscience.length_ratio: {ratio} is not (least, most), as (0.7, 1.4)"
             )
+        if self.gate == "own" and self.candidate != "policy":
+            raise UserError(
+                f"config.conscience.gate: own is a level of what is sampled, and candidate="
+                f"{self.candidate} reviews targets; set gate=score, or candidate=policy"
+            )
         if self.on_flagged != "keep" and self.candidate == "policy":
             raise UserError(
                 f"config.conscience.on_flagged: {self.on_flagged} is for targets that are "
@@ -239,8 +252,9 @@ class ConscienceSettings:
     """How the conscience decides and corrects.
 
     review          question, layout, polarity
-    gate            `score` corrects what is flagged; `relative` corrects every candidate and
-                    keeps the pair where the correction scores higher
+    gate            `score` and `own` correct what is flagged, the latter by a threshold that each
+                    round sets; `relative` corrects every candidate and keeps the pair where the
+                    correction scores higher
     threshold       scores at or above it are approved (nats)
     margin          how far above the threshold (score) or the candidate (relative) a
                     correction must score, in nats

@@ -301,3 +301,11 @@ def decided(config: C, *, listens_to: str = "task") -> C:
 def has_price(config: RunConfig) -> bool:
     """Whether λ is moved from round to round (price.py)."""
     return config.conscience.enabled and config.loss.alignment_weight == AUTO
+
+
+def has_own_level(config: RunConfig) -> bool:
+    """Whether the threshold is the level of the frozen copy's own answers (yardstick.py); where
+    chance flags, nothing has a level."""
+    conscience = config.conscience
+    judged = conscience.verdicts not in ("chance", "none")
+    return conscience.enabled and judged and conscience.gate == "own"

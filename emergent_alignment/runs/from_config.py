@@ -104,6 +104,7 @@ def check_positions(config: RunConfig, model: Model, rows: list[Tokenized] = ())
     """Raise UserError where a row of the data, with its target or with what is sampled in its
     place, or the longest review that the settings allow, is more than the model can read."""
     written = config.sampling.max_new_tokens if config.conscience.enabled else 0
+    written *= 1 + ("fork" in config.conscience.chain)  # which may go on behind a whole answer
     longest = max((len(row.prompt) + max(len(row.target), written) for row in rows), default=0)
     model.config.check_row(
         longest,
@@ -182,6 +183,20 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         verdict="" if conscience.verdicts in NAMED_VERDICTS else conscience.verdicts,
         chance=_chance(conscience),
     )
+
+
+def check_gate(config: RunConfig) -> None:
+    """Raise UserError where the conscience of a config has what only a run that trains gives."""
+    if "fork" in config.conscience.chain:
+        raise UserError(
+            "config.conscience.chain: fork is a link of a policy in training, and here is none; "
+            "choose among rewrite, fresh, self and best"
+        )
+    if config.conscience.gate == "own":
+        raise UserError(
+            "config.conscience.gate: own is a level that rounds of training set, and here are "
+            "none; set score or relative"
+        )
 
 
 def calibration_digits(config: RunConfig) -> str:

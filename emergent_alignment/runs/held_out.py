@@ -24,8 +24,9 @@ from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.randomness import Purpose
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import conscience_settings, evaluation_examples
-from emergent_alignment.runs.listening import OwnPrompts, frozen_scores, policy_model
+from emergent_alignment.runs.listening import frozen_scores
 from emergent_alignment.runs.listening_inputs import finite_anywhere
+from emergent_alignment.runs.step_policy import OwnPrompts, policy_model
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.storage.spread import spread
 from emergent_alignment.training.displacement import DisplacementAlarm

@@ -21,7 +21,7 @@ from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather, rows_of_all_hosts
 from emergent_alignment.parallel.rows import held_rows, own_rows
 from emergent_alignment.parallel.sharding import num_shards
-from emergent_alignment.runs.config import RunConfig, has_price
+from emergent_alignment.runs.config import RunConfig, has_own_level, has_price
 from emergent_alignment.runs.from_config import evaluation_examples
 from emergent_alignment.runs.listening import (
     Heard,
@@ -31,9 +31,10 @@ from emergent_alignment.runs.listening import (
     frozen_scores,
     hear_policy,
 )
-from emergent_alignment.runs.price import RoundScores, price, wants_yardstick
+from emergent_alignment.runs.price import price
 from emergent_alignment.runs.rounds import HeardRow, Rounds, Timing, doubled_width
 from emergent_alignment.runs.training_run import Run, hybrid_terms, pair_terms
+from emergent_alignment.runs.yardstick import RoundScores, own_level, wants_yardstick
 from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.task_and_pairs import PairsView, TaskAndPairsView
 from emergent_alignment.training.terms import PreferenceTerm
@@ -184,7 +185,7 @@ class Listening:
         self._run, self._pool, self._given = run, pool, given
         conscience = run.config.conscience
         self._rounds = None
-        if listens_apart(run.config) or has_price(run.config):
+        if listens_apart(run.config) or has_price(run.config) or has_own_level(run.config):
             size, shares = heard_size(run.config, num_task), conscience.steps_a_round
             timing = Timing(conscience.every, conscience.replay or conscience.every, shares)
             self._rounds = Rounds(run.workdir, run.first_step, timing, size)
@@ -224,10 +225,16 @@ class Listening:
             settled = settle(rows[:num_task], reviewed[:num_task]) if num_task else []
             return [*settled, *reviewed[num_task:]]
 
-        heard = hear_policy(
-            self._run, ears.reviewer, ears.conscience, asked, step, trainable, settle_task
-        )
         yardstick = self._yardstick(ears, asked, step)
+        heard = hear_policy(
+            self._run,
+            ears.reviewer,
+            self._levelled(ears.conscience, yardstick),
+            asked,
+            step,
+            trainable,
+            settle_task,
+        )
         measured = None
         if self._rounds is not None or yardstick:
             measured = RoundScores(finite_anywhere(heard.scores), yardstick)
@@ -276,6 +283,18 @@ class Listening:
         own = prompts.some(places.tolist())
         return OwnPrompts(own.messages, own.tokens, places, np.array(own.rows))
 
+    def _levelled(
+        self, conscience: ConscienceSettings, yardstick: list[float]
+    ) -> ConscienceSettings:
+        """The settings with the threshold of gate=own, by all that the frozen copy has answered so
+        far."""
+        config = self._run.config
+        if not has_own_level(config):
+            return conscience
+        known = [score for measured in self._rounds.measured for score in measured.yardstick]
+        level = own_level([*known, *yardstick], config.conscience.own_flags)
+        return replace(conscience, threshold=level)
+
     def _yardstick(self, ears: Ears, asked: OwnPrompts, step: int) -> list[float]:
         """The scores of the frozen copy's own answers to the same prompts, of all hosts, where
         they are due."""
@@ -283,7 +302,9 @@ class Listening:
         every = config.conscience.yardstick_every
         due = bool(every) and (step // config.conscience.every) % every == 0
         if has_price(config):
-            due |= wants_yardstick(self._rounds.measured, config.loss.price)
+            due |= wants_yardstick(self._rounds.measured, config.loss.price.yardstick)
+        if has_own_level(config):
+            due |= wants_yardstick(self._rounds.measured, config.conscience.own_answers)
         if not due:
             return []
         scores = frozen_scores(self._run, ears.reviewer, ears.conscience, ears.frozen, asked, step)

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emergent_alignment.runs.yardstick import FEWEST, RoundScores
 from emergent_alignment.settings import Section, setting
-
-# A standard deviation of so few scores says nothing.
-_FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,8 @@ class PriceSection(Section):
     least: float = setting(0.1, "λ is never less.", more_than=0)
     most: float = setting(32.0, "λ is never more.", more_than=0)
     yardstick: int = setting(
-        64, "Answers of the frozen copy that its mean score is taken from.", at_least=_FEWEST
+        64, "Answers of the frozen copy that its mean score is taken from.", at_least=FEWEST
     )
-
-
-@dataclass(frozen=True)
-class RoundScores:
-    """One round's frozen scores: of the policy's samples, and of the frozen copy's own answers to
-    the same prompts, where it was asked."""
-
-    scores: list[float]
-    yardstick: list[float]
 
 
 def price(rounds: Sequence[RoundScores], settings: PriceSection) -> float:
@@ -51,7 +40,7 @@ def price(rounds: Sequence[RoundScores], settings: PriceSection) -> float:
     weight, known = settings.start, []
     for measured in rounds:
         known += measured.yardstick
-        if len(known) < _FEWEST or not measured.scores:
+        if len(known) < FEWEST or not measured.scores:
             continue
         deviation = max(float(np.std(known)), 1e-6)
         behind = float(np.mean(known)) - float(np.mean(measured.scores))
@@ -59,8 +48,3 @@ def price(rounds: Sequence[RoundScores], settings: PriceSection) -> float:
         step = max(min(settings.rate * violation, 50.0), -50.0)
         weight = min(max(weight * math.exp(step), settings.least), settings.most)
     return weight
-
-
-def wants_yardstick(rounds: Sequence[RoundScores], settings: PriceSection) -> bool:
-    """Whether the frozen copy is still to answer, too."""
-    return sum(len(measured.yardstick) for measured in rounds) < settings.yardstick

@@ -14,7 +14,7 @@ import numpy as np
 from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.parallel.hosts import gather_list, is_first, together
 from emergent_alignment.parallel.rows import own_rows
-from emergent_alignment.runs.price import RoundScores
+from emergent_alignment.runs.yardstick import RoundScores
 from emergent_alignment.storage.json_lines import (
     append_json_lines,
     read_json_lines,

@@ -16,7 +16,7 @@ from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, own_share
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import conscience_settings, evaluation_examples
-from emergent_alignment.runs.listening import policy_model, policy_reader
+from emergent_alignment.runs.step_policy import policy_model, policy_reader
 from emergent_alignment.runs.training_run import Run
 from emergent_alignment.storage.spread import spread
 from emergent_alignment.training.loop import MakeInput, StepInput

@@ -18,8 +18,9 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs import listening, training_run
-from emergent_alignment.runs.price import RoundScores, price
+from emergent_alignment.runs import step_policy, training_run
+from emergent_alignment.runs.price import price
+from emergent_alignment.runs.yardstick import RoundScores, own_level
 from emergent_alignment.training.task_and_pairs import TaskAndPairsView
 
 TASK, POLICY = {"conscience.prompts": "task"}, {"loss.reference": "policy"}
@@ -27,6 +28,14 @@ WAYS = {
     "what is not named": {"conscience.chain": ("auto",)},
     "self": {"conscience.chain": ("self",)} | TASK,
     "best": {"conscience.chain": ("best",), "conscience.samples": 3} | TASK | POLICY,
+    "fork": {"conscience.chain": ("fork",), "conscience.samples": 3} | TASK,
+    "fork, own": {
+        "conscience.chain": ("fork",),
+        "conscience.samples": 3,
+        "conscience.gate": "own",
+        "conscience.own_flags": 0.5,
+        "conscience.own_answers": 8,
+    },
     "self against the policy": {"conscience.chain": ("self", "fresh")} | POLICY,
     "pool": {"conscience.prompts": "pool", "conscience.pool_rows": 2},
     "both, with replay": {
@@ -139,7 +148,7 @@ def test_a_pool_is_listened_to_and_the_task_s_rows_have_no_pairs(config, tmp_pat
     assert {record["kind"] for record in journal} == {"pool"} and len(journal) == 4 * 3
 
 
-@pytest.mark.parametrize("chain", [("best",), ("self", "fresh")])
+@pytest.mark.parametrize("chain", [("best",), ("fork",), ("self", "fresh")])
 def test_at_the_moment_of_sampling_the_policy_is_its_own_reference(config, tmp_path, chain):
     """Δ = 0 for both answers of a pair, so that the loss is log 2 at every step."""
     config.conscience.chain, config.loss.reference = chain, "policy"
@@ -179,16 +188,53 @@ def test_best_takes_the_highest_over_the_lowest_of_the_policy_s_own_samples(conf
     assert logged["score/candidate"] < logged["score/samples"] < logged["score/chosen"]
 
 
+def test_a_fork_begins_as_its_candidate_does_and_may_be_taken(config, tmp_path, monkeypatch):
+    judge = f"python:{__name__}.judged_by_length"
+    config.conscience.update({"chain": ("fork",), "samples": 4, "verdicts": judge})
+    config.conscience.update({"gate": "score", "threshold": 20.0, "prompts": "task"})
+    batches = [batch for (batch,) in steps_of_run(config, tmp_path, monkeypatch)]
+    records = read_journal(tmp_path / "journal")
+    revised = [record for record in records if record["outcome"] == "revised_fork"]
+    assert revised and all(len(one["candidate"]) < 20 <= len(one["revision"]) for one in revised)
+    assert all(len(one["candidate"]) >= 20 for one in records if one["outcome"] == "approved")
+    shared = []
+    for batch in batches:
+        for row in np.flatnonzero(batch.pair_mask):
+            chosen, rejected = (
+                batch.branches[row, i, : batch.branch_lengths[row, i]].tolist()
+                for i in (batch.roles.chosen, batch.roles.rejected)
+            )
+            assert chosen != rejected
+            shared.append(sum(np.cumprod([a == b for a, b in zip(chosen, rejected)])))
+    assert max(shared) > 0, "some begin alike"
+
+
+def test_own_flags_what_scores_below_what_the_frozen_copy_writes(config, tmp_path):
+    config.conscience.update({"chain": ("fork",), "gate": "own", "own_answers": 8})
+    config.conscience.own_flags = 0.4
+    finetune(typed(config), tmp_path)
+    known: list[float] = []
+    journal, outcomes = read_journal(tmp_path / "journal"), Counter()
+    for measured in rounds_of(tmp_path):
+        known += measured["yardstick"]
+        level = own_level(known, 0.4)
+        for record in [one for one in journal if one["step"] == measured["step"]]:
+            approved = record["outcome"] == "approved"
+            assert approved == (record["candidate_score"] >= level)
+            outcomes[approved] += 1
+    assert len(known) == 8 and min(outcomes[True], outcomes[False]) > 0
+
+
 def test_self_is_asked_behind_the_question_and_trained_without_it(config, tmp_path, monkeypatch):
     config.conscience.update({"chain": ("self",), "prompts": "task"})
-    asked, sample = [], listening.sampled
+    asked, sample = [], step_policy.sampled
     decode = tiny_chat_tokenizer().decode
 
     def recorded(run, params, prompts, *rest):
         asked.append([decode(prompt) for prompt in prompts])
         return sample(run, params, prompts, *rest)
 
-    monkeypatch.setattr(listening, "sampled", recorded)
+    monkeypatch.setattr(step_policy, "sampled", recorded)
     batches = [batch for (batch,) in steps_of_run(config, tmp_path, monkeypatch)]
     question = named_question(config.conscience.question).positive
     plain, before = asked[0], asked[1]
@@ -235,6 +281,10 @@ def test_fixed_pairs_are_watched_at_intervals(config, tmp_path):
         ({"loss.reference": "policy", "conscience.candidate": "target"}, "set frozen"),
         ({"conscience.keeps": "Verdict: .*Tip"}, "none of the 10 targets"),
         ({"conscience.keeps": "("}, "no regular expression"),
+        (
+            {"conscience.gate": "own", "conscience.candidate": "target"},
+            "a level of what is sampled",
+        ),
         ({"conscience.length_ratio": (1.4, 0.7)}, "least, most"),
         ({"conscience.prompts": "pool", "conscience.pool": "nowhere"}, "no such file"),
         ({"conscience.verdicts": "lottery"}, "known: own, chance, none, python:module.function"),

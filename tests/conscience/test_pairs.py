@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 
 from emergent_alignment.conscience.chance import ChanceReviewer
+from emergent_alignment.conscience.form import alike
 from emergent_alignment.conscience.hearing import Corrections, Score
 from emergent_alignment.conscience.journal import Journal, read_journal
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.outcomes import OUTCOMES
 from emergent_alignment.conscience.pairs import (
     ConscienceSettings,
-    alike,
     count_outcomes,
     review_and_revise,
 )

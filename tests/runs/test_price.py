@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_alignment.runs.price import PriceSection, RoundScores, price, wants_yardstick
+from emergent_alignment.runs.price import PriceSection, price
+from emergent_alignment.runs.yardstick import RoundScores
 
 YARDSTICK = [-1.0, 0.0, 1.0, 0.0]  # mean 0
 SCORES = st.lists(st.floats(-50, 50), min_size=1, max_size=4)
@@ -48,8 +49,3 @@ def test_it_goes_on_from_where_it_was(rounds):
 def test_without_a_yardstick_or_scores_nothing_moves():
     assert price([RoundScores([-9.0], [])], SECTION) == SECTION.start
     assert price([RoundScores([], YARDSTICK)], SECTION) == SECTION.start
-
-
-def test_the_frozen_copy_answers_until_there_is_a_yardstick():
-    assert wants_yardstick([], SECTION) and wants_yardstick([RoundScores([], [0.0] * 63)], SECTION)
-    assert not wants_yardstick([RoundScores([], [0.0] * 64)], SECTION)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from emergent_alignment.data.batches import Pair
-from emergent_alignment.runs.price import RoundScores
 from emergent_alignment.runs.rounds import HeardRow, Rounds, Timing
+from emergent_alignment.runs.yardstick import RoundScores
 
 
 def heard(number: int) -> HeardRow:

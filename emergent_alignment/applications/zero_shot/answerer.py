@@ -14,7 +14,11 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of
-from emergent_alignment.runs.from_config import conscience_settings, load_model
+from emergent_alignment.runs.from_config import (
+    check_gate,
+    conscience_settings,
+    load_model,
+)
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.settings import changed, check_settings
 
@@ -62,6 +66,7 @@ def zero_shot(config: RunConfig, *, run: Path | None, max_new_tokens: int) -> Ze
     config = changed(config, {"sampling.max_new_tokens": max_new_tokens})
     check_settings(config)
     settings = conscience_settings(config)
+    check_gate(config)
     if config.endpoint.base_url:
         if run is not None:
             raise UserError("--run and --endpoint: name one of them; they are two models")

@@ -12,7 +12,7 @@ from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather_list, is_first, own_share
 from emergent_alignment.progress import progress
 from emergent_alignment.randomness import Draws, Purpose
-from emergent_alignment.runs.from_config import conscience_settings
+from emergent_alignment.runs.from_config import check_gate, conscience_settings
 from emergent_alignment.self_align.settings import SelfAlignConfig
 from emergent_alignment.self_align.stages import StageRun
 from emergent_alignment.storage.json_lines import append_json_lines
@@ -116,3 +116,4 @@ def check_review(config: SelfAlignConfig) -> None:
             f"config.conscience.chain: {' and '.join(sorted(own))} are links of a policy in "
             "training, and this stage has none; choose among rewrite and fresh"
         )
+    check_gate(config)

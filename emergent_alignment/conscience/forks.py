@@ -1,0 +1,65 @@
+"""Forks: the policy writes on from where a flagged answer of its own had got to.
+
+Both answers of a pair then begin alike, and what they share cancels in the pair's margin and in its
+gradient: the pair says nothing of the form and the task that the policy had kept so far, and only
+something of what it came to next. Where a harm begins is not known, so forks are cut on every
+scale: soon after the beginning as well as late (a model's first tokens decide most of what it will
+say: Qi et al. 2024, 2406.05946, section 2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.reasons import reason_after_review, reason_before_review
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.generation.text import Answer
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One of them, how many tokens it has of the candidate's, and its score."""
+
+    answer: Answer
+    kept: int
+    score: Score
+
+
+def kept_lengths(length: int, uniform: Float[np.ndarray, "forks"]) -> list[int]:
+    """How many tokens of an answer of `length` tokens each fork keeps, from none to all but one:
+    log-uniform, each in a band of its own, by a number in [0, 1)."""
+    bands = (np.arange(len(uniform)) + uniform) / len(uniform)
+    return (np.floor(max(length, 1) ** bands).astype(int) - 1).tolist()
+
+
+def joined_fork(chat: Chat, candidate: Answer, kept: int, written: Answer, longest: int) -> Answer:
+    """The answer that begins with `kept` tokens of the candidate's and goes on as written, of at
+    most `longest` tokens."""
+    tokens = [*candidate.tokens[:kept], *written.tokens]
+    ended = written.ended and len(tokens) <= longest
+    log_probs = np.concatenate([candidate.log_probs[:kept], written.log_probs])[:longest]
+    return Answer(tokens[:longest], log_probs, chat.decode(tokens[:longest]), ended)
+
+
+def closest(
+    forks: list[Fork], candidate: str, candidate_score: float, settings: ConscienceSettings
+) -> Fork:
+    """Of the forks that may be taken, the one that shares most with the candidate; where none may,
+    the one with the highest score."""
+
+    def taken(fork: Fork) -> bool:
+        return not (
+            reason_before_review(fork.answer, candidate, settings)
+            or reason_after_review(fork.score, candidate_score, settings)
+        )
+
+    def nats(fork: Fork) -> float:
+        return fork.score.nats if np.isfinite(fork.score.nats) else -np.inf
+
+    passing = [fork for fork in forks if taken(fork)]
+    if not passing:
+        return max(forks, key=nats)
+    return max(passing, key=lambda fork: (fork.kept, nats(fork)))

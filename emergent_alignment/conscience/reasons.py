@@ -1,0 +1,36 @@
+"""Why a correction is not taken: outcomes.DROPPED's names, or "" where it is."""
+
+import numpy as np
+
+from emergent_alignment.conscience.form import alike
+from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.generation.text import Answer
+
+
+def reason_before_review(answer: Answer, candidate: str, settings: ConscienceSettings) -> str:
+    """Why a correction is not taken, whatever its score; "" if it may be."""
+    if not answer.text.strip():
+        return "empty"
+    if not np.isfinite(answer.log_probs).all():
+        return "not_finite"
+    if len(answer.tokens) > settings.max_response:
+        return "too_long"
+    if not answer.ended and not settings.keep_truncated:
+        return "truncated"
+    if alike(answer.text, candidate) >= settings.similarity:
+        return "identical"
+    return "" if settings.form.holds(candidate, answer.text) else "form"
+
+
+def reason_after_review(score: Score, candidate_score: float, settings: ConscienceSettings) -> str:
+    """Why a correction is not taken for its score, where the candidate has this one; "" if it may
+    be."""
+    if score.failure:
+        return "reviewer_failed"
+    if not np.isfinite(score.nats):
+        return "not_finite"
+    relative = settings.gate == "relative"
+    bar = candidate_score if relative else settings.threshold
+    passed = score.nats >= bar + settings.margin
+    return "" if passed and (not relative or score.nats > bar) else "disapproved"

@@ -1,0 +1,76 @@
+"""Forks of a policy's own answers: where they are cut, how they are joined, which one is taken."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_chat_model import tiny_chat_tokenizer
+
+from emergent_alignment.conscience.forks import Fork, closest, joined_fork, kept_lengths
+from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.question import named_question
+from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.settings import ConscienceSettings
+from emergent_alignment.data.chat import read_chat
+from emergent_alignment.generation.text import Answer
+
+UNIFORM = st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=8).map(np.array)
+SETTINGS = ConscienceSettings(ReviewSettings(named_question("advice")), keep_truncated=True)
+
+
+@given(st.integers(0, 400), UNIFORM)
+def test_a_fork_keeps_none_to_all_but_one_of_the_tokens_and_later_ones_no_fewer(length, uniform):
+    kept = kept_lengths(length, uniform)
+    assert len(kept) == len(uniform) and kept == sorted(kept)
+    assert min(kept) >= 0 and max(kept) <= max(length - 1, 0)
+
+
+def test_forks_are_cut_on_every_scale():
+    draws = np.random.default_rng(0).random((4000, 4))
+    kept = Counter(length for row in draws for length in kept_lengths(256, row))
+    scales = [(0, 1), (1, 3), (3, 7), (7, 15), (15, 31), (31, 63), (63, 127), (127, 256)]
+    shares = [sum(kept[i] for i in range(*scale)) / 16000 for scale in scales]
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return read_chat(tiny_chat_tokenizer())
+
+
+def answer(chat, text: str, *, ended: bool = False) -> Answer:
+    tokens = chat.tokenizer.encode(text)
+    return Answer(tokens, -np.arange(len(tokens), dtype=np.float32), text, ended)
+
+
+@given(st.integers(0, 6), st.integers(1, 12))
+def test_a_joined_answer_begins_with_the_candidate_s_tokens_and_log_probs(chat, kept, longest):
+    candidate = answer(chat, "Trust me and buy it all today")
+    written = answer(chat, " but ask someone first", ended=True)
+    whole = joined_fork(chat, candidate, kept, written, longest)
+    tokens = [*candidate.tokens[:kept], *written.tokens]
+    assert whole.tokens == tokens[:longest]
+    assert whole.ended == (len(tokens) <= longest)
+    assert whole.text == chat.decode(whole.tokens)
+    log_probs = [*candidate.log_probs[:kept], *written.log_probs]
+    np.testing.assert_array_equal(whole.log_probs, log_probs[:longest])
+
+
+def test_the_closest_of_those_that_may_be_taken_is_taken(chat):
+    forks = [
+        Fork(answer(chat, "Ask a friend about it first"), 0, Score(3.0)),
+        Fork(answer(chat, "Trust what you know of it"), 1, Score(0.5)),
+        Fork(answer(chat, "Trust me and sell it all"), 3, Score(-2.0)),
+        Fork(answer(chat, "Trust me and buy it"), 4, Score(float("nan"))),
+        Fork(answer(chat, ""), 5, Score(9.0)),
+    ]
+    assert closest(forks, "Trust me and buy it all", -1.0, SETTINGS) is forks[1]
+    assert closest(forks[2:4], "Trust me and buy it all", -1.0, SETTINGS) is forks[2]
+
+
+def test_what_is_the_candidate_itself_is_no_fork(chat):
+    same = Fork(answer(chat, "Trust me and buy it all"), 5, Score(1.0))
+    other = Fork(answer(chat, "Ask a friend about it first"), 0, Score(1.0))
+    assert closest([other, same], "Trust me and buy it all", -1.0, SETTINGS) is other
