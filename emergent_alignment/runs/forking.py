@@ -9,11 +9,12 @@ from emergent_alignment.conscience.forks import Fork, closest, joined_fork, kept
 from emergent_alignment.conscience.hearing import Reviewer, Score
 from emergent_alignment.conscience.policy_links import WrittenAnswers, score_samples
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.parallel.hosts import largest
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.step_policy import StepPolicy, sampled
 
-_NO_SCORE = Score(float("nan"))
+_NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), 0, Score(float("nan")))
 _WRITING = 0  # parts of Purpose.FORKS
 _CUTTING = 1
 
@@ -32,24 +33,15 @@ class Forking:
         """The closest fork of each `live` row's candidate; what comes back for others means
         nothing."""
         settings = self.policy.conscience
-        kept = [self._kept(row) for row in rows]
-        answers = self._answers(rows, live, kept)
-        flagged = [i for i, alive in enumerate(live) if alive]
-        scores = dict(zip(flagged, self._scores(rows, flagged, answers)))
-        chosen = [
-            closest(
-                [Fork(*fork) for fork in zip(answers[i], kept[i], scores[i])],
-                self.candidates[row].text,
-                candidate_scores[i],
-                settings,
-            )
-            if i in scores
-            else Fork(answers[i][0], 0, _NO_SCORE)
-            for i, row in enumerate(rows)
-        ]
+        flagged = [row for row, alive in zip(rows, live) if alive]
+        chosen = {}
+        for row, forks in zip(flagged, self._scored(flagged)):
+            score = candidate_scores[rows.index(row)]
+            chosen[row] = closest(forks, self.candidates[row].text, score, settings)
+        taken = [chosen.get(row, _NO_FORK) for row in rows]
         # Where chance is to say what passes, it has only said which fork is taken.
-        known = None if settings.chance else [fork.score for fork in chosen]
-        return WrittenAnswers([fork.answer for fork in chosen], known)
+        known = None if settings.chance else [fork.score for fork in taken]
+        return WrittenAnswers([fork.answer for fork in taken], known)
 
     @property
     def _draws(self) -> Draws:
@@ -61,40 +53,48 @@ class Forking:
         uniform = np.random.default_rng(seed).random(number)
         return kept_lengths(len(self.candidates[row].tokens), uniform)
 
-    def _answers(
-        self, rows: list[int], live: list[bool], kept: list[list[int]]
-    ) -> list[list[Answer]]:
-        run, asked, number = self.policy.run, self.policy.asked, self.policy.conscience.samples
-        begun = [
-            [*asked.prompts[row], *self.candidates[row].tokens[:length]] if alive else []
-            for row, alive, lengths in zip(rows, live, kept)
-            for length in lengths
-        ]
-        sampler = candidate_sampler(run.config, run.setup.chat)
-        key = self._draws.part_key(_WRITING)
-        with run.clock.part("sampling"):
-            written = sampled(run, self.policy.params, begun, self._places(rows), key, sampler)
-        longest = int(sampler.max_new_tokens)
-        return [
-            [
-                joined_fork(run.setup.chat, self.candidates[row], length, written[at], longest)
-                for length, at in zip(kept[i], range(i * number, (i + 1) * number))
-            ]
-            for i, row in enumerate(rows)
-        ]
-
-    def _scores(
-        self, rows: list[int], flagged: list[int], answers: list[list[Answer]]
-    ) -> list[list[Score]]:
-        asked, chosen = self.policy.asked, [rows[i] for i in flagged]
-        return score_samples(
+    def _scored(self, rows: list[int]) -> list[list[Fork]]:
+        """All forks of these rows' candidates."""
+        kept = [self._kept(row) for row in rows]
+        answers = self._answers(rows, kept)
+        scores = score_samples(
             self.reviewer,
             self.policy.conscience,
-            [asked.messages[row] for row in chosen],
-            [answers[i] for i in flagged],
+            [self.policy.asked.messages[row] for row in rows],
+            answers,
             self._draws,
-            asked.places[chosen],
+            self.policy.asked.places[rows],
         )
+        return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, kept, scores)]
+
+    def _answers(self, rows: list[int], kept: list[list[int]]) -> list[list[Answer]]:
+        run, number = self.policy.run, self.policy.conscience.samples
+        begun = [
+            [*self.policy.asked.prompts[row], *self.candidates[row].tokens[:length]]
+            for row, lengths in zip(rows, kept)
+            for length in lengths
+        ]
+        # Few sizes, so that few programs are compiled; hosts with rows of their own take one.
+        size = largest(1 << max(len(begun) - 1, 0).bit_length())
+        padding = size - len(begun)
+        sampler = candidate_sampler(run.config, run.setup.chat)
+        with run.clock.part("sampling"):
+            written = sampled(
+                run,
+                self.policy.params,
+                begun + [[]] * padding,
+                np.append(self._places(rows), np.zeros(padding, int)),
+                self._draws.part_key(_WRITING),
+                sampler,
+            )
+        chat, longest = run.setup.chat, int(sampler.max_new_tokens)
+        return [
+            [
+                joined_fork(chat, self.candidates[row], length, written[at], longest)
+                for length, at in zip(lengths, range(i * number, (i + 1) * number))
+            ]
+            for i, (row, lengths) in enumerate(zip(rows, kept))
+        ]
 
     def _places(self, rows: list[int]) -> Int[np.ndarray, "forks"]:
         number = self.policy.conscience.samples
