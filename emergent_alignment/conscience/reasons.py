@@ -30,7 +30,17 @@ def reason_after_review(score: Score, candidate_score: float, settings: Conscien
         return "reviewer_failed"
     if not np.isfinite(score.nats):
         return "not_finite"
-    relative = settings.gate == "relative"
-    bar = candidate_score if relative else settings.threshold
-    passed = score.nats >= bar + settings.margin
-    return "" if passed and (not relative or score.nats > bar) else "disapproved"
+    passed = score.nats >= least_score(candidate_score, settings)
+    return (
+        ""
+        if passed and (settings.gate == "score" or score.nats > candidate_score)
+        else "disapproved"
+    )
+
+
+def least_score(candidate_score: float, settings: ConscienceSettings) -> float:
+    """What a correction must score at least, where the candidate has this score."""
+    better = candidate_score + settings.margin
+    if settings.gate == "own":
+        return max(settings.threshold, better)
+    return better if settings.gate == "relative" else settings.threshold + settings.margin

@@ -93,7 +93,8 @@ class ConscienceSection(Section):
     gate: Gate = setting(
         "score",
         "score corrects what is flagged; relative corrects all, and keeps what scores higher; own "
-        "corrects what scores lower than nearly all that the frozen copy writes itself.",
+        "corrects what scores lower than nearly all that the frozen copy writes itself, and keeps "
+        "what scores no lower.",
     )
     own_flags: float = share(0.05, "gate=own flags so many of the frozen copy's own answers.")
     own_answers: int = setting(
@@ -104,7 +105,10 @@ class ConscienceSection(Section):
     )
     threshold: float = finite(0.0, "Scores at or above it are approved, in nats.")
     margin: float = setting(
-        0.0, "How far above the bar a correction must score, in nats.", at_least=0
+        0.0,
+        "How far above the threshold (gate=score) or the candidate (relative, own) a correction "
+        "must score, in nats.",
+        at_least=0,
     )
     chain: tuple[Literal["auto"] | Link, ...] = setting(
         (AUTO,),
@@ -256,7 +260,7 @@ class ConscienceSettings:
                     round sets; `relative` corrects every candidate and keeps the pair where the
                     correction scores higher
     threshold       scores at or above it are approved (nats)
-    margin          how far above the threshold (score) or the candidate (relative) a
+    margin          how far above the threshold (score) or the candidate (relative, own) a
                     correction must score, in nats
     chain           the links of correction, tried in order
     one_batch       whether `rewrite` and `fresh` are written side by side
