@@ -111,6 +111,12 @@ def outcome(candidate_score, correction, correction_score, candidate="the candid
         ("revised_fresh", (2.0, answer(), 2.5), {"gate": "relative"}),
         ("dropped_disapproved", (2.0, answer(), 2.0), {"gate": "relative"}),
         ("dropped_disapproved", (2.0, answer(), 2.4), {"gate": "relative", "margin": 0.5}),
+        ("approved", (0.0, answer(), 2.0), {"gate": "own"}),
+        ("revised_fresh", (-0.1, answer(), 0.0), {"gate": "own"}),
+        ("dropped_disapproved", (-1.0, answer(), -0.1), {"gate": "own"}),
+        ("dropped_disapproved", (-0.1, answer(), 0.1), {"gate": "own", "margin": 0.3}),
+        ("revised_fresh", (-0.1, answer(), 0.3), {"gate": "own", "margin": 0.3}),
+        ("approved", (-9.0, answer(), 2.0), {"gate": "own", "threshold": float("nan")}),
         ("dropped_empty", (-1.0, answer(text=" "), 1.0), {}),
         ("dropped_empty", (-1.0, answer(), 1.0, "  "), {}),
         ("dropped_identical", (-1.0, answer(text="The  CANDIDATE"), 1.0), {}),
@@ -169,7 +175,7 @@ corrections = st.just("it broke off") | st.builds(
 
 @given(
     st.lists(st.tuples(st.sampled_from(["", "c"]), corrections, corrections), max_size=6),
-    st.sampled_from(["score", "relative"]),
+    st.sampled_from(["score", "relative", "own"]),
     st.booleans(),
     st.randoms(use_true_random=False),
 )
@@ -194,7 +200,8 @@ def test_counts_add_up_and_only_a_revised_candidate_has_a_chosen_answer(
     for row in found:
         assert (row.chosen is not None) == row.outcome.startswith("revised_")
         if row.chosen is not None:
-            assert row.chosen_score > row.score if gate == "relative" else row.chosen_score >= 0
+            assert gate == "score" or row.chosen_score > row.score
+            assert gate == "relative" or row.chosen_score >= 0
 
 
 def test_alike_is_one_for_the_same_words_and_zero_for_none_in_common():
@@ -223,7 +230,7 @@ def test_the_journal_survives_a_torn_line_and_a_repeated_step(tmp_path):
     assert loaded["train"].num_rows == 3
 
 
-@pytest.mark.parametrize("gate", ["score", "relative"])
+@pytest.mark.parametrize("gate", ["score", "own", "relative"])
 def test_chance_flags_and_passes_at_its_rates_whatever_was_said(gate):
     def never(text):
         raise AssertionError("chance must not ask the frozen copy for a verdict")
@@ -250,7 +257,7 @@ def test_chance_flags_and_passes_at_its_rates_whatever_was_said(gate):
     assert abs((scores < 3.0).mean() - 0.3) < 0.06
     counts = Counter(outcome for outcome, _, _ in found.values())
     tried = counts["revised_fresh"] + counts["dropped_disapproved"]
-    assert tried == ((scores < 3.0).sum() if gate == "score" else 600)
+    assert tried == (600 if gate == "relative" else (scores < 3.0).sum())
     assert abs(counts["revised_fresh"] / tried - 0.6) < 0.12
     # A row is drawn for by its id alone, and anew for another key.
     some = [5, 411, 7]
