@@ -35,7 +35,7 @@ class Forking:
         settings = self.policy.conscience
         flagged = [row for row, alive in zip(rows, live) if alive]
         chosen = {}
-        for row, forks in zip(flagged, self._scored(flagged)):
+        for row, forks in zip(flagged, self._scored(flagged, len(rows))):
             score = candidate_scores[rows.index(row)]
             chosen[row] = closest(forks, self.candidates[row].text, score, settings)
         taken = [chosen.get(row, _NO_FORK) for row in rows]
@@ -53,10 +53,10 @@ class Forking:
         uniform = np.random.default_rng(seed).random(number)
         return kept_lengths(len(self.candidates[row].tokens), uniform)
 
-    def _scored(self, rows: list[int]) -> list[list[Fork]]:
-        """All forks of these rows' candidates."""
+    def _scored(self, rows: list[int], most: int) -> list[list[Fork]]:
+        """All forks of the candidates of these rows, of which there can be `most`."""
         kept = [self._kept(row) for row in rows]
-        answers = self._answers(rows, kept)
+        answers = self._answers(rows, kept, most)
         scores = score_samples(
             self.reviewer,
             self.policy.conscience,
@@ -67,16 +67,16 @@ class Forking:
         )
         return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, kept, scores)]
 
-    def _answers(self, rows: list[int], kept: list[list[int]]) -> list[list[Answer]]:
+    def _answers(self, rows: list[int], kept: list[list[int]], most: int) -> list[list[Answer]]:
         run, number = self.policy.run, self.policy.conscience.samples
         begun = [
             [*self.policy.asked.prompts[row], *self.candidates[row].tokens[:length]]
             for row, lengths in zip(rows, kept)
             for length in lengths
         ]
-        # Few sizes, so that few programs are compiled; hosts with rows of their own take one.
-        size = largest(1 << max(len(begun) - 1, 0).bit_length())
-        padding = size - len(begun)
+        # Room for a quarter of the rows, or for all: two programs. All hosts take the same.
+        quarter = -(-most // 4)
+        padding = number * (quarter if largest(len(rows)) <= quarter else most) - len(begun)
         sampler = candidate_sampler(run.config, run.setup.chat)
         with run.clock.part("sampling"):
             written = sampled(
