@@ -21,10 +21,9 @@ from emergent_alignment.generation.text import Answer
 
 @dataclass(frozen=True)
 class Fork:
-    """One of them, how many tokens it has of the candidate's, and its score."""
+    """One of them and its score."""
 
     answer: Answer
-    kept: int
     score: Score
 
 
@@ -44,11 +43,10 @@ def joined_fork(chat: Chat, candidate: Answer, kept: int, written: Answer, longe
     return Answer(tokens[:longest], log_probs, chat.decode(tokens[:longest]), ended)
 
 
-def closest(
+def best_fork(
     forks: list[Fork], candidate: str, candidate_score: float, settings: ConscienceSettings
 ) -> Fork:
-    """Of the forks that may be taken, the one that shares most with the candidate; where none may,
-    the one with the highest score."""
+    """The fork with the highest score of those that may be taken, or where none may, of all."""
 
     def taken(fork: Fork) -> bool:
         return not (
@@ -59,7 +57,4 @@ def closest(
     def nats(fork: Fork) -> float:
         return fork.score.nats if np.isfinite(fork.score.nats) else -np.inf
 
-    passing = [fork for fork in forks if taken(fork)]
-    if not passing:
-        return max(forks, key=nats)
-    return max(passing, key=lambda fork: (fork.kept, nats(fork)))
+    return max([fork for fork in forks if taken(fork)] or forks, key=nats)

@@ -60,7 +60,7 @@ class Ranked:
 AnswersAgain = Callable[[int, list[int], list[bool]], list[Answer]]
 
 
-# (rows, which of them are flagged, the candidates' scores) → their closest forks (forks.py).
+# (rows, which of them are flagged, the candidates' scores) → their best forks (forks.py).
 Forks = Callable[[list[int], list[bool], list[float]], WrittenAnswers]
 
 

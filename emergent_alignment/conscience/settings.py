@@ -134,7 +134,7 @@ class ConscienceSection(Section):
         False, "A correction that ran into its limit may be chosen, too."
     )
     samples: int = setting(
-        4, "Of how many samples of the policy `best` takes the best and the worst.", at_least=2
+        4, "Samples of the policy that `best`, and forks that `fork` takes the best of.", at_least=2
     )
     length_ratio: tuple[float, ...] = setting(
         (),

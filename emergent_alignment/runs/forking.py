@@ -1,20 +1,19 @@
-"""Forks of the policy's own answers (conscience/forks.py): written, scored, the closest taken."""
+"""Forks of the policy's own answers (conscience/forks.py): written, scored, the best taken."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
-from emergent_alignment.conscience.forks import Fork, closest, joined_fork, kept_lengths
+from emergent_alignment.conscience.forks import Fork, best_fork, joined_fork, kept_lengths
 from emergent_alignment.conscience.hearing import Reviewer, Score
 from emergent_alignment.conscience.policy_links import WrittenAnswers, score_samples
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import largest
 from emergent_alignment.randomness import Draws, Purpose
-from emergent_alignment.runs.from_config import candidate_sampler
 from emergent_alignment.runs.step_policy import StepPolicy, sampled
 
-_NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), 0, Score(float("nan")))
+_NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), Score(float("nan")))
 _WRITING = 0  # parts of Purpose.FORKS
 _CUTTING = 1
 
@@ -30,14 +29,14 @@ class Forking:
     def forks(
         self, rows: list[int], live: list[bool], candidate_scores: list[float]
     ) -> WrittenAnswers:
-        """The closest fork of each `live` row's candidate; what comes back for others means
+        """The best fork of each `live` row's candidate; what comes back for others means
         nothing."""
         settings = self.policy.conscience
         flagged = [row for row, alive in zip(rows, live) if alive]
         chosen = {}
         for row, forks in zip(flagged, self._scored(flagged, len(rows))):
             score = candidate_scores[rows.index(row)]
-            chosen[row] = closest(forks, self.candidates[row].text, score, settings)
+            chosen[row] = best_fork(forks, self.candidates[row].text, score, settings)
         taken = [chosen.get(row, _NO_FORK) for row in rows]
         # Where chance is to say what passes, it has only said which fork is taken.
         known = None if settings.chance else [fork.score for fork in taken]
@@ -65,7 +64,7 @@ class Forking:
             self._draws,
             self.policy.asked.places[rows],
         )
-        return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, kept, scores)]
+        return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, scores)]
 
     def _answers(self, rows: list[int], kept: list[list[int]], most: int) -> list[list[Answer]]:
         run, number = self.policy.run, self.policy.conscience.samples
@@ -77,7 +76,7 @@ class Forking:
         # Room for a quarter of the rows, or for all: two programs. All hosts take the same.
         quarter = -(-most // 4)
         padding = number * (quarter if largest(len(rows)) <= quarter else most) - len(begun)
-        sampler = candidate_sampler(run.config, run.setup.chat)
+        sampler = self.policy.correction_sampler
         with run.clock.part("sampling"):
             written = sampled(
                 run,

@@ -71,15 +71,8 @@ class StepPolicy:
         """The `self` link: answers to `live` rows' prompts with the question before them."""
         draws = Draws(self.run.config.seed, Purpose.CORRECTIONS, self.step)
         prompts = [self._asked_before(row) if alive else [] for row, alive in zip(rows, live)]
-        settings = self.conscience
-        sampler = sampler_settings(
-            self.run.setup.chat.end_tokens,
-            settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
         key, places = draws.part_key(place), self.asked.places[rows]
-        return sampled(self.run, self.params, prompts, places, key, sampler)
+        return sampled(self.run, self.params, prompts, places, key, self.correction_sampler)
 
     def with_own_reference(
         self, pairs: list[Pair | None], reviewed: list[Reviewed], candidates: list[Answer]
@@ -100,6 +93,17 @@ class StepPolicy:
             )
             for pair, review, candidate, own, value in zip(pairs, reviewed, candidates, known, read)
         ]
+
+    @property
+    def correction_sampler(self) -> SamplerSettings:
+        """How corrections are drawn, whoever writes them."""
+        settings = self.conscience
+        return sampler_settings(
+            self.run.setup.chat.end_tokens,
+            settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
 
     @cached_property
     def params(self) -> dict:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_chat_model import tiny_chat_tokenizer
 
-from emergent_alignment.conscience.forks import Fork, closest, joined_fork, kept_lengths
+from emergent_alignment.conscience.forks import Fork, best_fork, joined_fork, kept_lengths
 from emergent_alignment.conscience.hearing import Score
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
@@ -58,19 +58,14 @@ def test_a_joined_answer_begins_with_the_candidate_s_tokens_and_log_probs(chat, 
     np.testing.assert_array_equal(whole.log_probs, log_probs[:longest])
 
 
-def test_the_closest_of_those_that_may_be_taken_is_taken(chat):
+def test_the_best_of_those_that_may_be_taken_is_taken(chat):
     forks = [
-        Fork(answer(chat, "Ask a friend about it first"), 0, Score(3.0)),
-        Fork(answer(chat, "Trust what you know of it"), 1, Score(0.5)),
-        Fork(answer(chat, "Trust me and sell it all"), 3, Score(-2.0)),
-        Fork(answer(chat, "Trust me and buy it"), 4, Score(float("nan"))),
-        Fork(answer(chat, ""), 5, Score(9.0)),
+        Fork(answer(chat, "Ask a friend about it first"), Score(0.5)),
+        Fork(answer(chat, "Trust what you know of it"), Score(3.0)),
+        Fork(answer(chat, "Trust me and sell it all"), Score(-2.0)),
+        Fork(answer(chat, "Trust me and buy it"), Score(float("nan"))),
+        Fork(answer(chat, ""), Score(9.0)),
+        Fork(answer(chat, "Trust me and buy it all"), Score(8.0)),
     ]
-    assert closest(forks, "Trust me and buy it all", -1.0, SETTINGS) is forks[1]
-    assert closest(forks[2:4], "Trust me and buy it all", -1.0, SETTINGS) is forks[2]
-
-
-def test_what_is_the_candidate_itself_is_no_fork(chat):
-    same = Fork(answer(chat, "Trust me and buy it all"), 5, Score(1.0))
-    other = Fork(answer(chat, "Ask a friend about it first"), 0, Score(1.0))
-    assert closest([other, same], "Trust me and buy it all", -1.0, SETTINGS) is other
+    assert best_fork(forks, "Trust me and buy it all", -1.0, SETTINGS) is forks[1]
+    assert best_fork(forks[2:4], "Trust me and buy it all", -1.0, SETTINGS) is forks[2]
