@@ -71,7 +71,8 @@ class ConscienceSection(Section):
     verdicts: str = setting(
         "own",
         "The conscience's own; drawn by chance (a control); none: all is corrected, and whatever "
-        "is written passes; or of python:module.function, which scores (conversation, answer).",
+        "is written passes; or of a function of yours (python:module.function, entry:name), which "
+        "scores (conversation, answer).",
     )
     chance_flag_rate: float = share(0.5, "Chance flags so many of the candidates.")
     chance_pass_rate: float = share(1.0, "Chance passes so many of the corrections.")
@@ -238,7 +239,7 @@ def own_verdict(verdicts: str) -> Callable[[list[Message], str], float] | None:
     if not is_function_name(verdicts):
         raise UserError(
             f"{field}: {verdicts!r} is unknown; known: {', '.join(NAMED_VERDICTS)}, "
-            "python:module.function"
+            "python:module.function, entry:name"
         )
     return named_function(verdicts, field, "(conversation, answer)")
 

@@ -287,7 +287,10 @@ def test_fixed_pairs_are_watched_at_intervals(config, tmp_path):
         ),
         ({"conscience.length_ratio": (1.4, 0.7)}, "least, most"),
         ({"conscience.prompts": "pool", "conscience.pool": "nowhere"}, "no such file"),
-        ({"conscience.verdicts": "lottery"}, "known: own, chance, none, python:module.function"),
+        (
+            {"conscience.verdicts": "lottery"},
+            "known: own, chance, none, python:module.function, entry:name",
+        ),
         ({"conscience.verdicts": "python:nowhere.at_all"}, "cannot be imported"),
     ],
 )

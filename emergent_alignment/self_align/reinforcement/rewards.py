@@ -102,7 +102,7 @@ def reward_function(named: str) -> Callable[[list[Message], str], float] | None:
     if not is_function_name(named):
         raise UserError(
             f"{REWARD_FIELD}: {named!r} is unknown; known: {', '.join(NAMED_REWARDS)}, "
-            "python:module.function"
+            "python:module.function, entry:name"
         )
     return named_function(named, REWARD_FIELD, "(conversation, answer)")
 
