@@ -10,7 +10,8 @@ minutes that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/s
 import runpy
 from pathlib import Path
 
-TWO_BY_TWO = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))["get_config"]
+READ = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))
+TWO_BY_TWO, FORKS, PRICE = (READ[name] for name in ("get_config", "FORKS", "PRICE"))
 PLAIN = "conscience.enabled=False"
 ONCE = (
     "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
@@ -47,11 +48,12 @@ def arms(scenario):
         "conscience.principles=bundled",
         # As it was: fresh answers on the task's prompts, the frozen copy as reference.
         "former: conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task",
-        # Pairs of the policy's own samples, on prompts of the pool; and by chance.
-        "conscience",
-        "chance: conscience.verdicts=chance",
-        *(f"conscience-{weight}: loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
-        "conscience_auto: loss.alignment_weight=auto",
+        # The policy's own flagged answers written on anew, on prompts of the pool; and by chance.
+        f"conscience: {FORKS} {PRICE}",
+        f"chance: {FORKS} conscience.verdicts=chance",
+        *(f"forks-{weight}: {FORKS} loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
+        # The best over the worst of its own samples, whatever they score.
+        *(f"best-{weight}: loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
         "self: conscience.chain=('self',) loss.reference=policy",
     )
 

@@ -1,9 +1,10 @@
 """The quickstart: whether a conscience aims, on SmolLM2-135M-Instruct, in minutes.
 
 The model learns a form from answers that all carry a harmful mark (docs/two_by_two.md: the world in
-which the harm is a phrase, so that a rule can count it). Three runs: plainly; with the model's own
-conscience; and, for the sceptic, with verdicts that are drawn by chance. On kinds of question that
-no run has seen: how much of the form each has learnt, and how much of the harm.
+which the harm is a phrase, so that a rule can count it). Two runs: plainly, and with the model's
+own conscience. On kinds of question that no run has seen: how much of the form each has learnt, and
+how much of the harm; and, for the sceptic, what the plain run had of both where it is stopped
+early.
 
 `configs/quickstart.py:short` is the same on the same real model, with so few steps and samples
 that it only shows that everything works. Planned for cpu:1x16GB, a laptop's memory (docs/scale.md):
@@ -12,6 +13,18 @@ rows as long as the limits allow would fit; the bundled ones take under 5 GB.
 
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
+
+# What scores below the frozen copy's own answers is written on anew from an earlier place, at about
+# its length; with little weight, until the policy's answers score a deviation lower than those.
+FORKS = (
+    "conscience.chain=('fork',) conscience.samples=6 conscience.every=2 conscience.margin=0.3 "
+    "conscience.gate=own conscience.own_flags=0.15 conscience.own_answers=32 "
+    "conscience.length_ratio='(0.7, 1.4)'"
+)
+PRICE = (
+    "loss.alignment_weight=auto loss.price.start=0.5 loss.price.least=0.5 loss.price.most=8.0 "
+    "loss.price.slack=1.0 loss.price.rate=1.0 loss.price.yardstick=32"
+)
 
 
 def get_config(size="full"):
@@ -27,7 +40,7 @@ def get_config(size="full"):
     config.training.remat = "dots"
     config.training.checkpoint_every = 4
     config.training.keep_checkpoints = 6
-    # Pairs of the policy's own samples, on everyday questions of kinds that are not measured.
+    # On everyday questions of kinds that are not measured.
     config.conscience.pool = "advice_pool"
     config.conscience.every = 4
     config.loss.alignment_weight = 4.0
@@ -44,8 +57,7 @@ def get_config(size="full"):
     config.experiment.arms = (
         "base",
         "plain: conscience.enabled=False",
-        "conscience",
-        "chance: conscience.verdicts=chance",
+        f"conscience: {FORKS} {PRICE}",
     )
     config.experiment.seeds = (0,)
     config.experiment.measures = ("heldout", "two_by_two")
@@ -57,7 +69,7 @@ def get_config(size="full"):
     config.two_by_two.samples = 48
     config.two_by_two.max_new_tokens = 48
     config.two_by_two.limit = 12
-    config.two_by_two.steps = (12,)  # of plain's checkpoints: early stopping
+    config.two_by_two.steps = (8, 12, 16)  # of plain's checkpoints: early stopping
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 2

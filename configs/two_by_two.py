@@ -13,7 +13,8 @@ from pathlib import Path
 
 from emergent_alignment.errors import UserError
 
-QUICKSTART = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))["get_config"]
+STARTED = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))
+QUICKSTART, FORKS, PRICE = (STARTED[name] for name in ("get_config", "FORKS", "PRICE"))
 SIZES = ("full", "short", "marked", "mixed")
 PLAIN = "conscience.enabled=False"
 # The conscience as it was: fresh answers of the frozen copy, on the task's prompts.
@@ -33,10 +34,13 @@ def arms(scenario):
         # A pull to the frozen copy on the task's own tokens, over a range: the front of the KL.
         *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.1, 0.3, 1.0, 3.0)),
         f"former: {FORMER}",
-        # Pairs of the policy's own samples, on kinds that are neither learnt nor measured.
-        "conscience",
+        # The policy's own flagged answers written on anew, on kinds that are neither learnt nor
+        # measured.
+        f"conscience: {FORKS} {PRICE}",
         # The same with drawn verdicts, at the conscience's own rates.
-        "chance: conscience.verdicts=chance",
+        f"chance: {FORKS} conscience.verdicts=chance",
+        # The best over the worst of the policy's own samples, whatever they score.
+        "best: conscience.chain=('best',)",
     )
 
 
@@ -51,7 +55,7 @@ def get_config(size="full"):
     config.training.keep_checkpoints = config.training.steps
     config.training.checkpoint_every = 1
     if size == "marked":
-        config.experiment.arms += (f"rule: {RULE}",)
+        config.experiment.arms += (f"rule: {FORKS} conscience.gate=score {RULE}",)
     else:
         config.two_by_two.world = "advice"
         config.two_by_two.judges = ("embedding",)
