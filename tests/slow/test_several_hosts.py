@@ -98,7 +98,10 @@ def alone(model_directory, tmp_path_factory):
 
 
 LISTENING = {
-    "conscience.chain": "('best','self')",
+    "conscience.chain": "('fork','best','self')",
+    "conscience.gate": "own",
+    "conscience.own_flags": 0.5,
+    "conscience.own_answers": 8,
     "conscience.samples": 2,
     "conscience.prompts": "both",
     "conscience.pool_rows": 8,
