@@ -113,7 +113,7 @@ plans: $(PLAN)/.installed
 	$(PLAN)/bin/python -m pytest --override-ini addopts=-q tests/slow/test_plan_tpu.py
 
 notebooks: $(VENV)/.installed
-	$(VENV)/bin/python notebooks/execute.py
+	PYTHONPATH=tests $(VENV)/bin/python notebooks/execute.py
 
 campaign: $(VENV)/.installed
 	PYTHONPATH=tests $(VENV)/bin/python -m campaign --page docs/reliability.md

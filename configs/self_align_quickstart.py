@@ -57,7 +57,7 @@ def _shorten(config):
     config.self_align.instructions.update(
         {"kind_limit": 1, "topics_per_kind": 1, "topic_rounds": 1, "max_new_tokens": 64}
     )
-    config.self_align.answers.update({"limit": 16, "max_new_tokens": 64, "min_words": 5})
+    config.self_align.answers.update({"limit": 8, "max_new_tokens": 64, "min_words": 5})
     config.self_align.engraving.update({"steps": 2, "batch_size": 2})
     reinforcement = config.self_align.reinforcement
     reinforcement.prompt_limit = 8

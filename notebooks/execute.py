@@ -1,15 +1,18 @@
-"""Run every notebook from a fresh kernel; the first cell that fails ends it with its error."""
+"""Run every notebook from a fresh kernel; the first cell that fails ends it with its error. What
+they compile is what tests/slow has compiled (PYTHONPATH=tests, as `make notebooks` says)."""
 
 import sys
 import time
 from pathlib import Path
 
+import compilation
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 
 def main() -> int:
+    compilation.compile_quickly()
     here = Path(__file__).parent
     for path in sorted(here.glob("*.ipynb")):
         started = time.monotonic()

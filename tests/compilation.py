@@ -5,8 +5,12 @@ Without LLVM's optimisation, and with XLA's older way to emit fusions, tests/tra
 accumulation takes 11 CPU seconds and not 38; with one module for LLVM a program, and not up to 32,
 what is left of XLA's share is a fifth less. A program's text is then the users' but for what is
 fused into what; a test that reads it compiles with USERS_FUSIONS, which makes it theirs to the
-letter. tests/slow and tests/parity compile as users do (their conftest.py), but for tiny models in
-processes of their own.
+letter.
+
+The real model runs for longer than it is compiled, and without LLVM's optimisation for twice as
+long. tests/slow and the notebooks compile it QUICKLY: with LLVM's first level, XLA's share is half,
+and the programs are as fast. As users do compile tests/parity, the test of peak memory, and what
+.ci/run tries of the quickstart.
 """
 
 import os
@@ -20,8 +24,10 @@ CHEAPLY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1"
 )
+QUICKLY = CHEAPLY.replace("optimization_level=0", "optimization_level=1")
 USERS_FUSIONS = {"xla_cpu_use_fusion_emitters": True}
-_users_flags = os.environ.get("XLA_FLAGS", "")
+# Processes that pytest-xdist starts find here what was set before ours.
+_users_flags = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
 
 
 def compile_cheaply() -> None:
@@ -29,9 +35,19 @@ def compile_cheaply() -> None:
     os.environ["XLA_FLAGS"] = f"{CHEAPLY} {_users_flags}".strip()
 
 
-def compile_as_users_do() -> None:
+def compile_quickly() -> None:
     """Likewise; processes that a test starts inherit it."""
+    os.environ["XLA_FLAGS"] = f"{QUICKLY} {_users_flags}".strip()
+
+
+def compile_as_users_do() -> None:
+    """Likewise."""
     os.environ["XLA_FLAGS"] = _users_flags
+
+
+def as_users_do() -> dict[str, str]:
+    """The environment of a process that compiles as users do."""
+    return os.environ | {"XLA_FLAGS": _users_flags}
 
 
 @contextmanager

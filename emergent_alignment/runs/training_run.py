@@ -48,7 +48,13 @@ from emergent_alignment.training.metrics import (
 from emergent_alignment.training.objective import Objective, Term
 from emergent_alignment.training.optimizer import make_optimizer
 from emergent_alignment.training.profiling import Profiler
-from emergent_alignment.training.state import TrainState, fingerprint, initial_state, steered
+from emergent_alignment.training.state import (
+    TrainState,
+    committed,
+    fingerprint,
+    initial_state,
+    steered,
+)
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.terms import ChosenNLLTerm, KLTerm, PreferenceTerm, TaskTerm
@@ -164,7 +170,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     frozen = steered(setup.model.params, training.steering)
     start = starting_params(config, setup)
-    state = initial_state(start, lora, optimizer, config.seed, setup.mesh, grow)
+    state = committed(initial_state(start, lora, optimizer, config.seed, setup.mesh, grow))
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         identity,

@@ -57,6 +57,12 @@ def initial_state(
     return jax.jit(fresh, out_shardings=placed)(params, words)
 
 
+def committed(state: TrainState) -> TrainState:
+    """The state bound to the devices it lies on, as one that is read from a checkpoint is: to JAX
+    the two are different arguments, and a run that goes on would compile its step again."""
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding), state)
+
+
 # Where a parameter is committed to its device, so is the state, read or not: a step gives it back
 # committed, and would be compiled again for it.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), keep_unused=True)

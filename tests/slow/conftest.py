@@ -1,12 +1,12 @@
-"""Here programs are compiled as users compile them, by processes of their own; what one process
-has compiled, the next ones read (from JAX_COMPILATION_CACHE_DIR, where it is set)."""
+"""Here programs are compiled for the real model (compilation.py), by processes of their own; what
+one process has compiled, the next ones read (from JAX_COMPILATION_CACHE_DIR, where it is set)."""
 
 import os
 
 import compilation
 import pytest
 
-compilation.compile_as_users_do()
+compilation.compile_quickly()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,9 +22,11 @@ STEPS = 24
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with compiling_once(tmp_path_factory.mktemp("compiled")):
-        yield
+def compiled(tmp_path_factory):
+    """The folder of what these processes have compiled."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with compiling_once(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,15 @@ def undisturbed(model_directory, tmp_path_factory):
     return workdir
 
 
+def steps_in(compiled) -> set[str]:
+    return {path.name for path in compiled.glob("jit_train_step-*-cache")}
+
+
 def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_an_undisturbed_one(
-    model_directory, undisturbed, tmp_path
+    model_directory, undisturbed, compiled, tmp_path
 ):
+    """… and compiles no step of its own."""
+    before = steps_in(compiled)
     step = random.SystemRandom().randrange(1, STEPS - 1)
     command = command_of(model_directory, tmp_path / "run")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -67,6 +75,7 @@ def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_an_undisturbed_one(
     again = finished(command)
     assert again.returncode == 0, again.stderr
     assert_same_bits(trainable(tmp_path / "run"), trainable(undisturbed))
+    assert len(before) == 1 and steps_in(compiled) == before
 
 
 def test_sigterm_saves_and_exits_with_the_documented_code(model_directory, undisturbed, tmp_path):

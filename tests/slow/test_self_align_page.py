@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
         short = [f"--config.{setting}" for setting in SHORT.get(name, "").split()]
         short += ["--max-new-tokens=8"] if name == "respond" else []
         command = [sys.executable, "-m", "emergent_alignment", name, *words, *short]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, f"{name}: {done.stderr}"
     return folder
 
