@@ -23,6 +23,10 @@ def test_results_come_in_order_and_threads_know_who_waits():
     check_wanted()
 
 
+def test_its_threads_do_not_hold_the_process_that_ends():
+    assert all(at_once(lambda _: threading.current_thread().daemon, range(3), 2))
+
+
 def test_what_failed_is_not_tried_again_for_nobody():
     waiting = threading.Event()
     waiting.set()

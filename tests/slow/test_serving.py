@@ -205,6 +205,26 @@ def test_asked_to_stop_it_answers_what_runs_and_ends_with_code_zero(tmp_path):
     assert len(said) == 4 and set(said) <= backend.script.approved
 
 
+@pytest.mark.parametrize("answers", [1, 2])
+def test_asked_to_stop_it_waits_for_a_backend_that_hangs_no_longer_than_its_grace(
+    answers, tmp_path
+):
+    words = ["--config.endpoint.timeout_seconds=86400", "--config.serve.grace_seconds=1"]
+    with FakeEndpoint(lambda body: fake.hang()) as backend:
+        with serving(tmp_path, *over(backend, *words)) as server:
+            said = []
+            asking = threading.Thread(
+                target=lambda: said.extend(ask_all(server.client(), 1, 1, n=answers)), daemon=True
+            )
+            asking.start()
+            while len(backend.bodies) < answers:
+                assert server.process.poll() is None
+                time.sleep(0.01)
+            assert server.stopped() == 0
+            asking.join(HANGS_SECONDS)
+    assert said == ["HTTP 503"] and "Traceback" not in (tmp_path / "log").read_text()
+
+
 def test_a_model_of_ours_answers_fifty_clients_in_batches(tmp_path):
     model = write_tiny_chat_model(tmp_path / "tiny")
     words = [f"--config.model.path={model}", "--config.conscience.batch_size=8",

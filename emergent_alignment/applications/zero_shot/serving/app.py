@@ -48,6 +48,7 @@ FAILURES = {
     "no_log_probs": (502, "sent no answer that can be read"),
 }
 CLIENT_LEFT = 499  # for the count of requests alone: nobody reads it
+STOPPING = RequestError("this server stops, and this request took too long; ask again", status=503)
 OUR_FAULT = RequestError("this server failed; nothing was answered", status=500)
 log = logging.getLogger("emergent_alignment.serve")
 
@@ -66,6 +67,8 @@ def make_app(
             reply, status = error_reply(error, _headers(error, name)), error.status
         except ClientDisconnect:
             reply, status = Response(status_code=CLIENT_LEFT), CLIENT_LEFT
+        except asyncio.CancelledError:  # the time for what ran when the server was to stop is over
+            reply, status = error_reply(STOPPING, _headers(STOPPING, name)), STOPPING.status
         except Exception as error:  # a bug of ours; its message may hold anybody's text
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("request %s: %s\n%s", name, type(error).__name__, where)

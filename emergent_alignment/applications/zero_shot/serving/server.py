@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import time
 
 import uvicorn
 from starlette.applications import Starlette
@@ -57,17 +58,32 @@ def serve(
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[bound])
-    workers.close(settings.grace_seconds)
+    workers.close(server.grace_left())
     journal.close()
 
 
-def http_server(app: Starlette, settings: ServeSettings) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn's, which knows since when it is asked to stop."""
+
+    _asked = 0.0
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._asked = time.monotonic()
+        await super().shutdown(sockets)
+
+    def grace_left(self) -> float:
+        """Of the time for what runs, what is left."""
+        most = self.config.timeout_graceful_shutdown or 0
+        return max(self._asked + most - time.monotonic(), 0)
+
+
+def http_server(app: Starlette, settings: ServeSettings) -> Server:
     """uvicorn as it serves here."""
     limits = {
         "max_connections": allow_connections(settings.num_threads),
         "head_seconds": settings.read_seconds,
     }
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             http=type("LimitedProtocol", (Protocol,), limits),

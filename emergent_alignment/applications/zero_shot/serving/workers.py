@@ -109,20 +109,29 @@ class Workers:
 
     def _run(self) -> None:
         with in_force(self._talker.mesh):
-            while batch := self._take():
-                self._metrics.running.inc(len(batch))
-                try:
-                    with while_wanted(lambda batch=batch: not all(w.gone.is_set() for w in batch)):
-                        self._answer(batch)
-                except Exception as error:  # whatever it is, its requests must not wait for ever
-                    for waiting in batch:
-                        if not waiting.answers.done():
-                            waiting.answers.set_exception(error)
-                finally:
-                    self._metrics.running.dec(len(batch))
-                    with self._changed:
-                        self._num_idle += 1
-                        self._running.difference_update(batch)
+            while self._answer_next():
+                pass
+
+    def _answer_next(self) -> bool:
+        """Whether there was a batch. Nothing of it stays with the thread, which may wait for long:
+        neither what was asked and answered, nor the trace of what failed."""
+        batch = self._take()
+        if not batch:
+            return False
+        self._metrics.running.inc(len(batch))
+        try:
+            with while_wanted(lambda: not all(w.gone.is_set() for w in batch)):
+                self._answer(batch)
+        except Exception as error:  # whatever it is, its requests must not wait for ever
+            for waiting in batch:
+                if not waiting.answers.done():
+                    waiting.answers.set_exception(error)
+        finally:
+            self._metrics.running.dec(len(batch))
+            with self._changed:
+                self._num_idle += 1
+                self._running.difference_update(batch)
+        return True
 
     def _take(self) -> list[_Waiting]:
         """The oldest request that waits, and what can be answered with it; nothing at the end."""

@@ -1,9 +1,11 @@
 """The server in this process: reviewed answers in the API's form, and 4xx for everything else."""
 
+import asyncio
 import json
 import threading
 
 import fake_endpoint as fake
+import httpx2
 import pytest
 from fake_endpoint import FakeEndpoint, Reply, is_review
 
@@ -249,3 +251,20 @@ def test_a_bug_of_ours_is_a_500_without_its_words_and_the_worker_lives_on(served
         assert reply.json()["error"]["type"] == "api_error"
         assert server.chat("Hi").status_code == 200
         assert 'status="500"} 1.0' in server.ask("GET", "/metrics").text
+
+
+def test_who_is_cut_off_as_the_server_stops_is_told_in_the_api_s_form(served):
+    async def cut_off(app, backend):
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+            body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+            asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=body))
+            while not backend.bodies:
+                await asyncio.sleep(0.01)
+            asking.cancel()  # as uvicorn does
+            return await asking
+
+    with FakeEndpoint(lambda body: fake.hang()) as backend, served(backend, retries=99) as server:
+        reply = asyncio.run(cut_off(server.app, backend))
+        assert reply.status_code == 503 and "stops" in reply.json()["error"]["message"]
+        assert reply.headers["retry-after"] and b'status="503"} 1.0' in server.metrics.text()

@@ -1,6 +1,7 @@
 """Connections that say nothing, little or nonsense, over real sockets: each ends in time, and
 others are served beside them."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -137,3 +138,12 @@ def test_a_client_that_has_gone_is_not_drafted_for(served):
         assert answered(port).startswith(b"HTTP/1.1 200")
     asked = [body["messages"][-1]["content"] for body in backend.bodies]
     assert asked[0] == "gone" and asked[1] == "Hi" and len(asked) == 3, "one draft was under way"
+
+
+def test_requests_under_way_have_one_grace_not_one_after_the_other(served):
+    with FakeEndpoint(scripted) as backend, served(backend, grace_seconds=1000) as server:
+        http = http_server(server.app, server.workers._settings)
+        http.config.load()
+        http.lifespan, http.servers = http.config.lifespan_class(http.config), []
+        asyncio.run(http.shutdown())
+    assert 0 < http.grace_left() < 1000

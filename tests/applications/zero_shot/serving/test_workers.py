@@ -1,7 +1,10 @@
 """Waiting requests are answered in batches of like ones, each with its own answers."""
 
 import dataclasses
+import gc
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -117,6 +120,21 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_answered(working):
     conscience.released.set()
     assert first.result(5) and stays.result(5)[0].final == "stays"
     assert [texts for texts, *_ in conscience.batches] == [["first"], ["stays"]]
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_request(working):
+    _, workers = working
+    left = []
+    for text in ("a", "fails"):
+        answers = workers.submit(asked(text), text)
+        answers.exception(5)
+        left.append(weakref.ref(answers))
+    del answers
+    until = time.monotonic() + 60
+    while any(ref() for ref in left):
+        assert time.monotonic() < until, "a request outlives its answer"
+        gc.collect()
+        time.sleep(0.01)
 
 
 def test_after_closing_nothing_is_taken(working):
