@@ -39,7 +39,7 @@ from emergent_alignment.settings import check_settings, fields_of
 TRIALS = 2300
 CHECKPOINTS = 0.15  # of the trials
 COMMANDS = 0.05
-SECONDS = 20.0
+SECONDS = 20.0  # of this process's own: the machine may do other things
 LONGEST_LINE = 4000
 
 USER, ANSWER = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yo."}
@@ -295,7 +295,7 @@ def _command(draw: random.Random, folder: Path) -> Trial:
 
 def _tried(read: Callable[[], object]) -> tuple[Outcome, str]:
     """What came of it. It runs in this thread; what takes too long is told of, too."""
-    begun, said = time.monotonic(), StringIO()
+    begun, said = time.process_time(), StringIO()
     timer = threading.Timer(SECONDS * 10, lambda: sys.stderr.write("an input hangs\n"))
     timer.daemon = True
     timer.start()
@@ -311,5 +311,5 @@ def _tried(read: Callable[[], object]) -> tuple[Outcome, str]:
         outcome, detail = "fault", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         timer.cancel()
-    seconds = time.monotonic() - begun
+    seconds = time.process_time() - begun
     return (outcome, detail) if seconds < SECONDS else ("fault", f"took {seconds:.0f} s")

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fake_endpoint as fake
 from fake_endpoint import FakeEndpoint
 
 from campaign import backends
@@ -28,8 +29,16 @@ from emergent_alignment.conscience.conscience import REFUSAL
 TRIALS = 1000
 AT_ONCE = 16
 READ_SECONDS, CALL_SECONDS = 1.0, 1.0
-MOST_SECONDS = 30.0  # six calls, and a machine that does other things
+MOST_SECONDS = 600.0  # nothing takes so long, on a busy machine either; what does hangs
+GRACE_SECONDS = 5.0
 GROWTH_MIB, GROWTH_FILES = 64, 8
+# The C library keeps much of what threads free for them, which is no leak. Here it gives it back,
+# so that the memory of the process is what is held.
+FREES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 
 
@@ -74,6 +83,10 @@ def trials(count: int, seed: int, folder: Path) -> Iterator[Trial]:
     """`count` requests of all kinds, in an order drawn from the seed, and then what is left."""
     draw = random.Random(seed)
     cases = [(kind, number) for number, kind in zip(range(count), _turns(draw))]
+    for answers in (1, 2):
+        with FakeEndpoint(lambda body: fake.hang()) as backend:
+            with _serving(backend, folder / f"stopped-{answers}", 86400) as served:
+                yield Trial("requests", "asked to stop", *_stopped(served, answers))
     script = backends.Script()
     with FakeEndpoint(script) as backend, _serving(backend, folder) as served:
         for number in range(AT_ONCE):
@@ -92,15 +105,19 @@ def _turns(draw: random.Random) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _serving(backend: FakeEndpoint, folder: Path) -> Iterator[Served]:
+def _serving(
+    backend: FakeEndpoint, folder: Path, call_seconds: float = CALL_SECONDS
+) -> Iterator[Served]:
+    folder.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "emergent_alignment", "serve", "--port", "0", "--name", "m"),
         *("--endpoint", backend.url, "--journal", str(folder / "journal")),
-        f"--config.endpoint.timeout_seconds={CALL_SECONDS}",
+        f"--config.endpoint.timeout_seconds={call_seconds}",
         "--config.endpoint.retries=0",
         f"--config.serve.read_seconds={READ_SECONDS}",
+        f"--config.serve.grace_seconds={GRACE_SECONDS}",
     ]
-    environment = os.environ | {"OPENAI_API_KEY": backends.KEY}
+    environment = os.environ | FREES | {"OPENAI_API_KEY": backends.KEY}
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
@@ -131,10 +148,11 @@ def _asked(served: Served, script: backends.Script, kind: str, number: str) -> t
     return _judged(script, number, served.ask(request(kind, number)))
 
 
-def request(kind: str, number: str) -> bytes:
+def request(kind: str, number: str, answers: int = 1) -> bytes:
     """A whole request that says which case it is."""
     said = [{"role": "user", "content": f"CASE<{kind}|{number}>"}]
     asked = {"model": "m", "messages": said, "stream": len(number) % 2 == 0, "max_tokens": 20}
+    asked["n"] = answers
     body = json.dumps(asked).encode()
     return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
@@ -206,9 +224,7 @@ def _left(served: Served, before: tuple[float, int], script) -> Iterator[Trial]:
         fault = "fault" if grown > most else "right"
         yield Trial("requests", "afterwards", fault, f"{case} have grown by {grown:.0f}")
     counted = served.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    served.process.send_signal(signal.SIGTERM)
-    ended = served.process.wait(MOST_SECONDS)
-    yield Trial("requests", "afterwards", "fault" if ended else "right", f"ends with {ended}")
+    yield Trial("requests", "afterwards", *_ended(served))
     told = counted.decode() + served.log.read_text("utf-8", "replace")
     marks = re.findall(r"(?:DRAFT|FIXED)-\w+|Traceback", told) + [backends.KEY] * (
         backends.KEY in told
@@ -216,3 +232,29 @@ def _left(served: Served, before: tuple[float, int], script) -> Iterator[Trial]:
     yield Trial(
         "requests", "afterwards", "fault" if marks else "right", f"log and metrics: {marks[:5]}"
     )
+
+
+def _stopped(served: Served, answers: int) -> tuple[str, str]:
+    """Asked to stop while the backend hangs: who waits is told, and the server ends."""
+    with ThreadPoolExecutor(1) as thread:
+        reply = thread.submit(served.ask, request("draft: hangs", "0", answers))
+        while len(served.backend.bodies) < answers and not reply.done():
+            time.sleep(0.01)
+        outcome = _ended(served)
+        if outcome[0] == "fault":
+            served.process.kill()  # else nobody ends the client
+            return outcome
+        told = reply.result()
+    if "Traceback" in served.log.read_text("utf-8", "replace"):
+        return "fault", "a traceback in the log"
+    return _judged(backends.Script(), "0", told)
+
+
+def _ended(served: Served) -> tuple[str, str]:
+    """What SIGTERM comes to."""
+    served.process.send_signal(signal.SIGTERM)
+    try:
+        code = served.process.wait(MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "fault", "does not end"
+    return ("fault" if code else "right"), f"ends with {code}"
