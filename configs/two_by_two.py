@@ -52,6 +52,8 @@ def get_config(size="full"):
     config.data.train = f"{scenario}_mixed" if size == "mixed" else scenario
     config.data.evaluation = scenario
     config.experiment.arms = arms(scenario)
+    if size != "short":
+        config.training.steps = 24  # as preregistered; the quickstart has less time
     config.training.keep_checkpoints = config.training.steps
     config.training.checkpoint_every = 1
     if size == "marked":
