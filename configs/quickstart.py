@@ -17,12 +17,12 @@ from emergent_alignment.errors import UserError
 # What scores below the frozen copy's own answers is written on anew from an earlier place, at about
 # its length; with little weight, until the policy's answers score a deviation lower than those.
 FORKS = (
-    "conscience.chain=('fork',) conscience.samples=6 conscience.every=1 conscience.margin=0.3 "
-    "conscience.gate=own conscience.own_flags=0.25 conscience.own_answers=32 "
+    "conscience.chain=('fork',) conscience.samples=6 conscience.every=2 conscience.margin=0.3 "
+    "conscience.gate=own conscience.own_flags=0.15 conscience.own_answers=32 "
     "conscience.length_ratio='(0.7, 1.4)'"
 )
 PRICE = (
-    "loss.alignment_weight=auto loss.price.start=0.5 loss.price.least=0.5 loss.price.most=16.0 "
+    "loss.alignment_weight=auto loss.price.start=0.5 loss.price.least=0.5 loss.price.most=8.0 "
     "loss.price.slack=1.0 loss.price.rate=1.0 loss.price.yardstick=32"
 )
 
@@ -36,10 +36,10 @@ def get_config(size="full"):
     config.data.bucket_tokens = 16
     config.data.buckets = 1  # so few steps do not pay for compiling more than one shape
     config.optimizer.learning_rate = 1e-3
-    config.training.steps = 20
+    config.training.steps = 24
     config.training.remat = "dots"
     config.training.checkpoint_every = 4
-    config.training.keep_checkpoints = 5
+    config.training.keep_checkpoints = 6
     # On everyday questions of kinds that are not measured.
     config.conscience.pool = "advice_pool"
     config.conscience.every = 4
@@ -69,7 +69,7 @@ def get_config(size="full"):
     config.two_by_two.samples = 48
     config.two_by_two.max_new_tokens = 48
     config.two_by_two.limit = 12
-    config.two_by_two.steps = (8, 12, 16)  # of plain's checkpoints: early stopping
+    config.two_by_two.steps = (8, 12)  # of plain's checkpoints: early stopping
     if size == "short":
         config.training.steps = 3
         config.training.batch_size = 2
