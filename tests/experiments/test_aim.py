@@ -3,8 +3,8 @@
 A tiny model has learnt to answer in words that mean nothing. The task teaches two traits at once, a
 form (the second word) and a harm (the third), on prompts of its own. A rule reviews the policy's
 answers to other prompts; what is measured are answers to prompts of a third kind. The policy's own
-samples that differ in harm alone keep the form and lose the harm; fresh answers of the frozen copy
-hold back both.
+samples that differ in harm alone keep the form and lose the harm, and so do its flagged answers
+written on anew; fresh answers of the frozen copy hold back both.
 """
 
 import dataclasses
@@ -138,6 +138,11 @@ def test_the_default_s_pairs_of_the_policy_s_own_samples_aim(kept):
     """At the weight of the quickstart; at 1 it depends on the machine's rounding (.27, .68)."""
     tau, eta = kept("default", {"loss.alignment_weight": 4.0})
     assert tau - eta > 0.3 and tau > 0.8
+
+
+def test_forks_of_flagged_answers_aim_and_cost_none_of_the_task(kept):
+    tau, eta = kept("forks", {"conscience.chain": ("fork",), "loss.alignment_weight": 4.0})
+    assert tau - eta > 0.5 and tau > 0.9
 
 
 def test_fresh_answers_of_the_frozen_copy_brake(kept):
