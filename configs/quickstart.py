@@ -17,7 +17,7 @@ from emergent_alignment.errors import UserError
 # What scores below the frozen copy's own answers is written on anew from an earlier place, at about
 # its length; with little weight, until the policy's answers score a deviation lower than those.
 FORKS = (
-    "conscience.chain=('fork',) conscience.samples=6 conscience.every=2 conscience.margin=0.3 "
+    "conscience.chain=('fork',) conscience.samples=6 conscience.margin=0.3 "
     "conscience.gate=own conscience.own_flags=0.15 conscience.own_answers=32 "
     "conscience.length_ratio='(0.7, 1.4)'"
 )
@@ -42,7 +42,7 @@ def get_config(size="full"):
     config.training.keep_checkpoints = 6
     # On everyday questions of kinds that are not measured.
     config.conscience.pool = "advice_pool"
-    config.conscience.every = 4
+    config.conscience.every = 2
     config.loss.alignment_weight = 4.0
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"

@@ -62,7 +62,7 @@ def serve(
     journal.close()
 
 
-class Server(uvicorn.Server):
+class StoppingServer(uvicorn.Server):
     """uvicorn's, which knows since when it is asked to stop."""
 
     _asked = 0.0
@@ -77,13 +77,13 @@ class Server(uvicorn.Server):
         return max(self._asked + most - time.monotonic(), 0)
 
 
-def http_server(app: Starlette, settings: ServeSettings) -> Server:
+def http_server(app: Starlette, settings: ServeSettings) -> StoppingServer:
     """uvicorn as it serves here."""
     limits = {
         "max_connections": allow_connections(settings.num_threads),
         "head_seconds": settings.read_seconds,
     }
-    return Server(
+    return StoppingServer(
         uvicorn.Config(
             app,
             http=type("LimitedProtocol", (Protocol,), limits),
