@@ -158,6 +158,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
         application(tried)(tried, tmp_path / candidate)
     listening = {
         "conscience.prompts": "both",
+        "conscience.gate": "own",
         "loss.alignment_weight": "auto",
         "training.watch_every": 1,
         "data.preferences": "harmful_advice",
