@@ -20,6 +20,8 @@ def get_config(size="full"):
     config = QUICKSTART(size)
     config.data.train = config.data.evaluation = "harmful_advice"
     config.experiment.measures = ("heldout",)
+    if size != "short":
+        config.conscience.every = 4
     config.evaluation.samples = 8 if size == "short" else 48
     config.evaluation.max_new_tokens = 16 if size == "short" else 48
     config.experiment.arms = (

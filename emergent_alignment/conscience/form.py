@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.errors import UserError
+from emergent_alignment.own_functions import is_function_name, named_function
 
 _FIELD = "config.conscience.keeps"
 # (candidate, correction) → whether the correction has the candidate's form.

@@ -58,8 +58,6 @@ class Ranked:
 
 # (prompts of the rows that run, nothing for the others; the part that they draw from) → answers.
 AnswersAgain = Callable[[int, list[int], list[bool]], list[Answer]]
-
-
 # (rows, which of them are flagged, the candidates' scores) → their best forks (forks.py).
 Forks = Callable[[list[int], list[bool], list[float]], WrittenAnswers]
 

@@ -30,12 +30,9 @@ def reason_after_review(score: Score, candidate_score: float, settings: Conscien
         return "reviewer_failed"
     if not np.isfinite(score.nats):
         return "not_finite"
-    passed = score.nats >= least_score(candidate_score, settings)
-    return (
-        ""
-        if passed and (settings.gate == "score" or score.nats > candidate_score)
-        else "disapproved"
-    )
+    better = settings.gate == "score" or score.nats > candidate_score
+    passed = better and score.nats >= least_score(candidate_score, settings)
+    return "" if passed else "disapproved"
 
 
 def least_score(candidate_score: float, settings: ConscienceSettings) -> float:

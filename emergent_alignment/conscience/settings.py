@@ -6,13 +6,13 @@ from typing import Literal
 
 from emergent_alignment.conscience.evidence import EVIDENCE
 from emergent_alignment.conscience.form import KeptForm, keeps_form
-from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.conscience.question import QUESTIONS, Layout, Polarity
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.revise import FROZEN_LINKS, POLICY_LINKS, Link
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.principles import Principle
 from emergent_alignment.errors import UserError
+from emergent_alignment.own_functions import is_function_name, named_function
 from emergent_alignment.settings import Section, finite, setting, share
 
 AUTO = "auto"  # what a run decides by what it trains (runs/config.py)

@@ -73,13 +73,11 @@ def calls_of_a_round(config: RunConfig, conscience: ConscienceSettings) -> dict[
     calls += Counter({"review": requests * chunks, "correction": decodes * chunks})
     if "self" in conscience.chain:
         calls += Counter({"prefill": 1, "decoding": 1})
-    if (
-        "fork" in conscience.chain
-    ):  # of every candidate, as many calls as one batch has times its rows
+    if "fork" in conscience.chain:  # one batch of so many times the rows: an upper bound
         calls += Counter({"prefill": conscience.samples, "decoding": conscience.samples})
         calls["review"] += math.ceil(heard * conscience.samples / config.conscience.batch_size)
-    reviewed_already = ("best", "fork")
-    corrected = [link for link in conscience.chain if link not in reviewed_already]
+    scored = ("best", "fork")  # as soon as they are written
+    corrected = [link for link in conscience.chain if link not in scored]
     calls["review"] += len(corrected) * chunks
     # The frozen copy reads the prompts, and on top of them the candidates and the corrections.
     calls += Counter({"prefill": chunks, "reference": 2 * chunks})

@@ -31,13 +31,13 @@ class Forking:
     ) -> WrittenAnswers:
         """The best fork of each `live` row's candidate; what comes back for others means
         nothing."""
-        settings = self.policy.conscience
+        settings, scores = self.policy.conscience, dict(zip(rows, candidate_scores))
         flagged = [row for row, alive in zip(rows, live) if alive]
-        chosen = {}
-        for row, forks in zip(flagged, self._scored(flagged, len(rows))):
-            score = candidate_scores[rows.index(row)]
-            chosen[row] = best_fork(forks, self.candidates[row].text, score, settings)
-        taken = [chosen.get(row, _NO_FORK) for row in rows]
+        best = {
+            row: best_fork(forks, self.candidates[row].text, scores[row], settings)
+            for row, forks in zip(flagged, self._scored(flagged, len(rows)))
+        }
+        taken = [best.get(row, _NO_FORK) for row in rows]
         # Where chance is to say what passes, it has only said which fork is taken.
         known = None if settings.chance else [fork.score for fork in taken]
         return WrittenAnswers([fork.answer for fork in taken], known)

@@ -18,10 +18,10 @@ from jaxtyping import Array, Float
 from emergent_alignment import __version__
 from emergent_alignment.conscience.diagnosis import diagnosed
 from emergent_alignment.conscience.journal import Journal, check_journal, read_journal
-from emergent_alignment.conscience.own_functions import named_function
 from emergent_alignment.conscience.pairs import ConscienceSettings
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.lora import LoraConfig
+from emergent_alignment.own_functions import named_function
 from emergent_alignment.parallel.hosts import check_same, is_first, together
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress

@@ -14,11 +14,7 @@ from emergent_alignment.data.messages import Message
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of
-from emergent_alignment.runs.from_config import (
-    check_gate,
-    conscience_settings,
-    load_model,
-)
+from emergent_alignment.runs.from_config import check_gate, conscience_settings, load_model
 from emergent_alignment.runs.workdir import read_run
 from emergent_alignment.settings import changed, check_settings
 

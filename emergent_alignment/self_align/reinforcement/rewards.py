@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.principles import Principle
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
+from emergent_alignment.own_functions import is_function_name, named_function
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.self_align.answers.filters import repeated_share

@@ -12,13 +12,15 @@ from emergent_alignment.applications.zero_shot.serving.replies import error_form
 MAX_HEAD_BYTES = 64 << 10
 LINGER_SECONDS = 1.0  # so long a client that is refused may send on, and read why
 LEAST_CONNECTIONS = 64
+# Connections that come together are accepted in any order: what they sent is read before one ends.
+ROOM_SECONDS = 0.05
 
 
 class Protocol(H11Protocol):
     """One connection of a client.
 
     A head that is not whole in time ends its connection, with 408 where it has begun. Where there
-    are too many connections, the one that has waited longest without a request makes room.
+    are too many connections, those that have waited longest without a request make room.
     """
 
     max_connections = LEAST_CONNECTIONS
@@ -31,8 +33,7 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
         self._expect_head()
         if len(self.connections) > self.max_connections:
-            waiting = [one for one in self.connections if one.is_waiting]
-            min(waiting, key=lambda one: one._since).transport.abort()
+            self.loop.call_later(ROOM_SECONDS, self._make_room)
 
     def connection_lost(self, exc) -> None:
         self._expect_no_head()
@@ -54,6 +55,12 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, b"Bad Request", msg)
+
+    def _make_room(self) -> None:
+        open_ones = [one for one in self.connections if not one.transport.is_closing()]
+        waiting = sorted((one for one in open_ones if one.is_waiting), key=lambda one: one._since)
+        for one in waiting[: max(len(open_ones) - self.max_connections, 0)]:
+            one.transport.abort()
 
     def _expect_head(self) -> None:
         self._since = self.loop.time()

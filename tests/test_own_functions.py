@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from emergent_alignment.conscience.own_functions import is_function_name, named_function
 from emergent_alignment.errors import UserError
+from emergent_alignment.own_functions import is_function_name, named_function
 
 
 @pytest.fixture
