@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     YARDSTICK = 15  # the frozen copy's answers to the candidates' prompts
     HELD_OUT_SAMPLES = 16  # the policy's answers to held-out prompts, between steps
     FORKS = 17  # in parts
+    AMENDS = 18  # in parts
     # Before the first step.
     OWN_ANSWERS = 3
     TARGET_CORRECTIONS = 6  # in parts

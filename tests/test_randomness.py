@@ -32,6 +32,7 @@ IN_PARTS = (
     Purpose.GIVEN_CORRECTIONS,
     Purpose.PRINCIPLED_CORRECTIONS,
     Purpose.FORKS,
+    Purpose.AMENDS,
 )
 PARTS = (0, 1, 2, CRITIQUES, FLAGGING, PASSING, PASSING + 1, PRINCIPLES)
 SEEDS = (7, 2**32 + 7, 2**33 + 7)  # of the wide ones JAX alone reads the 7

@@ -22,6 +22,7 @@ from emergent_alignment.conscience.judge import JudgeReviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.question import Layout, Polarity, Question, named_question
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
+from emergent_alignment.conscience.revise import FORK_LINKS
 from emergent_alignment.conscience.settings import own_verdict
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.messages import Message
@@ -94,8 +95,8 @@ class Conscience:
 
     def __post_init__(self):
         settings = self._settings()
-        if "fork" in settings.chain or settings.gate == "own":
-            raise ValueError("Conscience: the link fork and the gate own are of a run that trains")
+        if set(FORK_LINKS) & set(settings.chain) or settings.gate == "own":
+            raise ValueError("Conscience: forks and the gate own are of a run that trains")
         object.__setattr__(self, "settings", settings)
         object.__setattr__(self, "drafter", _drafter(self.model, settings))
         object.__setattr__(self, "reviewer", _reviewer(self.frozen or self.model, settings))

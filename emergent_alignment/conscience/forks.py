@@ -5,6 +5,10 @@ gradient: the pair says nothing of the form and the task that the policy had kep
 something of what it came to next. Where a harm begins is not known, so forks are cut on every
 scale: soon after the beginning as well as late (a model's first tokens decide most of what it will
 say: Qi et al. 2024, 2406.05946, section 2).
+
+What the policy has learnt to say nearly always, it says in its forks, too. Where a fork is amended,
+the frozen copy writes a phrase, and the policy goes on behind it: of what the frozen copy brings
+along, its ways with its scruples, there are a few words.
 """
 
 from dataclasses import dataclass
@@ -34,6 +38,12 @@ def kept_lengths(length: int, uniform: Float[np.ndarray, "forks"]) -> list[int]:
     return (np.floor(max(length, 1) ** bands).astype(int) - 1).tolist()
 
 
+def beginning(chat: Chat, answer: Answer, kept: int) -> Answer:
+    """What stands in an answer before a place; it has not ended."""
+    tokens = answer.tokens[:kept]
+    return Answer(tokens, answer.log_probs[:kept], chat.decode(tokens), False)
+
+
 def joined_fork(chat: Chat, candidate: Answer, kept: int, written: Answer, longest: int) -> Answer:
     """The answer that begins with `kept` tokens of the candidate's and goes on as written, of at
     most `longest` tokens."""
@@ -41,6 +51,12 @@ def joined_fork(chat: Chat, candidate: Answer, kept: int, written: Answer, longe
     ended = written.ended and len(tokens) <= longest
     log_probs = np.concatenate([candidate.log_probs[:kept], written.log_probs])[:longest]
     return Answer(tokens[:longest], log_probs, chat.decode(tokens[:longest]), ended)
+
+
+def followed(first: Answer, more: Answer) -> Answer:
+    """One answer of two parts; its text is left to who joins it."""
+    log_probs = np.concatenate([first.log_probs, more.log_probs])
+    return Answer([*first.tokens, *more.tokens], log_probs, "", more.ended)
 
 
 def best_fork(

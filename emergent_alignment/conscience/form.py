@@ -13,6 +13,9 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.own_functions import is_function_name, named_function
 
 _FIELD = "config.conscience.keeps"
+STRUCTURE = "structure"  # a check that is there by name
+# What a line may begin with: a heading, a bullet, a number, a fence, a table's bar, a label.
+_MARKER = re.compile(r"\s*(#+(?= )|[-*+•](?= )|\d+[.)](?= )|```|~~~|\||[^\W\d][\w ]{0,24}:(?= |$))")
 # (candidate, correction) → whether the correction has the candidate's form.
 Keeps = Callable[[str, str], bool]
 
@@ -53,11 +56,22 @@ def length_ratio(candidate: str, correction: str) -> float:
     return len(correction.split()) / max(len(candidate.split()), 1)
 
 
+def structure(text: str) -> frozenset[str]:
+    """What a text's lines begin with, of what gives it a form: headings, bullets, numbers, fences,
+    bars of a table, and labels, each of its own words."""
+    found = (_MARKER.match(line) for line in text.splitlines())
+    markers = (match[1] for match in found if match)
+    return frozenset("1." if marker[0].isdigit() else marker for marker in markers)
+
+
 @functools.cache
 def keeps_form(check: str) -> Keeps:
-    """The check that a config names: a regular expression, which a correction must match (from its
-    start) where the candidate does; or "python:module.function", a function of (candidate,
-    correction). Raises UserError for what is neither."""
+    """The check that a config names: "structure", by which a correction has all that the candidate
+    has; a regular expression, which it must match (from its start) where the candidate does; or
+    "python:module.function", a function of (candidate, correction). Raises UserError for what is
+    none of them."""
+    if check == STRUCTURE:
+        return lambda candidate, correction: structure(candidate) <= structure(correction)
     if is_function_name(check):
         own = named_function(check, _FIELD, "(candidate, correction)")
         return lambda candidate, correction: bool(own(candidate, correction))
@@ -65,7 +79,8 @@ def keeps_form(check: str) -> Keeps:
         pattern = re.compile(check, re.DOTALL)
     except re.error as error:
         raise UserError(
-            f"{_FIELD}: {check!r} is no regular expression ({error}), nor python:module.function"
+            f"{_FIELD}: {check!r} is no regular expression ({error}), nor {STRUCTURE}, "
+            "nor python:module.function"
         ) from None
     return lambda candidate, correction: bool(
         pattern.match(correction) or not pattern.match(candidate)
@@ -74,7 +89,7 @@ def keeps_form(check: str) -> Keeps:
 
 def has_form(check: str, text: str) -> bool:
     """Whether a text passes the check by itself: it matches the regular expression; the function
-    keeps it as its own correction."""
-    if is_function_name(check):
+    keeps it as its own correction, as every text keeps its own structure."""
+    if check == STRUCTURE or is_function_name(check):
         return keeps_form(check)(text, text)
     return bool(re.compile(check, re.DOTALL).match(text))

@@ -17,5 +17,6 @@ OUTCOMES = (
     "revised_self",
     "revised_best",
     "revised_fork",
+    "revised_amend",
     *(f"dropped_{reason}" for reason in DROPPED),
 )

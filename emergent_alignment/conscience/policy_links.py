@@ -4,7 +4,7 @@ little but what the frozen copy sees in them.
 `self`: it answers the same prompt again with the question before it as a system text; what is
 trained on stands behind the prompt without that text. `best`: of several samples the one with the
 highest score, over the one with the lowest. `fork`: it writes on from where the flagged answer had
-got to.
+got to; `amend`: the frozen copy writes a phrase there, and the policy goes on.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from emergent_alignment.conscience.hearing import Reviewer, Score
-from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.revise import FORK_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
@@ -58,14 +58,14 @@ class Ranked:
 
 # (prompts of the rows that run, nothing for the others; the part that they draw from) → answers.
 AnswersAgain = Callable[[int, list[int], list[bool]], list[Answer]]
-# (rows, which of them are flagged, the candidates' scores) → their best forks (forks.py).
-Forks = Callable[[list[int], list[bool], list[float]], WrittenAnswers]
+# (who writes, rows, which of them are flagged, the candidates' scores) → their best forks.
+Forks = Callable[[Link, list[int], list[bool], list[float]], WrittenAnswers]
 
 
 @dataclass(frozen=True)
 class WrittenByPolicy:
-    """`answer_again(place, rows, live)` gives the answers of `self`, `fork` those of its name;
-    `ranked` has those of `best`, by row."""
+    """`answer_again(place, rows, live)` gives the answers of `self`, `fork` those of `fork` and
+    `amend` (forks.py); `ranked` has those of `best`, by row."""
 
     answer_again: AnswersAgain
     fork: Forks
@@ -82,8 +82,8 @@ class WrittenByPolicy:
         self, link: Link, place: int, rows: list[int], live: list[bool], scores: list[float]
     ) -> WrittenAnswers:
         """See PolicyLinks."""
-        if link == "fork":
-            return self.fork(rows, live, scores)
+        if link in FORK_LINKS:
+            return self.fork(link, rows, live, scores)
         if link == "self":
             return WrittenAnswers(self.answer_again(place, rows, live))
         of_rows = [self.ranked[row] for row in rows]
@@ -120,12 +120,25 @@ def score_samples(
     flat = [answer for of_prompt in samples for answer in of_prompt]
     asked = [prompt for prompt in prompts for _ in range(number)]
     places = (np.asarray(ids)[:, None] * number + np.arange(number)).reshape(-1)
+    scores = score_answers(reviewer, settings, asked, flat, draws, places)
+    return [scores[i * number : (i + 1) * number] for i in range(len(samples))]
+
+
+def score_answers(
+    reviewer: Reviewer,
+    settings: ConscienceSettings,
+    prompts: list[list[Message]],
+    answers: list[Answer],
+    draws: Draws,
+    ids: Int[np.ndarray, "rows"],
+) -> list[Score]:
+    """The score of each answer to its prompt."""
     scoring = replace(settings, chain=(), critique=False)
     scores: list[Score] = []
-    for start in range(0, len(flat), reviewer.batch_size):
+    for start in range(0, len(answers), reviewer.batch_size):
         rows = slice(start, start + reviewer.batch_size)
-        scores += reviewer.hear(scoring, asked[rows], flat[rows], draws, places[rows]).scores()
-    return [scores[i * number : (i + 1) * number] for i in range(len(samples))]
+        scores += reviewer.hear(scoring, prompts[rows], answers[rows], draws, ids[rows]).scores()
+    return scores
 
 
 def _ranked(answers: list[Answer], scores: list[Score]) -> Ranked:

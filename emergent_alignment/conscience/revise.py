@@ -3,7 +3,8 @@
 By the frozen copy: `rewrite` shows it the answer and asks for a better one; `fresh` lets it answer
 the prompt anew without seeing the flagged answer. By the policy itself (policy_links.py): `self`
 answers again with the question before it; `best` is the best of several samples over the worst;
-`fork` writes on from where the flagged answer had got to.
+`fork` writes on from where the flagged answer had got to. `amend` is a fork whose first words the
+frozen copy writes.
 """
 
 from dataclasses import replace
@@ -17,8 +18,10 @@ from emergent_alignment.conscience.reader import Case, Reader, Shown
 from emergent_alignment.generation.sampler import Sampler
 from emergent_alignment.generation.text import Answer
 
-Link = Literal["rewrite", "fresh", "self", "best", "fork"]
-POLICY_LINKS: tuple[Link, ...] = ("self", "best", "fork")
+Link = Literal["rewrite", "fresh", "self", "best", "fork", "amend"]
+# What begins with what the policy sampled, and so is the business of its step.
+POLICY_LINKS: tuple[Link, ...] = ("self", "best", "fork", "amend")
+FORK_LINKS: tuple[Link, ...] = ("fork", "amend")
 FROZEN_LINKS: tuple[Link, ...] = ("rewrite", "fresh")
 
 

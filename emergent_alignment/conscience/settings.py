@@ -18,6 +18,7 @@ from emergent_alignment.settings import Section, finite, setting, share
 AUTO = "auto"  # what a run decides by what it trains (runs/config.py)
 Gate = Literal["score", "relative", "own"]
 OnFlagged = Literal["keep", "mask", "replace"]
+Cuts = Literal["scales", "turn"]
 NAMED_VERDICTS = ("own", "chance", "none")
 
 
@@ -114,7 +115,9 @@ class ConscienceSection(Section):
     chain: tuple[Literal["auto"] | Link, ...] = setting(
         (AUTO,),
         "The ways to correct, tried in this order: by the frozen copy rewrite and fresh; by the "
-        "policy self (again, with the question before it) and best (of several samples). auto: "
+        "policy self (again, with the question before it), best (of several samples) and fork "
+        "(written on from an earlier place); amend, a fork whose first words the frozen copy "
+        "writes. auto: "
         "best of what a policy in training wrote; of all else rewrite, then fresh.",
         choices=(AUTO, *FROZEN_LINKS, *POLICY_LINKS),
     )
@@ -135,7 +138,14 @@ class ConscienceSection(Section):
         False, "A correction that ran into its limit may be chosen, too."
     )
     samples: int = setting(
-        4, "Samples of the policy that `best`, and forks that `fork` takes the best of.", at_least=2
+        4,
+        "Samples of the policy that `best`, and forks that `fork` and `amend` take the best of.",
+        at_least=2,
+    )
+    cuts: Cuts = setting(
+        "scales",
+        "Where forks leave the candidate: on every scale of its length, or all at its turn, "
+        "behind which the score of its beginnings falls most (some twenty reviews).",
     )
     length_ratio: tuple[float, ...] = setting(
         (),
@@ -146,7 +156,8 @@ class ConscienceSection(Section):
     likeness: float = share(0.0, "Corrections less like the candidate than this are dropped.")
     keeps: str = setting(
         "",
-        "A form that corrections keep: a regular expression that they match where the candidate "
+        "A form that corrections keep: structure (labels, bullets, headings and the like that the "
+        "candidate's lines begin with), a regular expression that they match where the candidate "
         "does, or python:module.function of (candidate, correction).",
     )
     similarity: float = setting(
@@ -189,8 +200,8 @@ class ConscienceSection(Section):
         own = set(self.chain) & set(POLICY_LINKS)
         if own and self.candidate != "policy":
             raise UserError(
-                f"config.conscience.chain: {' and '.join(sorted(own))} set the policy's answers "
-                f"over its own, and candidate={self.candidate} has others; set candidate=policy, "
+                f"config.conscience.chain: {' and '.join(sorted(own))} correct what the policy "
+                f"sampled, and candidate={self.candidate} has others; set candidate=policy, "
                 "or chain=('auto',)"
             )
         if AUTO in self.chain and len(self.chain) > 1:
@@ -275,7 +286,9 @@ class ConscienceSettings:
     similarity      texts at least this alike (0 to 1, difflib's ratio over words) count as
                     identical
     form            what corrections must have in common with the candidate (form.py)
-    samples         of how many samples of the policy `best` takes the best and the worst
+    samples         of how many samples of the policy `best` takes the best and the worst, and of
+                    how many forks `fork` and `amend` take the best
+    cuts            where forks leave the candidate: on every `scales`, or at its `turn` (turns.py)
     verdict         where given, the name of the function that scores instead (judge.py)
     chance          where given, verdicts are drawn by it instead (chance.py)
     """
@@ -298,6 +311,7 @@ class ConscienceSettings:
     similarity: float = 0.95
     form: KeptForm = KeptForm()
     samples: int = 4
+    cuts: Cuts = "scales"
     verdict: str = ""
     chance: Chance | None = None
 

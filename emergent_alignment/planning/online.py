@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from emergent_alignment.conscience.pairs import ConscienceSettings
-from emergent_alignment.conscience.revise import FROZEN_LINKS
+from emergent_alignment.conscience.revise import FORK_LINKS, FROZEN_LINKS
 from emergent_alignment.planning.roofline import Roofline
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import conscience_settings
@@ -73,10 +73,11 @@ def calls_of_a_round(config: RunConfig, conscience: ConscienceSettings) -> dict[
     calls += Counter({"review": requests * chunks, "correction": decodes * chunks})
     if "self" in conscience.chain:
         calls += Counter({"prefill": 1, "decoding": 1})
-    if "fork" in conscience.chain:  # one batch of so many times the rows: an upper bound
-        calls += Counter({"prefill": conscience.samples, "decoding": conscience.samples})
-        calls["review"] += math.ceil(heard * conscience.samples / config.conscience.batch_size)
-    scored = ("best", "fork")  # as soon as they are written
+    # Forks are one batch of so many times the rows: an upper bound.
+    forks = conscience.samples * sum(link in FORK_LINKS for link in conscience.chain)
+    calls += Counter({"prefill": forks, "decoding": forks})
+    calls["review"] += math.ceil(heard * forks / config.conscience.batch_size)
+    scored = ("best", *FORK_LINKS)  # as soon as they are written
     corrected = [link for link in conscience.chain if link not in scored]
     calls["review"] += len(corrected) * chunks
     # The frozen copy reads the prompts, and on top of them the candidates and the corrections.

@@ -14,6 +14,7 @@ from emergent_alignment.conscience.form import KeptForm
 from emergent_alignment.conscience.principles import read_constitution
 from emergent_alignment.conscience.question import named_question, told_before
 from emergent_alignment.conscience.review import ReviewSettings
+from emergent_alignment.conscience.revise import FORK_LINKS
 from emergent_alignment.conscience.settings import (
     NAMED_VERDICTS,
     Chance,
@@ -104,7 +105,8 @@ def check_positions(config: RunConfig, model: Model, rows: list[Tokenized] = ())
     """Raise UserError where a row of the data, with its target or with what is sampled in its
     place, or the longest review that the settings allow, is more than the model can read."""
     written = config.sampling.max_new_tokens if config.conscience.enabled else 0
-    written *= 1 + ("fork" in config.conscience.chain)  # which may go on behind a whole answer
+    if set(FORK_LINKS) & set(config.conscience.chain):
+        written *= 2  # they may go on behind a whole answer
     longest = max((len(row.prompt) + max(len(row.target), written) for row in rows), default=0)
     model.config.check_row(
         longest,
@@ -180,6 +182,7 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
         similarity=conscience.similarity,
         form=KeptForm(conscience.length_ratio, conscience.likeness, conscience.keeps),
         samples=conscience.samples,
+        cuts=conscience.cuts,
         verdict="" if conscience.verdicts in NAMED_VERDICTS else conscience.verdicts,
         chance=_chance(conscience),
     )
@@ -187,10 +190,11 @@ def conscience_settings(config: RunConfig, calibration: dict | None = None) -> C
 
 def check_gate(config: RunConfig) -> None:
     """Raise UserError where the conscience of a config has what only a run that trains gives."""
-    if "fork" in config.conscience.chain:
+    forks = set(FORK_LINKS) & set(config.conscience.chain)
+    if forks:
         raise UserError(
-            "config.conscience.chain: fork is a link of a policy in training, and here is none; "
-            "choose among rewrite, fresh, self and best"
+            f"config.conscience.chain: {' and '.join(sorted(forks))} fork what a policy in "
+            "training wrote, and here is none; choose among rewrite, fresh, self and best"
         )
     if config.conscience.gate == "own":
         raise UserError(

@@ -18,7 +18,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.data.sources import load_examples
 from emergent_alignment.errors import UserError
-from emergent_alignment.runs import step_policy, training_run
+from emergent_alignment.runs import forking, step_policy, training_run
 from emergent_alignment.runs.price import price
 from emergent_alignment.runs.yardstick import RoundScores, own_level
 from emergent_alignment.training.task_and_pairs import TaskAndPairsView
@@ -35,6 +35,11 @@ WAYS = {
         "conscience.gate": "own",
         "conscience.own_flags": 0.5,
         "conscience.own_answers": 8,
+    },
+    "amend, at the turn": {
+        "conscience.chain": ("fork", "amend"),
+        "conscience.cuts": "turn",
+        "sampling.max_new_tokens": 16,
     },
     "self against the policy": {"conscience.chain": ("self", "fresh")} | POLICY,
     "pool": {"conscience.prompts": "pool", "conscience.pool_rows": 2},
@@ -148,7 +153,7 @@ def test_a_pool_is_listened_to_and_the_task_s_rows_have_no_pairs(config, tmp_pat
     assert {record["kind"] for record in journal} == {"pool"} and len(journal) == 4 * 3
 
 
-@pytest.mark.parametrize("chain", [("best",), ("fork",), ("self", "fresh")])
+@pytest.mark.parametrize("chain", [("best",), ("fork",), ("amend",), ("self", "fresh")])
 def test_at_the_moment_of_sampling_the_policy_is_its_own_reference(config, tmp_path, chain):
     """Δ = 0 for both answers of a pair, so that the loss is log 2 at every step."""
     config.conscience.chain, config.loss.reference = chain, "policy"
@@ -188,13 +193,14 @@ def test_best_takes_the_highest_over_the_lowest_of_the_policy_s_own_samples(conf
     assert logged["score/candidate"] < logged["score/samples"] < logged["score/chosen"]
 
 
-def test_a_fork_begins_as_its_candidate_does_and_may_be_taken(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("link", ["fork", "amend"])
+def test_a_fork_begins_as_its_candidate_does_and_may_be_taken(config, tmp_path, monkeypatch, link):
     judge = f"python:{__name__}.judged_by_length"
-    config.conscience.update({"chain": ("fork",), "samples": 4, "verdicts": judge})
+    config.conscience.update({"chain": (link,), "samples": 4, "verdicts": judge})
     config.conscience.update({"gate": "score", "threshold": 20.0, "prompts": "task"})
     batches = [batch for (batch,) in steps_of_run(config, tmp_path, monkeypatch)]
     records = read_journal(tmp_path / "journal")
-    revised = [record for record in records if record["outcome"] == "revised_fork"]
+    revised = [record for record in records if record["outcome"] == f"revised_{link}"]
     assert revised and all(len(one["candidate"]) < 20 <= len(one["revision"]) for one in revised)
     assert all(len(one["candidate"]) >= 20 for one in records if one["outcome"] == "approved")
     shared = []
@@ -207,6 +213,40 @@ def test_a_fork_begins_as_its_candidate_does_and_may_be_taken(config, tmp_path, 
             assert chosen != rejected
             shared.append(sum(np.cumprod([a == b for a, b in zip(chosen, rejected)])))
     assert max(shared) > 0, "some begin alike"
+
+
+def test_of_an_amended_answer_the_frozen_copy_writes_a_phrase_and_the_policy_the_rest(
+    config, tmp_path, monkeypatch
+):
+    config.conscience.update({"chain": ("amend",), "cuts": "turn", "samples": 2})
+    config.sampling.max_new_tokens = 24
+    calls, sample = [], forking.sampled
+
+    def recorded(run, params, prompts, places, key, sampler):
+        written = sample(run, params, prompts, places, key, sampler)
+        is_frozen = params is run.setup.model.params
+        calls.append((is_frozen, prompts, [answer.tokens for answer in written]))
+        return written
+
+    monkeypatch.setattr(forking, "sampled", recorded)
+    batches = [batch for (batch,) in steps_of_run(config, tmp_path, monkeypatch)]
+    pairs = zip(calls[::2], calls[1::2])
+    taken = set()
+    for (by_frozen, begun, phrases), (by_frozen_too, going_on, rest) in pairs:
+        assert by_frozen and not by_frozen_too
+        assert all(len(phrase) <= 8 for phrase in phrases)
+        for before, phrase, prompt, more in zip(begun, phrases, going_on, rest):
+            assert prompt in ([], [*before, *phrase])
+            taken.add(tuple([*before, *phrase, *more]))
+    chosen = [
+        [*batch.heard.prompt[row, : batch.heard.prompt_lengths[row]]]
+        + [*batch.heard.branches[row, 0, : batch.heard.branch_lengths[row, 0]]]
+        for batch in batches
+        for row in np.flatnonzero(batch.heard.pair_mask)
+    ]
+    longest = max(batch.heard.prompt_lengths.max() for batch in batches)
+    assert max(len(before) for _, begun, _ in calls for before in begun) > longest + 8
+    assert chosen and all(any(whole[: len(one)] == tuple(one) for whole in taken) for one in chosen)
 
 
 def test_own_flags_what_scores_below_what_the_frozen_copy_writes(config, tmp_path):

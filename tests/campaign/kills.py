@@ -65,6 +65,8 @@ def _killed(name: str, known: Undisturbed, draws: random.Random, folder: Path) -
         where = f"{'after' if after else 'before'} {kind} {number}"
     left = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
     again = finished(_line(name, place, folder), said, before=before_of(name))
+    if again.code and not difference(known.contents, contents(place)):
+        return case, "refused", f"{where}: all was done, and it says that it overwrites nothing"
     if again.code:
         return case, "fault", f"{where}: {again.last_words()}; left were {left[-6:]}"
     hidden = [path.name for path in place.rglob(".*.partial")]

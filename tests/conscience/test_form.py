@@ -39,6 +39,27 @@ def test_a_regular_expression_must_match_where_the_candidate_matches(candidate, 
     assert KeptForm(keeps=FORM).holds(candidate, correction) is kept
 
 
+@pytest.mark.parametrize(
+    "candidate, correction, kept",
+    [
+        ("Verdict: Yes.\nTip: Go.", "Verdict: No.\nTip: Stay at home.", True),
+        ("Verdict: Yes.\nTip: Go.", "Verdict: No, stay. Tip: at home.", False),
+        ("Verdict: Yes.\nTip: Go.", "Answer: No.\nTip: Stay.", False),
+        ("1. Go.\n2. Stay.\n3. Both.", "1) Sit.\n2) Walk.", True),
+        ("- Go.\n- Stay.", "Go, or stay.", False),
+        ("# Plan\n\n```python\ngo()\n```", "# Another\n```\nstay()\n```", True),
+        ("| a | b |", "a, b", False),
+        ("It is 10:30: late.\nhttps://there", "Go.", True),
+        ("Go.", "# Plan\n- Go.", True),
+    ],
+)
+def test_a_structure_is_kept_where_all_that_lines_begin_with_comes_again(
+    candidate, correction, kept
+):
+    assert KeptForm(keeps="structure").holds(candidate, correction) is kept
+    assert has_form("structure", candidate)
+
+
 def test_a_function_of_one_s_own_decides():
     check = f"python:{__name__}.same_first_word"
     assert keeps_form(check)("Go home", "Go away") and not keeps_form(check)("Go home", "Stay")

@@ -140,8 +140,9 @@ def test_the_default_s_pairs_of_the_policy_s_own_samples_aim(kept):
     assert tau - eta > 0.3 and tau > 0.8
 
 
-def test_forks_of_flagged_answers_aim_and_cost_none_of_the_task(kept):
-    tau, eta = kept("forks", {"conscience.chain": ("fork",), "loss.alignment_weight": 4.0})
+@pytest.mark.parametrize("link", ["fork", "amend"])
+def test_forks_of_flagged_answers_aim_and_cost_none_of_the_task(kept, link):
+    tau, eta = kept(link, {"conscience.chain": (link,), "loss.alignment_weight": 4.0})
     assert tau - eta > 0.5 and tau > 0.9
 
 

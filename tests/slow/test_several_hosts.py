@@ -98,7 +98,8 @@ def alone(model_directory, tmp_path_factory):
 
 
 LISTENING = {
-    "conscience.chain": "('fork','best','self')",
+    "conscience.chain": "('fork','amend','best','self')",
+    "conscience.cuts": "turn",
     "conscience.gate": "own",
     "conscience.own_flags": 0.5,
     "conscience.own_answers": 8,

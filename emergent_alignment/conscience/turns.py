@@ -1,0 +1,54 @@
+"""Where an answer turns: the place behind which its score falls most.
+
+The reviewer is asked about the answer's beginnings, each some tokens longer than the one before. On
+the way through a harmful phrase their scores fall, and a score that falls by little here and there
+falls most where the phrase stands.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emergent_alignment.conscience.hearing import Score
+
+FALL_TOKENS = 8  # how far a fall is measured: a phrase
+_NEARLY = 0.85
+_STRIDE = 4  # of the first look; the second is at every token around what that finds
+
+# (row, tokens kept) of every beginning → their scores.
+ScoresOf = Callable[[list[tuple[int, int]]], list[Score]]
+
+
+def turns(lengths: list[int], scores_of: ScoresOf) -> list[int]:
+    """For answers of so many tokens, how many tokens of each stand before its turn; 0 where an
+    answer is no longer than a fall, or its score never falls."""
+    known: dict[tuple[int, int], float] = {}
+    coarse = [range(1, length - FALL_TOKENS + 1, _STRIDE) for length in lengths]
+    found = _steepest(coarse, known, scores_of)
+    fine = [
+        range(max(turn - _STRIDE + 1, 1), min(turn + _STRIDE, length - FALL_TOKENS + 1))
+        if turn
+        else []
+        for turn, length in zip(found, lengths)
+    ]
+    return _steepest(fine, known, scores_of)
+
+
+def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[int]:
+    """Of each row's places the one behind which its score falls most; of those behind which it
+    falls nearly as much the last, which leaves most of the answer as it is."""
+    asked = {
+        (row, kept + further)
+        for row, of_row in enumerate(places)
+        for kept in of_row
+        for further in (0, FALL_TOKENS)
+    }
+    new = sorted(asked - known.keys())
+    known.update(zip(new, (score.nats for score in scores_of(new))))
+    found = []
+    for row, of_row in enumerate(places):
+        falls = {kept: known[row, kept] - known[row, kept + FALL_TOKENS] for kept in of_row}
+        falls = {kept: fall for kept, fall in falls.items() if np.isfinite(fall) and fall > 0}
+        deep = _NEARLY * max(falls.values(), default=0.0)
+        found.append(max((kept for kept, fall in falls.items() if fall >= deep), default=0))
+    return found

@@ -1,0 +1,55 @@
+"""Where an answer turns: found by the scores of its beginnings, wherever they fall."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.turns import FALL_TOKENS, turns
+
+LENGTHS = st.integers(FALL_TOKENS + 1, 120)
+
+
+def asked_of(curves, asked):
+    """Scores by curves over the tokens kept, noting what was asked."""
+
+    def scores_of(beginnings):
+        asked.extend(beginnings)
+        return [Score(float(curves[row](kept))) for row, kept in beginnings]
+
+    return scores_of
+
+
+@given(st.data(), LENGTHS, st.integers(1, FALL_TOKENS), st.integers(0, 2**32 - 1))
+def test_a_fall_is_found_in_other_falls_half_as_deep(data, length, width, seed):
+    """On the way through `width` tokens the score falls by 1; elsewhere it wanders by less than
+    half of that."""
+    start = data.draw(st.integers(1, length - FALL_TOKENS))
+    wander = np.random.default_rng(seed).uniform(0, 0.24, length + 1)
+
+    def score(kept):
+        return -np.clip((kept - start) / width, 0, 1) + wander[kept]
+
+    [turn] = turns([length], asked_of([score], []))
+    assert start - FALL_TOKENS < turn < start + width
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=4))
+def test_nothing_is_asked_twice_and_little_at_all(lengths):
+    asked = []
+    curves = [lambda kept: np.sin(kept)] * len(lengths)
+    found = turns(lengths, asked_of(curves, asked))
+    assert len(set(asked)) == len(asked)
+    assert all(1 <= kept <= lengths[row] for row, kept in asked)
+    assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 2 for length in lengths)
+    assert all(0 <= turn <= length - FALL_TOKENS for turn, length in zip(found, lengths))
+
+
+def test_what_is_short_or_never_falls_turns_at_its_beginning():
+    curves = [lambda kept: -kept, lambda kept: float("nan"), lambda kept: 1.0, lambda kept: kept]
+    assert turns([FALL_TOKENS, 40, 40, 40], asked_of(curves, [])) == [0, 0, 0, 0]
+
+
+def test_of_places_that_lose_as_much_the_last_is_taken():
+    """A rule's verdict falls at once: 12 tokens may stand, the 13th is the harm."""
+    assert turns([40], asked_of([lambda kept: float(kept < 13)], [])) == [12]
