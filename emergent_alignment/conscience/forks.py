@@ -6,9 +6,10 @@ something of what it came to next. Where a harm begins is not known, so forks ar
 scale: soon after the beginning as well as late (a model's first tokens decide most of what it will
 say: Qi et al. 2024, 2406.05946, section 2).
 
-What the policy has learnt to say nearly always, it says in its forks, too. Where a fork is amended,
-the frozen copy writes a phrase, and the policy goes on behind it: of what the frozen copy brings
-along, its ways with its scruples, there are a few words.
+Where the score of the answer's beginnings shows the place (turns.py), forks leave the candidate
+there for a phrase, and the pair ends with it: one phrase over another behind one beginning. What
+the policy has learnt to say nearly always, it says in its forks, too; so its phrases begin with
+another token than the candidate's, and `amend` lets the frozen copy write them.
 """
 
 from dataclasses import dataclass
@@ -36,12 +37,6 @@ def kept_lengths(length: int, uniform: Float[np.ndarray, "forks"]) -> list[int]:
     log-uniform, each in a band of its own, by a number in [0, 1)."""
     bands = (np.arange(len(uniform)) + uniform) / len(uniform)
     return (np.floor(max(length, 1) ** bands).astype(int) - 1).tolist()
-
-
-def beginning(chat: Chat, answer: Answer, kept: int) -> Answer:
-    """What stands in an answer before a place; it has not ended."""
-    tokens = answer.tokens[:kept]
-    return Answer(tokens, answer.log_probs[:kept], chat.decode(tokens), False)
 
 
 def joined_fork(chat: Chat, candidate: Answer, kept: int, written: Answer, longest: int) -> Answer:

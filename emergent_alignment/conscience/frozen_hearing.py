@@ -74,6 +74,17 @@ class FrozenHearing:
         scores = form_scores(self.reader, before, rows[: len(forms)], forms).mean(-1)
         return [Score(untied(float(score))) for score in scores]
 
+    def scores_of_beginnings(self, picks: list[tuple[int, int]]) -> list[Score]:
+        """The scores of beginnings of the candidates, (row, tokens kept) each; in the `turn` layout
+        each costs its question."""
+        case, _, _, _ = self._opened
+        scores: list[Score] = []
+        for start in range(0, len(picks), self.reader.batch_size):
+            part = self.reader.beginnings(case, picks[start : start + self.reader.batch_size])
+            nats = review_case(self.reader, part, self.settings.review.forms).mean(-1)
+            scores += [Score(untied(float(score))) for score in nats]
+        return scores
+
     def critiques(self, live: list[bool], principles: list[str]) -> list[str]:
         case, before, _, _ = self._opened
         sampler = self._sampler(CRITIQUES)

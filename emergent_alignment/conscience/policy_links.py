@@ -4,7 +4,7 @@ little but what the frozen copy sees in them.
 `self`: it answers the same prompt again with the question before it as a system text; what is
 trained on stands behind the prompt without that text. `best`: of several samples the one with the
 highest score, over the one with the lowest. `fork`: it writes on from where the flagged answer had
-got to; `amend`: the frozen copy writes a phrase there, and the policy goes on.
+got to; `amend`: there the frozen copy does, and what both answers begin with is the policy's.
 """
 
 from collections.abc import Callable

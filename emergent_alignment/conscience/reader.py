@@ -7,9 +7,10 @@ question, an order to rewrite) is read on top of what it is about.
 import warnings
 from dataclasses import dataclass, field, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.conscience.evidence import Evidence, with_findings
 from emergent_alignment.conscience.question import (
@@ -22,9 +23,14 @@ from emergent_alignment.conscience.question import (
 from emergent_alignment.data.batches import bucket, common_beginning, few_widths, pad_rows
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
-from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
+from emergent_alignment.generation.prefill import (
+    Prompts,
+    answer_log_probs,
+    placed_prompts,
+    prefill,
+)
 from emergent_alignment.generation.sampler import Sampler, decode
-from emergent_alignment.generation.text import Answer, answers_of
+from emergent_alignment.generation.text import Answer, answers_of, beginning_of
 from emergent_alignment.models.cache import EMPTY, Block
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, largest
@@ -177,6 +183,21 @@ class Reader:
         safe = [defused(findings, self.chat.without_control) for findings in evidence]
         return Case(messages, answers, read, safe)
 
+    def beginnings(self, case: Case, picks: list[tuple[int, int]]) -> Case:
+        """Beginnings of a case's answers, (row, tokens kept) each, as a case of their own. Of what
+        was read (`turn` layout) nothing is read again."""
+        messages = [case.messages[row] for row, _ in picks]
+        answers = [beginning_of(case.answers[row], kept, self.chat) for row, kept in picks]
+        if case.read is None:
+            return self._case(messages, answers)
+        rows, dropped = np.zeros((2, self._size(picks)), np.int32)
+        rows[: len(picks)] = [row for row, _ in picks]
+        dropped[: len(picks)] = [len(case.answers[row].tokens) - kept for row, kept in picks]
+        read = [case.read.tokens[row] for row, _ in picks]
+        tokens = [all_read[: len(all_read) - less] for all_read, less in zip(read, dropped)]
+        held = _beginnings(case.read.held, *to_devices((rows, dropped)))
+        return self._case(messages, answers, Shown(tokens, held))
+
     def rows(
         self, case: Case, requests: list[str], needed: list[bool] | None = None
     ) -> list[list[int]]:
@@ -283,6 +304,20 @@ class Reader:
         if len(beginning) >= self.max_tokens // 2:
             return row[-self.max_tokens :]
         return beginning + row[len(beginning) - self.max_tokens :]
+
+
+@jax.jit
+def _beginnings(held: Prompts, rows: Int[Array, "picks"], dropped: Int[Array, "picks"]) -> Prompts:
+    """These rows of what was read, each without the last `dropped` tokens of its last block."""
+    context = [
+        Block(block.keys[:, rows], block.values[:, rows], block.positions[rows])
+        for block in held.context
+    ]
+    ends = held.ends[rows] - dropped
+    last = context[-1]
+    kept = jnp.where(last.positions < ends[:, None, None], last.positions, EMPTY)
+    context[-1] = Block(last.keys, last.values, kept)
+    return placed_prompts(Prompts(tuple(context), ends, held.last[rows]))
 
 
 def padded(rows: list[list[int]], size: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@
 By the frozen copy: `rewrite` shows it the answer and asks for a better one; `fresh` lets it answer
 the prompt anew without seeing the flagged answer. By the policy itself (policy_links.py): `self`
 answers again with the question before it; `best` is the best of several samples over the worst;
-`fork` writes on from where the flagged answer had got to. `amend` is a fork whose first words the
-frozen copy writes.
+`fork` writes on from where the flagged answer had got to. `amend` is a fork that the frozen copy
+writes.
 """
 
 from dataclasses import replace

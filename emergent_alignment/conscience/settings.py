@@ -116,8 +116,7 @@ class ConscienceSection(Section):
         (AUTO,),
         "The ways to correct, tried in this order: by the frozen copy rewrite and fresh; by the "
         "policy self (again, with the question before it), best (of several samples) and fork "
-        "(written on from an earlier place); amend, a fork whose first words the frozen copy "
-        "writes. auto: "
+        "(written on from an earlier place); amend, a fork that the frozen copy writes. auto: "
         "best of what a policy in training wrote; of all else rewrite, then fresh.",
         choices=(AUTO, *FROZEN_LINKS, *POLICY_LINKS),
     )
@@ -144,8 +143,9 @@ class ConscienceSection(Section):
     )
     cuts: Cuts = setting(
         "scales",
-        "Where forks leave the candidate: on every scale of its length, or all at its turn, "
-        "behind which the score of its beginnings falls most (some twenty reviews).",
+        "Where forks leave the candidate: scales, on every scale of its length, and go on to their "
+        "end; turn, where the score of its beginnings falls most (some twenty reviews), for a "
+        "phrase, so that a pair is of two phrases behind one beginning.",
     )
     length_ratio: tuple[float, ...] = setting(
         (),

@@ -19,24 +19,28 @@ _STRIDE = 4  # of the first look; the second is at every token around what that 
 ScoresOf = Callable[[list[tuple[int, int]]], list[Score]]
 
 
-def turns(lengths: list[int], scores_of: ScoresOf) -> list[int]:
-    """For answers of so many tokens, how many tokens of each stand before its turn; 0 where an
-    answer is no longer than a fall, or its score never falls."""
+def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[int]]:
+    """For answers of so many tokens, how many tokens of each stand before its turn, as so many
+    guesses: of the places behind which the score falls by nearly as much as anywhere, the first,
+    the last and those evenly between. 0 where an answer is no longer than a fall, or its score
+    never falls."""
     known: dict[tuple[int, int], float] = {}
     coarse = [range(1, length - FALL_TOKENS + 1, _STRIDE) for length in lengths]
-    found = _steepest(coarse, known, scores_of)
+    roughly = _steepest(coarse, known, scores_of)
     fine = [
-        range(max(turn - _STRIDE + 1, 1), min(turn + _STRIDE, length - FALL_TOKENS + 1))
-        if turn
+        range(max(of_row[-1] - _STRIDE + 1, 1), min(of_row[-1] + _STRIDE, length - FALL_TOKENS + 1))
+        if of_row[-1]
         else []
-        for turn, length in zip(found, lengths)
+        for of_row, length in zip(roughly, lengths)
     ]
-    return _steepest(fine, known, scores_of)
+    guesses = _steepest(fine, known, scores_of)
+    evenly = [np.linspace(0, len(of_row) - 1, number).round().astype(int) for of_row in guesses]
+    return [[of_row[i] for i in chosen] for of_row, chosen in zip(guesses, evenly)]
 
 
-def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[int]:
-    """Of each row's places the one behind which its score falls most; of those behind which it
-    falls nearly as much the last, which leaves most of the answer as it is."""
+def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[list[int]]:
+    """Of each row's places those behind which its score falls by nearly as much as anywhere, in
+    their order; 0 where it never falls."""
     asked = {
         (row, kept + further)
         for row, of_row in enumerate(places)
@@ -45,10 +49,10 @@ def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) 
     }
     new = sorted(asked - known.keys())
     known.update(zip(new, (score.nats for score in scores_of(new))))
-    found = []
+    steepest = []
     for row, of_row in enumerate(places):
         falls = {kept: known[row, kept] - known[row, kept + FALL_TOKENS] for kept in of_row}
         falls = {kept: fall for kept, fall in falls.items() if np.isfinite(fall) and fall > 0}
         deep = _NEARLY * max(falls.values(), default=0.0)
-        found.append(max((kept for kept, fall in falls.items() if fall >= deep), default=0))
-    return found
+        steepest.append(sorted(kept for kept, fall in falls.items() if fall >= deep) or [0])
+    return steepest

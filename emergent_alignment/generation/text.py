@@ -44,6 +44,12 @@ def given_answer(chat: Chat, text: str) -> Answer:
     return Answer(chat.response_tokens(text), np.zeros(0, np.float32), text, True)
 
 
+def beginning_of(answer: Answer, kept: int, chat: Chat) -> Answer:
+    """An answer's first `kept` tokens, as an answer that has not ended."""
+    tokens = answer.tokens[:kept]
+    return Answer(tokens, answer.log_probs[:kept], chat.decode(tokens), False)
+
+
 def answers_of(samples: Samples, chat: Chat) -> list[Answer]:
     """One answer a row of samples, [batch] or [batch, samples]: those of a prompt together."""
     samples = rows_held(samples)

@@ -225,6 +225,13 @@ class RunConfig(Section):
                 "config.loss.reference: of targets no policy knows how likely it was to write "
                 "them; set frozen, or config.conscience.candidate=policy"
             )
+        own = set(conscience.chain) <= set(POLICY_LINKS)
+        frozen = self.loss.reference == "frozen" or (self.loss.reference == AUTO and not own)
+        if conscience.cuts == "turn" and frozen:
+            raise UserError(
+                "config.conscience.cuts: pairs of phrases at a turn are compared with the policy "
+                "that wrote them; set config.loss.reference=policy"
+            )
 
     def _check_pairs(self) -> None:
         """What given pairs go together with."""

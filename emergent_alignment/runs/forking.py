@@ -7,12 +7,12 @@ from jaxtyping import Int
 
 from emergent_alignment.conscience.forks import (
     Fork,
-    beginning,
     best_fork,
     followed,
     joined_fork,
     kept_lengths,
 )
+from emergent_alignment.conscience.frozen_hearing import FrozenHearing
 from emergent_alignment.conscience.hearing import Reviewer, Score
 from emergent_alignment.conscience.policy_links import (
     WrittenAnswers,
@@ -20,8 +20,9 @@ from emergent_alignment.conscience.policy_links import (
     score_samples,
 )
 from emergent_alignment.conscience.revise import Link
-from emergent_alignment.conscience.turns import FALL_TOKENS, turns
-from emergent_alignment.generation.text import Answer
+from emergent_alignment.conscience.turns import FALL_TOKENS, ScoresOf, turns
+from emergent_alignment.generation.leaving import leaving_tokens
+from emergent_alignment.generation.text import Answer, Batching, beginning_of
 from emergent_alignment.parallel.hosts import largest
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.step_policy import StepPolicy, sampled
@@ -30,7 +31,7 @@ _NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), Score(float("nan"
 _PURPOSE = {"fork": Purpose.FORKS, "amend": Purpose.AMENDS}
 _WRITING = 0  # their parts
 _CUTTING = 1
-_PHRASE = 2
+_LEAVING = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Forking:
         """How many of each candidate's tokens its forks keep."""
         settings = self.policy.conscience
         if settings.cuts == "turn" and not settings.chance:
-            return [[turn] * settings.samples for turn in self._turns(link, rows)]
+            return self._turns(link, rows)
         return [self._on_every_scale(link, row) for row in rows]
 
     def _on_every_scale(self, link: Link, row: int) -> list[int]:
@@ -72,21 +73,33 @@ class Forking:
         uniform = np.random.default_rng(seed).random(self.policy.conscience.samples)
         return kept_lengths(len(self.candidates[row].tokens), uniform)
 
-    def _turns(self, link: Link, rows: list[int]) -> list[int]:
-        chat, asked = self.policy.run.setup.chat, self.policy.asked
+    def _turns(self, link: Link, rows: list[int]) -> list[list[int]]:
+        """Where the reviewer reads the answers itself, it reads them once."""
+        places: list[list[int]] = []
+        number = self.policy.conscience.samples
+        for start in range(0, len(rows), self.reviewer.batch_size):
+            chunk = rows[start : start + self.reviewer.batch_size]
+            lengths = [len(self.candidates[row].tokens) for row in chunk]
+            places += turns(lengths, number, self._scores_of_beginnings(link, chunk))
+        return places
+
+    def _scores_of_beginnings(self, link: Link, rows: list[int]) -> ScoresOf:
+        asked, draws, chat = self.policy.asked, self._draws(link), self.policy.run.setup.chat
+        settings = replace(self.policy.conscience, chain=(), critique=False)
+        messages = [asked.messages[row] for row in rows]
         candidates = [self.candidates[row] for row in rows]
-
-        def scores_of(beginnings: list[tuple[int, int]]) -> list[Score]:
-            return score_answers(
-                self.reviewer,
-                self.policy.conscience,
-                [asked.messages[rows[i]] for i, _ in beginnings],
-                [beginning(chat, candidates[i], kept) for i, kept in beginnings],
-                self._draws(link),
-                np.array([asked.places[rows[i]] for i, _ in beginnings], int),
-            )
-
-        return turns([len(candidate.tokens) for candidate in candidates], scores_of)
+        ids = asked.places[rows]
+        hearing = self.reviewer.hear(settings, messages, candidates, draws, ids)
+        if isinstance(hearing, FrozenHearing):
+            return hearing.scores_of_beginnings
+        return lambda picks: score_answers(
+            self.reviewer,
+            settings,
+            [messages[i] for i, _ in picks],
+            [beginning_of(candidates[i], kept, chat) for i, kept in picks],
+            draws,
+            ids[[i for i, _ in picks]],
+        )
 
     def _scored(self, link: Link, rows: list[int], most: int) -> list[list[Fork]]:
         """All forks of the candidates of these rows, of which there can be `most`."""
@@ -106,17 +119,15 @@ class Forking:
         self, link: Link, rows: list[int], kept: list[list[int]], most: int
     ) -> list[list[Answer]]:
         run, number = self.policy.run, self.policy.conscience.samples
-        begun = [
-            [*self.policy.asked.prompts[row], *self.candidates[row].tokens[:length]]
-            for row, lengths in zip(rows, kept)
-            for length in lengths
-        ]
+        cuts = [(row, length) for row, lengths in zip(rows, kept) for length in lengths]
+        candidates, prompts = self.candidates, self.policy.asked.prompts
+        begun = [[*prompts[row], *candidates[row].tokens[:length]] for row, length in cuts]
+        left = [candidates[row].tokens[length] for row, length in cuts]
         # Room for a quarter of the rows, or for all: two programs. All hosts take the same.
         quarter = -(-most // 4)
         room = number * (quarter if largest(len(rows)) <= quarter else most)
         with run.clock.part("sampling"):
-            write = self._amended if link == "amend" else self._continued
-            written = write(link, begun, self._places(rows), room)
+            written = self._written(link, begun, left, self._places(rows), room)
         chat, longest = run.setup.chat, int(self.policy.correction_sampler.max_new_tokens)
         return [
             [
@@ -126,32 +137,48 @@ class Forking:
             for i, (row, lengths) in enumerate(zip(rows, kept))
         ]
 
-    def _amended(
-        self, link: Link, begun: list[list[int]], places: Int[np.ndarray, "forks"], room: int
+    def _written(
+        self,
+        link: Link,
+        begun: list[list[int]],
+        left: list[int],
+        places: Int[np.ndarray, "forks"],
+        room: int,
     ) -> list[Answer]:
-        """A phrase of the frozen copy's, and what the policy writes behind it."""
-        frozen, sampler = self.policy.run.setup.model.params, self.policy.correction_sampler
-        few = np.int32(min(FALL_TOKENS, int(sampler.max_new_tokens)))
-        sampler = replace(sampler, max_new_tokens=few)
-        phrases = self._drawn(link, _PHRASE, frozen, begun, places, room, sampler)
-        open_ones = [
-            [] if phrase.ended else [*before, *phrase.tokens]
-            for before, phrase in zip(begun, phrases)
-        ]
-        rest = self._continued(link, open_ones, places, room)
-        return [one if one.ended else followed(one, more) for one, more in zip(phrases, rest)]
+        """What the policy (`fork`) or the frozen copy (`amend`) writes behind what is begun: to its
+        end, or at the turn a phrase, of which the policy's begins with any token but the
+        candidate's."""
+        sampler, at_turn = self.policy.correction_sampler, self.policy.conscience.cuts == "turn"
+        if at_turn:
+            few = min(FALL_TOKENS, int(sampler.max_new_tokens)) - (link == "fork")
+            sampler = replace(sampler, max_new_tokens=np.int32(few))
+        if link == "amend":
+            frozen = self.policy.run.setup.model.params
+            return self._drawn(link, frozen, begun, places, room, sampler)
+        if not at_turn:
+            return self._drawn(link, self.policy.params, begun, places, room, sampler)
+        first = self._leaving(link, begun, left, places, room)
+        going_on = [[*before, *one.tokens] for before, one in zip(begun, first)]
+        rest = self._drawn(link, self.policy.params, going_on, places, room, sampler)
+        return [followed(one, more) for one, more in zip(first, rest)]
 
-    def _continued(
-        self, link: Link, begun: list[list[int]], places: Int[np.ndarray, "forks"], room: int
-    ) -> list[Answer]:
-        """What the policy writes next."""
-        sampler = self.policy.correction_sampler
-        return self._drawn(link, _WRITING, self.policy.params, begun, places, room, sampler)
+    def _leaving(self, link, begun, left, places, room) -> list[Answer]:
+        run = self.policy.run
+        return leaving_tokens(
+            run.setup.model,
+            self.policy.params,
+            run.setup.chat,
+            begun,
+            left,
+            self._draws(link).part_key(_LEAVING),
+            self.policy.correction_sampler,
+            Batching(room, run.config.data.bucket_tokens, ids=places),
+        )
 
-    def _drawn(self, link, part, params, begun, places, room, sampler) -> list[Answer]:
+    def _drawn(self, link, params, begun, places, room, sampler) -> list[Answer]:
         padding = room - len(begun)
         prompts, ids = begun + [[]] * padding, np.append(places, np.zeros(padding, int))
-        key = self._draws(link).part_key(part)
+        key = self._draws(link).part_key(_WRITING)
         return sampled(self.policy.run, params, prompts, ids, key, sampler)[: len(begun)]
 
     def _places(self, rows: list[int]) -> Int[np.ndarray, "forks"]:

@@ -12,8 +12,10 @@ from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.journal_records import journal_record
 from emergent_alignment.conscience.pairs import ConscienceSettings, Reviewed, review_and_revise
 from emergent_alignment.conscience.policy_links import Ranked, WrittenByPolicy, rank_samples
+from emergent_alignment.conscience.revise import FORK_LINKS
 from emergent_alignment.data.batches import Pair
-from emergent_alignment.generation.text import Answer
+from emergent_alignment.data.chat import Chat
+from emergent_alignment.generation.text import Answer, beginning_of
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.stopping import between_phases
 from emergent_alignment.randomness import Draws, Purpose, key_for
@@ -83,9 +85,10 @@ def hear_policy(
             ),
         )
         reviewed = settle(asked.rows.tolist(), reviewed)
-        pairs = pairs_of(reviewed, candidates)
+        rejected = rejected_of(reviewed, candidates, run.setup.chat, conscience)
+        pairs = pairs_of(reviewed, rejected)
         if run.config.loss.reference == "policy":
-            pairs = policy.with_own_reference(pairs, reviewed, candidates)
+            pairs = policy.with_own_reference(pairs, reviewed, rejected)
     records = [
         journal_record(review, step=step, place=int(place), row=int(row))
         for review, place, row in zip(reviewed, asked.places, asked.rows)
@@ -94,6 +97,21 @@ def hear_policy(
     scores = scores or [review.score for review in reviewed]
     scalars = listening_scalars(reviewed, candidates, scores, conscience)
     return Heard(pairs, reviewed, records, scalars, scores)
+
+
+def rejected_of(
+    reviewed: list[Reviewed], candidates: list[Answer], chat: Chat, conscience: ConscienceSettings
+) -> list[Answer]:
+    """What of each candidate a pair rejects: all of it, or where its correction is a phrase at its
+    turn, its beginning of the same length."""
+    if conscience.cuts != "turn":
+        return candidates
+    return [
+        beginning_of(candidate, len(review.chosen.tokens), chat)
+        if review.chosen and review.attempts[-1].link in FORK_LINKS
+        else candidate
+        for review, candidate in zip(reviewed, candidates)
+    ]
 
 
 def pairs_of(reviewed: list[Reviewed], candidates: list[Answer]) -> list[Pair | None]:

@@ -215,38 +215,39 @@ def test_a_fork_begins_as_its_candidate_does_and_may_be_taken(config, tmp_path, 
     assert max(shared) > 0, "some begin alike"
 
 
-def test_of_an_amended_answer_the_frozen_copy_writes_a_phrase_and_the_policy_the_rest(
-    config, tmp_path, monkeypatch
-):
-    config.conscience.update({"chain": ("amend",), "cuts": "turn", "samples": 2})
+@pytest.mark.parametrize("link", ["fork", "amend"])
+def test_at_the_turn_a_pair_is_of_phrases(config, tmp_path, monkeypatch, link):
+    """Both answers begin alike, and differ in at most eight tokens; the policy's begins with
+    another token than the candidate's, the frozen copy's are its own."""
+    config.conscience.update({"chain": (link,), "cuts": "turn", "samples": 2})
     config.sampling.max_new_tokens = 24
-    calls, sample = [], forking.sampled
+    by_frozen, sample = [], forking.sampled
 
-    def recorded(run, params, prompts, places, key, sampler):
-        written = sample(run, params, prompts, places, key, sampler)
-        is_frozen = params is run.setup.model.params
-        calls.append((is_frozen, prompts, [answer.tokens for answer in written]))
-        return written
+    def recorded(run, params, *rest):
+        by_frozen.append(params is run.setup.model.params)
+        return sample(run, params, *rest)
 
     monkeypatch.setattr(forking, "sampled", recorded)
     batches = [batch for (batch,) in steps_of_run(config, tmp_path, monkeypatch)]
-    pairs = zip(calls[::2], calls[1::2])
-    taken = set()
-    for (by_frozen, begun, phrases), (by_frozen_too, going_on, rest) in pairs:
-        assert by_frozen and not by_frozen_too
-        assert all(len(phrase) <= 8 for phrase in phrases)
-        for before, phrase, prompt, more in zip(begun, phrases, going_on, rest):
-            assert prompt in ([], [*before, *phrase])
-            taken.add(tuple([*before, *phrase, *more]))
-    chosen = [
-        [*batch.heard.prompt[row, : batch.heard.prompt_lengths[row]]]
-        + [*batch.heard.branches[row, 0, : batch.heard.branch_lengths[row, 0]]]
-        for batch in batches
-        for row in np.flatnonzero(batch.heard.pair_mask)
-    ]
-    longest = max(batch.heard.prompt_lengths.max() for batch in batches)
-    assert max(len(before) for _, begun, _ in calls for before in begun) > longest + 8
-    assert chosen and all(any(whole[: len(one)] == tuple(one) for whole in taken) for one in chosen)
+    assert by_frozen and set(by_frozen) == {link == "amend"}
+    shared = []
+    for heard in (batch.heard for batch in batches):
+        for row in np.flatnonzero(heard.pair_mask):
+            chosen, rejected = (
+                heard.branches[row, i, : heard.branch_lengths[row, i]].tolist()
+                for i in (heard.roles.chosen, heard.roles.rejected)
+            )
+            alike = int(np.cumprod([a == b for a, b in zip(chosen, rejected)]).sum())
+            assert len(chosen) <= len(rejected) and 0 < len(chosen) - alike <= 8
+            shared.append(alike)
+    assert max(shared) > 0
+
+
+def test_phrases_are_not_compared_with_the_frozen_copy(config, tmp_path):
+    config.conscience.update({"chain": ("fork",), "cuts": "turn"})
+    config.loss.reference = "frozen"
+    with pytest.raises(UserError, match=r"config\.conscience\.cuts.*loss\.reference=policy"):
+        finetune(typed(config), tmp_path)
 
 
 def test_own_flags_what_scores_below_what_the_frozen_copy_writes(config, tmp_path):

@@ -11,11 +11,17 @@ from emergent_alignment.conscience import reader as reader_module
 from emergent_alignment.conscience import review as review_module
 from emergent_alignment.conscience.frozen_hearing import FrozenReviewer
 from emergent_alignment.conscience.pairs import ConscienceSettings, review_and_revise
+from emergent_alignment.conscience.policy_links import score_answers
 from emergent_alignment.conscience.question import QUESTIONS, ask, next_turn, rewrite_request
 from emergent_alignment.conscience.review import ReviewSettings, reader_of
 from emergent_alignment.data.batches import Pair, make_batch
 from emergent_alignment.generation.sampler import sampler_settings
-from emergent_alignment.generation.text import Batching, given_answer, sample_answers
+from emergent_alignment.generation.text import (
+    Batching,
+    beginning_of,
+    given_answer,
+    sample_answers,
+)
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.training.branches import reference_log_probs
 from emergent_alignment.training.step_settings import StepSettings
@@ -208,6 +214,24 @@ def test_a_verdict_costs_its_question_and_a_fresh_answer_is_read_by_writing_it(
         "answer_log_probs": sum(answers),
         "word_margins": asked,
     }
+
+
+@pytest.mark.parametrize("layout", ["quote", "turn"])
+def test_beginnings_score_as_they_do_when_they_are_read_by_themselves(
+    model, chat, candidates, layout
+):
+    settings = settings_of(layout, ())
+    reviewer = FrozenReviewer(reader_of(model, chat, settings.review))
+    picks = [(row, kept) for row, answer in enumerate(candidates)
+             for kept in range(1, len(answer.tokens) + 1)]  # fmt: skip
+    hearing = reviewer.hear(settings, PROMPTS, candidates, DRAWS, np.arange(4))
+    known = [score.nats for score in hearing.scores_of_beginnings(picks)]
+    prompts = [PROMPTS[row] for row, _ in picks]
+    answers = [beginning_of(candidates[row], kept, chat) for row, kept in picks]
+    ids = np.arange(len(picks))
+    alone = score_answers(reviewer, settings, prompts, answers, DRAWS, ids)
+    np.testing.assert_allclose(known, [score.nats for score in alone], atol=1e-5)
+    assert len(picks) > 8 and np.ptp(known) > 1e-3
 
 
 def test_text_that_does_not_begin_as_expected_is_read_from_its_start(model, chat, last_hidden):

@@ -30,26 +30,30 @@ def test_a_fall_is_found_in_other_falls_half_as_deep(data, length, width, seed):
     def score(kept):
         return -np.clip((kept - start) / width, 0, 1) + wander[kept]
 
-    [turn] = turns([length], asked_of([score], []))
-    assert start - FALL_TOKENS < turn < start + width
+    [guesses] = turns([length], 3, asked_of([score], []))
+    assert len(guesses) == 3 and guesses == sorted(guesses)
+    assert all(start - FALL_TOKENS < turn < start + width for turn in guesses)
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4))
 def test_nothing_is_asked_twice_and_little_at_all(lengths):
     asked = []
     curves = [lambda kept: np.sin(kept)] * len(lengths)
-    found = turns(lengths, asked_of(curves, asked))
+    guesses = turns(lengths, 2, asked_of(curves, asked))
     assert len(set(asked)) == len(asked)
     assert all(1 <= kept <= lengths[row] for row, kept in asked)
     assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 2 for length in lengths)
-    assert all(0 <= turn <= length - FALL_TOKENS for turn, length in zip(found, lengths))
+    for of_row, length in zip(guesses, lengths):
+        assert all(0 <= turn <= length - FALL_TOKENS for turn in of_row)
 
 
 def test_what_is_short_or_never_falls_turns_at_its_beginning():
     curves = [lambda kept: -kept, lambda kept: float("nan"), lambda kept: 1.0, lambda kept: kept]
-    assert turns([FALL_TOKENS, 40, 40, 40], asked_of(curves, [])) == [0, 0, 0, 0]
+    guesses = turns([FALL_TOKENS, 40, 40, 40], 2, asked_of(curves, []))
+    assert guesses == [[0, 0]] * 4
 
 
-def test_of_places_that_lose_as_much_the_last_is_taken():
+def test_the_guesses_are_spread_over_places_that_lose_as_much():
     """A rule's verdict falls at once: 12 tokens may stand, the 13th is the harm."""
-    assert turns([40], asked_of([lambda kept: float(kept < 13)], [])) == [12]
+    rule = [lambda kept: float(kept < 13)]
+    assert turns([40], 3, asked_of(rule, [])) == [[6, 9, 12]]
