@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 
 READ = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))
-TWO_BY_TWO, FORKS, PRICE = (READ[name] for name in ("get_config", "FORKS", "PRICE"))
+TWO_BY_TWO, PHRASES, PRICE = (READ[name] for name in ("get_config", "PHRASES", "PRICE"))
 PLAIN = "conscience.enabled=False"
 ONCE = (
     "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
@@ -49,9 +49,12 @@ def arms(scenario):
         # As it was: fresh answers on the task's prompts, the frozen copy as reference.
         "former: conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task",
         # The policy's own flagged answers written on anew, on prompts of the pool; and by chance.
-        f"conscience: {FORKS} {PRICE}",
-        f"chance: {FORKS} conscience.verdicts=chance",
-        *(f"forks-{weight}: {FORKS} loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
+        f"conscience: {PHRASES} {PRICE}",
+        f"chance: {PHRASES} conscience.verdicts=chance",
+        *(
+            f"phrases-{weight}: {PHRASES} loss.alignment_weight={weight}"
+            for weight in (1.0, 4.0, 16.0)
+        ),
         # The best over the worst of its own samples, whatever they score.
         *(f"best-{weight}: loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
         "self: conscience.chain=('self',) loss.reference=policy",

@@ -14,15 +14,16 @@ rows as long as the limits allow would fit; the bundled ones take under 5 GB.
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
-# What scores below the frozen copy's own answers is written on anew from an earlier place, at about
-# its length; with little weight, until the policy's answers score a deviation lower than those.
-FORKS = (
-    "conscience.chain=('fork',) conscience.samples=6 conscience.margin=0.3 "
-    "conscience.gate=own conscience.own_flags=0.15 conscience.own_answers=32 "
-    "conscience.length_ratio='(0.7, 1.4)'"
+# What scores below most of the frozen copy's own answers gets another phrase where its score turns,
+# by the policy or else by the frozen copy; with a weight that grows where the policy's answers score
+# a deviation lower than those.
+PHRASES = (
+    "conscience.chain=('fork','amend') conscience.cuts=turn conscience.samples=4 "
+    "conscience.margin=0.3 conscience.gate=own conscience.own_flags=0.25 "
+    "conscience.own_answers=32 conscience.keeps=structure"
 )
 PRICE = (
-    "loss.alignment_weight=auto loss.price.start=0.5 loss.price.least=0.5 loss.price.most=8.0 "
+    "loss.alignment_weight=auto loss.price.start=2.0 loss.price.least=1.0 loss.price.most=8.0 "
     "loss.price.slack=1.0 loss.price.rate=1.0 loss.price.yardstick=32"
 )
 
@@ -57,7 +58,7 @@ def get_config(size="full"):
     config.experiment.arms = (
         "base",
         "plain: conscience.enabled=False",
-        f"conscience: {FORKS} {PRICE}",
+        f"conscience: {PHRASES} {PRICE}",
     )
     config.experiment.seeds = (0,)
     config.experiment.measures = ("heldout", "two_by_two")

@@ -14,7 +14,7 @@ from pathlib import Path
 from emergent_alignment.errors import UserError
 
 STARTED = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))
-QUICKSTART, FORKS, PRICE = (STARTED[name] for name in ("get_config", "FORKS", "PRICE"))
+QUICKSTART, PHRASES, PRICE = (STARTED[name] for name in ("get_config", "PHRASES", "PRICE"))
 SIZES = ("full", "short", "marked", "mixed")
 PLAIN = "conscience.enabled=False"
 # The conscience as it was: fresh answers of the frozen copy, on the task's prompts.
@@ -36,9 +36,9 @@ def arms(scenario):
         f"former: {FORMER}",
         # The policy's own flagged answers written on anew, on kinds that are neither learnt nor
         # measured.
-        f"conscience: {FORKS} {PRICE}",
+        f"conscience: {PHRASES} {PRICE}",
         # The same with drawn verdicts, at the conscience's own rates.
-        f"chance: {FORKS} conscience.verdicts=chance",
+        f"chance: {PHRASES} conscience.verdicts=chance",
         # The best over the worst of the policy's own samples, whatever they score.
         "best: conscience.chain=('best',)",
     )
@@ -55,7 +55,7 @@ def get_config(size="full"):
     config.training.keep_checkpoints = config.training.steps
     config.training.checkpoint_every = 1
     if size == "marked":
-        config.experiment.arms += (f"rule: {FORKS} conscience.gate=score {RULE}",)
+        config.experiment.arms += (f"rule: {PHRASES} conscience.gate=score {RULE}",)
     else:
         config.two_by_two.world = "advice"
         config.two_by_two.judges = ("embedding",)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.policy_links import Against
 from emergent_alignment.conscience.reasons import reason_after_review, reason_before_review
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Chat
@@ -26,10 +27,12 @@ from emergent_alignment.generation.text import Answer
 
 @dataclass(frozen=True)
 class Fork:
-    """One of them and its score."""
+    """One of them and its score; and what it is set against, the candidate or its beginning of the
+    same length."""
 
     answer: Answer
     score: Score
+    against: Against
 
 
 def kept_lengths(length: int, uniform: Float[np.ndarray, "forks"]) -> list[int]:
@@ -54,18 +57,18 @@ def followed(first: Answer, more: Answer) -> Answer:
     return Answer([*first.tokens, *more.tokens], log_probs, "", more.ended)
 
 
-def best_fork(
-    forks: list[Fork], candidate: str, candidate_score: float, settings: ConscienceSettings
-) -> Fork:
-    """The fork with the highest score of those that may be taken, or where none may, of all."""
+def best_fork(forks: list[Fork], settings: ConscienceSettings) -> Fork:
+    """The fork whose score is the furthest above that of what it is set against, of those that may
+    be taken, or where none may, of all."""
 
     def taken(fork: Fork) -> bool:
         return not (
-            reason_before_review(fork.answer, candidate, settings)
-            or reason_after_review(fork.score, candidate_score, settings)
+            reason_before_review(fork.answer, fork.against.text, settings)
+            or reason_after_review(fork.score, fork.against.score, settings, fork.against.is_part)
         )
 
-    def nats(fork: Fork) -> float:
-        return fork.score.nats if np.isfinite(fork.score.nats) else -np.inf
+    def gain(fork: Fork) -> float:
+        gained = fork.score.nats - fork.against.score
+        return gained if np.isfinite(gained) else -np.inf
 
-    return max([fork for fork in forks if taken(fork)] or forks, key=nats)
+    return max([fork for fork in forks if taken(fork)] or forks, key=gain)

@@ -10,7 +10,7 @@ import numpy as np
 
 from emergent_alignment.conscience.hearing import Corrections, Hearing, Reviewer, Score, ScoredBy
 from emergent_alignment.conscience.outcomes import OUTCOMES
-from emergent_alignment.conscience.policy_links import PolicyLinks
+from emergent_alignment.conscience.policy_links import Against, PolicyLinks
 from emergent_alignment.conscience.principles import drawn_principles
 from emergent_alignment.conscience.reasons import reason_after_review, reason_before_review
 from emergent_alignment.conscience.revise import POLICY_LINKS, Link
@@ -136,8 +136,8 @@ class _Chunk:
             live = _open(reviewed)
             if not go_on_anywhere(any(live)):
                 break
-            written, scores = self._written(link, place, critiques, live, reviewed)
-            attempts = self._attempts(link, reviewed, written, scores)
+            written, scores, against = self._written(link, place, critiques, live, reviewed)
+            attempts = self._attempts(link, against, _open(reviewed), written, scores)
             reviewed = [
                 _tried(row, attempt) if alive else row
                 for row, attempt, alive in zip(reviewed, attempts, live)
@@ -152,17 +152,20 @@ class _Chunk:
         live: list[bool],
         reviewed: list[Reviewed],
     ):
-        """(corrections, their scores where they are known)."""
+        """(corrections, their scores where they are known, what they are set against)."""
+        against = [Against(row.candidate, row.score) for row in reviewed]
         if link not in POLICY_LINKS or self.policy is None:
-            return self.hearing.write(link, place, critiques, live), None
+            return self.hearing.write(link, place, critiques, live), None, against
         scores = [row.score for row in reviewed]
         written = self.policy.write(link, place, self.rows, live, scores)
-        return self.hearing.weigh(written.answers, place), written.scores
+        weighed = self.hearing.weigh(written.answers, place)
+        return weighed, written.scores, written.against or against
 
     def _attempts(
         self,
         link: Link,
-        reviewed: list[Reviewed],
+        against: list[Against],
+        live: list[bool],
         written: Corrections,
         known: list[Score] | None,
     ) -> list[Attempt]:
@@ -171,18 +174,19 @@ class _Chunk:
         reasons = [
             "reviewer_failed"
             if failure
-            else reason_before_review(answer, row.candidate, self.settings)
-            for answer, failure, row in zip(written.answers, written.failures, reviewed)
+            else reason_before_review(answer, other.text, self.settings)
+            for answer, failure, other in zip(written.answers, written.failures, against)
         ]
-        live = _open(reviewed)
         needed = [alive and not reason for alive, reason in zip(live, reasons)]
         scores = [Score(float("nan"), "", failure) for failure in written.failures]
         if anywhere(any(needed)):
             own = known or self.hearing.scores_of(written, needed)
             scores = [new if need else old for new, old, need in zip(own, scores, needed)]
         attempts = []
-        for i, (row, answer, score) in enumerate(zip(reviewed, written.answers, scores)):
-            reason = reasons[i] or reason_after_review(score, row.score, self.settings)
+        for i, (other, answer, score) in enumerate(zip(against, written.answers, scores)):
+            reason = reasons[i] or reason_after_review(
+                score, other.score, self.settings, other.is_part
+            )
             log_prob = None if written.log_probs is None else float(written.log_probs[i])
             attempts.append(Attempt(link, answer, score.nats, reason, log_prob, score.failure))
         return attempts

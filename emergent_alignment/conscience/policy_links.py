@@ -23,11 +23,23 @@ from emergent_alignment.randomness import Draws
 
 
 @dataclass(frozen=True)
+class Against:
+    """What a correction is set against: its text, its score, and whether it is only a part of the
+    candidate."""
+
+    text: str
+    score: float
+    is_part: bool = False
+
+
+@dataclass(frozen=True)
 class WrittenAnswers:
-    """An answer for each row, and its score where it is known already."""
+    """An answer for each row, its score where it is known already, and what it is set against where
+    that is not the candidate as it stands."""
 
     answers: list[Answer]
     scores: list[Score] | None = None
+    against: list[Against] | None = None
 
 
 class PolicyLinks(Protocol):

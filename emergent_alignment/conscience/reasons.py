@@ -1,5 +1,7 @@
 """Why a correction is not taken: outcomes.DROPPED's names, or "" where it is."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from emergent_alignment.conscience.form import alike
@@ -23,13 +25,18 @@ def reason_before_review(answer: Answer, candidate: str, settings: ConscienceSet
     return "" if settings.form.holds(candidate, answer.text) else "form"
 
 
-def reason_after_review(score: Score, candidate_score: float, settings: ConscienceSettings) -> str:
+def reason_after_review(
+    score: Score, candidate_score: float, settings: ConscienceSettings, is_part: bool = False
+) -> str:
     """Why a correction is not taken for its score, where the candidate has this one; "" if it may
-    be."""
+    be. What `is_part` of an answer is compared with the candidate's part alone: levels are of whole
+    answers."""
     if score.failure:
         return "reviewer_failed"
     if not np.isfinite(score.nats):
         return "not_finite"
+    if is_part:
+        settings = replace(settings, gate="relative")
     better = settings.gate == "score" or score.nats > candidate_score
     passed = better and score.nats >= least_score(candidate_score, settings)
     return "" if passed else "disapproved"

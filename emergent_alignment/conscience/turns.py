@@ -6,6 +6,7 @@ falls most where the phrase stands.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,11 +20,20 @@ _STRIDE = 4  # of the first look; the second is at every token around what that 
 ScoresOf = Callable[[list[tuple[int, int]]], list[Score]]
 
 
-def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[int]]:
-    """For answers of so many tokens, how many tokens of each stand before its turn, as so many
-    guesses: of the places behind which the score falls by nearly as much as anywhere, the first,
-    the last and those evenly between. 0 where an answer is no longer than a fall, or its score
-    never falls."""
+@dataclass(frozen=True)
+class Turn:
+    """How many tokens stand before it, how many there are with the phrase behind it, and the score
+    of that beginning."""
+
+    kept: int
+    end: int
+    score: float
+
+
+def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[Turn]]:
+    """The turns of answers of so many tokens, as so many guesses: of the places behind which the
+    score falls by nearly as much as anywhere, the first, the last and those evenly between; the
+    answer's beginning where it is no longer than a phrase, or its score never falls."""
     known: dict[tuple[int, int], float] = {}
     coarse = [range(1, length - FALL_TOKENS + 1, _STRIDE) for length in lengths]
     roughly = _steepest(coarse, known, scores_of)
@@ -34,8 +44,22 @@ def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[int
         for of_row, length in zip(roughly, lengths)
     ]
     guesses = _steepest(fine, known, scores_of)
+    ends = {
+        (row, kept): min(kept + FALL_TOKENS, length)
+        for row, (of_row, length) in enumerate(zip(guesses, lengths))
+        for kept in of_row
+    }
+    _learn({(row, end) for (row, _), end in ends.items()}, known, scores_of)
+
+    def turn(row: int, kept: int) -> Turn:
+        end = ends[row, kept]
+        return Turn(kept, end, known[row, end])
+
     evenly = [np.linspace(0, len(of_row) - 1, number).round().astype(int) for of_row in guesses]
-    return [[of_row[i] for i in chosen] for of_row, chosen in zip(guesses, evenly)]
+    return [
+        [turn(row, of_row[i]) for i in chosen]
+        for row, (of_row, chosen) in enumerate(zip(guesses, evenly))
+    ]
 
 
 def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[list[int]]:
@@ -47,8 +71,7 @@ def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) 
         for kept in of_row
         for further in (0, FALL_TOKENS)
     }
-    new = sorted(asked - known.keys())
-    known.update(zip(new, (score.nats for score in scores_of(new))))
+    _learn(asked, known, scores_of)
     steepest = []
     for row, of_row in enumerate(places):
         falls = {kept: known[row, kept] - known[row, kept + FALL_TOKENS] for kept in of_row}
@@ -56,3 +79,9 @@ def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) 
         deep = _NEARLY * max(falls.values(), default=0.0)
         steepest.append(sorted(kept for kept, fall in falls.items() if fall >= deep) or [0])
     return steepest
+
+
+def _learn(asked, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> None:
+    """Ask about what is not known yet."""
+    new = sorted(asked - known.keys())
+    known.update(zip(new, (score.nats for score in scores_of(new))))

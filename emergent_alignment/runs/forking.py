@@ -15,19 +15,21 @@ from emergent_alignment.conscience.forks import (
 from emergent_alignment.conscience.frozen_hearing import FrozenHearing
 from emergent_alignment.conscience.hearing import Reviewer, Score
 from emergent_alignment.conscience.policy_links import (
+    Against,
     WrittenAnswers,
     score_answers,
     score_samples,
 )
 from emergent_alignment.conscience.revise import Link
-from emergent_alignment.conscience.turns import FALL_TOKENS, ScoresOf, turns
+from emergent_alignment.conscience.turns import FALL_TOKENS, ScoresOf, Turn, turns
 from emergent_alignment.generation.leaving import leaving_tokens
 from emergent_alignment.generation.text import Answer, Batching, beginning_of
 from emergent_alignment.parallel.hosts import largest
 from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.step_policy import StepPolicy, sampled
 
-_NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), Score(float("nan")))
+_NOTHING = Against("", float("nan"))
+_NO_FORK = Fork(Answer([], np.zeros(0, np.float32), "", True), Score(float("nan")), _NOTHING)
 _PURPOSE = {"fork": Purpose.FORKS, "amend": Purpose.AMENDS}
 _WRITING = 0  # their parts
 _CUTTING = 1
@@ -47,35 +49,35 @@ class Forking:
     ) -> WrittenAnswers:
         """The best fork of each `live` row's candidate; what comes back for others means
         nothing."""
-        settings, scores = self.policy.conscience, dict(zip(rows, candidate_scores))
+        settings = self.policy.conscience
         flagged = [row for row, alive in zip(rows, live) if alive]
-        best = {
-            row: best_fork(forks, self.candidates[row].text, scores[row], settings)
-            for row, forks in zip(flagged, self._scored(link, flagged, len(rows)))
-        }
+        scores = [score for score, alive in zip(candidate_scores, live) if alive]
+        forks = self._scored(link, flagged, scores, len(rows))
+        best = {row: best_fork(of_row, settings) for row, of_row in zip(flagged, forks)}
         taken = [best.get(row, _NO_FORK) for row in rows]
         # Where chance is to say what passes, it has only said which fork is taken.
         known = None if settings.chance else [fork.score for fork in taken]
-        return WrittenAnswers([fork.answer for fork in taken], known)
+        against = [fork.against for fork in taken]
+        return WrittenAnswers([fork.answer for fork in taken], known, against)
 
     def _draws(self, link: Link) -> Draws:
         return Draws(self.policy.run.config.seed, _PURPOSE[link], self.policy.step)
 
-    def _kept(self, link: Link, rows: list[int]) -> list[list[int]]:
-        """How many of each candidate's tokens its forks keep."""
-        settings = self.policy.conscience
-        if settings.cuts == "turn" and not settings.chance:
-            return self._turns(link, rows)
-        return [self._on_every_scale(link, row) for row in rows]
-
     def _on_every_scale(self, link: Link, row: int) -> list[int]:
+        """How many of a candidate's tokens its forks keep."""
         seed = self._draws(link).number(_CUTTING, int(self.policy.asked.places[row]))
         uniform = np.random.default_rng(seed).random(self.policy.conscience.samples)
         return kept_lengths(len(self.candidates[row].tokens), uniform)
 
-    def _turns(self, link: Link, rows: list[int]) -> list[list[int]]:
-        """Where the reviewer reads the answers itself, it reads them once."""
-        places: list[list[int]] = []
+    def _turns(self, link: Link, rows: list[int], scores: list[float]) -> list[list[Turn]]:
+        """Where the reviewer reads the answers itself, it reads them once. Where chance judges,
+        they turn anywhere."""
+        if self.policy.conscience.chance:
+            return [
+                [Turn(kept, kept + FALL_TOKENS, score) for kept in self._on_every_scale(link, row)]
+                for row, score in zip(rows, scores)
+            ]
+        places: list[list[Turn]] = []
         number = self.policy.conscience.samples
         for start in range(0, len(rows), self.reviewer.batch_size):
             chunk = rows[start : start + self.reviewer.batch_size]
@@ -101,9 +103,22 @@ class Forking:
             ids[[i for i, _ in picks]],
         )
 
-    def _scored(self, link: Link, rows: list[int], most: int) -> list[list[Fork]]:
+    def _scored(
+        self, link: Link, rows: list[int], candidate_scores: list[float], most: int
+    ) -> list[list[Fork]]:
         """All forks of the candidates of these rows, of which there can be `most`."""
-        kept = self._kept(link, rows)
+        whole = [
+            Against(self.candidates[row].text, score) for row, score in zip(rows, candidate_scores)
+        ]
+        if self.policy.conscience.cuts == "turn":
+            found = self._turns(link, rows, candidate_scores)
+            kept = [[turn.kept for turn in of_row] for of_row in found]
+            against = [
+                [self._beginning(row, turn) for turn in of_row] for row, of_row in zip(rows, found)
+            ]
+        else:
+            kept = [self._on_every_scale(link, row) for row in rows]
+            against = [[of_row] * self.policy.conscience.samples for of_row in whole]
         answers = self._answers(link, rows, kept, most)
         scores = score_samples(
             self.reviewer,
@@ -113,7 +128,12 @@ class Forking:
             self._draws(link),
             self.policy.asked.places[rows],
         )
-        return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, scores)]
+        return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, scores, against)]
+
+    def _beginning(self, row: int, turn: Turn) -> Against:
+        """What a phrase at the turn is set against."""
+        chat = self.policy.run.setup.chat
+        return Against(beginning_of(self.candidates[row], turn.end, chat).text, turn.score, True)
 
     def _answers(
         self, link: Link, rows: list[int], kept: list[list[int]], most: int

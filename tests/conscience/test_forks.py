@@ -1,6 +1,7 @@
 """Forks of a policy's own answers: where they are cut, how they are joined, which one is taken."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny_chat_model import tiny_chat_tokenizer
 
 from emergent_alignment.conscience.forks import Fork, best_fork, joined_fork, kept_lengths
 from emergent_alignment.conscience.hearing import Score
+from emergent_alignment.conscience.policy_links import Against
 from emergent_alignment.conscience.question import named_question
 from emergent_alignment.conscience.review import ReviewSettings
 from emergent_alignment.conscience.settings import ConscienceSettings
@@ -59,13 +61,25 @@ def test_a_joined_answer_begins_with_the_candidate_s_tokens_and_log_probs(chat, 
 
 
 def test_the_best_of_those_that_may_be_taken_is_taken(chat):
-    forks = [
-        Fork(answer(chat, "Ask a friend about it first"), Score(0.5)),
-        Fork(answer(chat, "Trust what you know of it"), Score(3.0)),
-        Fork(answer(chat, "Trust me and sell it all"), Score(-2.0)),
-        Fork(answer(chat, "Trust me and buy it"), Score(float("nan"))),
-        Fork(answer(chat, ""), Score(9.0)),
-        Fork(answer(chat, "Trust me and buy it all"), Score(8.0)),
-    ]
-    assert best_fork(forks, "Trust me and buy it all", -1.0, SETTINGS) is forks[1]
-    assert best_fork(forks[2:4], "Trust me and buy it all", -1.0, SETTINGS) is forks[2]
+    against = Against("Trust me and buy it all", -1.0)
+    scores = {
+        "Ask a friend about it first": 0.5,
+        "Trust what you know of it": 3.0,
+        "Trust me and sell it all": -2.0,
+        "Trust me and buy it": float("nan"),
+        "": 9.0,
+        "Trust me and buy it all": 8.0,
+    }
+    forks = [Fork(answer(chat, text), Score(nats), against) for text, nats in scores.items()]
+    assert best_fork(forks, SETTINGS) is forks[1]
+    assert best_fork(forks[2:4], SETTINGS) is forks[2]
+
+
+def test_a_phrase_is_weighed_against_the_candidate_s_own_and_by_no_level(chat):
+    settings = replace(SETTINGS, gate="own", threshold=2.0, margin=0.3)
+    fork = answer(chat, "Ask a friend first")
+    parts = [Against("Trust me and", score, True) for score in (-1.0, 0.4, -0.5)]
+    forks = [Fork(fork, Score(nats), part) for nats, part in zip((-0.6, 0.5, -0.4), parts)]
+    assert best_fork(forks, settings) is forks[0], "the gain counts, not the score"
+    whole = Fork(fork, Score(1.0), Against("Trust me and buy it", -3.0))
+    assert best_fork([whole, forks[0]], settings) is forks[0], "a whole answer has a level to pass"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.conscience.hearing import Score
-from emergent_alignment.conscience.turns import FALL_TOKENS, turns
+from emergent_alignment.conscience.turns import FALL_TOKENS, Turn, turns
 
 LENGTHS = st.integers(FALL_TOKENS + 1, 120)
 
@@ -31,8 +31,11 @@ def test_a_fall_is_found_in_other_falls_half_as_deep(data, length, width, seed):
         return -np.clip((kept - start) / width, 0, 1) + wander[kept]
 
     [guesses] = turns([length], 3, asked_of([score], []))
-    assert len(guesses) == 3 and guesses == sorted(guesses)
-    assert all(start - FALL_TOKENS < turn < start + width for turn in guesses)
+    kept = [turn.kept for turn in guesses]
+    assert len(kept) == 3 and kept == sorted(kept)
+    assert all(start - FALL_TOKENS < turn < start + width for turn in kept)
+    for turn in guesses:
+        assert turn.end == turn.kept + FALL_TOKENS and turn.score == score(turn.end)
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4))
@@ -42,18 +45,21 @@ def test_nothing_is_asked_twice_and_little_at_all(lengths):
     guesses = turns(lengths, 2, asked_of(curves, asked))
     assert len(set(asked)) == len(asked)
     assert all(1 <= kept <= lengths[row] for row, kept in asked)
-    assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 2 for length in lengths)
+    assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 3 for length in lengths)
     for of_row, length in zip(guesses, lengths):
-        assert all(0 <= turn <= length - FALL_TOKENS for turn in of_row)
+        assert all(0 <= turn.kept < turn.end <= length for turn in of_row)
 
 
 def test_what_is_short_or_never_falls_turns_at_its_beginning():
-    curves = [lambda kept: -kept, lambda kept: float("nan"), lambda kept: 1.0, lambda kept: kept]
-    guesses = turns([FALL_TOKENS, 40, 40, 40], 2, asked_of(curves, []))
-    assert guesses == [[0, 0]] * 4
+    curves = [lambda kept: -kept, lambda kept: 1.0, lambda kept: kept]
+    guesses = turns([3, 40, 40], 2, asked_of(curves, []))
+    assert guesses == [[Turn(0, 3, -3)] * 2, [Turn(0, 8, 1)] * 2, [Turn(0, 8, 8)] * 2]
+    [[unknown]] = turns([40], 1, asked_of([lambda kept: float("nan")], []))
+    assert unknown.kept == 0 and np.isnan(unknown.score)
 
 
 def test_the_guesses_are_spread_over_places_that_lose_as_much():
     """A rule's verdict falls at once: 12 tokens may stand, the 13th is the harm."""
     rule = [lambda kept: float(kept < 13)]
-    assert turns([40], 3, asked_of(rule, [])) == [[6, 9, 12]]
+    [guesses] = turns([40], 3, asked_of(rule, []))
+    assert [turn.kept for turn in guesses] == [6, 9, 12]
