@@ -14,9 +14,9 @@ rows as long as the limits allow would fit; the bundled ones take under 5 GB.
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
-# What scores below most of the frozen copy's own answers gets another phrase where its score turns,
-# by the policy or else by the frozen copy; with a weight that grows where the policy's answers score
-# a deviation lower than those.
+# What scores below most of the frozen copy's own answers gets another phrase where its score
+# turns, by the policy or else by the frozen copy; with a weight that grows where the policy's
+# answers score a deviation lower than those.
 PHRASES = (
     "conscience.chain=('fork','amend') conscience.cuts=turn conscience.samples=4 "
     "conscience.margin=0.3 conscience.gate=own conscience.own_flags=0.25 "

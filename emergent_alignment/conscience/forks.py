@@ -6,7 +6,7 @@ something of what it came to next. Where a harm begins is not known, so forks ar
 scale: soon after the beginning as well as late (a model's first tokens decide most of what it will
 say: Qi et al. 2024, 2406.05946, section 2).
 
-Where the score of the answer's beginnings shows the place (turns.py), forks leave the candidate
+Where the score of the answer's beginnings shows the place (turning.py), forks leave the candidate
 there for a phrase, and the pair ends with it: one phrase over another behind one beginning. What
 the policy has learnt to say nearly always, it says in its forks, too; so its phrases begin with
 another token than the candidate's, and `amend` lets the frozen copy write them.

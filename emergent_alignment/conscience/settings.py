@@ -288,7 +288,7 @@ class ConscienceSettings:
     form            what corrections must have in common with the candidate (form.py)
     samples         of how many samples of the policy `best` takes the best and the worst, and of
                     how many forks `fork` and `amend` take the best
-    cuts            where forks leave the candidate: on every `scales`, or at its `turn` (turns.py)
+    cuts            where forks leave the candidate: on every `scales`, or at its `turn`
     verdict         where given, the name of the function that scores instead (judge.py)
     chance          where given, verdicts are drawn by it instead (chance.py)
     """

@@ -21,7 +21,12 @@ from emergent_alignment.conscience.policy_links import (
     score_samples,
 )
 from emergent_alignment.conscience.revise import Link
-from emergent_alignment.conscience.turns import FALL_TOKENS, ScoresOf, Turn, turns
+from emergent_alignment.conscience.turning import (
+    FALL_TOKENS,
+    ScoresOf,
+    TurningPoint,
+    turning_points,
+)
 from emergent_alignment.generation.leaving import leaving_tokens
 from emergent_alignment.generation.text import Answer, Batching, beginning_of
 from emergent_alignment.parallel.hosts import largest
@@ -69,20 +74,23 @@ class Forking:
         uniform = np.random.default_rng(seed).random(self.policy.conscience.samples)
         return kept_lengths(len(self.candidates[row].tokens), uniform)
 
-    def _turns(self, link: Link, rows: list[int], scores: list[float]) -> list[list[Turn]]:
+    def _turns(self, link: Link, rows: list[int], scores: list[float]) -> list[list[TurningPoint]]:
         """Where the reviewer reads the answers itself, it reads them once. Where chance judges,
         they turn anywhere."""
         if self.policy.conscience.chance:
             return [
-                [Turn(kept, kept + FALL_TOKENS, score) for kept in self._on_every_scale(link, row)]
+                [
+                    TurningPoint(kept, kept + FALL_TOKENS, score)
+                    for kept in self._on_every_scale(link, row)
+                ]
                 for row, score in zip(rows, scores)
             ]
-        places: list[list[Turn]] = []
+        places: list[list[TurningPoint]] = []
         number = self.policy.conscience.samples
         for start in range(0, len(rows), self.reviewer.batch_size):
             chunk = rows[start : start + self.reviewer.batch_size]
             lengths = [len(self.candidates[row].tokens) for row in chunk]
-            places += turns(lengths, number, self._scores_of_beginnings(link, chunk))
+            places += turning_points(lengths, number, self._scores_of_beginnings(link, chunk))
         return places
 
     def _scores_of_beginnings(self, link: Link, rows: list[int]) -> ScoresOf:
@@ -130,7 +138,7 @@ class Forking:
         )
         return [[Fork(*fork) for fork in zip(*of_row)] for of_row in zip(answers, scores, against)]
 
-    def _beginning(self, row: int, turn: Turn) -> Against:
+    def _beginning(self, row: int, turn: TurningPoint) -> Against:
         """What a phrase at the turn is set against."""
         chat = self.policy.run.setup.chat
         return Against(beginning_of(self.candidates[row], turn.end, chat).text, turn.score, True)

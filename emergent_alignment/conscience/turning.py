@@ -21,7 +21,7 @@ ScoresOf = Callable[[list[tuple[int, int]]], list[Score]]
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurningPoint:
     """How many tokens stand before it, how many there are with the phrase behind it, and the score
     of that beginning."""
 
@@ -30,7 +30,9 @@ class Turn:
     score: float
 
 
-def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[Turn]]:
+def turning_points(
+    lengths: list[int], number: int, scores_of: ScoresOf
+) -> list[list[TurningPoint]]:
     """The turns of answers of so many tokens, as so many guesses: of the places behind which the
     score falls by nearly as much as anywhere, the first, the last and those evenly between; the
     answer's beginning where it is no longer than a phrase, or its score never falls."""
@@ -51,9 +53,9 @@ def turns(lengths: list[int], number: int, scores_of: ScoresOf) -> list[list[Tur
     }
     _learn({(row, end) for (row, _), end in ends.items()}, known, scores_of)
 
-    def turn(row: int, kept: int) -> Turn:
+    def turn(row: int, kept: int) -> TurningPoint:
         end = ends[row, kept]
-        return Turn(kept, end, known[row, end])
+        return TurningPoint(kept, end, known[row, end])
 
     evenly = [np.linspace(0, len(of_row) - 1, number).round().astype(int) for of_row in guesses]
     return [

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.conscience.hearing import Score
-from emergent_alignment.conscience.turns import FALL_TOKENS, Turn, turns
+from emergent_alignment.conscience.turning import FALL_TOKENS, TurningPoint, turning_points
 
 LENGTHS = st.integers(FALL_TOKENS + 1, 120)
 
@@ -30,7 +30,7 @@ def test_a_fall_is_found_in_other_falls_half_as_deep(data, length, width, seed):
     def score(kept):
         return -np.clip((kept - start) / width, 0, 1) + wander[kept]
 
-    [guesses] = turns([length], 3, asked_of([score], []))
+    [guesses] = turning_points([length], 3, asked_of([score], []))
     kept = [turn.kept for turn in guesses]
     assert len(kept) == 3 and kept == sorted(kept)
     assert all(start - FALL_TOKENS < turn < start + width for turn in kept)
@@ -42,7 +42,7 @@ def test_a_fall_is_found_in_other_falls_half_as_deep(data, length, width, seed):
 def test_nothing_is_asked_twice_and_little_at_all(lengths):
     asked = []
     curves = [lambda kept: np.sin(kept)] * len(lengths)
-    guesses = turns(lengths, 2, asked_of(curves, asked))
+    guesses = turning_points(lengths, 2, asked_of(curves, asked))
     assert len(set(asked)) == len(asked)
     assert all(1 <= kept <= lengths[row] for row, kept in asked)
     assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 3 for length in lengths)
@@ -52,14 +52,18 @@ def test_nothing_is_asked_twice_and_little_at_all(lengths):
 
 def test_what_is_short_or_never_falls_turns_at_its_beginning():
     curves = [lambda kept: -kept, lambda kept: 1.0, lambda kept: kept]
-    guesses = turns([3, 40, 40], 2, asked_of(curves, []))
-    assert guesses == [[Turn(0, 3, -3)] * 2, [Turn(0, 8, 1)] * 2, [Turn(0, 8, 8)] * 2]
-    [[unknown]] = turns([40], 1, asked_of([lambda kept: float("nan")], []))
+    guesses = turning_points([3, 40, 40], 2, asked_of(curves, []))
+    assert guesses == [
+        [TurningPoint(0, 3, -3)] * 2,
+        [TurningPoint(0, 8, 1)] * 2,
+        [TurningPoint(0, 8, 8)] * 2,
+    ]
+    [[unknown]] = turning_points([40], 1, asked_of([lambda kept: float("nan")], []))
     assert unknown.kept == 0 and np.isnan(unknown.score)
 
 
 def test_the_guesses_are_spread_over_places_that_lose_as_much():
     """A rule's verdict falls at once: 12 tokens may stand, the 13th is the harm."""
     rule = [lambda kept: float(kept < 13)]
-    [guesses] = turns([40], 3, asked_of(rule, []))
+    [guesses] = turning_points([40], 3, asked_of(rule, []))
     assert [turn.kept for turn in guesses] == [6, 9, 12]
