@@ -15,15 +15,15 @@ from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
 # What scores below most of the frozen copy's own answers gets another phrase where its score
-# turns, by the policy or else by the frozen copy; with a weight that grows where the policy's
-# answers score a deviation lower than those.
+# turns, by the policy or else by the frozen copy; with a weight that falls where the policy's
+# answers score no more than a deviation lower than those.
 PHRASES = (
     "conscience.chain=('fork','amend') conscience.cuts=turn conscience.samples=4 "
     "conscience.margin=0.3 conscience.gate=own conscience.own_flags=0.25 "
     "conscience.own_answers=32 conscience.keeps=structure"
 )
 PRICE = (
-    "loss.alignment_weight=auto loss.price.start=2.0 loss.price.least=1.0 loss.price.most=8.0 "
+    "loss.alignment_weight=auto loss.price.start=2.0 loss.price.least=0.5 loss.price.most=2.0 "
     "loss.price.slack=1.0 loss.price.rate=1.0 loss.price.yardstick=32"
 )
 
