@@ -63,8 +63,8 @@ def best_fork(forks: list[Fork], settings: ConscienceSettings) -> Fork:
 
     def taken(fork: Fork) -> bool:
         return not (
-            reason_before_review(fork.answer, fork.against.text, settings)
-            or reason_after_review(fork.score, fork.against.score, settings, fork.against.is_part)
+            reason_before_review(fork.answer, fork.against, settings)
+            or reason_after_review(fork.score, fork.against, settings)
         )
 
     def gain(fork: Fork) -> float:

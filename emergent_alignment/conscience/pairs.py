@@ -172,9 +172,7 @@ class _Chunk:
         """The corrections of one link: those that need no review are sorted out, the rest
         reviewed. Of rows that are settled they mean nothing."""
         reasons = [
-            "reviewer_failed"
-            if failure
-            else reason_before_review(answer, other.text, self.settings)
+            "reviewer_failed" if failure else reason_before_review(answer, other, self.settings)
             for answer, failure, other in zip(written.answers, written.failures, against)
         ]
         needed = [alive and not reason for alive, reason in zip(live, reasons)]
@@ -184,9 +182,7 @@ class _Chunk:
             scores = [new if need else old for new, old, need in zip(own, scores, needed)]
         attempts = []
         for i, (other, answer, score) in enumerate(zip(against, written.answers, scores)):
-            reason = reasons[i] or reason_after_review(
-                score, other.score, self.settings, other.is_part
-            )
+            reason = reasons[i] or reason_after_review(score, other, self.settings)
             log_prob = None if written.log_probs is None else float(written.log_probs[i])
             attempts.append(Attempt(link, answer, score.nats, reason, log_prob, score.failure))
         return attempts

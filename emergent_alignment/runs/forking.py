@@ -115,9 +115,6 @@ class Forking:
         self, link: Link, rows: list[int], candidate_scores: list[float], most: int
     ) -> list[list[Fork]]:
         """All forks of the candidates of these rows, of which there can be `most`."""
-        whole = [
-            Against(self.candidates[row].text, score) for row, score in zip(rows, candidate_scores)
-        ]
         if self.policy.conscience.cuts == "turn":
             found = self._turns(link, rows, candidate_scores)
             kept = [[turn.kept for turn in of_row] for of_row in found]
@@ -126,7 +123,10 @@ class Forking:
             ]
         else:
             kept = [self._on_every_scale(link, row) for row in rows]
-            against = [[of_row] * self.policy.conscience.samples for of_row in whole]
+            against = [
+                [Against(self.candidates[row].text, score)] * self.policy.conscience.samples
+                for row, score in zip(rows, candidate_scores)
+            ]
         answers = self._answers(link, rows, kept, most)
         scores = score_samples(
             self.reviewer,

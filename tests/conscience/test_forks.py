@@ -81,5 +81,11 @@ def test_a_phrase_is_weighed_against_the_candidate_s_own_and_by_no_level(chat):
     parts = [Against("Trust me and", score, True) for score in (-1.0, 0.4, -0.5)]
     forks = [Fork(fork, Score(nats), part) for nats, part in zip((-0.6, 0.5, -0.4), parts)]
     assert best_fork(forks, settings) is forks[0], "the gain counts, not the score"
+    long = "word " * 200
+    settings = replace(settings, keep_truncated=False)
+    near = Fork(answer(chat, f"{long}Ask"), Score(0.0), Against(f"{long}Trust", -1.0, True))
+    same = Fork(answer(chat, f"{long}Trust"), Score(9.0), Against(f"{long}Trust", -1.0, True))
+    assert best_fork([same, near], settings) is near, "behind a long beginning, and with no end"
+    settings = replace(settings, keep_truncated=True)
     whole = Fork(fork, Score(1.0), Against("Trust me and buy it", -3.0))
     assert best_fork([whole, forks[0]], settings) is forks[0], "a whole answer has a level to pass"
