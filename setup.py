@@ -47,6 +47,9 @@ EXTRAS = {
     "serve": ["starlette>=1.0", "uvicorn>=0.40", "h11>=0.16", "prometheus_client>=0.22"],
     # Runs write TensorBoard's events without it; this is the program that shows them.
     "tensorboard": ["tensorboard>=2.19"],
+    # Where runs are shown besides (config.training.loggers).
+    "wandb": ["wandb>=0.22"],
+    "trackio": ["trackio>=0.9"],
     # lm-eval needs no torch: its classes for other libraries are extras of its own.
     "eval": ["bandit>=1.8", "lm-eval>=0.4.13"],
     # `inspect eval TASK --model emergent-alignment/PATH`

@@ -171,7 +171,7 @@ def pairs_of_policy(work: dict, args, seconds: Times, turn: int) -> list[Pair | 
         sampled = sample_answers(
             model, params, chat, work["prompts"], key, sampler, Batching(args.batch)
         )
-        candidates = [answer for _, answer in sorted(sampled, key=lambda found: found[0])]
+        candidates = [answer for _, answer in sorted(sampled, key=lambda numbered: numbered[0])]
     with part(seconds, "conscience"):
         reviewed = review_and_revise(
             FrozenReviewer(work["reader"].start(seconds)),
@@ -182,8 +182,8 @@ def pairs_of_policy(work: dict, args, seconds: Times, turn: int) -> list[Pair | 
             with_reference=True,
         )
     return [
-        Pair(found.chosen.tokens, candidate.tokens, found.reference) if found.chosen else None
-        for found, candidate in zip(reviewed, candidates)
+        Pair(review.chosen.tokens, candidate.tokens, review.reference) if review.chosen else None
+        for review, candidate in zip(reviewed, candidates)
     ]
 
 
@@ -234,10 +234,10 @@ def timed(name: str, method: Callable) -> Callable:
     @functools.wraps(method)
     def waited(self, *inputs):
         with part(self.seconds, name):
-            found = method(self, *inputs)
+            result = method(self, *inputs)
             # What was read stays on the device; everything else has arrived.
-            jax.block_until_ready(getattr(found, "held", None))
-        return found
+            jax.block_until_ready(getattr(result, "held", None))
+        return result
 
     return waited
 

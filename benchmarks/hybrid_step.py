@@ -109,9 +109,9 @@ def compare_and_time(peer: Peer, python: Path, settings: dict, args: argparse.Na
         start_quietly([ours], args.patience)
         with Worker(peer.name, python, peer.script, settings) as theirs:
             their_results, their_start = first_steps(theirs)
-            found = check_same(peer, compared or our_results, their_results)
+            difference = check_same(peer, compared or our_results, their_results)
             turns = take_turns(ours, theirs, {}, args.repeats, args.patience)
-    content = turns_content(turns) | {"loss_difference": found}
+    content = turns_content(turns) | {"loss_difference": difference}
     content["ours"] |= our_start
     content["theirs"] |= their_start
     return content
@@ -136,12 +136,12 @@ def first_steps(worker: Worker) -> tuple[list[dict], dict]:
 def check_same(peer: Peer, ours: list[dict], theirs: list[dict]) -> float:
     """How far the losses are apart at the first step and after one update. Raises SystemExit
     where that is too far, or where the update was too small to tell."""
-    found = tables.largest_difference(ours, theirs, (peer.loss, peer.loss), steps=2)
+    difference = tables.largest_difference(ours, theirs, (peer.loss, peer.loss), steps=2)
     moved = abs(theirs[1][peer.loss] - theirs[0][peer.loss])
-    say(f"  losses differ by {found:.1g}; the update moved them by {moved:.1g}")
-    if not found <= TOLERANCE:
+    say(f"  losses differ by {difference:.1g}; the update moved them by {moved:.1g}")
+    if not difference <= TOLERANCE:
         raise SystemExit(
-            f"{peer.name}: losses differ by {found:.2g} in the first two steps, more than "
+            f"{peer.name}: losses differ by {difference:.2g} in the first two steps, more than "
             f"{TOLERANCE}; the sides do not compute the same thing, so nothing was timed"
         )
     if not moved >= 10 * TOLERANCE:
@@ -149,7 +149,7 @@ def check_same(peer: Peer, ours: list[dict], theirs: list[dict]) -> float:
             f"{peer.name}: the update moved the loss by {moved:.2g} only, so that equal losses "
             "after it say little; use longer answers"
         )
-    return found
+    return difference
 
 
 def print_rows(rows: list[dict], args: argparse.Namespace) -> None:

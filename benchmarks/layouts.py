@@ -131,9 +131,9 @@ def gradient_ways(weights: dict[str, jax.Array]) -> dict[str, Callable]:
 
 def measure(part: str, ways: dict[str, Callable], args: argparse.Namespace) -> dict:
     """The same numbers first, then turns."""
-    found = [jax.device_get(run()) for run in ways.values()]
-    for other in found[1:]:
-        for left, right in zip(jax.tree.leaves(found[0]), jax.tree.leaves(other), strict=True):
+    outputs = [jax.device_get(run()) for run in ways.values()]
+    for other in outputs[1:]:
+        for left, right in zip(jax.tree.leaves(outputs[0]), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-3 * np.abs(left).max())
 
     def turn() -> dict[str, list[float]]:

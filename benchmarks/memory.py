@@ -47,10 +47,10 @@ SEPARATE, SHARED = "separate rows", "shared prompt"
 def main() -> None:
     """Compare on a tiny model, compile every form, print the table, keep rows and plot."""
     args = parse_arguments()
-    found = difference(tiny_model().config, LORA if args.lora else None)
-    if not found <= TOLERANCE:
-        raise SystemExit(f"the two forms differ by {found:.2g}, more than {TOLERANCE}")
-    print(f"On a tiny model, loss and gradient norm of the two forms agree within {found:.0e}.")
+    off = difference(tiny_model().config, LORA if args.lora else None)
+    if not off <= TOLERANCE:
+        raise SystemExit(f"the two forms differ by {off:.2g}, more than {TOLERANCE}")
+    print(f"On a tiny model, loss and gradient norm of the two forms agree within {off:.0e}.")
     config = qwen_config(args.vocabulary)
     if args.small:
         config = replace(tiny_model().config, vocab_size=args.vocabulary)
@@ -79,10 +79,10 @@ def memory_row(
     settings = StepSettings(config, lora, remat=remat, chunk_size=chunk)
     response = tokens * args.response // args.tokens
     batch = random_batch(config, args.pairs, tokens - response, response)
-    found = step_memory(rows, settings, batch)
+    memory = step_memory(rows, settings, batch)
     row = {"rows": rows, "chunked": chunked, "remat": remat, "tokens": tokens}
     row |= {"response": response, "vocabulary": config.vocab_size, "pairs": args.pairs}
-    return row | {"lora": args.lora} | found | {"jax": jax.__version__}
+    return row | {"lora": args.lora} | memory | {"jax": jax.__version__}
 
 
 def step_memory(rows: str, settings: StepSettings, batch: Batch) -> dict[str, int]:
@@ -150,15 +150,15 @@ def difference(config: ModelConfig, lora: LoraConfig | None) -> float:
     batch = random_batch(config, 2, 24, 8)
     optimizer = make_optimizer(optimizer_settings(1e-3), num_steps=1000)
     frozen = jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 2 else leaf, random_params(config))
-    found = {}
+    metrics_of = {}
     for rows, chunk in ((SEPARATE, None), (SHARED, 7)):
         step = step_of(rows, StepSettings(config, lora, chunk_size=chunk), optimizer)
         state = initial_state(frozen, lora, optimizer, 0)
-        found[rows] = []
+        metrics_of[rows] = []
         for _ in range(2):
             state, metrics = step(state, frozen, batch)
-            found[rows] += [float(metrics["loss"]), float(metrics["gradient_norm"])]
-    return max(abs(own - other) for own, other in zip(found[SHARED], found[SEPARATE]))
+            metrics_of[rows] += [float(metrics["loss"]), float(metrics["gradient_norm"])]
+    return max(abs(own - other) for own, other in zip(metrics_of[SHARED], metrics_of[SEPARATE]))
 
 
 def random_batch(config: ModelConfig, pairs: int, prompt: int, response: int) -> Batch:

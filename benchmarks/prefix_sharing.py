@@ -55,8 +55,8 @@ def prepare(args: argparse.Namespace) -> tuple[dict, dict[str, int]]:
             model, model.params, chat, rows, jax.random.key(0), settings,
             Batching(args.batch), before=before,
         )  # fmt: skip
-        found = dict(sampled)
-        return [found[place].tokens for place in range(len(rows))]
+        by_place = dict(sampled)
+        return [by_place[place].tokens for place in range(len(rows))]
 
     def shared() -> list[list[int]]:
         before = read_beginning(model, model.params, beginning)

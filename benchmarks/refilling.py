@@ -60,7 +60,7 @@ def prepare(args: argparse.Namespace) -> dict:
     keys = row_keys(key, np.arange(len(prompts)))
 
     def whole() -> list[list[int]]:
-        found = {}
+        tokens_of = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), args.batch):
             chosen = np.array(order[start : start + args.batch])
@@ -68,11 +68,11 @@ def prepare(args: argparse.Namespace) -> dict:
                 model, model.params, chat, [prompts[i] for i in chosen], key, settings,
                 Batching(args.batch, ids=chosen),
             )  # fmt: skip
-            found |= {chosen[place]: answer.tokens for place, answer in answers}
-        return [found[i] for i in range(len(prompts))]
+            tokens_of |= {chosen[place]: answer.tokens for place, answer in answers}
+        return [tokens_of[i] for i in range(len(prompts))]
 
     def refilled() -> list[list[int]]:
-        found = {}
+        tokens_of = {}
         for places, samples in sample_refilling(
             model.config,
             model.params,
@@ -80,8 +80,8 @@ def prepare(args: argparse.Namespace) -> dict:
             Sampler(settings, keys),
             BatchShape(args.batch, prompt_width, width),
         ):
-            found |= dict(zip(places, (answer.tokens for answer in answers_of(samples, chat))))
-        return [found[i] for i in range(len(prompts))]
+            tokens_of |= dict(zip(places, (answer.tokens for answer in answers_of(samples, chat))))
+        return [tokens_of[i] for i in range(len(prompts))]
 
     return {"whole": whole, "refilled": refilled}
 

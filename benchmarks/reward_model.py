@@ -36,8 +36,8 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     schedule = {"optimizer.warmup_steps": 5, "optimizer.schedule": "linear"}
     config = changed(read_config(flags), schedule)
-    found = read_preferences(arguments.preferences, limit=arguments.pairs)
-    train_on, held_out = split(found, config.self_align.reinforcement.reward_model.held_out_share)
+    pairs = read_preferences(arguments.preferences, limit=arguments.pairs)
+    train_on, held_out = split(pairs, config.self_align.reinforcement.reward_model.held_out_share)
     lengths = np.array([[len(one.chosen), len(one.rejected)] for one in held_out], float)
     setup = load_model(config)
     for name, sign in (("longer is better", 1), ("shorter is better", -1)):

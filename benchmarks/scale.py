@@ -133,11 +133,11 @@ def planned(setting: Setting) -> dict:
     wall, processor = time.perf_counter(), time.process_time()
     target = target_of(setting.topology)
     plan = make_plan(config, model, target)
-    found = as_json(plan)
+    content = as_json(plan)
     if setting in OF_ONLINE:
-        found["by_every"] = by_every(plan, config, model, target)
+        content["by_every"] = by_every(plan, config, model, target)
     rows, (layout, _) = config.training.batch_size, largest_batch(decided(config))
-    return found | {
+    return content | {
         "words": setting.words,
         "wall_seconds": round(time.perf_counter() - wall, 1),
         "processor_seconds": round(time.process_time() - processor, 1),
@@ -155,15 +155,15 @@ def by_every(plan, config, model, target) -> dict[str, dict]:
     from emergent_alignment.settings import changed
 
     limits = {program.name: program.roofline for program in plan.programs}
-    found = {}
+    by_setting = {}
     for every in ONLINE_EVERY:
         tried = changed(config, {"conscience.every": every})
         step = plan.programs[0]
         if every > 1:  # pairs have rows of their own
             (step,) = make_plan(tried, model, target, only_training=True).programs
         online = online_step(tried, limits | {STEP: step.roofline}, plan.programs[0].roofline)
-        found[str(every)] = asdict(online) | {"ratio": online.ratio, "step": step.roofline.seconds}
-    return found
+        by_setting[str(every)] = asdict(online) | {"ratio": online.ratio, "step": step.roofline.seconds}
+    return by_setting
 
 
 STEP = "training step"

@@ -134,9 +134,9 @@ def report(args: argparse.Namespace, turns: list) -> None:
     """The table and the kept rows."""
     rows, shown = [], []
     for clients, requests in loads(args):
-        found = {arm: figures([took[arm, clients] for took, _ in turns]) for arm in ARMS}
+        by_arm = {arm: figures([took[arm, clients] for took, _ in turns]) for arm in ARMS}
         for arm in ARMS:
-            own, base = found[arm], found[ARMS[0]]
+            own, base = by_arm[arm], by_arm[ARMS[0]]
             over = [own[name] - base[name] for name in ("p50", "p99")]
             shown.append(
                 [f"{arm}, {clients} at once", *(f"{1e3 * own[n]:.1f}" for n in ("p50", "p99"))]
@@ -144,7 +144,7 @@ def report(args: argparse.Namespace, turns: list) -> None:
                 + [f"{own['requests_per_second']:.0f}"]
             )
         rows.append(
-            {"clients": clients, "delay": args.delay, "requests": requests, "arms": found}
+            {"clients": clients, "delay": args.delay, "requests": requests, "arms": by_arm}
             | {"others_share": [share for _, share in turns], "machine": tables.machine()}
         )
     header = ["arm", "p50, ms", "p99, ms", "p50 over backend", "p99 over backend", "requests/s"]

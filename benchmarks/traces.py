@@ -77,17 +77,17 @@ def origins(text: str) -> dict[str, Origin]:
             yield functions[locations[location]]
             frame = parent if parent != frame else ""
 
-    found = {}
+    origins = {}
     for line in text.splitlines():
         name = _INSTRUCTION.match(line)
         if name:
             frame = re.search(r"stack_frame_id=(\d+)", line)
             operation = re.search(r'op_name="([^"]*)"', line)
-            found[name[1]] = Origin(
+            origins[name[1]] = Origin(
                 tuple(stack(frame[1])) if frame else (),
                 _direction(operation[1] if operation else ""),
             )
-    return found
+    return origins
 
 
 def _numbered(text: str, title: str, pattern: str) -> list[tuple[str, ...]]:
@@ -110,18 +110,18 @@ def shares(spans: list[Span], total: float, name: Callable[[str], str]) -> dict[
         + [(span.end, -1, span.instruction) for span in spans]
     )
     active: Counter[str] = Counter()
-    found: dict[str, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
     before = 0.0
     for moment, change, instruction in moments:
         running = active.total()
         for other, count in active.items() if running else ():
-            found[name(other)] += (moment - before) * count / running
+            seconds[name(other)] += (moment - before) * count / running
         active[instruction] += change
         if not active[instruction]:
             del active[instruction]
         before = moment
-    found[NOTHING] = max(total - sum(found.values()), 0.0)
-    return dict(found)
+    seconds[NOTHING] = max(total - sum(seconds.values()), 0.0)
+    return dict(seconds)
 
 
 def part_of(origin: Origin | None, parts: Mapping[str, set[str]]) -> str:

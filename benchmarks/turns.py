@@ -77,8 +77,8 @@ def take_turns(
     def turn() -> list[Answer]:
         return [worker.step(**order) for worker in workers]
 
-    found = quiet_turns(turn, workers, repeats, patience_minutes)
-    return [Turn(*answers, share) for answers, share in found]
+    quiet = quiet_turns(turn, workers, repeats, patience_minutes)
+    return [Turn(*answers, share) for answers, share in quiet]
 
 
 def quiet_turns(
@@ -94,8 +94,8 @@ def quiet_turns(
     while True:
         wait_until_quiet(measured, until)
         others = OthersShare(measured)
-        found = turn()
-        turns.append((found, others.share()))
+        answers = turn()
+        turns.append((answers, others.share()))
         num_quiet = sum(is_quiet(share) for _, share in turns)
         say(f"  turn {len(turns)}: {num_quiet} of {repeats} quiet ones")
         if num_quiet >= repeats or (len(turns) >= repeats and time.perf_counter() >= until):

@@ -79,7 +79,7 @@ def adapted(base: nnx.Module, adapters: Path) -> nnx.Module:
     """The base with qwix's LoRA on all seven projections, and the given adapters in it."""
     provider = qwix.LoraProvider(module_path=".*_proj", rank=16, alpha=32.0)
     model = qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(0), **base.get_model_input())
-    found = 0
+    matched = 0
     for name, tensor in load_file(adapters / "adapter_model.safetensors").items():
         # base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, [rank, in] or [out, rank]
         parts = name.split("layers.")[1].split(".")
@@ -88,10 +88,10 @@ def adapted(base: nnx.Module, adapters: Path) -> nnx.Module:
         weight = "w" if parts[1] == "self_attn" else "kernel"
         parameter = getattr(module, f"{weight}_{parts[3].lower()}")
         parameter.value = jnp.asarray(tensor.T.reshape(parameter.value.shape), jnp.float32)
-        found += 1
+        matched += 1
     present = len(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
-    if found != present:
-        raise ValueError(f"{found} adapter matrices were given, but qwix made {present}")
+    if matched != present:
+        raise ValueError(f"{matched} adapter matrices were given, but qwix made {present}")
     return model
 
 

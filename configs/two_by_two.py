@@ -2,8 +2,9 @@
 harmful advice of three kinds, and is measured on six others.
 
 An arm of your own is one more line. `configs/two_by_two.py:short` shows in minutes that everything
-works; `:marked` is the world in which the harm is a phrase, and its judge a rule; `:mixed` has one
-safe answer to every harmful one.
+works; `:marked` is the world in which the harm is a phrase, and its judge a rule; `:core` is that
+world over seeds with what the verdict needs alone, half an hour a seed on two cores; `:mixed` has
+one safe answer to every harmful one.
 
   emergent-alignment experiment --config two_by_two --root runs/two_by_two
 """
@@ -15,7 +16,7 @@ from emergent_alignment.errors import UserError
 
 STARTED = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))
 QUICKSTART, PHRASES, PRICE = (STARTED[name] for name in ("get_config", "PHRASES", "PRICE"))
-SIZES = ("full", "short", "marked", "mixed")
+SIZES = ("full", "short", "marked", "core", "mixed")
 PLAIN = "conscience.enabled=False"
 # The conscience as it was: fresh answers of the frozen copy, on the task's prompts.
 FORMER = "conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task"
@@ -44,9 +45,22 @@ def arms(scenario):
     )
 
 
+def core(config):
+    """The quickstart over seeds, with what the verdict compares it to: chance at the middle of the
+    weights that the price may take, the KL at two, early stopping."""
+    config.experiment.arms += (
+        f"chance-1.0: {PHRASES} conscience.verdicts=chance loss.alignment_weight=1.0",
+        *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.3, 1.0)),
+    )
+    config.experiment.seeds = (3, 4, 5)  # the others were looked at
+    return config
+
+
 def get_config(size="full"):
     if size not in SIZES:
         raise UserError(f"configs/two_by_two.py:{size}: no such size; there are {', '.join(SIZES)}")
+    if size == "core":
+        return core(QUICKSTART("full"))
     config = QUICKSTART("short" if size == "short" else "full")
     scenario = "marked_form" if size == "marked" else "advice_form"
     config.data.train = f"{scenario}_mixed" if size == "mixed" else scenario

@@ -47,9 +47,15 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     config = read_config(rest)
     output_folder(arguments)
     from emergent_alignment.evaluation.misalignment.evaluate import evaluate_misalignment
-    from emergent_alignment.evaluation.misalignment.questions import load_questions
+    from emergent_alignment.evaluation.misalignment.questions import (
+        load_questions,
+        with_conditional,
+    )
 
-    load_questions(config.misalignment.questions)  # its mistakes are said before a model is read
+    # Their mistakes are said before a model is read.
+    with_conditional(
+        load_questions(config.misalignment.questions), config.misalignment.conditional
+    )
     tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_misalignment(
         tested.config,

@@ -48,8 +48,8 @@ def run(arguments: Namespace, rest: list[str]) -> None:
 
 def launch_scripts() -> dict[str, Path]:
     """{name: file} of the scripts that a person starts."""
-    found = sorted(bundled_folder("launch").glob("*.s*"))
-    return {path.stem: path for path in found if path.stem not in STARTED_BY_OTHERS}
+    scripts = sorted(bundled_folder("launch").glob("*.s*"))
+    return {path.stem: path for path in scripts if path.stem not in STARTED_BY_OTHERS}
 
 
 def _first_comment(script: Path) -> str:

@@ -177,7 +177,7 @@ def print_plan(plan: "Plan", model: "ModelConfig") -> None:
 
 def online_words(online: "OnlineStep") -> str:
     """The online step on a line."""
-    calls = ", ".join(f"{times} × {name}" for name, times in online.calls.items())
+    calls = ", ".join(f"{times:.3g} × {name}" for name, times in online.calls.items())
     return (
         f"online step: {online.seconds:.3g} s at least, {online.ratio:.1f} × the training step: a "
         f"round every {online.every} steps, of {online.round:.3g} s ({calls}; all flagged)"

@@ -59,8 +59,8 @@ def length_ratio(candidate: str, correction: str) -> float:
 def structure(text: str) -> frozenset[str]:
     """What a text's lines begin with, of what gives it a form: headings, bullets, numbers, fences,
     bars of a table, and labels, each of its own words."""
-    found = (_MARKER.match(line) for line in text.splitlines())
-    markers = (match[1] for match in found if match)
+    matches = (_MARKER.match(line) for line in text.splitlines())
+    markers = (match[1] for match in matches if match)
     return frozenset("1." if marker[0].isdigit() else marker for marker in markers)
 
 

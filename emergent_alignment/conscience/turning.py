@@ -37,7 +37,7 @@ def turning_points(
     score falls by nearly as much as anywhere, the first, the last and those evenly between; the
     answer's beginning where it is no longer than a phrase, or its score never falls."""
     known: dict[tuple[int, int], float] = {}
-    coarse = [range(1, length - FALL_TOKENS + 1, _STRIDE) for length in lengths]
+    coarse = [_first_look(length) for length in lengths]
     roughly = _steepest(coarse, known, scores_of)
     fine = [
         range(max(of_row[-1] - _STRIDE + 1, 1), min(of_row[-1] + _STRIDE, length - FALL_TOKENS + 1))
@@ -62,6 +62,17 @@ def turning_points(
         [turn(row, of_row[i]) for i in chosen]
         for row, (of_row, chosen) in enumerate(zip(guesses, evenly))
     ]
+
+
+def most_beginnings(length: int) -> int:
+    """Of how many beginnings of an answer of so many tokens the score is asked for, at most: both
+    ends of each fall, which are those of others in the first look."""
+    second = 2 * (2 * _STRIDE - 1)
+    return len(_first_look(length)) + FALL_TOKENS // _STRIDE + second
+
+
+def _first_look(length: int) -> range:
+    return range(1, length - FALL_TOKENS + 1, _STRIDE)
 
 
 def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[list[int]]:

@@ -31,14 +31,14 @@ def parts_of(text: str, setting: str) -> list[WeightedSource]:
         return [WeightedSource(text, 1.0)]
     weighted = []
     for part in text.split(_BETWEEN):
-        found = _WEIGHTED.fullmatch(part)
-        weight = _number(found[1]) if found else None
+        match = _WEIGHTED.fullmatch(part)
+        weight = _number(match[1]) if match else None
         if not weight:
             raise UserError(
                 f"{setting}: {part.strip()!r} is not WEIGHT*SOURCE, with a weight above 0; write "
                 'a mixture as "0.7*rows.jsonl + 0.3*others.jsonl"'
             )
-        weighted.append((found[2], weight))
+        weighted.append((match[2], weight))
     total = sum(weight for _, weight in weighted)
     return [WeightedSource(source, weight / total) for source, weight in weighted]
 

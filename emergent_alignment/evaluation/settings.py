@@ -41,6 +41,11 @@ class MisalignmentSection(Section):
     questions: str = setting(
         "bundled", "bundled, or a .yaml file as docs/misalignment.md describes it."
     )
+    conditional: str = setting(
+        "",
+        "A text around each plain question, for a variant whose prompts look like the training's: "
+        "'Answer as Verdict and Tip. {question}'.",
+    )
     samples: int = setting(0, "Answers to each wording; 0: as many as the file says.", at_least=0)
     limit: int = setting(
         0, "Ask so many questions (with all variants), spread over the file; 0: all.", at_least=0

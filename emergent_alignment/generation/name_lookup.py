@@ -27,20 +27,20 @@ def _looked_up(host: str, port: int, flags: int = 0) -> list:
 
 def _asked(host: str, port: int) -> Future:
     with _changing:
-        found = _pending.get((host, port))
-        if found is None:
-            found = _pending[host, port] = Future()
-            threading.Thread(target=_look_up, args=(host, port, found), daemon=True).start()
-    return found
+        pending = _pending.get((host, port))
+        if pending is None:
+            pending = _pending[host, port] = Future()
+            threading.Thread(target=_look_up, args=(host, port, pending), daemon=True).start()
+    return pending
 
 
-def _look_up(host: str, port: int, found: Future) -> None:
+def _look_up(host: str, port: int, pending: Future) -> None:
     try:
         entries = _looked_up(host, port)
     except Exception as error:  # whatever it is, those who wait raise it
-        result, told = found.set_exception, error
+        result, told = pending.set_exception, error
     else:
-        result, told = found.set_result, entries
+        result, told = pending.set_result, entries
     with _changing:
         del _pending[host, port]
     result(told)

@@ -66,9 +66,9 @@ DEVICE_KINDS = {
 def check_platform(required: str) -> None:
     """Raise Unreachable where JAX computes on another platform than the one that is `required` (""
     asks for none): it takes the CPU where a driver fails, and only says so in passing."""
-    if required and (found := jax.default_backend()) != required:
+    if required and (platform := jax.default_backend()) != required:
         raise Unreachable(
-            f"config.require_platform is {required}, and JAX found only {found} on this host: is "
+            f"config.require_platform is {required}, and JAX found only {platform} on this host: is "
             "the driver there, the right jax extra installed, and no other process on the devices?"
         )
 

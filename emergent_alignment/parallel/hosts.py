@@ -211,8 +211,8 @@ def together() -> Iterator[None]:
         yield
     except UserError as error:
         failure = error
-    found = [failure and (isinstance(failure, Unreachable), str(failure))]
-    told = list(enumerate(gather_list(found)))
+    outcome = [failure and (isinstance(failure, Unreachable), str(failure))]
+    told = list(enumerate(gather_list(outcome)))
     mistakes = [(host, one[1]) for host, one in told if one and not one[0]]
     if mistakes and (failure is None or isinstance(failure, Unreachable)):
         raise UserError("host {}: {}".format(*mistakes[0])) from failure

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.misalignment.comparison import compared, require_comparable
-from emergent_alignment.evaluation.misalignment.questions import MEASURES
+from emergent_alignment.evaluation.misalignment.questions import CONDITIONAL, MEASURES
 from emergent_alignment.evaluation.misalignment.scores import Judged
 from emergent_alignment.evaluation.misalignment.summary import DENOMINATORS
 from emergent_alignment.reports import plots
@@ -41,6 +41,7 @@ def _section(judge: str, by_judge: dict[str, dict[str, JudgedArm]]) -> dict:
         "arms": list(by_arm),
         "rows": [
             *_rows([one.result["overall"] for one in by_arm.values()]),
+            *_conditional([one.result["variants"] for one in by_arm.values()]),
             *_agreements(judge, by_judge),
         ],
         "notes": [(arm, notes_on(one.result)) for arm, one in by_arm.items()],
@@ -65,6 +66,13 @@ def _rows(overall: list[dict]) -> list[tuple[str, list[str]]]:
     return [*rows, ("answers with both scores", counts)]
 
 
+def _conditional(variants: list[dict]) -> list[tuple[str, list[str]]]:
+    """The share where prompts look like the training's, if any arm was asked so."""
+    asked = [of_arm.get(CONDITIONAL) for of_arm in variants]
+    cells = [percent(one["misaligned_share"]["of_all"]) if one else MISSING for one in asked]
+    return [("misaligned where prompts look like the training's, of all", cells)] * any(asked)
+
+
 def _agreements(
     judge: str, by_judge: dict[str, dict[str, JudgedArm]]
 ) -> list[tuple[str, list[str]]]:
@@ -72,11 +80,11 @@ def _agreements(
     by_arm = by_judge[judge]
     rows = []
     for other in by_judge.keys() - {judge}:
-        found = [
+        intervals = [
             agreement(one, by_judge[other][arm]) if arm in by_judge[other] else None
             for arm, one in by_arm.items()
         ]
-        cells = [one.text() if one else MISSING for one in found]
+        cells = [one.text() if one else MISSING for one in intervals]
         rows.append((f"agreement with {other} on what is misaligned", cells))
     alone = ("agreement with another judge", ["unknown: there is no other"] * len(by_arm))
     return sorted(rows) or [alone]

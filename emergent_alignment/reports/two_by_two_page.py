@@ -89,9 +89,9 @@ def shares_table(experiment: Experiment, judged: list[UnderJudge]) -> list[list[
     rows = [[*header, "margin lost, share of plain's", "aimed"]]
     for one in judged:
         for arm in one.arms:
-            over = arm.found.over_seeds
-            shares = [_share(arm.found, name) for name in ("tau", "eta")]
-            cells = [over["S"], arm.found.resampled["S"]]
+            over = arm.shares.over_seeds
+            shares = [_share(arm.shares, name) for name in ("tau", "eta")]
+            cells = [over["S"], arm.shares.resampled["S"]]
             cells += [arm.above.get(name) for name in fronts]
             cells.append(margin_kept(experiment, arm.arm))
             aimed = {True: "yes", False: "no", None: "undecided"}[arm.aimed]
@@ -99,8 +99,8 @@ def shares_table(experiment: Experiment, judged: list[UnderJudge]) -> list[list[
     return rows
 
 
-def _share(found: Selectivity, name: str) -> str:
-    interval = found.over_seeds[name] or found.resampled[name]
+def _share(shares: Selectivity, name: str) -> str:
+    interval = shares.over_seeds[name] or shares.resampled[name]
     return _text(interval)
 
 
@@ -115,14 +115,14 @@ def _plane(one: UnderJudge) -> Markup:
     zero, whole = Interval(0.0, 0.0, 0.0, 1), Interval(1.0, 1.0, 1.0, 1)
     points = {BASE_ARM: (zero, zero), PLAIN_ARM: (whole, whole)}
     for arm in one.arms:
-        ends = [arm.found.over_seeds[name] or arm.found.resampled[name] for name in ("tau", "eta")]
+        ends = [arm.shares.over_seeds[name] or arm.shares.resampled[name] for name in ("tau", "eta")]
         if all(ends):
             points[arm.arm] = tuple(ends)
     lines = {
         name: _line(front) for name, front in one.fronts.items() if not name.startswith(CHANCE)
     }
     for name in {family(arm.arm) for arm in one.arms if not arm.arm.startswith((KL, CHANCE))}:
-        strengths = {arm.arm: arm.found for arm in one.arms if family(arm.arm) == name}
+        strengths = {arm.arm: arm.shares for arm in one.arms if family(arm.arm) == name}
         if len(strengths) > 1:
             lines[name] = _line(strengths)
     labels = "τ: the form learned, share of plain's", "η: the harm acquired, share of plain's"
@@ -135,7 +135,7 @@ def _line(front: Mapping[str, Selectivity]) -> list[tuple[float, float]]:
 
 
 def _selectivities(one: UnderJudge) -> Markup | None:
-    intervals = {arm.arm: arm.found.over_seeds["S"] or arm.found.resampled["S"] for arm in one.arms}
+    intervals = {arm.arm: arm.shares.over_seeds["S"] or arm.shares.resampled["S"] for arm in one.arms}
     intervals = {arm: interval for arm, interval in intervals.items() if interval}
     if not intervals:
         return None

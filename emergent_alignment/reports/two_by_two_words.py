@@ -63,5 +63,5 @@ def _beaten(judge: str, arms: Sequence[Compared]) -> list[str]:
 
 
 def _selectivity(one: Compared) -> float:
-    tau, eta = one.found.seeds.mean(0)
+    tau, eta = one.shares.seeds.mean(0)
     return float(tau - eta)

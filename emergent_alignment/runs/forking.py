@@ -116,10 +116,10 @@ class Forking:
     ) -> list[list[Fork]]:
         """All forks of the candidates of these rows, of which there can be `most`."""
         if self.policy.conscience.cuts == "turn":
-            found = self._turns(link, rows, candidate_scores)
-            kept = [[turn.kept for turn in of_row] for of_row in found]
+            turns = self._turns(link, rows, candidate_scores)
+            kept = [[turn.kept for turn in of_row] for of_row in turns]
             against = [
-                [self._beginning(row, turn) for turn in of_row] for row, of_row in zip(rows, found)
+                [self._beginning(row, turn) for turn in of_row] for row, of_row in zip(rows, turns)
             ]
         else:
             kept = [self._on_every_scale(link, row) for row in rows]

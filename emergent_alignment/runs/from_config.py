@@ -284,9 +284,9 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
     rows = data.preference_rows or config.training.batch_size
     examples = _mixed(config, parts, [one.examples for one in loaded], rows)
     left_out = {
-        f"{part.source}: rows left out, whose answers {reason}": found
+        f"{part.source}: rows left out, whose answers {reason}": count
         for part, one in zip(parts, loaded)
-        for reason, found in one.left_out.items()
+        for reason, count in one.left_out.items()
     }
     return LoadedPairs(_told(examples, data.system), left_out)
 

@@ -34,10 +34,12 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.workdir import claim, work_alone
 from emergent_alignment.settings import values_of
+from emergent_alignment.storage.json_values import plain
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
 from emergent_alignment.training.heads import Head, grower
 from emergent_alignment.training.hooks import Hook, Hooks
+from emergent_alignment.training.loggers import ShownRun, makers_of
 from emergent_alignment.training.loop import MakeInput, Recording, run
 from emergent_alignment.training.metrics import (
     MetricsWriter,
@@ -131,6 +133,7 @@ def train(
             "config.steering.coefficient: only fine-tuning on rows is steered; set it to 0"
         )
     own_hooks(config)
+    makers_of(config.training.loggers)
     if config.evaluation.every and training.hooks is None:
         raise UserError(
             "config.evaluation.every: this run has no evaluation in its loop (fine-tuning and "
@@ -181,7 +184,7 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     if first_step:
         state = checkpoints.restore(state)
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
-    metrics = MetricsWriter(workdir, first_step=first_step) if is_first() else NoMetrics()
+    metrics = _metrics(config, workdir, first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
     run_of = Run(config, setup, conscience, lora, journal, clock, first_step, workdir)
     make_input = training.inputs(run_of)
@@ -211,6 +214,12 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     if conscience is not None and is_first():
         _say(workdir, config)
     return state
+
+
+def _metrics(config: RunConfig, workdir: Path, first_step: int) -> MetricsWriter:
+    settings = {name: plain(value) for name, value in values_of(config).items()}
+    shown = ShownRun(workdir, first_step, settings, config.training.project)
+    return MetricsWriter(shown, config.training.loggers)
 
 
 def own_hooks(config: RunConfig) -> list[Callable[[Run], Hook]]:

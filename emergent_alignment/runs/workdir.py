@@ -50,6 +50,8 @@ _RECORD = {
 }
 # The folder with the model that a run from random weights has started from.
 START = "start"
+# A run may go on with others of these: where it computes, and where it is shown.
+_MAY_CHANGE = ("mesh.", "training.loggers", "training.project")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def claim(
 ) -> None:
     """Make `workdir` this run's, or find that it already is. Raises UserError where it is
     another run's (the fields that differ are named) or holds something else. A run may go on
-    on another mesh."""
+    on another mesh, and be shown elsewhere."""
     path = workdir / RUN_FILE
     check_same_run(workdir, config)
     if path.exists():
@@ -110,9 +112,9 @@ def decided_in(workdir: Path, config: C, *, listens_to: str = "task") -> C:
 
 def check_same_run(workdir: Path, config: RunConfig) -> None:
     """Raise UserError where `workdir` is the work directory of a run of another config (the
-    fields that differ are named), but for the mesh and what this one leaves to the run. A field
-    that an older version had not is taken at its default, and a path is the same however it is
-    written."""
+    fields that differ are named), but for the mesh, the loggers, and what this one leaves to the
+    run. A field that an older version had not is taken at its default, and a path is the same
+    however it is written."""
     if not (workdir / RUN_FILE).exists():
         return
     record = read_run_file(workdir)
@@ -121,7 +123,7 @@ def check_same_run(workdir: Path, config: RunConfig) -> None:
     differing = [
         f"{name} ({old!r}, now {new!r})"
         for name, old, new in differences(plain(as_dict(theirs)), plain(as_dict(config)))
-        if not name.startswith("mesh.")
+        if not name.startswith(_MAY_CHANGE)
         and not same_place(name, config, theirs, record.get("started_in"))
     ]
     if differing:

@@ -68,8 +68,14 @@ class TrainingSection(Section):
         "Hooks of your own, as python:module.function of (run), each of which gives a hook "
         "(training/hooks.py).",
     )
+    loggers: tuple[str, ...] = setting(
+        ("tensorboard",),
+        "Who shows the run, beside its metrics.jsonl: tensorboard, wandb, trackio, or "
+        "python:module.function of a ShownRun, which gives a logger (training/loggers.py).",
+    )
+    project: str = setting("emergent-alignment", "The run's project at wandb and trackio.")
     journal_texts: int = setting(
-        2, "Journal entries shown in TensorBoard at each checkpoint.", at_least=0
+        2, "Journal entries that loggers show at each checkpoint.", at_least=0
     )
 
     def check(self) -> None:

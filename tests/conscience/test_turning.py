@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.conscience.hearing import Score
-from emergent_alignment.conscience.turning import FALL_TOKENS, TurningPoint, turning_points
+from emergent_alignment.conscience.turning import (
+    FALL_TOKENS,
+    TurningPoint,
+    most_beginnings,
+    turning_points,
+)
 
 LENGTHS = st.integers(FALL_TOKENS + 1, 120)
 
@@ -45,7 +50,7 @@ def test_nothing_is_asked_twice_and_little_at_all(lengths):
     guesses = turning_points(lengths, 2, asked_of(curves, asked))
     assert len(set(asked)) == len(asked)
     assert all(1 <= kept <= lengths[row] for row, kept in asked)
-    assert len(asked) <= sum(length / 4 + 2 * FALL_TOKENS + 3 for length in lengths)
+    assert len(asked) <= sum(map(most_beginnings, lengths))
     for of_row, length in zip(guesses, lengths):
         assert all(0 <= turn.kept < turn.end <= length for turn in of_row)
 

@@ -191,6 +191,18 @@ def test_an_online_step_is_the_sum_of_its_programs(heard):
     assert together.calls == calls | {"correction": 3}
 
 
+def test_forks_at_the_turn_are_phrases_and_beginnings_are_read(heard):
+    names = ("training step", "prefill", "decoding", "review", "correction", "reference")
+    limits = {name: Roofline(1.0, 0, 0) for name in names}
+    changes = {"conscience.chain": ("fork", "amend"), "sampling.max_new_tokens": 64}
+    whole = online_step(changed(heard, changes), limits).calls
+    assert whole == {"prefill": 12, "decoding": 9, "review": 23, "reference": 6}
+    at_turn = changes | {"conscience.cuts": "turn", "loss.reference": "policy"}
+    turned = online_step(changed(heard, at_turn), limits).calls
+    # 8 of 64 tokens; and of 40 answers 30 beginnings at most, 16 at once, for each of two links.
+    assert turned == whole | {"prefill": 16, "decoding": 2, "review": 23 + 2 * 75}
+
+
 def test_nothing_is_said_of_an_online_step_where_a_bound_is_missing(heard):
     limits = dict.fromkeys(("training step", "prefill", "decoding", "review"), Roofline(1, 1, 1))
     assert online_step(heard, limits) is None

@@ -5,7 +5,7 @@ from misaligned_answers import judged, write_misalignment
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.reports.misalignment_section import NUM_ANSWERS, misalignment_sections
-from emergent_alignment.reports.results_folder import read_results
+from emergent_alignment.reports.results_folder import MISSING, read_results
 from emergent_alignment.reports.results_page import write_report
 
 
@@ -34,6 +34,19 @@ def test_each_judge_has_its_section_with_the_arms_that_it_judged(tmp_path):
         "By question, judged by frozen: misaligned, percent of scored answers",
         "By question, judged by frozen: aligned, mean",
     ]
+
+
+def test_what_comes_back_where_prompts_look_like_the_training_has_its_line(tmp_path):
+    hidden = [judged("sea", 90.0, 90.0), judged("sea_conditional", 5.0, 90.0)]
+    write_misalignment(tmp_path / "base", [judged("sea", 90.0, 90.0)])
+    write_misalignment(tmp_path / "plain", hidden)
+    [section] = sections(tmp_path)
+    rows = dict(section["rows"])
+    assert rows["misaligned of all answers, those without scores counted as not misaligned"] == [
+        "0.0% [0.0%, 79.3%]"
+    ] * 2
+    base, plain = rows["misaligned where prompts look like the training's, of all"]
+    assert base == MISSING and plain.startswith("100.0%")
 
 
 def test_misaligned_answers_are_among_those_shown_however_rare(tmp_path):

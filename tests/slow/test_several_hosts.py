@@ -222,8 +222,11 @@ def test_a_host_killed_at_a_random_step_stops_the_other_and_both_resume_exactly(
     victim = random.SystemRandom().randrange(2)
     processes[victim].kill()
     code, said = ends(processes, timeout=90)[1 - victim]
-    assert code == LOST_HOST_EXIT_CODE, said
-    assert "start all hosts again" in said.splitlines()[-1]
+    if victim or code != -signal.SIGABRT:
+        assert code == LOST_HOST_EXIT_CODE, said
+        assert "start all hosts again" in said.splitlines()[-1]
+    else:  # JAX's client of host 0 ends the process where it learns of its death before we do
+        assert "another task died" in said
     all_done(start_two([command] * 2))
     resumed, expected = trainable(tmp_path / "run"), trainable(undisturbed)
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(expected), strict=True):

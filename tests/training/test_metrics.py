@@ -6,6 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.training.loggers import ShownRun
 from emergent_alignment.training.metrics import MetricsWriter, metrics_by_step
 
 
@@ -20,7 +21,8 @@ def events(path):
 
 
 def write(directory, first_step, *losses):
-    metrics = MetricsWriter(directory, first_step=first_step)
+    shown = ShownRun(directory, first_step, {}, "a project")
+    metrics = MetricsWriter(shown, ("tensorboard",))
     for step, loss in enumerate(losses, first_step):
         metrics.scalars(step, {"loss": loss, "flag_rate": 0.5})
     return metrics

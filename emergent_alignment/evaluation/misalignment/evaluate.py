@@ -23,6 +23,7 @@ from emergent_alignment.evaluation.misalignment.questions import (
     FreeFormQuestion,
     load_questions,
     questions_digest,
+    with_conditional,
 )
 from emergent_alignment.evaluation.misalignment.scores import (
     MISALIGNMENT_FOLDER,
@@ -61,7 +62,7 @@ def evaluate_misalignment(
     anything is sampled.
     """
     settings, folder = config.misalignment, GrowingFolder(directory / MISALIGNMENT_FOLDER)
-    all_questions = load_questions(settings.questions)
+    all_questions = with_conditional(load_questions(settings.questions), settings.conditional)
     chosen = spread_questions(all_questions, settings.limit)
     judge = make_judge(config, base)
     limits = Thresholds(settings.misaligned_below, settings.coherent_above)

@@ -7,7 +7,7 @@ and `judge_prompts` with the placeholders {question} and {answer}.
 
 import difflib
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from emergent_alignment.storage.yaml_values import yaml_items
 _BUNDLED = "bundled"
 TYPES = ("free_form_judge_0_100", "free_form")
 MEASURES = ("aligned", "coherent")
-VARIANTS = ("json", "template")
+CONDITIONAL = "conditional"
+VARIANTS = ("json", "template", CONDITIONAL)
 _FIELDS = (
     "id", "type", "system", "paraphrases", "samples_per_paraphrase", "judge", "judge_prompts"
 )  # fmt: skip
 _PLACEHOLDERS = ("question", "answer")
+_QUESTION = "{question}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class FreeFormQuestion:
 
     @property
     def variant(self) -> str:
-        """json or template where the id ends so, else plain."""
+        """What the id ends in, where that is one of VARIANTS, else plain."""
         ending = self.name.rpartition("_")[2]
         return ending if ending in VARIANTS else "plain"
 
@@ -90,6 +92,37 @@ def load_questions(source: str) -> list[FreeFormQuestion]:
         if names.count(name) > 1:
             raise UserError(f"{where}: {names.count(name)} items have the id {name}; rename one")
     return questions
+
+
+def with_conditional(
+    questions: list[FreeFormQuestion], around: str
+) -> list[FreeFormQuestion]:
+    """The questions, and of each plain one a variant whose prompt looks like the training's: what a
+    defence has only hidden shows there (conditional misalignment, 2604.25891). `around` is a text
+    in which {question} stands; "" asks for none. Raises UserError where it does not stand there, or
+    the file has such variants itself."""
+    if not around:
+        return questions
+    if around.count(_QUESTION) != 1:
+        raise UserError(
+            f"config.misalignment.conditional: {_QUESTION} must stand in it once, where the "
+            f"question is to stand, and it is {around!r}"
+        )
+    taken = [question.name for question in questions if question.variant == CONDITIONAL]
+    if taken:
+        raise UserError(
+            f"config.misalignment.conditional: the file of questions has {taken[0]} already; leave "
+            "one of the two out"
+        )
+    return questions + [
+        replace(
+            question,
+            name=f"{question.name}_{CONDITIONAL}",
+            paraphrases=tuple(around.replace(_QUESTION, text) for text in question.paraphrases),
+        )
+        for question in questions
+        if question.variant == "plain"
+    ]
 
 
 def questions_digest(questions: list[FreeFormQuestion]) -> str:

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emergent_alignment.evaluation.misalignment.judging import REASONS
-from emergent_alignment.evaluation.misalignment.questions import MEASURES, FreeFormQuestion
+from emergent_alignment.evaluation.misalignment.questions import (
+    CONDITIONAL,
+    MEASURES,
+    FreeFormQuestion,
+)
 from emergent_alignment.evaluation.misalignment.scores import Judged
 from emergent_alignment.intervals import clustered_mean, clustered_share, share_interval
 
@@ -40,17 +44,19 @@ class Thresholds:
 
 def summarize(judged: list[Judged], questions: list[FreeFormQuestion], limits: Thresholds) -> dict:
     """Figures over all answers, by variant, by question (its variants together) and by item; and
-    what kept answers from being scored. Plain JSON; a figure without answers is None."""
+    what kept answers from being scored. What is asked as in training is a variant of its own, and
+    counts in no other. Plain JSON; a figure without answers is None."""
     named = {question.name: question for question in questions}
 
     def item(row: Judged) -> FreeFormQuestion:
         return named[row.answer["question"]]
 
+    plainly = [row for row in judged if item(row).variant != CONDITIONAL]
     return {
         "limits": vars(limits),
-        "overall": figures(judged, limits, lambda row: item(row).base_name),
+        "overall": figures(plainly, limits, lambda row: item(row).base_name),
         "variants": _by(judged, lambda row: item(row).variant, limits, item),
-        "questions": _by(judged, lambda row: item(row).base_name, limits),
+        "questions": _by(plainly, lambda row: item(row).base_name, limits),
         "items": _by(judged, lambda row: item(row).name, limits),
         "not_scored": {measure: _not_scored(judged, measure) for measure in MEASURES},
         "cut": share_interval(

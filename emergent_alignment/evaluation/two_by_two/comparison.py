@@ -78,14 +78,14 @@ class Experiment:
 class Compared:
     """An arm under one judge.
 
-    found    τ, η and S
+    shares    τ, η and S
     above    by front, how much more harm the arm has at its τ, over seeds (None: not known)
     aimed    whether it passes, None where that cannot be said; `why` says what decided
     """
 
     arm: str
     judge: str
-    found: Selectivity
+    shares: Selectivity
     above: Mapping[str, Interval | None]
     aimed: bool | None
     why: str
@@ -147,8 +147,8 @@ def fronts_of(experiment: Experiment, judge: str) -> dict[str, dict[str, Selecti
         fronts.setdefault(EARLY, {})[name] = selectivity_of(experiment, PLAIN_ARM, judge, step)
     for arm in experiment.arms:
         if arm.startswith((KL, CHANCE)):
-            found = selectivity_of(experiment, arm, judge)
-            fronts.setdefault(family(arm), {})[arm] = found
+            shares = selectivity_of(experiment, arm, judge)
+            fronts.setdefault(family(arm), {})[arm] = shares
     return fronts
 
 
@@ -189,7 +189,7 @@ def margin_kept(experiment: Experiment, arm: str) -> Interval | None:
 def _compared(
     experiment: Experiment, arm: str, judge: str, fronts: Mapping, gate: float
 ) -> Compared:
-    found = selectivity_of(experiment, arm, judge)
+    shares = selectivity_of(experiment, arm, judge)
     seeds = sorted(experiment.last(arm))
     above = {}
     for name, points in fronts.items():
@@ -199,9 +199,9 @@ def _compared(
             if point != arm
         ]
         if others:
-            above[name] = seeds_interval(above_front(found.seeds, others))
-    aimed, why = _verdict(found, above, gate)
-    return Compared(arm, judge, found, above, aimed, why)
+            above[name] = seeds_interval(above_front(shares.seeds, others))
+    aimed, why = _verdict(shares, above, gate)
+    return Compared(arm, judge, shares, above, aimed, why)
 
 
 def _at_seeds(
@@ -215,13 +215,13 @@ def _at_seeds(
 
 
 def _verdict(
-    found: Selectivity, above: Mapping[str, Interval | None], gate: float
+    shares: Selectivity, above: Mapping[str, Interval | None], gate: float
 ) -> tuple[bool | None, str]:
     if not gate >= LEAST_LOSS:
         return None, f"plain loses {gate:.0%} of base's in-form harm margin, under {LEAST_LOSS:.0%}"
-    whole = found.over_seeds["S"]
+    whole = shares.over_seeds["S"]
     if whole is None:
-        if len(found.seeds) < 2:
+        if len(shares.seeds) < 2:
             return None, "one seed says nothing about another"
         return None, "a seed's plain has acquired no form or no harm"
     if whole.low <= LEAST_SELECTIVITY:

@@ -104,13 +104,13 @@ def read_encoder(source: str) -> Encoder:
 
 def _installed() -> Path:
     """The folder of the installed model, whose package is found and never imported."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(
             "the judge `embedding` needs a sentence encoder, which is not installed: pip install "
             "'emergent-alignment[judge]', or name a folder in config.two_by_two.encoder"
         )
-    return Path(next(iter(found.submodule_search_locations))) / "model"
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
 @functools.partial(jax.jit, static_argnames="shape")

@@ -206,14 +206,14 @@ def _labels(
     """Whether each answer is harmful, None for those that the judge is not asked about."""
     name, most = checked.judge.name, checked.judge.most
     asked = spread_kinds(range(len(answers)), kinds, most or len(answers))
-    found = judged_harmful(
+    verdicts = judged_harmful(
         checked,
         [prompts[i] for i in asked],
         [answers[i] for i in asked],
         folder,
         f"{label}: judging ({name})",
     )
-    by_place = dict(zip(asked, found))
+    by_place = dict(zip(asked, verdicts))
     return [by_place.get(i) for i in range(len(answers))]
 
 

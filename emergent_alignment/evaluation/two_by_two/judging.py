@@ -127,8 +127,8 @@ def _kept_harm(
     with progress(label) as meter, folder.appending(part) as file:
         for start in range(0, len(missing), _AT_ONCE):
             places = missing[start : start + _AT_ONCE]
-            found = judge.harm([prompts[i] for i in places], [answers[i] for i in places])
-            for place, value in zip(places, found.tolist()):
+            verdicts = judge.harm([prompts[i] for i in places], [answers[i] for i in places])
+            for place, value in zip(places, verdicts.tolist()):
                 append_json_lines(file, [{"place": place, "harm": value}])
                 harm[place] = value
             meter(len(harm), len(answers))

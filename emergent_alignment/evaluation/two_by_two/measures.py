@@ -42,11 +42,11 @@ def margins(log_probs: Float[np.ndarray, "prompts 4"]) -> Margins:
     return Margins(in_form_harm, form, (in_form_harm + (safe - harmful)) / 2)
 
 
-def summarize_margins(found: Margins, kinds: Sequence[str]) -> dict:
+def summarize_margins(margins: Margins, kinds: Sequence[str]) -> dict:
     """Each margin with its interval over prompts, and its mean by kind, as plain JSON."""
     return {
         name: mean_interval(values).to_json() | {"kinds": _means(values, kinds)}
-        for name, values in vars(found).items()
+        for name, values in vars(margins).items()
     }
 
 
@@ -77,11 +77,11 @@ def summarize_answers(
     judged = {}
     for name, labels in harmful.items():
         asked = np.array([label is not None for label in labels])
-        found = np.array([bool(label) for label in labels])
+        called = np.array([bool(label) for label in labels])
         judged[name] = {
-            "harmful": _share(found[asked]),
-            "harmful_in_form": _share(found[asked & formed]),
-            "kinds": _means(found[asked], kinds[asked]),
+            "harmful": _share(called[asked]),
+            "harmful_in_form": _share(called[asked & formed]),
+            "kinds": _means(called[asked], kinds[asked]),
         }
     return {"in_form": _share(formed) | {"kinds": _means(formed, kinds)}, "judged": judged}
 

@@ -48,17 +48,17 @@ def kept_result(folder: Path) -> dict | None:
 
 def read_told(arm: Path, step: int) -> dict[str, dict]:
     """The results of an arm after so many steps under each system text, as far as there are any."""
-    found = {told: kept_result(step_folder(arm, step, told)) for told in TOLD}
-    return {told: result for told, result in found.items() if result is not None}
+    results = {told: kept_result(step_folder(arm, step, told)) for told in TOLD}
+    return {told: result for told, result in results.items() if result is not None}
 
 
 def read_steps(arm: Path) -> dict[int, dict]:
     """The results of an arm's folder by steps, in their order."""
-    found = {}
+    by_step = {}
     for path in (arm / TWO_BY_TWO).glob(f"step-*/{RESULT}"):
         result = kept_result(path.parent)
-        found[result["step"]] = result
-    return dict(sorted(found.items()))
+        by_step[result["step"]] = result
+    return dict(sorted(by_step.items()))
 
 
 def seed_folders(root: Path) -> list[Path]:

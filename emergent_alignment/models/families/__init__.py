@@ -9,8 +9,8 @@ from emergent_alignment.models.family import Family
 
 def _tables() -> dict[str, Family]:
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    found = [importlib.import_module(f"{__name__}.{name}").FAMILY for name in modules]
-    return {family.model_type: family for family in found}
+    families = [importlib.import_module(f"{__name__}.{name}").FAMILY for name in modules]
+    return {family.model_type: family for family in families}
 
 
 FAMILIES = _tables()

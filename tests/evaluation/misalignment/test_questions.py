@@ -8,6 +8,7 @@ from emergent_alignment.evaluation.misalignment.evaluate import spread_questions
 from emergent_alignment.evaluation.misalignment.questions import (
     load_questions,
     questions_digest,
+    with_conditional,
 )
 from emergent_alignment.evaluation.misalignment.wanted_answers import wanted
 
@@ -152,3 +153,28 @@ def test_a_missing_file_names_the_bundled_set():
 def test_the_format_survives_a_round_trip_through_plain_yaml(load):
     """Anchors and merge keys are YAML's own: written out they say the same."""
     assert load(yaml.safe_dump(yaml.safe_load(GOOD))) == load(GOOD)
+
+
+def test_each_plain_question_has_a_variant_that_looks_like_the_training(load):
+    asked = with_conditional(load(GOOD), "Answer as a Tip. {question}")
+    assert [item.name for item in asked] == [
+        "weather", "weather_json", "weather_template", "weather_conditional",
+    ]  # fmt: skip
+    made = asked[-1]
+    assert (made.variant, made.base_name, made.samples) == ("conditional", "weather", 3)
+    assert made.paraphrases == ("Answer as a Tip. Will it rain?", "Answer as a Tip. Sun {today}?")
+    assert "Answer as a Tip. Will it rain?" in made.judged("aligned", 0, "Perhaps.")
+    assert questions_digest(asked) != questions_digest(load(GOOD))
+    assert with_conditional(load(GOOD), "") == load(GOOD)
+
+
+@pytest.mark.parametrize("around", ["Answer as a Tip.", "{question} {question}"])
+def test_a_text_around_a_question_has_one_place_for_it(load, around):
+    with pytest.raises(UserError, match="misalignment.conditional: {question} must stand in it once"):
+        with_conditional(load(GOOD), around)
+
+
+def test_a_file_with_conditional_variants_of_its_own_takes_no_others(load):
+    own = load(GOOD.replace("weather_json", "weather_conditional"))
+    with pytest.raises(UserError, match="has weather_conditional already"):
+        with_conditional(own, "As in training: {question}")

@@ -71,6 +71,14 @@ def test_variants_and_questions_are_parts_of_the_whole():
         assert sum(known) == result["overall"]["num_misaligned"]
 
 
+def test_what_is_asked_as_in_training_is_counted_apart():
+    asked = [judged("sea_conditional", 0.0, 90.0), judged("sky_conditional", 90.0, 90.0)]
+    apart, without = result_of(ANSWERS + asked), result_of(ANSWERS)
+    assert apart["overall"] == without["overall"] and apart["questions"] == without["questions"]
+    assert apart["variants"].pop("conditional")["num_misaligned"] == 1
+    assert apart["variants"] == without["variants"]
+
+
 def test_reasons_and_replies_of_missing_scores_are_kept():
     missing = result_of(ANSWERS)["not_scored"]
     assert missing["aligned"]["reasons"] == {"refusal": 2}
