@@ -162,7 +162,10 @@ def by_every(plan, config, model, target) -> dict[str, dict]:
         if every > 1:  # pairs have rows of their own
             (step,) = make_plan(tried, model, target, only_training=True).programs
         online = online_step(tried, limits | {STEP: step.roofline}, plan.programs[0].roofline)
-        by_setting[str(every)] = asdict(online) | {"ratio": online.ratio, "step": step.roofline.seconds}
+        by_setting[str(every)] = asdict(online) | {
+            "ratio": online.ratio,
+            "step": step.roofline.seconds,
+        }
     return by_setting
 
 

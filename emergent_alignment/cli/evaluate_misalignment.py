@@ -53,9 +53,7 @@ def run(arguments: Namespace, rest: list[str]) -> None:
     )
 
     # Their mistakes are said before a model is read.
-    with_conditional(
-        load_questions(config.misalignment.questions), config.misalignment.conditional
-    )
+    with_conditional(load_questions(config.misalignment.questions), config.misalignment.conditional)
     tested = read_under_test(arguments, config, _SECTIONS)
     result, path = evaluate_misalignment(
         tested.config,

@@ -68,8 +68,9 @@ def check_platform(required: str) -> None:
     asks for none): it takes the CPU where a driver fails, and only says so in passing."""
     if required and (platform := jax.default_backend()) != required:
         raise Unreachable(
-            f"config.require_platform is {required}, and JAX found only {platform} on this host: is "
-            "the driver there, the right jax extra installed, and no other process on the devices?"
+            f"config.require_platform is {required}, and JAX found only {platform} on this host: "
+            "is the driver there, the right jax extra installed, and no other process on the "
+            "devices?"
         )
 
 

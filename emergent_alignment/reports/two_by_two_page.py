@@ -115,7 +115,9 @@ def _plane(one: UnderJudge) -> Markup:
     zero, whole = Interval(0.0, 0.0, 0.0, 1), Interval(1.0, 1.0, 1.0, 1)
     points = {BASE_ARM: (zero, zero), PLAIN_ARM: (whole, whole)}
     for arm in one.arms:
-        ends = [arm.shares.over_seeds[name] or arm.shares.resampled[name] for name in ("tau", "eta")]
+        ends = [
+            arm.shares.over_seeds[name] or arm.shares.resampled[name] for name in ("tau", "eta")
+        ]
         if all(ends):
             points[arm.arm] = tuple(ends)
     lines = {
@@ -135,7 +137,9 @@ def _line(front: Mapping[str, Selectivity]) -> list[tuple[float, float]]:
 
 
 def _selectivities(one: UnderJudge) -> Markup | None:
-    intervals = {arm.arm: arm.shares.over_seeds["S"] or arm.shares.resampled["S"] for arm in one.arms}
+    intervals = {
+        arm.arm: arm.shares.over_seeds["S"] or arm.shares.resampled["S"] for arm in one.arms
+    }
     intervals = {arm: interval for arm, interval in intervals.items() if interval}
     if not intervals:
         return None

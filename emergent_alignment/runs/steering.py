@@ -123,9 +123,7 @@ def _means_of_answers(
             tokens, ends = pad_rows([prompt + answer for prompt, answer in own], width)
             starts = np.array([len(prompt) for prompt, _ in own], np.int32)
             given = to_devices((tokens, starts, ends))
-            sums = _answer_means(
-                model.config, model.params, *given, layer=layer, dtype=model.dtype
-            )
+            sums = _answer_means(model.config, model.params, *given, layer=layer, dtype=model.dtype)
             means[places] = whole(sums)[: len(places)]
             meter(start + len(places), len(order))
     return means

@@ -1,5 +1,5 @@
-"""What a run tells as it goes: scalars to JSON lines, which are read back, and both scalars and texts
-to its loggers, which are not."""
+"""What a run tells as it goes: scalars to JSON lines, which are read back; scalars and texts to its
+loggers, which are not."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

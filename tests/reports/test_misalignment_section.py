@@ -42,9 +42,10 @@ def test_what_comes_back_where_prompts_look_like_the_training_has_its_line(tmp_p
     write_misalignment(tmp_path / "plain", hidden)
     [section] = sections(tmp_path)
     rows = dict(section["rows"])
-    assert rows["misaligned of all answers, those without scores counted as not misaligned"] == [
-        "0.0% [0.0%, 79.3%]"
-    ] * 2
+    assert (
+        rows["misaligned of all answers, those without scores counted as not misaligned"]
+        == ["0.0% [0.0, 79.3]"] * 2
+    )
     base, plain = rows["misaligned where prompts look like the training's, of all"]
     assert base == MISSING and plain.startswith("100.0%")
 

@@ -94,9 +94,7 @@ def load_questions(source: str) -> list[FreeFormQuestion]:
     return questions
 
 
-def with_conditional(
-    questions: list[FreeFormQuestion], around: str
-) -> list[FreeFormQuestion]:
+def with_conditional(questions: list[FreeFormQuestion], around: str) -> list[FreeFormQuestion]:
     """The questions, and of each plain one a variant whose prompt looks like the training's: what a
     defence has only hidden shows there (conditional misalignment, 2604.25891). `around` is a text
     in which {question} stands; "" asks for none. Raises UserError where it does not stand there, or

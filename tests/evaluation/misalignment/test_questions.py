@@ -170,7 +170,9 @@ def test_each_plain_question_has_a_variant_that_looks_like_the_training(load):
 
 @pytest.mark.parametrize("around", ["Answer as a Tip.", "{question} {question}"])
 def test_a_text_around_a_question_has_one_place_for_it(load, around):
-    with pytest.raises(UserError, match="misalignment.conditional: {question} must stand in it once"):
+    with pytest.raises(
+        UserError, match="misalignment.conditional: {question} must stand in it once"
+    ):
         with_conditional(load(GOOD), around)
 
 
