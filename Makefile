@@ -40,7 +40,8 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@touch $@
 
 # The two others stand on the main environment, whose packages they see, and hold only what it must
-# not: torch; and libtpu, which warns on stderr in every command as soon as JAX starts without a TPU.
+# not: torch and others' loggers; and libtpu, which warns on stderr in every command as soon as JAX
+# starts without a TPU.
 SITE = -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 define on_the_main_environment
 $(PYTHON) -m venv --without-pip $(1)
@@ -50,7 +51,7 @@ endef
 
 $(PARITY)/.installed: $(VENV)/.installed
 	$(call on_the_main_environment,$(PARITY))
-	$(PARITY)/bin/python -m pip install -q --no-compile -c constraints.txt torch peft trl
+	$(PARITY)/bin/python -m pip install -q --no-compile -c constraints.txt torch peft trl wandb trackio
 	@touch $@
 
 $(PLAN)/.installed: $(VENV)/.installed

@@ -49,7 +49,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.19"],
     # Where runs are shown besides (config.training.loggers).
     "wandb": ["wandb>=0.22"],
-    "trackio": ["trackio>=0.9"],
+    "trackio": ["trackio>=0.30"],
     # lm-eval needs no torch: its classes for other libraries are extras of its own.
     "eval": ["bandit>=1.8", "lm-eval>=0.4.13"],
     # `inspect eval TASK --model emergent-alignment/PATH`

@@ -286,7 +286,8 @@ def report(args: argparse.Namespace, turns: list[tuple[Times, float | None]]) ->
         print(f"online / {name}: {ratios[0]}, by processor time {ratios[1]}")
         row["ratios"][name] = [vars(ratio) for ratio in ratios]
     print(quiet_note([row]))
-    print(f"Kept in {keep_rows('conscience_overhead', [row], ('layout', 'link', 'full'))}")
+    key = ("layout", "link", "full", "batch", "prompt", "response")
+    print(f"Kept in {keep_rows('conscience_overhead', [row], key)}")
 
 
 def parse_arguments() -> argparse.Namespace:

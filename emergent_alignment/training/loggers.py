@@ -69,6 +69,7 @@ class Wandb:
             resume="allow",
             dir=shown.workdir,
             config=dict(shown.settings),
+            settings=wandb.Settings(console="off"),  # progress bars are no log
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -29,9 +29,9 @@ def workdir(tmp_path):
     return tmp_path / "run"
 
 
-def test_another_setting_is_another_run_and_another_mesh_is_not(workdir):
+def test_another_setting_is_another_run_and_another_mesh_or_logger_is_not(workdir):
     config = default_config()
-    config.mesh.fsdp = 4
+    config.mesh.fsdp, config.training.loggers = 4, ("python:mine.logger",)
     check_same_run(workdir, typed(config))
     config.loss.beta = 0.3
     with pytest.raises(UserError, match=r"differs in loss.beta \(0.1, now 0.3\)"):
