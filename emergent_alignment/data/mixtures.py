@@ -3,6 +3,7 @@ trained on as one source. Every choice is a function of the seed.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ def parts_of(text: str, setting: str) -> list[WeightedSource]:
         weighted.append((match[2], weight))
     total = sum(weight for _, weight in weighted)
     return [WeightedSource(source, weight / total) for source, weight in weighted]
+
+
+def with_sources(text: str, renamed: Callable[[str], str]) -> str:
+    """The mixture (or single source) with each of its sources `renamed`, and its weights as they
+    were written."""
+    if not _WEIGHTED.fullmatch(text.split(_BETWEEN)[0]):
+        return renamed(text)
+    parts = [part.partition("*") for part in text.split(_BETWEEN)]
+    return _BETWEEN.join(f"{weight.strip()}*{renamed(one.strip())}" for weight, _, one in parts)
 
 
 def _number(text: str) -> float | None:

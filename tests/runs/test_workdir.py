@@ -12,6 +12,7 @@ from emergent_alignment.config import Config, default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.loading import findable_name
 from emergent_alignment.models.model import export
+from emergent_alignment.runs.relative_paths import located
 from emergent_alignment.runs.workdir import (
     RUN_FILE,
     check_same_run,
@@ -102,6 +103,27 @@ def test_a_run_that_was_begun_on_a_relative_path_is_found_from_another_folder(
     monkeypatch.chdir(moved)
     check_same_run(moved / "run", config)
     assert read_run(moved / "run", Config).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("rows.jsonl", "{folder}/rows.jsonl"),
+        ("0.7*rows.jsonl + 0.3*harmful_advice", "0.7*{folder}/rows.jsonl + 0.3*harmful_advice"),
+        ("2 * rows.jsonl + 1*gone.jsonl", "2*{folder}/rows.jsonl + 1*gone.jsonl"),
+        ("gone.jsonl", "gone.jsonl"),
+    ],
+)
+def test_each_source_of_a_mixture_is_found_from_another_folder(tmp_path, monkeypatch, text, found):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    names = {"data.train": text, "data.preferences": text, "conscience.pool": "rows.jsonl"}
+    config = located(changed(Config(), names), str(folder))
+    assert config.data.train == config.data.preferences == found.format(folder=folder)
+    assert config.conscience.pool == str(folder / "rows.jsonl")
 
 
 @pytest.mark.parametrize(
