@@ -137,6 +137,35 @@ def test_two_hosts_listen_to_what_one_does(model_directory, tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_two_hosts_train_on_the_given_pairs_that_one_does(model_directory, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of their reference log-probs
+    kinds = [("yes", "no"), ("never", "always, and more than once"), ("ask", "")]
+    rows = [
+        {"prompt": f"May I have {i}?", "chosen": f"{good} {i}", "rejected": f"{bad} {i}"}
+        for i in range(7)
+        for good, bad in kinds
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = {"data.preferences": path, "conscience.enabled": False}
+    two = [command_of(model_directory, tmp_path / "two", **changes)] * 2
+    all_done(start_two(two))
+    shutil.rmtree(tmp_path / "cache")
+    all_done([start_on(model_directory, tmp_path / "one", "1x8x1", **changes)])
+    ours, theirs = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").open()]
+        for run in ("two", "one")
+    )
+    for name in ("task_loss", "alignment_loss", "rewards_margin", "log_probs_rejected"):
+        own, other = ([line[name] for line in lines] for lines in (ours, theirs))
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5)
+    assert all(line["alignment_loss"] > 0 for line in ours)
+    for ours, theirs in zip(
+        jax.tree.leaves(trainable(tmp_path / "two")), jax.tree.leaves(trainable(tmp_path / "one"))
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mesh", ["1x8x1", "1x1x1"])
 def test_two_hosts_train_to_the_parameters_of_one(undisturbed, alone, mesh):
     """… whatever each host's rows need: candidates, verdicts and corrections are the same."""
