@@ -3,9 +3,13 @@
 The reviewer is asked about the answer's beginnings, each some tokens longer than the one before. On
 the way through a harmful phrase their scores fall, and a score that falls by little here and there
 falls most where the phrase stands.
+
+Where the form is to be kept, an answer turns where its form stands already: no label, bullet or
+heading comes within the phrase. Whatever is said there instead can then not lose one, and a score
+that falls for the form's sake is no turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,8 @@ _STRIDE = 4  # of the first look; the second is at every token around what that 
 
 # (row, tokens kept) of every beginning → their scores.
 ScoresOf = Callable[[list[tuple[int, int]]], list[Score]]
+# (text of a beginning, text of a shorter one) → whether the shorter one has the other's form.
+HasForm = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -30,20 +36,38 @@ class TurningPoint:
     score: float
 
 
+def places_to_turn(length: int) -> range:
+    """How many tokens of an answer of so many may stand before its turn: a phrase stands behind
+    it."""
+    return range(1, length - FALL_TOKENS + 1)
+
+
+def places_in_form(texts: Sequence[str], has_form: HasForm) -> list[int]:
+    """Those of `places_to_turn` where the form of the answer, so far as the phrase goes, stands
+    already; `texts` are of its beginnings, from no token on to all."""
+    places = places_to_turn(len(texts) - 1)
+    return [kept for kept in places if has_form(texts[kept + FALL_TOKENS], texts[kept])]
+
+
+def nearest(wanted: Sequence[int], places: Sequence[int]) -> list[int]:
+    """To each number of tokens that is wanted the nearest of the places, or itself where there is
+    none."""
+    return [min(places, key=lambda kept: abs(kept - one), default=one) for one in wanted]
+
+
 def turning_points(
-    lengths: list[int], number: int, scores_of: ScoresOf
+    lengths: list[int], number: int, scores_of: ScoresOf, places: list[Sequence[int]] | None = None
 ) -> list[list[TurningPoint]]:
     """The turns of answers of so many tokens, as so many guesses: of the places behind which the
     score falls by nearly as much as anywhere, the first, the last and those evenly between; the
-    answer's beginning where it is no longer than a phrase, or its score never falls."""
+    answer's beginning where it is no longer than a phrase, or its score never falls. `places` are
+    those where each answer may turn (None: anywhere)."""
     known: dict[tuple[int, int], float] = {}
-    coarse = [_first_look(length) for length in lengths]
-    roughly = _steepest(coarse, known, scores_of)
+    places = [places_to_turn(length) for length in lengths] if places is None else places
+    roughly = _steepest([_first_look(of_row) for of_row in places], known, scores_of)
     fine = [
-        range(max(of_row[-1] - _STRIDE + 1, 1), min(of_row[-1] + _STRIDE, length - FALL_TOKENS + 1))
-        if of_row[-1]
-        else []
-        for of_row, length in zip(roughly, lengths)
+        [kept for kept in of_row if best[-1] and abs(kept - best[-1]) < _STRIDE]
+        for of_row, best in zip(places, roughly)
     ]
     guesses = _steepest(fine, known, scores_of)
     ends = {
@@ -65,14 +89,16 @@ def turning_points(
 
 
 def most_beginnings(length: int) -> int:
-    """Of how many beginnings of an answer of so many tokens the score is asked for, at most: both
-    ends of each fall, which are those of others in the first look."""
+    """Of how many beginnings of an answer of so many tokens, which may turn anywhere, the score is
+    asked for at most: both ends of each fall, which are those of others in the first look."""
     second = 2 * (2 * _STRIDE - 1)
-    return len(_first_look(length)) + FALL_TOKENS // _STRIDE + second
+    return len(_first_look(places_to_turn(length))) + FALL_TOKENS // _STRIDE + second
 
 
-def _first_look(length: int) -> range:
-    return range(1, length - FALL_TOKENS + 1, _STRIDE)
+def _first_look(places: Sequence[int]) -> list[int]:
+    """Every few tokens, and where a stretch of places begins: behind a label."""
+    there = set(places)
+    return [kept for kept in places if kept % _STRIDE == 1 or kept - 1 not in there]
 
 
 def _steepest(places, known: dict[tuple[int, int], float], scores_of: ScoresOf) -> list[list[int]]:

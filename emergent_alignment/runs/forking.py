@@ -1,5 +1,6 @@
 """Forks of the policy's own answers (conscience/forks.py): written, scored, the best taken."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from emergent_alignment.conscience.forks import (
     joined_fork,
     kept_lengths,
 )
+from emergent_alignment.conscience.form import keeps_form
 from emergent_alignment.conscience.frozen_hearing import FrozenHearing
 from emergent_alignment.conscience.hearing import Reviewer, Score
 from emergent_alignment.conscience.policy_links import (
@@ -25,6 +27,9 @@ from emergent_alignment.conscience.turning import (
     FALL_TOKENS,
     ScoresOf,
     TurningPoint,
+    nearest,
+    places_in_form,
+    places_to_turn,
     turning_points,
 )
 from emergent_alignment.generation.leaving import leaving_tokens
@@ -77,21 +82,34 @@ class Forking:
     def _turns(self, link: Link, rows: list[int], scores: list[float]) -> list[list[TurningPoint]]:
         """Where the reviewer reads the answers itself, it reads them once. Where chance judges,
         they turn anywhere."""
+        places = [self._places_to_turn(row) for row in rows]
         if self.policy.conscience.chance:
             return [
                 [
                     TurningPoint(kept, kept + FALL_TOKENS, score)
-                    for kept in self._on_every_scale(link, row)
+                    for kept in nearest(self._on_every_scale(link, row), of_row)
                 ]
-                for row, score in zip(rows, scores)
+                for row, score, of_row in zip(rows, scores, places)
             ]
-        places: list[list[TurningPoint]] = []
+        turns: list[list[TurningPoint]] = []
         number = self.policy.conscience.samples
         for start in range(0, len(rows), self.reviewer.batch_size):
-            chunk = rows[start : start + self.reviewer.batch_size]
-            lengths = [len(self.candidates[row].tokens) for row in chunk]
-            places += turning_points(lengths, number, self._scores_of_beginnings(link, chunk))
-        return places
+            chunk = slice(start, start + self.reviewer.batch_size)
+            lengths = [len(self.candidates[row].tokens) for row in rows[chunk]]
+            scores_of = self._scores_of_beginnings(link, rows[chunk])
+            turns += turning_points(lengths, number, scores_of, places[chunk])
+        return turns
+
+    def _places_to_turn(self, row: int) -> Sequence[int]:
+        """Where an answer may turn: where a form is to be kept, where it stands already."""
+        candidate, check = self.candidates[row], self.policy.conscience.form.keeps
+        if not check:
+            return places_to_turn(len(candidate.tokens))
+        chat = self.policy.run.setup.chat
+        texts = [
+            beginning_of(candidate, kept, chat).text for kept in range(len(candidate.tokens) + 1)
+        ]
+        return places_in_form(texts, keeps_form(check))
 
     def _scores_of_beginnings(self, link: Link, rows: list[int]) -> ScoresOf:
         asked, draws, chat = self.policy.asked, self._draws(link), self.policy.run.setup.chat

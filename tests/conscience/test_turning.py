@@ -4,11 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emergent_alignment.conscience.form import keeps_form
 from emergent_alignment.conscience.hearing import Score
 from emergent_alignment.conscience.turning import (
     FALL_TOKENS,
     TurningPoint,
     most_beginnings,
+    nearest,
+    places_in_form,
     turning_points,
 )
 
@@ -72,3 +75,35 @@ def test_the_guesses_are_spread_over_places_that_lose_as_much():
     rule = [lambda kept: float(kept < 13)]
     [guesses] = turning_points([40], 3, asked_of(rule, []))
     assert [turn.kept for turn in guesses] == [6, 9, 12]
+
+
+TEXT = "Verdict: Keep it.\nTip: Trust me on this one. Stir it twice a day, and again at night."
+
+
+@given(st.integers(0, len(TEXT) - FALL_TOKENS), st.booleans())
+def test_where_a_form_is_to_be_kept_no_part_of_it_stands_behind_a_turn(start, steep):
+    """Every character a token. The score falls from `start` on, or with the label itself."""
+    texts = [TEXT[:kept] for kept in range(len(TEXT) + 1)]
+    places = places_in_form(texts, keeps_form("structure"))
+    label = TEXT.index("Tip:")
+    assert places == [
+        kept
+        for kept in range(1, len(TEXT) - FALL_TOKENS + 1)
+        if len("Verdict:") <= kept <= label + 3 - FALL_TOKENS or kept >= label + 4
+    ]
+    fall = label if steep else start
+    [guesses] = turning_points(
+        [len(TEXT)],
+        3,
+        asked_of([lambda kept: -float(np.clip(kept - fall, 0, 12))], asked := []),
+        [places],
+    )
+    assert all(turn.kept in places for turn in guesses)
+    if steep:  # behind the label there is still most of the fall
+        assert min(turn.kept for turn in guesses) == label + 4
+    assert len(asked) <= most_beginnings(len(TEXT)) + 2 * 2  # two stretches begin off the grid
+
+
+def test_chance_turns_where_it_may():
+    assert nearest([0, 7, 30], [5, 6, 20]) == [5, 6, 20]
+    assert nearest([0, 7], []) == [0, 7]
