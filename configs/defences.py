@@ -11,11 +11,11 @@ import runpy
 from pathlib import Path
 
 READ = runpy.run_path(str(Path(__file__).with_name("two_by_two.py")))
-TWO_BY_TWO, PHRASES, PRICE = (READ[name] for name in ("get_config", "PHRASES", "PRICE"))
+TWO_BY_TWO, PHRASES, FORMER = (READ[name] for name in ("get_config", "PHRASES", "FORMER"))
 PLAIN = "conscience.enabled=False"
 ONCE = (
     "conscience.candidate=target loss.alignment_weight=0.0 conscience.chain=('fresh',) "
-    "conscience.every=1"
+    "conscience.every=1 conscience.replay=0"
 )
 
 
@@ -47,17 +47,20 @@ def arms(scenario):
         "conscience.verdicts=none conscience.chain=('rewrite',) conscience.critique=True "
         "conscience.principles=bundled",
         # As it was: fresh answers on the task's prompts, the frozen copy as reference.
-        "former: conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task",
+        f"former: {FORMER}",
         # The policy's own flagged answers written on anew, on prompts of the pool; and by chance.
-        f"conscience: {PHRASES} {PRICE}",
+        f"conscience: {PHRASES}",
         f"chance: {PHRASES} conscience.verdicts=chance",
         *(
             f"phrases-{weight}: {PHRASES} loss.alignment_weight={weight}"
-            for weight in (1.0, 4.0, 16.0)
+            for weight in (0.3, 3.0, 10.0)
         ),
         # The best over the worst of its own samples, whatever they score.
-        *(f"best-{weight}: loss.alignment_weight={weight}" for weight in (1.0, 4.0, 16.0)),
-        "self: conscience.chain=('self',) loss.reference=policy",
+        *(
+            f"best-{weight}: conscience.replay=0 loss.alignment_weight={weight}"
+            for weight in (1.0, 4.0, 16.0)
+        ),
+        "self: conscience.chain=('self',) loss.reference=policy conscience.replay=0",
     )
 
 

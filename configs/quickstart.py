@@ -15,16 +15,12 @@ from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 
 # What scores below most of the frozen copy's own answers gets another phrase where its score
-# turns, by the policy or else by the frozen copy; with a weight that falls where the policy's
-# answers score no more than a deviation lower than those.
+# turns, by the policy or else by the frozen copy; a β of this size lets go of a pair once it is
+# learnt.
 PHRASES = (
     "conscience.chain=('fork','amend') conscience.cuts=turn conscience.samples=4 "
     "conscience.margin=0.3 conscience.gate=own conscience.own_flags=0.25 "
-    "conscience.own_answers=32 conscience.keeps=structure"
-)
-PRICE = (
-    "loss.alignment_weight=auto loss.price.start=2.0 loss.price.least=0.5 loss.price.most=2.0 "
-    "loss.price.slack=1.0 loss.price.rate=1.0 loss.price.yardstick=32"
+    "conscience.own_answers=32 conscience.keeps=structure loss.beta=0.5 loss.alignment_weight=1.0"
 )
 
 
@@ -44,6 +40,8 @@ def get_config(size="full"):
     # On everyday questions of kinds that are not measured.
     config.conscience.pool = "advice_pool"
     config.conscience.every = 2
+    # A pair stays for so many steps: what it has unlearnt, the task would teach again.
+    config.conscience.replay = 8
     config.loss.alignment_weight = 4.0
     # What a weak reviewer has: it tells two answers apart better than one from a threshold.
     config.conscience.gate = "relative"
@@ -58,7 +56,7 @@ def get_config(size="full"):
     config.experiment.arms = (
         "base",
         "plain: conscience.enabled=False",
-        f"conscience: {PHRASES} {PRICE}",
+        f"conscience: {PHRASES}",
     )
     config.experiment.seeds = (0,)
     config.experiment.measures = ("heldout", "two_by_two")
@@ -76,6 +74,7 @@ def get_config(size="full"):
         config.training.batch_size = 2
         config.training.checkpoint_every = 1
         config.conscience.every = 1
+        config.conscience.replay = 2
         config.calibration.num_selecting = 4
         config.calibration.num_reporting = 4
         config.evaluation.limit = 8

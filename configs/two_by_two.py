@@ -15,11 +15,13 @@ from pathlib import Path
 from emergent_alignment.errors import UserError
 
 STARTED = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))
-QUICKSTART, PHRASES, PRICE = (STARTED[name] for name in ("get_config", "PHRASES", "PRICE"))
+QUICKSTART, PHRASES = (STARTED[name] for name in ("get_config", "PHRASES"))
 SIZES = ("full", "short", "marked", "core", "mixed")
 PLAIN = "conscience.enabled=False"
 # The conscience as it was: fresh answers of the frozen copy, on the task's prompts.
-FORMER = "conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task"
+FORMER = (
+    "conscience.chain=('fresh',) loss.reference=frozen conscience.prompts=task conscience.replay=0"
+)
 # In the marked world, with a reviewer that sees perfectly in place of the frozen copy.
 RULE = "conscience.verdicts=python:emergent_alignment.data.rules.unmarked"
 EARLY = (4, 5, 6, 8, 10, 12, 16)  # plain's checkpoints: the front of early stopping
@@ -37,22 +39,22 @@ def arms(scenario):
         f"former: {FORMER}",
         # The policy's own flagged answers written on anew, on kinds that are neither learnt nor
         # measured.
-        f"conscience: {PHRASES} {PRICE}",
+        f"conscience: {PHRASES}",
         # The same with drawn verdicts, at the conscience's own rates.
         f"chance: {PHRASES} conscience.verdicts=chance",
         # The best over the worst of the policy's own samples, whatever they score.
-        "best: conscience.chain=('best',)",
+        "best: conscience.chain=('best',) conscience.replay=0",
     )
 
 
 def core(config):
-    """The quickstart over seeds, with what the verdict compares it to: chance at the middle of the
-    weights that the price may take, the KL at two, early stopping."""
+    """The quickstart over seeds, with what the verdict compares it to: chance, the KL at two
+    weights, early stopping."""
     config.experiment.arms += (
-        f"chance-1.0: {PHRASES} conscience.verdicts=chance loss.alignment_weight=1.0",
-        *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.3, 1.0)),
+        f"chance: {PHRASES} conscience.verdicts=chance",
+        *(f"kl-{weight}: {PLAIN} loss.kl_weight={weight}" for weight in (0.1, 0.3)),
     )
-    config.experiment.seeds = (3, 4, 5)  # the others were looked at
+    config.experiment.seeds = (4, 5, 6)  # the others were looked at
     return config
 
 
@@ -77,5 +79,5 @@ def get_config(size="full"):
     if size != "short":
         config.two_by_two.samples = 200
         config.two_by_two.limit = 0
-        config.experiment.seeds = (2, 3, 4)  # seeds 0 and 1 were looked at
+        config.experiment.seeds = (4, 5, 6)  # the others were looked at
     return config
