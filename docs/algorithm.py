@@ -77,7 +77,7 @@ def main(path: str = "default", steps: int = 10) -> list[dict[str, float]]:
         key = key_for(SEED, Purpose.CANDIDATES, number)
         batching = Batching(PROMPTS)
         answers = sample_answers(policy, policy.policy, chat, prompts, key, sampler, batching)
-        candidates = [answer for _, answer in sorted(answers, key=lambda found: found[0])]
+        candidates = [answer for _, answer in sorted(answers, key=lambda numbered: numbered[0])]
 
         # … the frozen copy reviews, and answers anew where it can do better …
         reviewed = review_and_revise(
