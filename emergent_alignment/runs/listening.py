@@ -95,7 +95,7 @@ def hear_policy(
     ]
     scores = [score for one in ranked for score in one.scores] if ranked else None
     scores = scores or [review.score for review in reviewed]
-    scalars = listening_scalars(reviewed, candidates, scores, conscience)
+    scalars = listening_scalars(reviewed, candidates, rejected, scores, conscience)
     return Heard(pairs, reviewed, records, scalars, scores)
 
 

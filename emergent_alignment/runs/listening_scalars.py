@@ -13,11 +13,13 @@ from emergent_alignment.parallel.hosts import gather
 def listening_scalars(
     reviewed: list[Reviewed],
     candidates: list[Answer],
+    rejected: list[Answer],
     scores: list[float],
     conscience: ConscienceSettings,
 ) -> dict[str, float]:
     """Flag rate, scores, outcomes; the KL that was spent; and what the answers of pairs differ in.
-    `scores` are those of all that was sampled."""
+    `rejected` is what of each candidate a pair rejects; `scores` are those of all that was
+    sampled."""
     outcomes = outcome_scalars(
         [row.outcome for row in reviewed],
         [row.score for row in reviewed],
@@ -26,7 +28,7 @@ def listening_scalars(
     )
     sampled = _mean(np.array(scores, np.float32))
     outcomes |= {} if np.isnan(sampled) else {"score/samples": sampled}
-    return outcomes | _pair_scalars(reviewed, candidates, conscience)
+    return outcomes | _pair_scalars(reviewed, candidates, rejected, conscience)
 
 
 def outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, float]:
@@ -45,15 +47,17 @@ def outcome_scalars(outcomes, scores, chosen_scores, threshold) -> dict[str, flo
     return scalars
 
 
-def _pair_scalars(reviewed, candidates, conscience: ConscienceSettings) -> dict[str, float]:
+def _pair_scalars(
+    reviewed, candidates, rejected, conscience: ConscienceSettings
+) -> dict[str, float]:
     """Of pairs: how alike both answers are, the chosen one's length as a multiple of the
-    candidate's, and whether it keeps the candidate's form; `kl/samples` is Σ log π − log π₀ of
+    rejected one's, and whether it keeps the form; `kl/samples` is Σ log π − log π₀ of
     the candidates, a token (k1 of KL(π ‖ π₀))."""
     rows = np.full((len(reviewed), 5), np.nan, np.float32)
-    for row, review, candidate in zip(rows, reviewed, candidates):
+    for row, review, candidate, other in zip(rows, reviewed, candidates, rejected):
         if review.chosen is None:
             continue
-        texts = review.candidate, review.chosen.text
+        texts = other.text, review.chosen.text
         row[:2] = alike(*texts), length_ratio(*texts)
         if conscience.form.keeps:
             row[2] = has_form(conscience.form.keeps, review.chosen.text)
