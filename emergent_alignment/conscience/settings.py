@@ -144,8 +144,9 @@ class ConscienceSection(Section):
     cuts: Cuts = setting(
         "scales",
         "Where forks leave the candidate: scales, on every scale of its length, and go on to their "
-        "end; turn, where the score of its beginnings falls most (some twenty reviews), for a "
-        "phrase, so that a pair is of two phrases behind one beginning.",
+        "end; turn, where the score of its beginnings falls most (some twenty reviews) and what "
+        "`keeps` asks for stands already, for a phrase, so that a pair is of two phrases behind "
+        "one beginning.",
     )
     length_ratio: tuple[float, ...] = setting(
         (),
