@@ -49,8 +49,8 @@ def with_sources(text: str, renamed: Callable[[str], str]) -> str:
     were written."""
     if not _WEIGHTED.fullmatch(text.split(_BETWEEN)[0]):
         return renamed(text)
-    parts = [part.partition("*") for part in text.split(_BETWEEN)]
-    return _BETWEEN.join(f"{weight.strip()}*{renamed(one.strip())}" for weight, _, one in parts)
+    parts = [(part, _WEIGHTED.fullmatch(part)) for part in text.split(_BETWEEN)]
+    return _BETWEEN.join(f"{m[1]}*{renamed(m[2])}" if m else part for part, m in parts)
 
 
 def _number(text: str) -> float | None:

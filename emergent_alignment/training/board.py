@@ -37,7 +37,7 @@ class Board:
 
     def texts(self, step: int, records: Sequence[Mapping]) -> None:
         """Records of the journal as text."""
-        shown = enumerate(map(_as_markdown, records))
+        shown = enumerate(map(as_markdown, records))
         self._add(step, [text(f"journal/{i}", markdown) for i, markdown in shown])
 
     def close(self) -> None:
@@ -58,14 +58,15 @@ def _checksum(content: bytes) -> bytes:
     return struct.pack("<I", masked_crc32c(content))
 
 
-def _as_markdown(record: Mapping) -> str:
+def as_markdown(record: Mapping) -> str:
+    """A record of the journal; model text is shown as it is, and never read as markup."""
     parts = [
         ("outcome", record["outcome"]),
         ("prompt", record["prompt"][-1]["content"]),
         (f"candidate ({record['candidate_score']})", record["candidate"]),
         (f"revision ({record['revision_score']})", record["revision"]),
     ]
-    # Indented blocks: model text is shown as it is, and never read as markup.
+    # Indented blocks.
     return "\n\n".join(
         f"**{name}**\n\n" + "\n".join("    " + line for line in str(text).splitlines())
         for name, text in parts

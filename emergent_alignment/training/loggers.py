@@ -16,7 +16,7 @@ from emergent_alignment.own_functions import is_function_name, named_function
 from emergent_alignment.storage.files import write_json
 from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.shapes import Text
-from emergent_alignment.training.board import FOLDER, Board
+from emergent_alignment.training.board import FOLDER, Board, as_markdown
 
 _FIELD = "config.training.loggers"
 _ID_FILE = "loggers.json"
@@ -106,8 +106,7 @@ class Trackio:
 
     def texts(self, step: int, records: Sequence[Mapping]) -> None:
         for place, record in enumerate(records):
-            lines = [f"**{name}**: {value}" for name, value in _columns(record).items()]
-            shown = self._trackio.Markdown("\n\n".join(lines))
+            shown = self._trackio.Markdown(as_markdown(record))
             self._run.log({f"journal/{place}": shown}, step=step)
 
     def close(self) -> None:
@@ -172,13 +171,19 @@ def makers_of(names: Sequence[str]) -> dict[str, Callable[[ShownRun], Logger]]:
                 f"{_FIELD}: no logger is called {name!r}; there are {known}, and "
                 "python:module.function"
             )
-        elif name != "tensorboard" and importlib.util.find_spec(name) is None:
+        elif name != "tensorboard" and not _is_installed(name):
             raise UserError(
                 f"{_FIELD}: {name} is not installed; pip install 'emergent-alignment[{name}]'"
             )
         else:
             makers[name] = _KNOWN[name]
     return makers
+
+
+def _is_installed(name: str) -> bool:
+    """A mere folder of this name, as wandb makes them, is no package."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def _started(name: str, make: Callable[[ShownRun], Logger], shown: ShownRun) -> Logger:

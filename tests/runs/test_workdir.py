@@ -112,6 +112,7 @@ def test_a_run_that_was_begun_on_a_relative_path_is_found_from_another_folder(
         ("0.7*rows.jsonl + 0.3*harmful_advice", "0.7*{folder}/rows.jsonl + 0.3*harmful_advice"),
         ("2 * rows.jsonl + 1*gone.jsonl", "2*{folder}/rows.jsonl + 1*gone.jsonl"),
         ("gone.jsonl", "gone.jsonl"),
+        ("2*rows.jsonl + no weight", "2*{folder}/rows.jsonl + no weight"),
     ],
 )
 def test_each_source_of_a_mixture_is_found_from_another_folder(tmp_path, monkeypatch, text, found):

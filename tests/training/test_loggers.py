@@ -120,6 +120,13 @@ def test_what_is_not_installed_says_what_to_install(monkeypatch):
         makers_of(["wandb"])
 
 
+def test_a_folder_of_a_logger_s_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "trackio").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="trackio is not installed"):
+        makers_of(["trackio"])
+
+
 def test_one_that_cannot_start_is_an_error_of_one_line(shown):
     with pytest.raises(UserError, match="Unable cannot start: RuntimeError: nobody is logged in"):
         Loggers([own("Unable")], shown)
