@@ -15,7 +15,8 @@ import resource, sys
 from pathlib import Path
 from emergent_alignment.applications.finetuning import finetune
 from emergent_alignment.cli.configuration import read_config
-short = ["--config.training.steps=1", "--config.conscience.every=1"]
+short = ["--config.training.steps=1"]
+short += [f"--config.conscience.{pace}=1" for pace in ("every", "replay")]
 config = read_config(["--config=configs/quickstart.py", *short])
 finetune(config, Path(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
