@@ -26,8 +26,12 @@ what is supported. tests/parity holds logits, gradients, cached decoding and exp
 to those of transformers.
 
 Experts meet the tokens that chose them in one grouped matmul, the router computes in float32, and a
-mesh cuts each expert as it cuts an MLP (there is no axis of experts). No term balances the router's
-load: adapters leave the router as it is, and full fine-tuning trains it by the task's loss alone.
+mesh cuts each expert as it cuts an MLP (there is no axis of experts). The log says how evenly they
+are loaded: `load_balance` (experts_per_token where all are alike; the mean over the layers, where
+transformers counts all layers together), `router_max_load` (the tokens of the most loaded expert of
+any layer over an even share) and `router_unused` (the share that no token chose).
+`loss.load_balance_weight` makes the first a term of the loss, in every application but PPO and
+GRPO; adapters leave the router itself as it is.
 
 `models/forward.py: activations(config, params, tokens, positions, plan, capture=, add=)` is the
 forward pass with its residual stream open: what it was after some layers, and what is added to it

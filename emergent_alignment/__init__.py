@@ -31,7 +31,7 @@ _MODULES = {
     "training.state": "initial_state",
     "training.step": "compiled_step",
     "training.step_settings": "StepSettings",
-    "training.terms": "ChosenNLLTerm KLTerm PreferenceTerm TaskTerm",
+    "training.terms": "ChosenNLLTerm KLTerm LoadBalanceTerm PreferenceTerm TaskTerm",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_PUBLIC)

@@ -6,12 +6,12 @@ Attention is not here: each layer asks the plan it is given (models/attention.py
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.models.architecture import Architecture, LayerKind, Stretch
 from emergent_alignment.models.attention import AttentionPlan
@@ -100,6 +100,23 @@ class Experts(nnx.Module):
         return self.kernel[...], scale, adapter
 
 
+class Shared(NamedTuple):
+    """What all layers of a pass go by: (cos, sin) of each rope, how they attend, and the tokens
+    whose routing is watched (None: of none)."""
+
+    angles: dict
+    plan: AttentionPlan
+    counted: Bool[Array, "batch tokens"] | None
+
+
+class Watched(NamedTuple):
+    """What a pass tells beside its hidden states, None where nothing of the kind was asked for: the
+    residual stream after some layers, and the loads of each layer's experts."""
+
+    captured: Float[Array, "captured batch tokens width"] | None
+    loads: Float[Array, "layers 2 experts"] | None
+
+
 class Layer(nnx.Module):
     """Attention and a gated MLP, with the norms and projections of the family's table; what
     `adapters` hold as "residual" [width] is added to what it puts out."""
@@ -125,17 +142,18 @@ class Layer(nnx.Module):
             return x
         return rms_norm(x, _norm_weight(self.config, weight[...]), self.config.rms_norm_eps)
 
-    def __call__(self, x, angles, plan, index, carry, adapters, kind: LayerKind):
+    def __call__(self, x, shared: Shared, index, carry, adapters, kind: LayerKind):
         adapter = (adapters or {}).get
         normed = self.normed("attention_norm", x)
-        mixed, carry = self.attention(normed, angles, plan, index, carry, adapter, kind)
+        mixed, carry = self.attention(normed, shared, index, carry, adapter, kind)
         x = x + self.added("attention_output_norm", mixed)
-        x = x + self.added("mlp_output_norm", self.mlp(self.normed("mlp_norm", x), adapter))
+        out, loads = self.mlp(self.normed("mlp_norm", x), adapter, shared.counted)
+        x = x + self.added("mlp_output_norm", out)
         if (shift := adapter("residual")) is not None:
             x = x + shift.astype(x.dtype)
-        return constrain(x, "batch", None, "width"), carry
+        return constrain(x, "batch", None, "width"), carry, loads
 
-    def attention(self, normed, angles, plan, index, carry, adapter, kind: LayerKind):
+    def attention(self, normed, shared: Shared, index, carry, adapter, kind: LayerKind):
         """What the heads mix, and the plan's carry."""
         config = self.config
 
@@ -150,22 +168,24 @@ class Layer(nnx.Module):
             own = config.head_dim**-0.5  # what plans scale by
             query = query * jnp.asarray(config.query_scale / own, query.dtype)
         if kind.rope is not None:
-            of_queries, of_keys = angles[kind.rope]
+            of_queries, of_keys = shared.angles[kind.rope]
             query, key = rotate(query, of_queries), rotate(key, of_keys)
         query = constrain(query, "batch", None, "heads", None)
         key, value = (constrain(x, "batch", None, "kv_heads", None) for x in (key, value))
-        mixed, carry = plan(index, query, key, value, carry, kind.window)
+        mixed, carry = shared.plan(index, query, key, value, carry, kind.window)
         return self.output(mixed.reshape(*normed.shape[:2], -1), adapter("output")), carry
 
-    def mlp(self, normed: Array, adapter) -> Array:
-        """The gated MLP, or the mixture of them that each token's router chooses."""
+    def mlp(self, normed: Array, adapter, counted: Array | None) -> tuple[Array, Array | None]:
+        """The gated MLP, or the mixture of them that each token's router chooses; and the loads of
+        the experts, row by row, where tokens are counted."""
         activation = ACTIVATIONS[family_of(self.config).activation]
         if self.config.num_experts:
             names = ("expert_gate", "expert_up", "expert_down")
             kernels = tuple(getattr(self, name).held(adapter(name)) for name in names)
-            return mixture(self.config, normed, self.router.kernel[...], kernels, activation)
+            given = normed, self.router.kernel[...], kernels, activation
+            return mixture(self.config, *given, counted)
         inner = activation(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
-        return self.down(inner, adapter("down"))
+        return self.down(inner, adapter("down")), None
 
     def normed_heads(self, name: str, x: Float[Array, "batch tokens heads head_dim"]) -> Array:
         """x through a norm of each head, or of all heads together, as wide as its weight."""
@@ -219,9 +239,11 @@ class Decoder(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
         capture: tuple[int, ...] = (),
-    ) -> tuple[Float[Array, "batch tokens width"], Any, Float[Array, "captured ..."] | None]:
-        """Final hidden states, after the last norm; the plan's carry after all layers; and the
-        residual stream after each number of layers in `capture` (0: the embeddings), if any."""
+        counted: Bool[Array, "batch tokens"] | None = None,
+    ) -> tuple[Float[Array, "batch tokens width"], Any, Watched]:
+        """Final hidden states, after the last norm; the plan's carry after all layers; the
+        residual stream after each number of layers in `capture` (0: the embeddings), if any, and
+        the loads of the experts, where the model has any and tokens are `counted`."""
         config = self.config
         x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
         if config.embedding_scale != 1.0:
@@ -232,28 +254,35 @@ class Decoder(nnx.Module):
         if config.attention_cap is not None:
             plan = functools.partial(plan, cap=config.attention_cap)
         graph, stacked = nnx.split(self.layers)
+        shared = Shared(angles, plan, counted)
 
         def one_layer(kind, state, inputs):
-            x, carry, captured = state
+            x, carry, watched = state
             index, weights, adapter = inputs
-            x, carry = nnx.merge(graph, weights)(x, angles, plan, index, carry, adapter, kind)
-            return x, carry, _captured(captured, capture, index + 1, x)
+            x, carry, loads = nnx.merge(graph, weights)(x, shared, index, carry, adapter, kind)
+            captured = _captured(watched.captured, capture, index + 1, x)
+            if watched.loads is None:
+                return x, carry, Watched(captured, None)
+            return x, carry, Watched(captured, watched.loads.at[index].set(loads.sum(0)))
 
         def layer_of(kind):
             layer = functools.partial(one_layer, kind)
             return layer if remat == "none" else jax.checkpoint(layer, policy=REMAT_POLICIES[remat])
 
         captured = jnp.zeros((len(capture), *x.shape), dtype) if capture else None
-        state = x, carry, _captured(captured, capture, 0, x)
+        loads = None
+        if config.num_experts and counted is not None:
+            loads = jnp.zeros((config.num_layers, 2, config.num_experts))
+        state = x, carry, Watched(_captured(captured, capture, 0, x), loads)
         inputs = jnp.arange(config.num_layers), stacked, adapters
         for stretch in config.stretches:
             layers = {kind: layer_of(kind) for kind in stretch.kinds}
             state = _scan_stretch(stretch, layers, state, inputs)
-        x, carry, captured = state
+        x, carry, watched = state
         x = rms_norm(x, _norm_weight(config, self.final_norm[...]), config.rms_norm_eps)
         if config.logits_divisor != 1.0:
             x = x / config.logits_divisor
-        return x, carry, captured
+        return x, carry, watched
 
 
 def _captured(captured: Any, capture: tuple[int, ...], layers: int | Array, x: Array) -> Any:

@@ -1,11 +1,12 @@
 """A layer's mixture of experts: a router chooses MLPs for each token, and each kernel meets the
-tokens that chose it in one grouped matmul (jax.lax.ragged_dot)."""
+tokens that chose it in one grouped matmul (jax.lax.ragged_dot). And the loads of the experts, from
+which their balance is told."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.parallel.sharding import over_rows
@@ -20,13 +21,16 @@ def mixture(
     router: Float[Array, "width experts"],
     kernels: tuple[Grouped, Grouped, Grouped],
     activation: Callable[[Array], Array],
-) -> Float[Array, "batch tokens width"]:
-    """Σ of each token's chosen experts, by the router's weights; an expert is a gated MLP of
-    `kernels` (gate, up, down). On a mesh each shard of rows sorts its own tokens."""
+    counted: Bool[Array, "batch tokens"] | None = None,
+) -> tuple[Float[Array, "batch tokens width"], Float[Array, "batch 2 experts"] | None]:
+    """(Σ of each token's chosen experts, by the router's weights; the loads of each row, of the
+    tokens that are counted, or None). An expert is a gated MLP of `kernels` (gate, up, down). On a
+    mesh each shard of rows sorts its own tokens."""
 
-    def of_shard(router, kernels, x):
+    def of_shard(router, kernels, x, counted):
         rows = x.reshape(-1, x.shape[-1])
-        weights, chosen = route(config, rows, router)
+        likely = likelihoods(rows, router)
+        weights, chosen = route(config, likely)
         order = jnp.argsort(chosen.reshape(-1), stable=True)
         experts = chosen.reshape(-1)[order]
         sizes = jnp.bincount(experts, length=config.num_experts).astype(jnp.int32)
@@ -35,21 +39,54 @@ def mixture(
         inner = activation(grouped(own, gate, sizes, experts)) * grouped(own, up, sizes, experts)
         out = grouped(inner, down, sizes, experts)[jnp.argsort(order)]
         out = out.reshape(*chosen.shape, -1) * weights[..., None].astype(x.dtype)
-        return out.sum(-2).reshape(x.shape)
+        loads = None
+        if counted is not None:
+            by_row = (*x.shape[:2], -1)
+            loads = loads_of(likely.reshape(by_row), chosen.reshape(by_row), counted)
+        return out.sum(-2).reshape(x.shape), loads
 
-    return over_rows(of_shard, num_replicated=2)(router, kernels, x)
+    return over_rows(of_shard, num_replicated=2)(router, kernels, x, counted)
+
+
+def likelihoods(
+    rows: Float[Array, "tokens width"], router: Float[Array, "width experts"]
+) -> Float[Array, "tokens experts"]:
+    """The router's softmax, in float32 whatever the rows hold (Fedus et al. 2021, 2101.03961,
+    section 2.4: selective precision)."""
+    return jax.nn.softmax(jnp.matmul(rows.astype(jnp.float32), router.astype(jnp.float32)))
 
 
 def route(
-    config: Architecture, rows: Float[Array, "tokens width"], router: Float[Array, "width experts"]
+    config: Architecture, likely: Float[Array, "tokens experts"]
 ) -> tuple[Float[Array, "tokens chosen"], Int[Array, "tokens chosen"]]:
-    """(weights, experts) of each token's likeliest experts, in float32 whatever the rows hold
-    (Fedus et al. 2021, 2101.03961, section 2.4: selective precision)."""
-    logits = jnp.matmul(rows.astype(jnp.float32), router.astype(jnp.float32))
-    weights, chosen = jax.lax.top_k(jax.nn.softmax(logits), config.experts_per_token)
+    """(weights, experts) of each token's likeliest experts."""
+    weights, chosen = jax.lax.top_k(likely, config.experts_per_token)
     if config.normalised_experts:
         weights /= weights.sum(-1, keepdims=True)
     return weights, chosen
+
+
+def loads_of(
+    likely: Float[Array, "batch tokens experts"],
+    chosen: Int[Array, "batch tokens chosen"],
+    counted: Bool[Array, "batch tokens"],
+) -> Float[Array, "batch 2 experts"]:
+    """Of the counted tokens of each row: how many chose each expert, and the sum of its
+    likelihoods, which alone has a gradient."""
+    took = (chosen[..., None] == jnp.arange(likely.shape[-1])) & counted[..., None, None]
+    choices = took.sum((1, 2), dtype=jnp.float32)
+    return jnp.stack([choices, jnp.where(counted[..., None], likely, 0.0).sum(1)], axis=1)
+
+
+def load_balance(loads: Float[Array, "layers 2 experts"]) -> Float[Array, ""]:
+    """E Σ f p, the mean over the layers: f the share of tokens that chose an expert, p its mean
+    likelihood, E the number of experts (Fedus et al. 2021, equation 4, with several experts a
+    token). It is experts_per_token where all are loaded alike, up to E where one has everything,
+    and 0 where nothing was counted."""
+    choices, likely = loads[:, 0], loads[:, 1]
+    tokens = jnp.maximum(likely.sum(-1, keepdims=True), 1.0)  # a token's likelihoods sum to one
+    shares = choices / tokens, likely / tokens
+    return loads.shape[-1] * (shares[0] * shares[1]).sum(-1).mean()
 
 
 def grouped(

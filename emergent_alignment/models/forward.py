@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs_and_entropy
 from emergent_alignment.models.attention import AttentionPlan
@@ -49,6 +49,32 @@ def forward(
     return hidden, carry
 
 
+def watched_forward(
+    config: ModelConfig,
+    params: dict,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "batch tokens"],
+    plan: AttentionPlan,
+    counted: Bool[Array, "batch tokens"],
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    remat: str = "none",
+) -> tuple[Float[Array, "batch tokens width"], Float[Array, "layers 2 experts"] | None]:
+    """`forward` without a carry, and what each layer's router was asked for: of the tokens that are
+    counted, how many chose each expert, and the sum of its likelihoods (models/experts.py). None of
+    a model without experts."""
+    hidden, _, watched = _decoder(config, params)(
+        tokens,
+        positions,
+        plan,
+        adapters=params.get("adapters"),
+        dtype=dtype,
+        remat=remat,
+        counted=counted,
+    )
+    return hidden, watched.loads
+
+
 def activations(
     config: ModelConfig,
     params: dict,
@@ -69,10 +95,10 @@ def activations(
     adapters = params.get("adapters")
     if add is not None:
         adapters = (adapters or {}) | {"residual": add}
-    hidden, _, captured = _decoder(config, params)(
+    hidden, _, watched = _decoder(config, params)(
         tokens, positions, plan, adapters=adapters, dtype=dtype, capture=capture
     )
-    return hidden, captured
+    return hidden, watched.captured
 
 
 def residual_after(

@@ -107,6 +107,12 @@ class LossSection(Section):
         "Where the KL holds the policy: on what the task learns; or, in plain training, on the "
         "frozen copy's own answers to conscience.pool, conscience.pool_rows a step.",
     )
+    load_balance_weight: float = setting(
+        0.0,
+        "Weight of the load balance of a mixture's experts (load_balance in the log); 0.001 is "
+        "usual where the routers are trained.",
+        at_least=0,
+    )
     chunk_size: int = setting(256, "Tokens that meet the vocabulary at once.", more_than=0)
     surgery: bool = setting(
         False,

@@ -22,7 +22,7 @@ from emergent_alignment.runs.own_answers import own_answers
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.objective import Objective
 from emergent_alignment.training.task_and_pairs import TaskAndPairs, TaskAndPairsView
-from emergent_alignment.training.terms import KLTerm, TaskTerm
+from emergent_alignment.training.terms import KLTerm, LoadBalanceTerm, TaskTerm
 
 _LABEL = "own answers to the pool"
 # What orders of the pool are seeded with, beside the run's seed; buckets have 0, 1, …
@@ -57,7 +57,9 @@ def holds_a_pool(config: RunConfig) -> bool:
 
 def held_objective(config: RunConfig) -> Objective:
     """The task, and the KL on the pool's rows."""
-    return Objective((TaskTerm(), KLTerm(config.loss.kl_weight, beside=True)), TaskAndPairsView)
+    held = KLTerm(config.loss.kl_weight, beside=True)
+    balance = LoadBalanceTerm(config.loss.load_balance_weight)
+    return Objective((TaskTerm(), held, balance), TaskAndPairsView)
 
 
 def holding(config: RunConfig, setup: Setup, make_input: MakeInput) -> MakeInput:

@@ -59,7 +59,13 @@ from emergent_alignment.training.state import (
 )
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
-from emergent_alignment.training.terms import ChosenNLLTerm, KLTerm, PreferenceTerm, TaskTerm
+from emergent_alignment.training.terms import (
+    ChosenNLLTerm,
+    KLTerm,
+    LoadBalanceTerm,
+    PreferenceTerm,
+    TaskTerm,
+)
 from emergent_alignment.training.throughput import Throughput
 
 
@@ -253,7 +259,13 @@ def _saves_settled(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def step_settings(config: RunConfig, setup: Setup) -> StepSettings:
-    """The static part of the training step."""
+    """The static part of the training step. Raises UserError for a load balance of experts that the
+    model does not have."""
+    if config.loss.load_balance_weight and not setup.model.config.num_experts:
+        raise UserError(
+            f"config.loss.load_balance_weight: {setup.model.source} has no experts to balance; "
+            "set 0"
+        )
     return StepSettings(
         setup.model.config,
         lora_config(config),
@@ -272,7 +284,8 @@ def pair_terms(loss: LossSection) -> tuple[Term, ...]:
 
 
 def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:
-    """task + λ · alignment + α · NLL(chosen) + KL, as config.loss says."""
+    """task + λ · alignment + α · NLL(chosen) + KL + load balance, as config.loss says."""
     weight = loss.price.start if loss.alignment_weight == AUTO else loss.alignment_weight
     preference = PreferenceTerm(weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize)
-    return TaskTerm(), preference, ChosenNLLTerm(loss.chosen_nll_weight), KLTerm(loss.kl_weight)
+    held = ChosenNLLTerm(loss.chosen_nll_weight), KLTerm(loss.kl_weight)
+    return TaskTerm(), preference, *held, LoadBalanceTerm(loss.load_balance_weight)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.data.batches import Batch
 from emergent_alignment.models.attention import PrefixLayout
-from emergent_alignment.models.forward import forward, sharded_token_log_probs
+from emergent_alignment.models.forward import sharded_token_log_probs, watched_forward
 from emergent_alignment.models.prefix_attention import prefix_plan
 from emergent_alignment.training.step_settings import StepSettings
 
@@ -25,26 +25,32 @@ def target_mask(batch: Batch) -> Bool[Array, "batch tokens"]:
 
 def branch_hidden(
     settings: StepSettings, params: dict, batch: Batch
-) -> tuple[Float[Array, "batch branches 1 width"], Float[Array, "batch branches tokens width"]]:
+) -> tuple[
+    Float[Array, "batch branches 1 width"],
+    Float[Array, "batch branches tokens width"],
+    Float[Array, "layers 2 experts"] | None,
+]:
     """The final hidden states of the prompt's last true token, before each branch, and of each
-    branch's own tokens."""
+    branch's own tokens; and the loads of the experts, of all true tokens (models/experts.py)."""
     rows, size = batch.prompt.shape
     _, branches, length = batch.branches.shape
     layout = PrefixLayout(size, branches, length)
     tokens = jnp.concatenate([batch.prompt, batch.branches.reshape(rows, -1)], axis=1)
-    hidden, _ = forward(
+    of_prompt = jnp.arange(size) < batch.prompt_lengths[:, None]
+    hidden, loads = watched_forward(
         settings.config,
         params,
         tokens,
         layout.positions(batch.prompt_lengths),
         prefix_plan(layout, batch.prompt_lengths, settings.attention),
+        jnp.concatenate([of_prompt, branch_masks(batch).reshape(rows, -1)], axis=1),
         dtype=settings.dtype,
         remat=settings.remat,
     )
     last = jnp.maximum(batch.prompt_lengths - 1, 0)[:, None, None]
     first = jnp.take_along_axis(hidden[:, :size], last, axis=1)
     first = jnp.broadcast_to(first[:, None], (rows, branches, 1, hidden.shape[-1]))
-    return first, hidden[:, size:].reshape(rows, branches, length, -1)
+    return first, hidden[:, size:].reshape(rows, branches, length, -1), loads
 
 
 def predicting_hidden(
@@ -52,8 +58,15 @@ def predicting_hidden(
 ) -> Float[Array, "batch branches tokens width"]:
     """The final hidden states that predict each branch token; the first token of each branch is
     predicted by the prompt's last true token."""
-    first, own = branch_hidden(settings, params, batch)
-    return jnp.concatenate([first, own[:, :, :-1]], axis=2)
+    return predicting_hidden_and_loads(settings, params, batch)[0]
+
+
+def predicting_hidden_and_loads(
+    settings: StepSettings, params: dict, batch: Batch
+) -> tuple[Float[Array, "batch branches tokens width"], Float[Array, "layers 2 experts"] | None]:
+    """`predicting_hidden`, and the loads of the experts, where the model has any."""
+    first, own, loads = branch_hidden(settings, params, batch)
+    return jnp.concatenate([first, own[:, :, :-1]], axis=2), loads
 
 
 def log_probs_from(

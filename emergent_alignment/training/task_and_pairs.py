@@ -92,6 +92,10 @@ class TaskAndPairsView:
     def held_kl(self) -> Float[Array, "rows tokens"]:
         return self.task.held_kl
 
+    @property
+    def loads(self) -> Float[Array, "layers 2 experts"] | None:
+        return added_loads(self.task.loads, self.pairs.loads)
+
 
 class PairsView(PromptView):
     """Rows that have pairs alone, where there is no task; a row without a prompt stands for nothing
@@ -101,6 +105,11 @@ class PairsView(PromptView):
     def counts(batch: Batch) -> Counts:
         """Of a whole batch."""
         return heard_counts(PromptView.counts(batch), batch)
+
+
+def added_loads(one: Array | None, other: Array | None) -> Array | None:
+    """Those of the experts over two kinds of rows."""
+    return one if other is None else other if one is None else one + other
 
 
 def heard_counts(counts: Counts, heard: Batch) -> Counts:

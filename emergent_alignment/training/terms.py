@@ -19,6 +19,7 @@ from emergent_alignment.losses import (
     nll_sum,
     reward_sums,
 )
+from emergent_alignment.models.experts import load_balance
 from emergent_alignment.training.objective import Objective, Share, Term
 from emergent_alignment.training.views import Counts, HybridView, PromptView
 
@@ -128,7 +129,38 @@ class KLTerm(Term):
         return Share(total, counts["held_tokens_beside" if self.beside else "held_tokens"])
 
 
-HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), KLTerm()))
+@dataclass(frozen=True)
+class LoadBalanceTerm(Term):
+    """How unevenly the routers of a mixture load its experts (models/experts.py), over all true
+    tokens of a batch; of several microbatches the mean of theirs. With weight 0 it is logged."""
+
+    weight: float = 0.0
+    name: ClassVar[str] = "load_balance"
+
+    def part_of(self, view: HybridView) -> HybridView | None:
+        """The view, of a model with experts."""
+        return view if view.settings.config.num_experts else None
+
+    def share(self, part: HybridView, counts: Counts) -> Share:
+        """Over the microbatches."""
+        return Share(load_balance(_loads(part)), jnp.float32(part.settings.accumulation))
+
+    def watched(self, part: HybridView, counts: Counts) -> dict[str, Share]:
+        """router_max_load: the tokens of the most loaded expert of any layer over an even share;
+        router_unused: the share of experts that no token chose."""
+        choices = _loads(part)[:, 0]
+        most = choices.max() / jnp.maximum(choices.mean(), 1e-9)
+        parts = jnp.float32(part.settings.accumulation)
+        watched = {"router_max_load": most, "router_unused": (choices == 0).mean()}
+        return {name: Share(value, parts) for name, value in watched.items()}
+
+
+HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), KLTerm(), LoadBalanceTerm()))
+
+
+def _loads(part: HybridView) -> Float[Array, "layers 2 experts"]:
+    assert part.loads is not None  # LoadBalanceTerm.part_of
+    return part.loads
 
 
 def _kl_of_rejected(part: PromptView) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ from emergent_alignment.training.branches import (
     branch_masks,
     log_probs_from,
     predicting_hidden,
+    predicting_hidden_and_loads,
     target_mask,
 )
 from emergent_alignment.training.state import policy_params
@@ -32,17 +33,21 @@ Counts = dict[str, Float[Array, ""]]
 class HybridView(Protocol):
     """What the terms of the hybrid loss read: targets [rows, tokens], and perhaps pairs.
 
+    settings          of the step
     target_log_probs  of the tokens that the task learns, where target_mask says so
     held_mask         the tokens on which a KL penalty holds the policy to the frozen copy, and
     held_kl           KL(π_θ ‖ π_θ₀) at each, in nats
     pairs             the rows that may have a chosen and a rejected answer; None: there are none
+    loads             those of the experts of each layer; None: the model has none
     """
 
+    settings: StepSettings
     target_log_probs: Float[Array, "rows tokens"]
     target_mask: Bool[Array, "rows tokens"]
     held_mask: Bool[Array, "rows tokens"]
     held_kl: Float[Array, "rows tokens"]
     pairs: "PromptView | None"
+    loads: Float[Array, "layers 2 experts"] | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,16 @@ class PromptView:
     @cached_property
     def hidden(self) -> Float[Array, "batch branches tokens width"]:
         """The policy's hidden states that predict each branch token."""
-        return predicting_hidden(self.settings, self.params, self.batch)
+        return self._policy_s[0]
+
+    @property
+    def loads(self) -> Float[Array, "layers 2 experts"] | None:
+        """What the policy's routers were asked for (models/experts.py)."""
+        return self._policy_s[1]
+
+    @cached_property
+    def _policy_s(self):
+        return predicting_hidden_and_loads(self.settings, self.params, self.batch)
 
     @cached_property
     def log_probs(self) -> Float[Array, "batch branches tokens"]:

@@ -8,7 +8,7 @@ import pytest
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.architecture import Architecture
-from emergent_alignment.models.experts import mixture
+from emergent_alignment.models.experts import load_balance, mixture
 from emergent_alignment.models.export import write_peft
 
 CONFIG = Architecture(
@@ -38,7 +38,10 @@ def test_a_mixture_is_each_token_s_own_experts(normalised):
         )
         kernels.append((held, scale, {"a": a, "b": b}))
         plain.append(held * np.float64(scale)[:, None] + np.float64(a) @ b)
-    found = jax.jit(lambda *given: mixture(config, *given, jax.nn.silu))(x, router, tuple(kernels))
+    counted = draw.random((2, 7)) < 0.7
+    mixed = jax.jit(lambda *given: mixture(config, *given[:3], jax.nn.silu, given[3]))
+    out, loads = mixed(x, router, tuple(kernels), counted)
+    wanted_loads = np.zeros((2, 2, 5))
     gate, up, down = plain
     for row, token in np.ndindex(x.shape[:2]):
         own = np.float64(x[row, token])
@@ -50,7 +53,28 @@ def test_a_mixture_is_each_token_s_own_experts(normalised):
             weight * ((silu(own @ gate[e]) * (own @ up[e])) @ down[e])
             for weight, e in zip(weights, chosen)
         )
-        np.testing.assert_allclose(found[row, token], wanted, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(out[row, token], wanted, rtol=1e-4, atol=1e-4)
+        if counted[row, token]:
+            wanted_loads[row, 0, chosen] += 1
+            wanted_loads[row, 1] += likely
+    np.testing.assert_allclose(loads, wanted_loads, rtol=1e-5)
+
+
+def test_the_load_balance_is_least_where_experts_are_loaded_alike():
+    """experts_per_token there, the number of experts where one has all; its gradient takes from an
+    expert with more tokens than others."""
+    even = np.full((3, 2, 4), 10.0, np.float32)
+    even[:, 1] = 5.0  # two experts of four a token, twenty tokens
+    np.testing.assert_allclose(load_balance(even), 2.0, rtol=1e-6)
+    crowded = np.zeros((1, 2, 4), np.float32)
+    crowded[0, :, 1] = 20.0
+    np.testing.assert_allclose(load_balance(crowded), 4.0, rtol=1e-6)
+    np.testing.assert_allclose(load_balance(np.stack([even[0], crowded[0]])), 3.0, rtol=1e-6)
+    assert load_balance(np.zeros((2, 2, 4), np.float32)) == 0.0
+    uneven = even.copy()
+    uneven[0, 0] = [16, 8, 8, 8]
+    slopes = jax.grad(load_balance)(uneven)[0, 1]
+    assert slopes[0] > slopes[1] == slopes[2]
 
 
 def test_adapters_of_experts_have_no_place_in_peft_s_files(tmp_path):

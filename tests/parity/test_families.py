@@ -29,8 +29,9 @@ from emergent_alignment.models.checkpoint import (  # noqa: E402
     read_parameters,
 )
 from emergent_alignment.models.config import ModelConfig  # noqa: E402
+from emergent_alignment.models.experts import load_balance  # noqa: E402
 from emergent_alignment.models.export import write_peft, write_safetensors  # noqa: E402
-from emergent_alignment.models.forward import forward, unembedding  # noqa: E402
+from emergent_alignment.models.forward import forward, unembedding, watched_forward  # noqa: E402
 from emergent_alignment.models.frozen import dequantised, hold_frozen  # noqa: E402
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters  # noqa: E402
 from emergent_alignment.models.prefix_attention import prefix_plan  # noqa: E402
@@ -237,6 +238,26 @@ def test_logits_and_gradients_are_those_of_transformers(both, computed):
         for name, index in row.files(both.config):
             part = leaf[index].T if row.transposed else leaf[index]
             assert_close(part, gradient_of(theirs, name), f"gradients of {name}")
+
+
+def test_the_load_balance_is_that_of_transformers_layer_by_layer(both):
+    """Of all but a padded end; transformers adds up the layers that it is given."""
+    if not both.config.num_experts:
+        pytest.skip("a family without experts")
+    from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
+
+    counted = np.ones((2, TOKENS), bool)
+    counted[1, TOKENS // 2 :] = False
+    positions = jnp.broadcast_to(jnp.arange(TOKENS), both.tokens.shape)
+    _, loads = compiled(functools.partial(watched_forward, both.config))(
+        both.params, both.tokens, positions, causal_plan(positions), counted
+    )
+    with torch.no_grad():
+        passed = both.theirs(torch.tensor(both.tokens), output_router_logits=True)
+    sizes = both.config.num_experts, both.config.experts_per_token, torch.tensor(counted).float()
+    theirs = [load_balancing_loss_func((layer,), *sizes) for layer in passed.router_logits]
+    assert len(theirs) == both.config.num_layers
+    assert_close(load_balance(loads), np.mean(theirs), "load balance")
 
 
 def gradient_of(theirs: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -11,9 +11,14 @@ from jaxtyping import Array, Bool, Float
 
 from emergent_alignment.applications.pretraining.windows import TextBatch, Windows
 from emergent_alignment.models.attention import causal_plan
-from emergent_alignment.models.forward import forward, sharded_token_kl, sharded_token_log_probs
+from emergent_alignment.models.forward import (
+    sharded_token_kl,
+    sharded_token_log_probs,
+    watched_forward,
+)
 from emergent_alignment.training.state import policy_params
 from emergent_alignment.training.step_settings import StepSettings
+from emergent_alignment.training.task_and_pairs import added_loads
 from emergent_alignment.training.views import Counts, PromptView
 
 
@@ -22,16 +27,23 @@ def window_hidden(
 ) -> Float[Array, "windows tokens width"]:
     """The final hidden states, each of which predicts its token's next one; a document sees
     nothing but itself."""
-    hidden, _ = forward(
+    return window_hidden_and_loads(settings, params, windows)[0]
+
+
+def window_hidden_and_loads(
+    settings: StepSettings, params: dict, windows: Windows
+) -> tuple[Float[Array, "windows tokens width"], Float[Array, "layers 2 experts"] | None]:
+    """`window_hidden`, and the loads of the experts, where the model has any."""
+    return watched_forward(
         settings.config,
         params,
         windows.tokens,
         windows.positions,
         causal_plan(windows.positions, windows.segments),
+        windows.segments > 0,
         dtype=settings.dtype,
         remat=settings.remat,
     )
-    return hidden
 
 
 def window_log_probs(
@@ -77,7 +89,17 @@ class WindowView:
     @cached_property
     def hidden(self) -> Float[Array, "windows tokens width"]:
         """The policy's."""
-        return window_hidden(self.settings, self.params, self.batch.windows)
+        return self._policy_s[0]
+
+    @property
+    def loads(self) -> Float[Array, "layers 2 experts"] | None:
+        """What the policy's routers were asked for, of the windows and of the reviewed
+        continuations."""
+        return added_loads(self._policy_s[1], None if self.pairs is None else self.pairs.loads)
+
+    @cached_property
+    def _policy_s(self):
+        return window_hidden_and_loads(self.settings, self.params, self.batch.windows)
 
     @cached_property
     def target_log_probs(self) -> Float[Array, "windows tokens"]:

@@ -40,7 +40,7 @@ def branch_ends(
     settings: StepSettings, params: dict, batch: Batch
 ) -> Float[Array, "batch branches width"]:
     """The final hidden state of each branch's last true token."""
-    _, own = branch_hidden(settings, params, batch)
+    _, own, _ = branch_hidden(settings, params, batch)
     last = jnp.maximum(batch.branch_lengths - 1, 0)[..., None, None]
     return jnp.take_along_axis(own, last, axis=2)[:, :, 0]
 
