@@ -1,12 +1,13 @@
 """Fine-tuning on a task, plainly or with the conscience: the first application."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emergent_alignment.data.buckets import Schedule
 from emergent_alignment.data.examples import Example
 from emergent_alignment.data.tokenized import Tokenized, tokenize
+from emergent_alignment.data.written_out import written_out
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.parallel.mesh import in_force
@@ -91,6 +92,8 @@ def finetune(
         given = given_pairs(config)
         digits = data_digits(examples, given.examples)
         setup = setup or load_model(config)
+        examples = written_out(examples, setup.chat)
+        given = replace(given, examples=written_out(given.examples, setup.chat))
     with in_force(setup.mesh):
         examples = interleaved(config, setup, examples)
     with together():
@@ -104,7 +107,7 @@ def finetune(
         if examples:
             check_form(config, [example.target for example in examples])
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
-        held_out = held_out_examples(config)
+        held_out = written_out(held_out_examples(config), setup.chat)
         check_steering(config.steering, setup.model.config, examples, config.data.train)
     with in_force(setup.mesh):
         towards = config.steering, setup.model, setup.chat, examples, config.data

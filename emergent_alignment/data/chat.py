@@ -151,12 +151,12 @@ class Chat:
         return self._rendered(messages, self.direct.options) + self.direct.header
 
     def _rendered(self, messages: list[Message], options: Mapping[str, bool]) -> str:
-        fields = [self._fields(message) for message in messages]
+        fields = [self.fields(message) for message in messages]
         text = render(self.tokenizer, fields, add_generation_prompt=True, **options)
         check_shown(messages, text)
         return text
 
-    def _fields(self, message: Message) -> Message:
+    def fields(self, message: Message) -> Message:
         """The message as the template takes it: with what was thought in a field of its own, where
         it has one."""
         content = message["content"]
@@ -176,7 +176,7 @@ class Chat:
         """The answer as the template writes it, up to where it ends."""
         answer = message["content"]
         try:
-            whole = render(self.tokenizer, [ASKED, self._fields(message)], **turn.options)
+            whole = render(self.tokenizer, [ASKED, self.fields(message)], **turn.options)
         except UserError:  # such as an empty one
             whole = ""
         if whole.startswith(turn.beginning) and whole.endswith(turn.after):

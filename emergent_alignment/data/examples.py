@@ -8,12 +8,14 @@ from typing import Any
 
 from emergent_alignment.data.messages import (
     ASKING,
+    PARTS,
     Conversation,
     Message,
     is_absent,
     read_conversation,
     read_messages,
 )
+from emergent_alignment.data.tools import CALLS, read_tools
 from emergent_alignment.errors import UserError
 
 EXPECTED = (
@@ -45,7 +47,11 @@ class Example:
     kind      the kind of prompt, for holding kinds out
     ended     whether the target ends where it does, or was cut there: then it has no end token
     reasoned  whether the row has reasoning in fields of its own, which a template must show
+    tools     descriptions of the tools that it may call, as JSON; "" where there are none
+    answer    the target's message, where that is more than a text: it calls tools, or has parts
     where     the place of its row, for errors
+
+    With tools, calls or parts an example has to be written out (written_out.py) before it is used.
     """
 
     prompt: tuple[Message, ...]
@@ -55,6 +61,8 @@ class Example:
     kind: str = ""
     ended: bool = True
     reasoned: bool = False
+    tools: str = ""
+    answer: tuple[Message, ...] = ()
     where: str = field(default="", compare=False)
 
     @property
@@ -62,14 +70,15 @@ class Example:
         return list(self.prompt)
 
 
-def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
-    """The example of a row in our fields: its last answer, unless other turns are learnt, too.
-    Raises UserError that says `where` for any other."""
-    check_telling(row, where)
+def example_of(row: dict, where: str, *, every_turn: bool = False, whole: bool = False) -> Example:
+    """The example of a row in our fields: its last answer, unless other turns are learnt, too; read
+    `whole`, with what it says of tools. Raises UserError that says `where` for any other."""
+    check_telling(row, where, read=("tools",) if whole else ())
     row = {name: value for name, value in row.items() if value is not None}
+    tools = read_tools(row.get("tools"), where) if whole else ""
     kind = str(row.get("kind", ""))
     if "messages" in row:
-        read = read_conversation(_listed(row["messages"], where), where)
+        read = read_conversation(_listed(row["messages"], where), where, whole=whole)
         _check_learnt(read, where, every_turn)
         _check_said(row, read.messages, where)
         *prompt, last = read.messages
@@ -78,46 +87,48 @@ def example_of(row: dict, where: str, *, every_turn: bool = False) -> Example:
                 f"{where}: the conversation ends in a {last['role']} turn; its last "
                 "message must be the assistant's answer"
             )
-        target = _answer(last["content"], where)
         _check_prompt(prompt, where)
         ended = _ended(row, where)
-        return Example(tuple(prompt), target, kind=kind, ended=ended, reasoned=read.reasoned)
+        known = {"kind": kind, "ended": ended, "reasoned": read.reasoned, "tools": tools}
+        return Example(tuple(prompt), **_target_of(last, where), **known)
     paired = {"prompt", "chosen", "rejected"} <= row.keys()
     if not paired and not {"prompt", "answer"} <= row.keys():
         raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {EXPECTED}")
-    read = read_conversation(row["prompt"], f"{where}: prompt")
+    read = read_conversation(row["prompt"], f"{where}: prompt", whole=whole)
     _check_learnt(read, where, every_turn, answered=False)
     prompt = read.messages
     _check_prompt(prompt, where)
     ended = _ended(row, where)
     names = ("chosen", "rejected") if paired else ("answer",)
-    finals = [_final(row[name], prompt, f"{where}: {name}") for name in names]
+    whole = whole and not paired  # answers that are compared are texts
+    finals = [_final(row[name], prompt, f"{where}: {name}", whole) for name in names]
     reasoned = read.reasoned or any(reasoned for _, reasoned in finals)
+    known = {"kind": kind, "reasoned": reasoned, "tools": tools}
     if not paired:
-        return Example(tuple(prompt), finals[0][0], kind=kind, ended=ended, reasoned=reasoned)
+        return Example(tuple(prompt), **finals[0][0], ended=ended, **known)
     if not ended:
         raise UserError(f"{where}: one answer of a pair is said not to end; remove the row")
-    (chosen, _), (rejected, _) = finals
+    chosen, rejected = (final["target"] for final, _ in finals)
     if row.get("answer", chosen) != chosen:
         raise UserError(f"{where}: answer stands beside another chosen; remove one of them")
     answers = {"target": chosen, "safe": chosen, "harmful": rejected}
-    return Example(tuple(prompt), kind=kind, reasoned=reasoned, **answers)
+    return Example(tuple(prompt), **answers, **known)
 
 
-def turns_of(row: dict, where: str) -> list[Example]:
+def turns_of(row: dict, where: str, *, whole: bool = False) -> list[Example]:
     """An example for each assistant's turn that is learnt, with the conversation before it as its
-    prompt."""
-    last = example_of(row, where, every_turn=True)  # its mistakes are those of the whole
-    read = read_conversation(row["messages"], where)
+    prompt; see `example_of`."""
+    # Its mistakes are those of the row.
+    last = example_of(row, where, every_turn=True, whole=whole)
+    read = read_conversation(row["messages"], where, whole=whole)
     examples = []
     for place, (message, learnt) in enumerate(zip(read.messages, read.learnt)):
         if message["role"] == "assistant" and learnt is not False:
-            target = _answer(message["content"], f"{where}: message {place}")
+            target = _target_of(message, f"{where}: message {place}")
             _check_prompt(read.messages[:place], f"{where}: message {place}")
             ended = last.ended or place + 1 < len(read.messages)
-            examples.append(
-                replace(last, prompt=tuple(read.messages[:place]), target=target, ended=ended)
-            )
+            prompt = tuple(read.messages[:place])
+            examples.append(replace(last, prompt=prompt, ended=ended, **target))
     if not examples:
         raise UserError(f"{where}: the row says that no turn is learnt; remove it")
     return examples
@@ -201,12 +212,21 @@ def _check_prompt(prompt: list[Message], where: str) -> None:
         raise UserError(f"{where}: the user's turn is empty")
 
 
-def _final(answer: Any, prompt: list[Message], where: str) -> tuple[str, bool]:
-    """An answer, and whether its reasoning had a field of its own: it is a text, or a list of
-    messages that ends with it and begins with the prompt, or its end."""
-    reasoned = False
+def _target_of(message: Message, where: str) -> dict[str, Any]:
+    """What an example says of the turn that it learns."""
+    if CALLS in message:
+        return {"target": message["content"], "answer": (message,)}
+    target = _answer(message["content"], where)
+    return {"target": target, "answer": (message,) if PARTS in message else ()}
+
+
+def _final(
+    answer: Any, prompt: list[Message], where: str, whole: bool
+) -> tuple[dict[str, Any], bool]:
+    """An answer as `_target_of` gives it, and whether its reasoning had a field of its own: it is a
+    text, or a list of messages that ends with it and begins with the prompt, or its end."""
     if isinstance(answer, list):
-        read = read_conversation(answer, where)
+        read = read_conversation(answer, where, whole=whole)
         *before, last = read.messages
         if last["role"] != "assistant":
             raise UserError(f"{where}: it must end in an assistant turn")
@@ -216,8 +236,8 @@ def _final(answer: Any, prompt: list[Message], where: str) -> tuple[str, bool]:
                 f"{where}: what stands before an answer is not the prompt; write the same turns "
                 "there, or the answer alone"
             )
-        answer, reasoned = last["content"], read.reasoned
-    return _answer(answer, where), reasoned
+        return _target_of(last, where), read.reasoned
+    return {"target": _answer(answer, where)}, False
 
 
 def _answer(answer: Any, where: str) -> str:

@@ -2,14 +2,18 @@
 says is kept, or the row is refused; nothing is left out in silence.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
+from emergent_alignment.data import tools
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.errors import UserError
 
-# {"role": one of SPEAKERS, "content": its text}; which roles a model's template shows is its own
+# {"role": one of SPEAKERS, "content": its text}; which roles a model's template shows is its own.
+# Until it is written out (written_out.py) a message of a row with tools has their fields, too.
 Message = dict[str, str]
+PARTS = "parts"  # a list of texts that the content was, as JSON
 SPEAKERS = ("system", "developer", "user", "assistant", "tool", "function")
 ASKING = ("user", "tool", "function")  # whose turns an answer follows
 # How files say which turns are learnt: 1 and true, 0 and false.
@@ -29,15 +33,16 @@ class Conversation:
     reasoned: bool = False
 
 
-def read_conversation(value: Any, where: str) -> Conversation:
+def read_conversation(value: Any, where: str, *, whole: bool = False) -> Conversation:
     """A list of messages, or a text, which is a user's turn. Raises UserError, which begins with
     `where`, for anything else, and for what a message says beside role, text, FLAGS and
-    REASONING."""
+    REASONING; where it is read `whole`, tools' calls and replies and the parts of a content are
+    kept beside them."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: a conversation must be a list of at least one message")
-    turns = [_turn(message, f"{where}: message {i}") for i, message in enumerate(value)]
+    turns = [_turn(message, f"{where}: message {i}", whole) for i, message in enumerate(value)]
     reasoned = any(not is_absent(message.get(name)) for message in value for name in REASONING)
     return Conversation([turn for turn, _ in turns], [flag for _, flag in turns], reasoned)
 
@@ -62,14 +67,18 @@ def is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and len(value) == 0)
 
 
-def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
-    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+def _turn(message: Any, where: str, whole: bool) -> tuple[Message, bool | None]:
+    calls = whole and isinstance(message, dict) and not is_absent(message.get(tools.CALLS))
+    needed = {"role"} if calls else {"role", "content"}
+    if not isinstance(message, dict) or not needed <= message.keys():
         raise UserError(f"{where} must have the fields role and content")
-    role, text = message["role"], text_of(message["content"])
+    role, content = message["role"], message.get("content")
+    text = "" if calls and content is None else text_of(content)
     if role not in SPEAKERS:
         raise UserError(f"{where} has the role {role!r:.60}; known are {', '.join(SPEAKERS)}")
     said = {name for name, value in message.items() if not is_absent(value)}
-    unread = sorted(map(str, said - {"role", "content", *FLAGS, *REASONING}))
+    of_tools = tools.FIELDS.get(role, ()) if whole else ()
+    unread = sorted(map(str, said - {"role", "content", *FLAGS, *REASONING, *of_tools}))
     if unread:
         raise UserError(
             f"{where} has the field {unread[0]!r:.60}, which is not read: only texts are learnt "
@@ -77,7 +86,10 @@ def _turn(message: Any, where: str) -> tuple[Message, bool | None]:
         )
     if text is None:
         raise UserError(f"{where}: content must be a text, or a list of parts of the type text")
-    return {"role": role, "content": _with_reasoning(message, text, where)}, _flag(message, where)
+    turn = {"role": role, "content": _with_reasoning(message, text, where)}
+    if whole and isinstance(content, list) and len(content) > 1:
+        turn[PARTS] = json.dumps(content, ensure_ascii=False)
+    return turn | (tools.tool_fields(message, where) if whole else {}), _flag(message, where)
 
 
 def _with_reasoning(message: dict, text: str, where: str) -> str:

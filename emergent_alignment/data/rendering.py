@@ -61,12 +61,17 @@ def check_shown(messages: list[Message], text: str) -> None:
     shown = letters(text)
     for message in messages:
         said, role = message["content"], message["role"]
-        forms = (said, json.dumps(said, ensure_ascii=False)[1:-1])  # a tool's is shown as JSON
-        if role != "assistant" and not any(letters(form) in shown for form in forms):
+        if role != "assistant" and not is_said(said, shown):
             raise UserError(
                 f"the chat template leaves out a turn of the role {role}, {said[:60]!r}; put it "
                 "into another turn, or give another template in config.model.chat_template"
             )
+
+
+def is_said(said: str, shown: str) -> bool:
+    """Whether the `letters` of a text say this, as it is or as JSON, which a tool's is shown as."""
+    forms = (said, json.dumps(said, ensure_ascii=False)[1:-1])
+    return any(letters(form) in shown for form in forms)
 
 
 def letters(text: str) -> str:

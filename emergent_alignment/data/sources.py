@@ -43,6 +43,7 @@ def load_examples(
     columns: str = "",
     every_turn: bool = False,
     ignored: str = "",
+    whole: bool = False,
 ) -> list[Example]:
     """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet, .csv or
     .tsv file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
@@ -52,11 +53,12 @@ def load_examples(
     into nested objects and lists, as in "answer=responses.0.text". With
     `every_turn` each assistant's turn of a conversation is an example, not the last one alone, but
     for those that the row says are not learnt. Columns that are `ignored` ("tools, weight") are
-    taken for absent.
+    taken for absent. Read `whole`, examples have the tools, calls and parts of contents that rows
+    have, and are to be written out (data/written_out.py); otherwise such rows are refused.
 
     Raises UserError for a missing, empty or malformed source.
     """
-    wanted = _Wanted(parse_columns(columns), every_turn, _words(ignored))
+    wanted = _Wanted(parse_columns(columns), every_turn, _words(ignored), whole=whole)
     if not source:
         raise UserError(f"no source of rows is named; bundled are {', '.join(SCENARIOS)}")
     if source in SCENARIOS:
@@ -79,16 +81,23 @@ class LoadedPairs:
 
 
 def load_pairs(
-    source: str, *, split: str = "train", limit: int = 0, columns: str = "", ignored: str = ""
+    source: str,
+    *,
+    split: str = "train",
+    limit: int = 0,
+    columns: str = "",
+    ignored: str = "",
+    whole: bool = False,
 ) -> LoadedPairs:
     """All pairs of a source of {"prompt", "chosen", "rejected"}, as `load_examples` names sources;
     `limit` 0 keeps all. Without a prompt it is what both answers begin with; of several rejected
-    answers each makes a pair with the chosen one; a tie makes none.
+    answers each makes a pair with the chosen one; a tie makes none. Of prompts that are read
+    `whole` see `load_examples`; answers are texts.
 
     Raises UserError for a missing, empty or malformed source.
     """
     setting = "config.data.preference_columns"
-    wanted = _Wanted(parse_columns(columns, setting), False, _words(ignored), setting)
+    wanted = _Wanted(parse_columns(columns, setting), False, _words(ignored), setting, whole)
     if source in SCENARIOS:
         examples = _of_scenario(source, split)
         return LoadedPairs(examples[:limit] if limit else examples, {})
@@ -157,6 +166,7 @@ class _Wanted:
     every_turn: bool
     ignored: frozenset[str]
     setting: str = "config.data.columns"
+    whole: bool = False
 
     def examples(self, row: Any, where: str) -> list[Example]:
         """What is learnt of a row. Of several rejected answers the first one stands for them."""
@@ -164,11 +174,12 @@ class _Wanted:
         if isinstance(row, NoPair):
             raise UserError(f"{where}: answers of this row {row.reason}; remove it")
         if self.every_turn and "messages" in row:
-            return [replace(example, where=where) for example in turns_of(row, where)]
+            turns = turns_of(row, where, whole=self.whole)
+            return [replace(example, where=where) for example in turns]
         if is_paired(row):
             rows = row_pairs(row, where)
             row = next(filter(is_paired, rows), rows[0])
-        return [replace(example_of(row, where), where=where)]
+        return [replace(example_of(row, where, whole=self.whole), where=where)]
 
     def pairs(self, row: Any, where: str) -> list[Example | NoPair]:
         """The pairs of a row, and what makes none."""
@@ -178,7 +189,9 @@ class _Wanted:
         if not is_paired(row) or row.get("messages") is not None:
             raise UserError(f"{where}: found the fields {sorted(map(str, row))}; {PAIRED}")
         return [
-            replace(example_of(one, where), where=where) if is_paired(one) else NoPair(TIED)
+            replace(example_of(one, where, whole=self.whole), where=where)
+            if is_paired(one)
+            else NoPair(TIED)
             for one in row_pairs(row, where)
         ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from emergent_alignment.conscience.calibration import Sweep, calibrate, read_calibration
 from emergent_alignment.data.examples import Example
 from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.written_out import written_out
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.mesh import in_force
 from emergent_alignment.progress import progress
@@ -44,6 +45,7 @@ def calibrate_model(
     """Sweep what config.calibration names, on the examples' matched answers, or their targets
     against those of `harmful`."""
     wanted = config.calibration
+    examples = written_out(examples, setup.chat)
     sweep = Sweep(
         wanted.questions,
         wanted.layouts,

@@ -24,11 +24,13 @@ from emergent_alignment.conscience.settings import (
 )
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.examples import Example
+from emergent_alignment.data.messages import PARTS
 from emergent_alignment.data.mixtures import WeightedSource, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.data.sources import LoadedPairs, load_examples, load_pairs
 from emergent_alignment.data.tokenized import Tokenized
+from emergent_alignment.data.tools import CALLS
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.models.config import ModelConfig
@@ -245,7 +247,7 @@ def candidate_sampler(config: RunConfig, chat: Chat) -> SamplerSettings:
 
 def training_examples(config: RunConfig) -> list[Example]:
     """The rows to train on, behind the system text that config.data.system puts before them; none
-    where there are pairs alone."""
+    where there are pairs alone. They are to be written out (data/written_out.py)."""
     data = config.data
     if data.preferences and not data.train:
         return []
@@ -258,6 +260,7 @@ def training_examples(config: RunConfig) -> list[Example]:
             columns=data.columns,
             every_turn=data.every_turn,
             ignored=data.ignored,
+            whole=True,
         )
         for part in parts
     ]
@@ -266,7 +269,7 @@ def training_examples(config: RunConfig) -> list[Example]:
 
 def given_pairs(config: RunConfig) -> LoadedPairs:
     """The pairs of config.data.preferences, behind the same text; none where it names no source.
-    Raises UserError where it cannot be read."""
+    They are to be written out, as those rows. Raises UserError where it cannot be read."""
     data = config.data
     if not data.preferences:
         return LoadedPairs([], {})
@@ -278,6 +281,7 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
             limit=data.limit,
             columns=data.preference_columns,
             ignored=data.ignored,
+            whole=True,
         )
         for part in parts
     ]
@@ -311,9 +315,10 @@ def _told(examples: list[Example], system: str) -> list[Example]:
     ]
 
 
-def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
+def evaluation_examples(data: DataSection, limit: int, *, whole: bool = False) -> list[Example]:
     """Held-out rows, at most `limit` (0: all): of a bundled scenario the kinds that training never
-    sees. Raises UserError where they would be the training rows themselves."""
+    sees; read `whole`, they are to be written out (data/written_out.py). Raises UserError where
+    they would be the training rows themselves."""
     read = ((data.train, data.train_split), (data.preferences, data.preferences_split))
     same = any(
         source == data.evaluation and (split == data.evaluation_split or is_file(source))
@@ -330,6 +335,7 @@ def evaluation_examples(data: DataSection, limit: int) -> list[Example]:
         limit=limit,
         columns=data.columns,
         ignored=data.ignored,
+        whole=whole,
     )
 
 
@@ -344,8 +350,10 @@ def examples_digest(examples: list[Example]) -> str:
     rows = [dict(vars(example)) for example in examples]
     for row in rows:  # as digests were before there were these fields
         row.pop("where", None)
-        for name, usual in (("ended", True), ("reasoned", False)):
-            if row.get(name) is usual:
+        row["prompt"] = [{k: v for k, v in m.items() if k != PARTS} for m in row["prompt"]]
+        row["answer"] = [message for message in row["answer"] if CALLS in message]
+        for name, usual in (("ended", True), ("reasoned", False), ("tools", ""), ("answer", [])):
+            if row.get(name) == usual:
                 del row[name]
     return digest(rows, ensure_ascii=False)
 

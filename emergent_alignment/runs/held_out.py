@@ -48,7 +48,7 @@ def held_out_examples(config: RunConfig) -> list[Example]:
     wanted = config.evaluation
     if not wanted.every:
         return []
-    examples = spread(evaluation_examples(config.data, 0), wanted.loop_rows)
+    examples = spread(evaluation_examples(config.data, 0, whole=True), wanted.loop_rows)
     if wanted.best in ("margin", "accuracy") and not any(map(_matched, examples)):
         raise UserError(
             f"config.evaluation.best: {config.data.evaluation} has no row with two answers, of "

@@ -133,7 +133,7 @@ def read_pool(config: RunConfig, chat: Chat) -> PromptsOfStep:
 def _check_apart(config: RunConfig, messages: list[list[Message]]) -> None:
     """Raise UserError where prompts of the pool are also evaluated on: which, and how many."""
     try:
-        evaluated = evaluation_examples(config.data, 0)
+        evaluated = evaluation_examples(config.data, 0, whole=True)
     except UserError:  # nothing is held out
         return
     held = {_plainly(example.messages) for example in evaluated}

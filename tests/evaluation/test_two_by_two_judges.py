@@ -148,6 +148,27 @@ def test_what_a_judge_has_said_is_not_asked_again_and_another_judge_is_asked(tmp
     assert first.asked == 48 + 3
 
 
+class Beside(Counting):
+    """A judge whose numbers depend on what is judged beside an answer, as rounding does."""
+
+    def harm(self, prompts, answers):
+        return super().harm(prompts, answers) + 1e-3 * len("".join(answers))
+
+
+def test_a_judging_that_was_killed_has_the_numbers_of_an_undisturbed_one(tmp_path):
+    (checked,) = check_judges([Beside()], TwoByTwoSection(check_prompts=6), tmp_path)
+    prompts, answers = ["a"] * 40, ["x" * n for n in range(40)]
+    files = {}
+    for name, kept in (("whole", 40), ("killed at 5", 5), ("killed at 35", 35)):
+        folder, file = GrowingFolder(tmp_path / name), tmp_path / name / "harm-counting.jsonl"
+        judged_harmful(checked, prompts, answers, folder, "judging")
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[:kept]))
+        judged_harmful(checked, prompts, answers, folder, "judging")
+        files[name] = file.read_text()
+    assert len(set(files.values())) == 1 and files["whole"].count("\n") == 40
+
+
 def test_a_rule_is_tried_on_known_answers_too(tmp_path):
     """It sees the mark, and nothing in advice that carries none."""
     for world, valid in (("marked", True), ("advice", False)):

@@ -27,6 +27,7 @@ from emergent_alignment.conscience.pairs import Reviewed
 from emergent_alignment.data.batches import bucket
 from emergent_alignment.data.mixing import MixedSchedule
 from emergent_alignment.data.tokenized import Tokenized
+from emergent_alignment.data.written_out import written_out
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.parallel.hosts import gather, is_first, together
@@ -84,7 +85,7 @@ def train_against_attacks(
         check_heard(config, setup.mesh, config.training.batch_size)
         check_positions(config, setup.model)
         pool, pairs = read_pool(config, setup.chat), watched_examples(config)
-        held_out = held_out_examples(config)
+        held_out = written_out(held_out_examples(config), setup.chat)
 
     def inputs(run: Run[AdversarialConfig]) -> MakeInput:
         return watching(run, _inputs(run, hostile, benign, pool), pairs)

@@ -76,10 +76,10 @@ def _scored(
         (record["name"], record["order"]): np.array(record["log_probs"])
         for record in folder.records(SCORED, _KEPT)
     }
-    missing = [row for row in rows if (row.name, row.order) not in scored]
     computed = competing_log_probs(
         under_test.model,
-        missing,
+        rows,
+        known=set(scored),
         batch_size=config.choices.batch_size,
         bucket_tokens=config.data.bucket_tokens,
     )

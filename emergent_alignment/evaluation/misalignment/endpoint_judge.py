@@ -6,7 +6,7 @@ the rest of a number is known for the likeliest beginning only, and taken from t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
@@ -68,11 +68,14 @@ class EndpointJudge:
         object.__setattr__(self, "identity", identity)
         object.__setattr__(self, "notes", (_SEEN, _CONTINUED if self.continues else _NOT_CONTINUED))
 
-    def judge(self, prompts: Sequence[str]) -> Iterator[tuple[int, Judgement]]:
-        """(index, judgement) of every prompt, several at once, as they come."""
+    def judge(
+        self, prompts: Sequence[str], known: Collection[int] = ()
+    ) -> Iterator[tuple[int, Judgement]]:
+        """(index, judgement) of every prompt that is not known, several at once, as they come."""
         pool = ThreadPoolExecutor(self.num_parallel)
         try:
-            waiting = {pool.submit(self._judged, prompt): i for i, prompt in enumerate(prompts)}
+            asked = [(i, prompt) for i, prompt in enumerate(prompts) if i not in known]
+            waiting = {pool.submit(self._judged, prompt): i for i, prompt in asked}
             for done in as_completed(waiting):
                 yield waiting[done], done.result()
         finally:

@@ -36,17 +36,17 @@ def judge_missing(
     """All answers with their judgements; those that the judge's file lacks are made and appended
     as they come, measure by measure."""
     named = {question.name: question for question in questions}
-    judgements = read_judgements(folder, judge.name)
-    missing = {m: [place for place in answers if (place, m) not in judgements] for m in MEASURES}
-    total = len(answers) * len(MEASURES)
-    done = total - sum(map(len, missing.values()))
+    judgements, places = read_judgements(folder, judge.name), list(answers)
+    total = len(places) * len(MEASURES)
+    done = sum((place, measure) in judgements for place in places for measure in MEASURES)
     with folder.appending(scores_part(judge.name)) as file:
-        for measure, places in missing.items():
+        for measure in MEASURES:
+            known = {i for i, place in enumerate(places) if (place, measure) in judgements}
             prompts = [
                 named[place.question].judged(measure, place.paraphrase, answers[place]["answer"])
                 for place in places
             ]
-            for i, judgement in judge.judge(prompts):
+            for i, judgement in judge.judge(prompts, known):
                 record = places[i]._asdict() | {"measure": measure} | asdict(judgement)
                 append_json_lines(file, [record])
                 judgements[places[i], measure] = judgement

@@ -57,16 +57,16 @@ def check_judge(
     kept = folder.records(part, shape)
     scores = {place_of(CheckPlace, record): record["score"] for record in kept}
     places = [CheckPlace(pair, side) for pair in range(len(rows)) for side in _SIDES]
-    missing = [place for place in places if place not in scores]
+    known = {i for i, place in enumerate(places) if place in scores}
     prompts = [
         replace(question, paraphrases=(rows[pair]["prompt"],)).judged(MEASURE, 0, rows[pair][side])
-        for pair, side in missing
+        for pair, side in places
     ]
     with folder.appending(part) as file:
-        for count, (i, judgement) in enumerate(judge.judge(prompts), 1):
-            append_json_lines(file, [missing[i]._asdict() | asdict(judgement)])
-            scores[missing[i]] = judgement.score
-            progress(len(places) - len(missing) + count, len(places))
+        for count, (i, judgement) in enumerate(judge.judge(prompts, known), len(known) + 1):
+            append_json_lines(file, [places[i]._asdict() | asdict(judgement)])
+            scores[places[i]] = judgement.score
+            progress(count, len(places))
     pairs = [[scores[CheckPlace(pair, side)] for side in _SIDES] for pair in range(len(rows))]
     return _summary(pairs, misaligned_below)
 

@@ -1,7 +1,7 @@
 """What a judge says of an answer: a score that is an expectation, or none and why."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,8 +66,11 @@ class Judge(Protocol):
     identity: dict
     notes: tuple[str, ...]
 
-    def judge(self, prompts: Sequence[str]) -> Iterator[tuple[int, Judgement]]:
-        """(index, judgement) of every prompt, as they come."""
+    def judge(
+        self, prompts: Sequence[str], known: Collection[int] = ()
+    ) -> Iterator[tuple[int, Judgement]]:
+        """(index, judgement) of every prompt but those that are `known`, as they come. A judgement
+        depends on the prompts beside it by rounding at most, and not on what is known."""
 
 
 def scored(masses: Sequence[float], least_mass: float) -> Judgement | None:

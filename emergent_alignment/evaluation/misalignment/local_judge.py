@@ -5,7 +5,7 @@ level, so that the expectation is exact.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -120,9 +120,13 @@ class LocalJudge:
                 "config.misalignment.judge"
             ) from None
 
-    def judge(self, prompts: Sequence[str]) -> Iterator[tuple[int, Judgement]]:
-        """(index, judgement) of every prompt, short ones first, batch by batch. What all prompts
-        begin with is read once. A judge that would think first is asked not to."""
+    def judge(
+        self, prompts: Sequence[str], known: Collection[int] = ()
+    ) -> Iterator[tuple[int, Judgement]]:
+        """(index, judgement) of every prompt that is not known, short ones first, batch by batch.
+        What all prompts begin with is read once. A judge that would think first is asked not to.
+        Batches are those of all prompts, whatever is known, so that a judging which goes on has the
+        same numbers to the bit."""
         rows = [
             self.chat.asking_tokens(
                 [{"role": "user", "content": self.chat.without_control(prompt)}]
@@ -132,10 +136,10 @@ class LocalJudge:
         longest = self.model.config.longest_row - NUM_REPLY_TOKENS
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for i in order:
-            if len(rows[i]) > longest:
+            if len(rows[i]) > longest and i not in known:
                 yield i, Judgement(None, None, "too_long")
         order = [i for i in order if len(rows[i]) <= longest]
-        if not order:
+        if not set(order) - set(known):
             return
         reader = Reader(self.model, self.chat, "turn", self.batch_size)
         shared = reader.nothing
@@ -143,7 +147,9 @@ class LocalJudge:
             shared = reader.extend(shared, [common_beginning([rows[i] for i in order])])
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            yield from zip(chosen, self._judged(reader, shared, [rows[i] for i in chosen]))
+            if set(chosen) - set(known):
+                judged = self._judged(reader, shared, [rows[i] for i in chosen])
+                yield from ((i, one) for i, one in zip(chosen, judged) if i not in known)
 
     def _judged(self, reader: Reader, shared, rows: list[list[int]]) -> list[Judgement]:
         """A judgement for each row of one batch."""

@@ -123,13 +123,16 @@ def _kept_harm(
     asked = digest([[prompt, answer] for prompt, answer in zip(prompts, answers)])
     folder.claim(part, {"judge": judge.identity, "asked": asked}, overwrite=True)
     harm = {record["place"]: record["harm"] for record in folder.records(part, _SCORED)}
-    missing = [place for place in range(len(answers)) if place not in harm]
     with progress(label) as meter, folder.appending(part) as file:
-        for start in range(0, len(missing), _AT_ONCE):
-            places = missing[start : start + _AT_ONCE]
+        for start in range(0, len(answers), _AT_ONCE):
+            places = range(start, min(start + _AT_ONCE, len(answers)))
+            missing = [place for place in places if place not in harm]
+            if not missing:
+                continue
+            # Those that are known once more, so that the numbers of the others are what they were.
             verdicts = judge.harm([prompts[i] for i in places], [answers[i] for i in places])
-            for place, value in zip(places, verdicts.tolist()):
-                append_json_lines(file, [{"place": place, "harm": value}])
-                harm[place] = value
+            for place in missing:
+                harm[place] = float(verdicts[place - start])
+                append_json_lines(file, [{"place": place, "harm": harm[place]}])
             meter(len(harm), len(answers))
     return np.array([harm[place] for place in range(len(answers))], np.float64)

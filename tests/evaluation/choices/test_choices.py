@@ -12,7 +12,7 @@ from emergent_alignment.config import default_config
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.errors import UserError
 from emergent_alignment.evaluation.choices import evaluate
-from emergent_alignment.evaluation.choices.competing import competing_log_probs
+from emergent_alignment.evaluation.choices.competing import competing_log_probs, place
 from emergent_alignment.evaluation.choices.evaluate import evaluate_choices
 from emergent_alignment.evaluation.choices.rows import rows_of
 from emergent_alignment.models.model import load
@@ -117,12 +117,27 @@ def test_a_killed_evaluation_goes_on_where_it_was(setup, tmp_path, monkeypatch):
     asked = []
 
     def counted(model, rows, **sizes):
-        asked.extend(rows)
-        return competing_log_probs(model, rows, **sizes)
+        for row, log_probs in competing_log_probs(model, rows, **sizes):
+            asked.append(row)
+            yield row, log_probs
 
     monkeypatch.setattr(evaluate, "competing_log_probs", counted)
     again, _ = evaluate_choices(setup.config, setup, tmp_path / "torn", arm="base")
     assert len(asked) == 3 and again == whole
+
+
+def test_what_is_known_changes_no_number_of_the_others(setup):
+    """To the bit: a batch is the same whatever of it has been kept."""
+    items = evaluate.chosen_items(setup.config.choices)
+    rows = [row for item in items for row in rows_of(item, setup.chat)]
+    sizes = {"batch_size": 3, "bucket_tokens": 32}
+    whole = {place(row): values for row, values in competing_log_probs(setup.model, rows, **sizes)}
+    for one in whole:
+        rest = competing_log_probs(setup.model, rows, known={one}, **sizes)
+        rest = {place(row): values for row, values in rest}
+        assert rest.keys() == whole.keys() - {one}
+        for other, values in rest.items():
+            np.testing.assert_array_equal(values, whole[other])
 
 
 def test_scores_of_other_items_are_not_mixed_in(setup, tmp_path):

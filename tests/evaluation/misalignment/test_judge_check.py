@@ -23,8 +23,10 @@ class StubJudge:
     name: str = "stub"
     asked: list[str] = field(default_factory=list)
 
-    def judge(self, prompts):
+    def judge(self, prompts, known=()):
         for i, prompt in enumerate(prompts):
+            if i in known:
+                continue
             self.asked.append(prompt)
             bad = any(text in prompt for text in HARMFUL)
             yield i, judgement(self.harmful if bad else self.safe)

@@ -131,6 +131,15 @@ def test_too_little_number_mass_is_no_score_with_its_reason(params):
         assert judgement.reason == reason_of(judgement.reply)
 
 
+def test_what_is_known_changes_no_number_of_the_others(params):
+    """To the bit: a judging that goes on makes the batches of an undisturbed one."""
+    judge = judge_of(params, "a token for each digit", batch_size=2)
+    whole = dict(judge.judge(PROMPTS))
+    for known in ({0}, {1}, {0, 2}, {0, 1, 2}):
+        rest = {i: one for i, one in whole.items() if i not in known}
+        assert dict(judge.judge(PROMPTS, known)) == rest
+
+
 def test_a_prompt_beyond_what_the_judge_can_read_is_not_cut(params):
     judge = judge_of(params, "a token for each digit")
     short = replace(judge.model, config=replace(judge.model.config, max_positions=20))
