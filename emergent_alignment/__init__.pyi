@@ -30,6 +30,7 @@ from emergent_alignment.training.step import compiled_step as compiled_step
 from emergent_alignment.training.step_settings import StepSettings as StepSettings
 from emergent_alignment.training.terms import ChosenNLLTerm as ChosenNLLTerm
 from emergent_alignment.training.terms import KLTerm as KLTerm
+from emergent_alignment.training.terms import LoadBalanceTerm as LoadBalanceTerm
 from emergent_alignment.training.terms import PreferenceTerm as PreferenceTerm
 from emergent_alignment.training.terms import TaskTerm as TaskTerm
 

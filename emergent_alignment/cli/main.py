@@ -13,6 +13,7 @@ from typing import Any
 
 from emergent_alignment import __version__
 from emergent_alignment.cli.configuration import joined_config_words
+from emergent_alignment.cli.requirements import check_requirements
 from emergent_alignment.errors import (
     STOPPED_EXIT_CODE,
     UNREACHABLE_EXIT_CODE,
@@ -80,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     name = next((word for word in argv if not word.startswith("-")), None)
     argv, kind = _without_kind(argv, name)
+    if name in COMMANDS:
+        _check_requirements(parser)
     for command, summary in COMMANDS.items():
         if command == name:
             module = import_module(_module_name(command, kind))
@@ -103,6 +106,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     _check_values(arguments, parser)
     return _guarded(arguments, rest + of_others)
+
+
+def _check_requirements(parser: OneLineParser) -> None:
+    try:
+        check_requirements()
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 def _without_words_of_others(words: list[str]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from emergent_alignment.data.messages import (
     ASKING,
-    PARTS,
+    CONTENT_PARTS,
     Conversation,
     Message,
     is_absent,
@@ -217,7 +217,7 @@ def _target_of(message: Message, where: str) -> dict[str, Any]:
     if CALLS in message:
         return {"target": message["content"], "answer": (message,)}
     target = _answer(message["content"], where)
-    return {"target": target, "answer": (message,) if PARTS in message else ()}
+    return {"target": target, "answer": (message,) if CONTENT_PARTS in message else ()}
 
 
 def _final(

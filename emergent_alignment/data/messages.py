@@ -13,7 +13,7 @@ from emergent_alignment.errors import UserError
 # {"role": one of SPEAKERS, "content": its text}; which roles a model's template shows is its own.
 # Until it is written out (written_out.py) a message of a row with tools has their fields, too.
 Message = dict[str, str]
-PARTS = "parts"  # a list of texts that the content was, as JSON
+CONTENT_PARTS = "parts"  # a list of texts that the content was, as JSON
 SPEAKERS = ("system", "developer", "user", "assistant", "tool", "function")
 ASKING = ("user", "tool", "function")  # whose turns an answer follows
 # How files say which turns are learnt: 1 and true, 0 and false.
@@ -77,7 +77,7 @@ def _turn(message: Any, where: str, whole: bool) -> tuple[Message, bool | None]:
     if role not in SPEAKERS:
         raise UserError(f"{where} has the role {role!r:.60}; known are {', '.join(SPEAKERS)}")
     said = {name for name, value in message.items() if not is_absent(value)}
-    of_tools = tools.FIELDS.get(role, ()) if whole else ()
+    of_tools = tools.TOOL_FIELDS.get(role, ()) if whole else ()
     unread = sorted(map(str, said - {"role", "content", *FLAGS, *REASONING, *of_tools}))
     if unread:
         raise UserError(
@@ -88,7 +88,7 @@ def _turn(message: Any, where: str, whole: bool) -> tuple[Message, bool | None]:
         raise UserError(f"{where}: content must be a text, or a list of parts of the type text")
     turn = {"role": role, "content": _with_reasoning(message, text, where)}
     if whole and isinstance(content, list) and len(content) > 1:
-        turn[PARTS] = json.dumps(content, ensure_ascii=False)
+        turn[CONTENT_PARTS] = json.dumps(content, ensure_ascii=False)
     return turn | (tools.tool_fields(message, where) if whole else {}), _flag(message, where)
 
 

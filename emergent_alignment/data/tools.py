@@ -12,14 +12,14 @@ from emergent_alignment.errors import UserError
 CALLS = "tool_calls"
 # What a tool's message says beside what it replied: which tool, and to which call.
 OF_REPLIES = ("name", "tool_call_id")
-FIELDS = {"assistant": (CALLS,), "tool": OF_REPLIES}
+TOOL_FIELDS = {"assistant": (CALLS,), "tool": OF_REPLIES}
 
 
 def tool_fields(message: dict, where: str) -> dict[str, str]:
     """What a message says of tools, as texts. Raises UserError that says `where` for calls that are
     no list of functions with arguments, and for names that are no texts."""
     said = {}
-    for name in FIELDS.get(message["role"], ()):
+    for name in TOOL_FIELDS.get(message["role"], ()):
         value = message.get(name)
         if value is None or value == [] or value == "":
             continue

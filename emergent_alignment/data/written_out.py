@@ -10,7 +10,7 @@ from typing import Any
 
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.examples import Example
-from emergent_alignment.data.messages import PARTS, Message
+from emergent_alignment.data.messages import CONTENT_PARTS, Message
 from emergent_alignment.data.reasoning import with_reasoning
 from emergent_alignment.data.rendering import is_said, letters, render
 from emergent_alignment.data.tools import CALLS, OF_REPLIES
@@ -30,7 +30,7 @@ def written_out(examples: list[Example], chat: Chat) -> list[Example]:
 
 
 def _is_more(example: Example) -> bool:
-    fields = (CALLS, PARTS, *OF_REPLIES)
+    fields = (CALLS, CONTENT_PARTS, *OF_REPLIES)
     return bool(example.tools or example.answer) or any(
         name in message for message in example.prompt for name in fields
     )
@@ -53,7 +53,7 @@ def _texts(messages: list[Message], tools: str, chat: Chat) -> list[Message]:
     said += [tool.get("function", tool).get("name", "") for tool in options.get("tools", ())]
     problem = "the model's chat template leaves out"
     for parted in (True, False):
-        if parted and not any(PARTS in message for message in messages):
+        if parted and not any(CONTENT_PARTS in message for message in messages):
             continue
         try:
             whole = render(chat.tokenizer, [_shown(m, parted, chat) for m in messages], **options)
@@ -77,23 +77,25 @@ def _said(message: Message) -> Iterator[str]:
     """What a rendering must show of a message beside its content."""
     for call in json.loads(message.get(CALLS, "[]")):
         yield call["function"]["name"]
-    for part in json.loads(message.get(PARTS, "[]")):
+    for part in json.loads(message.get(CONTENT_PARTS, "[]")):
         yield part["text"]
 
 
 def _spelled_out(messages: list[Message], whole: str) -> bool:
     """Whether a template that knows texts alone wrote parts as Python or JSON spells them."""
-    parts = [part for message in messages for part in json.loads(message.get(PARTS, "[]"))]
+    parts = [part for message in messages for part in json.loads(message.get(CONTENT_PARTS, "[]"))]
     return any(form in whole for part in parts for form in (str(part), json.dumps(part)))
 
 
 def _shown(message: Message, parted: bool, chat: Chat) -> dict[str, Any]:
     """The message as templates take it."""
-    fields: dict[str, Any] = dict(chat.fields({k: v for k, v in message.items() if k != PARTS}))
+    fields: dict[str, Any] = dict(
+        chat.fields({k: v for k, v in message.items() if k != CONTENT_PARTS})
+    )
     if CALLS in message:
         fields[CALLS] = json.loads(message[CALLS])
-    if parted and PARTS in message:
-        fields["content"] = json.loads(message[PARTS])
+    if parted and CONTENT_PARTS in message:
+        fields["content"] = json.loads(message[CONTENT_PARTS])
     return fields
 
 
@@ -101,7 +103,7 @@ def _forms(messages: list[Message], parted: bool) -> Iterator[list[Message]]:
     """The conversation, and where it has no system text, with one; what is shown in parts says
     nothing else."""
     plain = [
-        {"role": m["role"], "content": "" if parted and PARTS in m else m["content"]}
+        {"role": m["role"], "content": "" if parted and CONTENT_PARTS in m else m["content"]}
         for m in messages
     ]
     yield plain

@@ -109,6 +109,17 @@ class Shared(NamedTuple):
     counted: Bool[Array, "batch tokens"] | None
 
 
+class Watch(NamedTuple):
+    """What a pass is to tell beside its hidden states: the residual stream after each of these
+    numbers of layers (0: the embeddings), and the loads of the experts by these tokens."""
+
+    capture: tuple[int, ...] = ()
+    counted: Bool[Array, "batch tokens"] | None = None
+
+
+NOTHING_WATCHED = Watch()
+
+
 class Watched(NamedTuple):
     """What a pass tells beside its hidden states, None where nothing of the kind was asked for: the
     residual stream after some layers, and the loads of each layer's experts."""
@@ -238,13 +249,11 @@ class Decoder(nnx.Module):
         adapters: dict | None = None,
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
-        capture: tuple[int, ...] = (),
-        counted: Bool[Array, "batch tokens"] | None = None,
+        watch: Watch = NOTHING_WATCHED,
     ) -> tuple[Float[Array, "batch tokens width"], Any, Watched]:
-        """Final hidden states, after the last norm; the plan's carry after all layers; the
-        residual stream after each number of layers in `capture` (0: the embeddings), if any, and
-        the loads of the experts, where the model has any and tokens are `counted`."""
-        config = self.config
+        """Final hidden states, after the last norm; the plan's carry after all layers; and what
+        was to be watched."""
+        config, (capture, counted) = self.config, watch
         x = constrain(self.embedding[...].astype(dtype)[tokens], "batch", None, "width")
         if config.embedding_scale != 1.0:
             x = x * jnp.asarray(config.embedding_scale, dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs_and_entropy
 from emergent_alignment.models.attention import AttentionPlan
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.decoder import Decoder
+from emergent_alignment.models.decoder import Decoder, Watch
 from emergent_alignment.models.frozen import is_int8
 from emergent_alignment.parallel.sharding import over_rows
 
@@ -70,7 +70,7 @@ def watched_forward(
         adapters=params.get("adapters"),
         dtype=dtype,
         remat=remat,
-        counted=counted,
+        watch=Watch(counted=counted),
     )
     return hidden, watched.loads
 
@@ -96,7 +96,7 @@ def activations(
     if add is not None:
         adapters = (adapters or {}) | {"residual": add}
     hidden, _, watched = _decoder(config, params)(
-        tokens, positions, plan, adapters=adapters, dtype=dtype, capture=capture
+        tokens, positions, plan, adapters=adapters, dtype=dtype, watch=Watch(capture)
     )
     return hidden, watched.captured
 

@@ -155,7 +155,7 @@ class LoadBalanceTerm(Term):
         return {name: Share(value, parts) for name, value in watched.items()}
 
 
-HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), KLTerm(), LoadBalanceTerm()))
+HYBRID = Objective((TaskTerm(), PreferenceTerm(), ChosenNLLTerm(), LoadBalanceTerm(), KLTerm()))
 
 
 def _loads(part: HybridView) -> Float[Array, "layers 2 experts"]:
