@@ -2,7 +2,10 @@
 token ids, with paths to load and unload adapters or whole weights. It prints its address."""
 
 import argparse
+import contextlib
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from functools import cached_property
@@ -138,6 +141,19 @@ def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
             """Nothing."""
 
     return Handler
+
+
+@contextlib.contextmanager
+def engine(model_directory, *flags):
+    """Runs one: (its address, its process)."""
+    command = [sys.executable, __file__, str(model_directory), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            assert address, "the engine did not start"
+            yield address, process
+        finally:
+            process.kill()
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ def read_log_probs(
 ) -> list[Float[np.ndarray, "tokens"]]:
     """float32 log P of each token of every answer behind its prompt, batch by batch. Several hosts
     give as many rows each, and get those of their own."""
-    size = -(-batching.size // row_multiple()) * row_multiple()
+    size = min(batching.size, max(len(prompts), 1))
+    size = -(-size // row_multiple()) * row_multiple()
     read: list[np.ndarray] = []
     for start in range(0, len(prompts), size):
         rows = slice(start, start + size)

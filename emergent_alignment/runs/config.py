@@ -202,7 +202,7 @@ class RunConfig(Section):
         """Pairs that outlive their step, and what a price or a reference stands on."""
         conscience, steps = self.conscience, self.training.steps
         self._check_pairs()
-        if self.sampling.engine == "endpoint":
+        if self.sampling.engine == "endpoint" and conscience.enabled:
             self._check_engine()
         if self.loss.kl_on == "pool" and (conscience.enabled or not self.loss.kl_weight):
             raise UserError(
@@ -255,9 +255,10 @@ class RunConfig(Section):
                 what = {"base_url": "the server's address, as http://127.0.0.1:8000/v1",
                         "weights": "a folder that the server can read, too"}[name]  # fmt: skip
                 raise UserError(f"{section}.{name}: sampling.engine=endpoint needs {what}")
-        if self.application != "finetuning" or not conscience.enabled:
+        if self.application != "finetuning":
             raise UserError(
-                "config.sampling.engine: endpoint is for fine-tuning with the conscience; set own"
+                f"config.sampling.engine: endpoint is for fine-tuning, not for {self.application}; "
+                "set own"
             )
         if conscience.candidate == "target":
             raise UserError(

@@ -46,7 +46,7 @@ def check_server(config: RunConfig) -> None:
     if not uses_server(config):
         return
     folder = config.sampling.endpoint.weights
-    if not Path(folder).is_dir():
+    if is_first() and not Path(folder).is_dir():
         raise UserError(
             f"{SECTION}.weights: {folder!r} is no folder; make one that the server can read, too"
         )
@@ -99,8 +99,7 @@ class Rollouts:
         written = self._written(endpoint, prompts, seeds, sampler)
         rows = [one.tokens for one in written]
         policy = policy_params(trainable, self._setup.model.params, self._lora)
-        size = min(self._config.conscience.batch_size, len(prompts))
-        batching = Batching(size, self._config.data.bucket_tokens)
+        batching = Batching(self._config.conscience.batch_size, self._config.data.bucket_tokens)
         ours = read_log_probs(self._setup.model, policy, prompts, rows, batching)
         self._gaps += [
             (log_prob_gap(one.log_probs, log_probs), len(one.tokens))

@@ -1,13 +1,9 @@
 """Fine-tuning whose candidates a server samples: a real process on loopback with a tiny model."""
 
-import contextlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-import rollout_engine
 from interrupting import metrics_of
+from rollout_engine import engine
 from tiny_runs import tiny_run_config
 
 from emergent_alignment.applications.finetuning import finetune
@@ -19,19 +15,6 @@ from emergent_alignment.generation.rollout_server import RolloutServer
 from emergent_alignment.runs.rollouts import LARGE_GAP, log_prob_gap
 
 LORA = {"lora.rank": 4, "lora.alpha": 64.0}
-
-
-@contextlib.contextmanager
-def engine(model_directory, *flags):
-    """(its address, its process)."""
-    command = [sys.executable, rollout_engine.__file__, str(model_directory), *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            address = process.stdout.readline().strip()
-            assert address, "the engine did not start"
-            yield address, process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -82,6 +65,11 @@ def test_weights_that_are_not_read_are_seen_in_the_gap(config, model_directory, 
         finetune(typed(config), tmp_path / "run")
     first, *later = gaps(tmp_path / "run")
     assert first < 1e-4 and min(later) > LARGE_GAP
+    # The reference of a pair is what this step's policy reads, whatever the server says.
+    for values in metrics_of(tmp_path / "run").values():
+        assert values["pair_rate"] > 0
+        expected = np.log(2) * values["pair_rate"]
+        assert values["alignment_loss"] == pytest.approx(expected, abs=1e-3)
     said = [
         line for line in capsys.readouterr().err.splitlines() if "nats a token from ours" in line
     ]
@@ -173,7 +161,7 @@ MISTAKES = {
     "forks": ({"conscience.chain": ("fork",)}, "chain: fork go on within an answer.*set best"),
     "whole weights at vLLM": ({"lora.rank": 0}, "load: vllm is told of adapters alone"),
     "targets": ({"conscience.candidate": "target", "conscience.chain": ("fresh",)}, "own"),
-    "no conscience": ({"conscience.enabled": False}, "engine: endpoint is for fine-tuning with"),
+    "raw text": ({"application": "pretraining"}, "endpoint is for fine-tuning, not for pretrai"),
 }  # fmt: skip
 
 
