@@ -70,7 +70,8 @@ class RolloutServer:
         try:
             self._tell(path, body, f"loading {folder}")
         except EndpointError as error:
-            raise EndpointError(f"{error}; {_NEEDS[self.loader]}", error.kind) from None
+            needs = _NEEDS[self.loader] if self.adapters else "can it read that folder?"
+            raise EndpointError(f"{error}; {needs}", error.kind) from None
 
     def unload(self, name: str) -> None:
         """Have it forget a version, if it has it. A whole model is overwritten by the next."""
