@@ -50,6 +50,14 @@ def completion(text, top: dict | None = None, finish_reason="stop", **message) -
     return Reply((response(json.dumps({"choices": [choice], "usage": usage})),))
 
 
+def continuation(text: str, log_probs: list[float] | None, finish_reason="stop") -> Reply:
+    """A text written on, with the log-probs of its tokens."""
+    choice = {"index": 0, "text": text, "finish_reason": finish_reason}
+    if log_probs is not None:
+        choice["logprobs"] = {"token_logprobs": log_probs}
+    return Reply((response(json.dumps({"choices": [choice]})),))
+
+
 def token_log_probs(token: str, top: dict) -> dict:
     listed = [{"token": name, "logprob": value} for name, value in top.items()]
     return {"token": token, "logprob": max(top.values()), "top_logprobs": listed}
@@ -86,7 +94,7 @@ def is_review(body: dict) -> bool:
 
 @dataclass
 class FakeEndpoint(LoopbackServer):
-    """Runs `script(body) -> Reply` for each chat completion, in a thread, as a context."""
+    """Runs `script(body) -> Reply` for each completion, in a thread, as a context."""
 
     script: Callable[[dict], Reply]
     bodies: list[dict] = field(default_factory=list)
@@ -119,7 +127,7 @@ class FakeEndpoint(LoopbackServer):
         path = head.split()[1]
         if path == "/v1/models":
             return Reply((response('{"data": [{"id": "fake"}]}'),))
-        if path != "/v1/chat/completions":
+        if path not in ("/v1/chat/completions", "/v1/completions"):
             return failure(404)
         parsed = json.loads(body)
         self.bodies.append(parsed)

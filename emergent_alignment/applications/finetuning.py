@@ -47,6 +47,7 @@ from emergent_alignment.runs.own_rows import (
     interleaved,
 )
 from emergent_alignment.runs.reviewed_targets import reviewed_targets
+from emergent_alignment.runs.rollouts import check_server
 from emergent_alignment.runs.steering import check_steering, steering_shift
 from emergent_alignment.runs.step_inputs import (
     PromptRows,
@@ -88,6 +89,7 @@ def finetune(
         check_settings(config)
         if config.conscience.enabled:
             conscience_settings(config)
+        check_server(config)
         examples = training_examples(config)
         given = given_pairs(config)
         digits = data_digits(examples, given.examples)

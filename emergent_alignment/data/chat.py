@@ -119,6 +119,14 @@ class Chat:
             return tokens
         return [*self._answered(self.drafted, answer, self.trail), self.end_token]
 
+    def written_tokens(self, text: str, *, ended: bool) -> list[int]:
+        """Token ids of what a model wrote on behind `prompt_tokens`, every letter of it as it
+        stands, and the end token where it ended. A special token that it spells out is text."""
+        messages, letter = self._as_text([{"role": "assistant", "content": text}])
+        written = messages[0]["content"]
+        tokens = tokens_after(self.tokenizer, self.drafted.context, written, letter)
+        return [*tokens, self.end_token] if ended else tokens
+
     def reply_tokens(self, reply: str) -> list[int]:
         """Token ids of a reply as they follow `asking_tokens`, without an end token."""
         return self._answered(self.direct, reply, "")

@@ -45,6 +45,22 @@ class Completion:
     completion_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """What a model behind an endpoint has written on.
+
+    text           of its tokens, special ones left out
+    finish_reason  as that of a Completion
+    log_probs      of its tokens, as far as the endpoint tells them
+    tokens         their ids; () where the endpoint does not tell them
+    """
+
+    text: str
+    finish_reason: str
+    log_probs: tuple[float, ...]
+    tokens: tuple[int, ...] = ()
+
+
 class Unreadable(ValueError):
     """An answer that is not a chat completion: `what` it is instead, and the start of what was
     `said`, which may be anybody's text."""
@@ -85,6 +101,25 @@ def read_completion(body: bytes) -> Completion:
         _tokens(choice),
         reasoning,
         *_usage(document),
+    )
+
+
+def read_continuation(body: bytes) -> Continuation:
+    """The first choice of a completion behind a prompt of tokens. Raises Unreadable where there is
+    no text in it, or log-probs or ids that are none, and BrokenOff as `read_completion`."""
+    choice = _first_choice(json_object_of(body))
+    text, held, tokens = choice.get("text"), choice.get("logprobs"), choice.get("token_ids")
+    if not isinstance(text, str):
+        raise Unreadable("a choice without text", body)
+    log_probs = held.get("token_logprobs") if isinstance(held, dict) else None
+    log_probs = log_probs if isinstance(log_probs, list) else []
+    if not all(_is_log_prob(value) for value in log_probs):
+        raise Unreadable("log-probs that cannot be read", body)
+    tokens = tokens if isinstance(tokens, list) else []
+    if not all(type(token) is int and 0 <= token < _MOST_TOKENS for token in tokens):
+        raise Unreadable("token ids that are none", body)
+    return Continuation(
+        whole_text(text), _finish_reason(choice), tuple(map(_bounded, log_probs)), tuple(tokens)
     )
 
 
@@ -250,6 +285,14 @@ def _token(entry: object) -> TokenLogProbs:
 def _token_and_log_prob(entry: object) -> tuple[str, float]:
     if isinstance(entry, dict):
         token, value = entry.get("token"), entry.get("logprob")
-        if isinstance(token, str) and type(value) in (int, float) and _LEAST <= value <= _ROUNDED:
-            return whole_text(token), min(max(float(value), _IMPOSSIBLE), 0.0)
+        if isinstance(token, str) and _is_log_prob(value):
+            return whole_text(token), _bounded(value)
     raise Unreadable("log-probs that cannot be read", _spelled(entry))
+
+
+def _is_log_prob(value: object) -> bool:
+    return type(value) in (int, float) and _LEAST <= value <= _ROUNDED
+
+
+def _bounded(log_prob: float) -> float:
+    return min(max(float(log_prob), _IMPOSSIBLE), 0.0)

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import httpcore2
 import httpx2
@@ -18,10 +18,12 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.generation.completion import (
     BrokenOff,
     Completion,
+    Continuation,
     TokenLogProbs,
     Unreadable,
     json_object_of,
     read_completion,
+    read_continuation,
     read_stream,
     shortened,
     whole_text,
@@ -67,8 +69,8 @@ class _Failed(Exception):
 
 
 @dataclass(frozen=True)
-class EndpointSection(Section):
-    """An OpenAI-compatible endpoint, where one drafts, reviews or judges."""
+class ServerSection(Section):
+    """Where an OpenAI-compatible endpoint is, and how patiently it is asked."""
 
     base_url: str = setting("", "The endpoint's address, as http://127.0.0.1:8000/v1.")
     model: str = setting("", 'The model\'s name there; "": the only one that is served.')
@@ -79,6 +81,12 @@ class EndpointSection(Section):
         60.0, "How long one attempt may take, whole answer included.", more_than=0, at_most=86400
     )
     retries: int = setting(2, "Further attempts after a failure that may pass.", at_least=0)
+
+
+@dataclass(frozen=True)
+class EndpointSection(ServerSection):
+    """An OpenAI-compatible endpoint, where one drafts, reviews or judges."""
+
     top_logprobs: int = setting(
         20, "Likeliest tokens asked for at each place of a verdict.", more_than=0
     )
@@ -166,6 +174,33 @@ class Endpoint:
 
         log_probs = f" with {top_logprobs} top_logprobs" if top_logprobs else ""
         return self._tried(once, f"a chat completion{log_probs}", told)
+
+    def continuation(
+        self, prompt: list[int], *, max_tokens: int, temperature: float, **options: Any
+    ) -> Continuation:
+        """What the model writes behind a prompt of token ids, with the log-probs of its tokens.
+        `options` are sent as they are (seed, top_p, top_k, …). Raises EndpointError as `chat`."""
+        body = {
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "logprobs": 1,
+            "return_token_ids": True,  # vLLM's own; others leave it out, and their text is read
+        }
+
+        def once() -> Continuation:
+            written = read_continuation(self._whole("POST", "/completions", body | options))
+            if written.text and not written.log_probs:
+                raise _Failed("no_log_probs", "text without logprobs", NO_LOG_PROBS)
+            return written
+
+        return self._tried(once, "a completion with logprobs", [])
+
+    def post(self, path: str, body: dict, asked: str) -> bytes:
+        """What a path of the server's own answers; `asked` says in an error what was asked for.
+        Raises EndpointError."""
+        return self._tried(lambda: self._whole("POST", path, body), asked, [])
 
     def served_models(self) -> list[str]:
         """The names of the models that the endpoint serves. Raises EndpointError."""

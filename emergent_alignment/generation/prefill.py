@@ -73,6 +73,31 @@ def answer_log_probs(
     """float32 log P(answer | prompt) of each branch, summed over its true tokens, and the
     answers' own block, so that a question can be asked about them. The log-probs are whole on every
     device."""
+    given = config, params, prompts, answers, lengths
+    log_probs, block = _token_log_probs(*given, chunk_size=chunk_size, dtype=dtype)
+    return replicated(log_probs.sum(-1)), block
+
+
+@functools.partial(jax.jit, static_argnames=("config", "chunk_size", "dtype"))
+def answer_token_log_probs(
+    config: ModelConfig,
+    params: dict,
+    prompts: Prompts,
+    answers: Int[Array, "batch branches tokens"],
+    lengths: Int[Array, "batch branches"],
+    *,
+    chunk_size: int = 256,
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "batch branches tokens"]:
+    """float32 log P of each token of an answer behind its prompt and what is before it, 0 behind
+    its end; whole on every device."""
+    given = config, params, prompts, answers, lengths
+    return replicated(_token_log_probs(*given, chunk_size=chunk_size, dtype=dtype)[0])
+
+
+def _token_log_probs(
+    config, params, prompts, answers, lengths, *, chunk_size, dtype
+) -> tuple[Float[Array, "batch branches tokens"], Block]:
     batch, branches, size = answers.shape
     starts = jnp.broadcast_to(prompts.ends[:, None], lengths.shape)
     hidden, block = read(config, params, answers, lengths, starts, prompts.context, dtype=dtype)
@@ -87,7 +112,7 @@ def answer_log_probs(
         dtype=dtype,
     ).reshape(answers.shape)
     true = jnp.arange(size) < lengths[..., None]
-    return replicated(jnp.where(true, log_probs, 0.0).sum(-1)), block
+    return jnp.where(true, log_probs, 0.0), block
 
 
 def last_hidden(

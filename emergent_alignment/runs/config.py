@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from emergent_alignment.conscience.calibration import CalibrationSection
-from emergent_alignment.conscience.revise import POLICY_LINKS
+from emergent_alignment.conscience.revise import FORK_LINKS, POLICY_LINKS
 from emergent_alignment.conscience.settings import AUTO, ConscienceSection, links_of
 from emergent_alignment.data.settings import DataSection
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.endpoint import EndpointSection
+from emergent_alignment.generation.rollout_server import RolloutSection
 from emergent_alignment.losses import PreferenceKind
 from emergent_alignment.models.frozen import FROZEN_DTYPES
 from emergent_alignment.models.lora import LoraConfig
@@ -47,6 +48,10 @@ class ModelSection(Section):
 class SamplingSection(Section):
     """How candidates and their corrections are sampled."""
 
+    engine: Literal["own", "endpoint"] = setting(
+        "own",
+        "Who samples for the policy: this program, or a server of yours (sampling.endpoint).",
+    )
     max_new_tokens: int = setting(
         64, "Tokens of a candidate, and of a correction, at most.", more_than=0
     )
@@ -69,6 +74,7 @@ class SamplingSection(Section):
         more_than=0,
         at_most=1,
     )
+    endpoint: RolloutSection = RolloutSection()
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,8 @@ class RunConfig(Section):
         """Pairs that outlive their step, and what a price or a reference stands on."""
         conscience, steps = self.conscience, self.training.steps
         self._check_pairs()
+        if self.sampling.engine == "endpoint" and conscience.enabled:
+            self._check_engine()
         if self.loss.kl_on == "pool" and (conscience.enabled or not self.loss.kl_weight):
             raise UserError(
                 "config.loss.kl_on: pool is plain training with a KL beside it; set "
@@ -237,6 +245,34 @@ class RunConfig(Section):
             raise UserError(
                 "config.conscience.cuts: pairs of phrases at a turn are compared with the policy "
                 "that wrote them; set config.loss.reference=policy"
+            )
+
+    def _check_engine(self) -> None:
+        """What a server can sample, and what it must be told."""
+        section, conscience = "config.sampling.endpoint", self.conscience
+        for name in ("base_url", "weights"):
+            if not getattr(self.sampling.endpoint, name):
+                what = {"base_url": "the server's address, as http://127.0.0.1:8000/v1",
+                        "weights": "a folder that the server can read, too"}[name]  # fmt: skip
+                raise UserError(f"{section}.{name}: sampling.engine=endpoint needs {what}")
+        if self.application != "finetuning":
+            raise UserError(
+                f"config.sampling.engine: endpoint is for fine-tuning, not for {self.application}; "
+                "set own"
+            )
+        if conscience.candidate == "target":
+            raise UserError(
+                "config.sampling.engine: endpoint samples the policy, and candidate=target reviews "
+                "what the data says; set own"
+            )
+        if forks := sorted(set(FORK_LINKS) & set(conscience.chain)):
+            raise UserError(
+                f"config.conscience.chain: {' and '.join(forks)} go on within an answer, which "
+                "sampling.engine=endpoint does not; set best, self, fresh or rewrite, or engine=own"
+            )
+        if not self.lora.rank and self.sampling.endpoint.load == "vllm":
+            raise UserError(
+                f"{section}.load: vllm is told of adapters alone; set a lora.rank, or load=sglang"
             )
 
     def _check_pairs(self) -> None:

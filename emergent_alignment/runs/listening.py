@@ -96,6 +96,8 @@ def hear_policy(
     scores = [score for one in ranked for score in one.scores] if ranked else None
     scores = scores or [review.score for review in reviewed]
     scalars = listening_scalars(reviewed, candidates, rejected, scores, conscience)
+    if run.rollouts is not None:
+        scalars |= run.rollouts.scalars(step)
     return Heard(pairs, reviewed, records, scalars, scores)
 
 

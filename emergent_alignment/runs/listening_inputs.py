@@ -208,8 +208,9 @@ class Listening:
     ) -> Heard:
         """The round of a step: its prompts of the task (those of `steps_of_round`), of the pool, or
         both. Hosts whose reviewers
-        come to the same hold all rows meanwhile, so that none need be asked about its own."""
-        if not ears.reviewer.is_same_everywhere:
+        come to the same hold all rows meanwhile, so that none need be asked about its own; of a
+        server that samples, each asks for its own."""
+        if self._run.rollouts is not None or not ears.reviewer.is_same_everywhere:
             return self._hear(ears, task, step, trainable, settle)
         with rows_of_all_hosts():
             heard = self._hear(ears, task, step, trainable, settle)

@@ -50,12 +50,16 @@ class StepPolicy:
         key = key_for(self.run.config.seed, Purpose.CANDIDATES, self.step)
         sampler, asked = candidate_sampler(self.run.config, self.run.setup.chat), self.asked
         with self.run.clock.part("sampling"):
+            if self.run.rollouts is not None:
+                return self._from_server(asked.prompts, self._seeds(Purpose.CANDIDATES, 0), sampler)
             return sampled(self.run, self.params, asked.prompts, asked.places, key, sampler)
 
     def several(self) -> list[list[Answer]]:
         """Several answers to each prompt, which is read once."""
         setup, config = self.run.setup, self.run.config
         with self.run.clock.part("sampling"):
+            if self.run.rollouts is not None:
+                return self._several_from_server(self.conscience.samples)
             return sample_several(
                 setup.model,
                 self.params,
@@ -71,6 +75,9 @@ class StepPolicy:
         """The `self` link: answers to `live` rows' prompts with the question before them."""
         draws = Draws(self.run.config.seed, Purpose.CORRECTIONS, self.step)
         prompts = [self._asked_before(row) if alive else [] for row, alive in zip(rows, live)]
+        if self.run.rollouts is not None:
+            seeds = self._seeds(Purpose.CORRECTIONS, place)
+            return self._from_server(prompts, [seeds[row] for row in rows], self.correction_sampler)
         key, places = draws.part_key(place), self.asked.places[rows]
         return sampled(self.run, self.params, prompts, places, key, self.correction_sampler)
 
@@ -109,6 +116,24 @@ class StepPolicy:
     def params(self) -> dict:
         """The policy's parameters."""
         return policy_params(self.trainable, self.run.setup.model.params, self.run.lora)
+
+    def _from_server(
+        self, prompts: list[list[int]], seeds: list[int], sampler: SamplerSettings
+    ) -> list[Answer]:
+        return self.run.rollouts.answers(self.step, self.trainable, prompts, seeds, sampler)
+
+    def _several_from_server(self, number: int) -> list[list[Answer]]:
+        prompts = [prompt for prompt in self.asked.prompts for _ in range(number)]
+        by_sample = [self._seeds(Purpose.SAMPLES, sample) for sample in range(number)]
+        seeds = [seed for of_prompt in zip(*by_sample) for seed in of_prompt]
+        sampler = candidate_sampler(self.run.config, self.run.setup.chat)
+        answers = self._from_server(prompts, seeds, sampler)
+        return [answers[start : start + number] for start in range(0, len(answers), number)]
+
+    def _seeds(self, purpose: Purpose, part: int) -> list[int]:
+        """What a server draws from for each of the step's prompts."""
+        draws = Draws(self.run.config.seed, purpose, self.step)
+        return [draws.number(part, int(place)) for place in self.asked.places]
 
     def _asked_before(self, row: int) -> list[int]:
         """The tokens of a prompt with the question before it. Of a prompt that was cut, what is

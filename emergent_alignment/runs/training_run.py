@@ -32,6 +32,7 @@ from emergent_alignment.runs.from_config import (
     lora_config,
     starting_params,
 )
+from emergent_alignment.runs.rollouts import Rollouts, uses_server
 from emergent_alignment.runs.workdir import claim, work_alone
 from emergent_alignment.settings import values_of
 from emergent_alignment.storage.json_values import plain
@@ -79,6 +80,7 @@ class Run(Generic[C]):
     journal, clock   where reviews are written, and what measures the parts of a step
     first_step       0, or how many steps the restored checkpoint has behind it
     workdir          the run's folder
+    rollouts         where a server of the user's samples for the policy (sampling.engine)
     """
 
     config: C
@@ -89,6 +91,7 @@ class Run(Generic[C]):
     clock: Clock
     first_step: int
     workdir: Path
+    rollouts: Rollouts | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ def _train(config, workdir, setup, identity, training, name, clock, profiler) ->
     journal = Journal(workdir / "journal", first_step=first_step, host=jax.process_index())
     metrics = _metrics(config, workdir, first_step) if is_first() else NoMetrics()
     conscience = conscience_settings(config) if config.conscience.enabled else None
-    run_of = Run(config, setup, conscience, lora, journal, clock, first_step, workdir)
+    rollouts = Rollouts(config, setup) if uses_server(config) else None
+    run_of = Run(config, setup, conscience, lora, journal, clock, first_step, workdir, rollouts)
     make_input = training.inputs(run_of)
     makers = own_hooks(config)
     hooks = Hooks(

@@ -50,8 +50,8 @@ _RECORD = {
 }
 # The folder with the model that a run from random weights has started from.
 START = "start"
-# A run may go on with others of these: where it computes, and where it is shown.
-_MAY_CHANGE = ("mesh.", "training.loggers", "training.project")
+# A run may go on with others of these: where it computes and samples, and where it is shown.
+_MAY_CHANGE = ("mesh.", "sampling.endpoint.", "training.loggers", "training.project")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,16 @@ def whole(chat, *turns, **options):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.sampled_from(CASES), texts, texts)
+def test_what_a_model_wrote_on_has_the_tokens_of_the_whole(case, asked, written):
+    chat = chat_of(*case)
+    prompt = [{"role": "user", "content": asked}]
+    behind = chat.written_tokens(written, ended=False)
+    assert chat.prompt_tokens(prompt) + behind == chat.encode(chat.prompt_text(prompt) + written)
+    assert chat.written_tokens(written, ended=True) == [*behind, chat.end_token]
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(CASES), texts, texts, texts)
 def test_prompt_response_and_next_turn_are_the_whole_rendering(case, asked, answer, request):
     kind, name = case

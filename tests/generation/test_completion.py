@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from emergent_alignment.generation.completion import Unreadable, read_completion, read_stream
+from emergent_alignment.generation.completion import (
+    Continuation,
+    Unreadable,
+    read_completion,
+    read_continuation,
+    read_stream,
+)
 
 END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 THOUGHTFUL = [
@@ -86,3 +92,32 @@ def test_what_keeps_a_stream_alive_says_nothing(first):
     assert streamed(chunk(content="Hi"), END, first=first)[1] == ["Hi"]
     start = b"\xef\xbb\xbfdata: " + json.dumps(chunk(content="Oh ")).encode()
     assert streamed(chunk(content="hi"), END, first=start)[0].text == "Oh hi"
+
+
+def continued(**choice):
+    """What is written on, of one choice."""
+    return read_continuation(json.dumps({"choices": [{"index": 0, **choice}]}).encode())
+
+
+def test_what_is_written_on_has_its_log_probs_and_ids_where_they_are_told():
+    told = {"token_logprobs": [-0.5, -1, 1e-9], "tokens": ["a", "b", "c"]}
+    found = continued(text="abc", finish_reason="stop", logprobs=told, token_ids=[5, 0, 2])
+    assert found == Continuation("abc", "stop", (-0.5, -1.0, 0.0), (5, 0, 2))
+    assert continued(text="a", finish_reason="length") == Continuation("a", "length", ())
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": "Hi"}},
+        {"text": ["Hi"]},
+        {"text": "Hi", "logprobs": {"token_logprobs": [None]}},
+        {"text": "Hi", "logprobs": {"token_logprobs": ["-1"]}},
+        {"text": "Hi", "logprobs": {"token_logprobs": [1.0]}},
+        {"text": "Hi", "token_ids": [-1]},
+        {"text": "Hi", "token_ids": [True]},
+    ],
+)
+def test_what_is_no_continuation_is_unreadable(choice):
+    with pytest.raises(Unreadable):
+        continued(**choice)

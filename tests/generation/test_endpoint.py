@@ -438,6 +438,33 @@ def test_reasoning_that_is_given_apart_is_kept_apart():
     assert (found.text, found.reasoning) == ("Hi", "They greet.")
 
 
+def test_what_is_written_on_is_asked_for_by_token_ids_and_has_log_probs():
+    with FakeEndpoint(lambda body: fake.continuation("Hi", [-0.5, -1.5])) as backend:
+        endpoint = Endpoint(backend.url, "m")
+        found = endpoint.continuation([3, 1], max_tokens=8, temperature=0.5, seed=7, top_k=-1)
+    assert (found.text, found.finish_reason, found.log_probs) == ("Hi", "stop", (-0.5, -1.5))
+    assert backend.bodies == [
+        {
+            "model": "m",
+            "prompt": [3, 1],
+            "max_tokens": 8,
+            "temperature": 0.5,
+            "logprobs": 1,
+            "return_token_ids": True,
+            "seed": 7,
+            "top_k": -1,
+        }
+    ]
+
+
+def test_text_that_is_written_on_without_log_probs_is_refused():
+    with FakeEndpoint(lambda body: fake.continuation("Hi", None)) as backend:
+        endpoint = Endpoint(backend.url, "m")
+        with pytest.raises(EndpointError, match="asked for a completion with logprobs") as raised:
+            endpoint.continuation([3], max_tokens=8, temperature=0.5)
+    assert raised.value.kind == "no_log_probs" and "\n" not in str(raised.value)
+
+
 def test_the_served_models_are_listed():
     with FakeEndpoint(lambda body: fake.completion("")) as backend:
         assert Endpoint(backend.url, "").served_models() == ["fake"]
