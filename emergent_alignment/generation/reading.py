@@ -11,7 +11,7 @@ from emergent_alignment.parallel.hosts import largest
 from emergent_alignment.parallel.rows import row_multiple, rows_held, to_devices
 
 
-def read_log_probs(
+def log_probs_as_read(
     model: Model,
     params: dict,
     prompts: list[list[int]],

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from emergent_alignment.errors import Unreachable, UserError
 from emergent_alignment.generation.completion import Continuation
 from emergent_alignment.generation.endpoint import Endpoint, EndpointError
-from emergent_alignment.generation.reading import read_log_probs
+from emergent_alignment.generation.reading import log_probs_as_read
 from emergent_alignment.generation.rollout_server import RolloutServer, is_down
 from emergent_alignment.generation.sampler import SamplerSettings
 from emergent_alignment.generation.text import Answer, Batching
@@ -32,7 +32,7 @@ from emergent_alignment.runs.from_config import Setup, lora_config, with_adapter
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.state import fingerprint, policy_params
 
-SECTION = "config.sampling.endpoint"
+_SECTION = "config.sampling.endpoint"
 LARGE_GAP = 0.1  # nats a token; bfloat16 on both sides makes a tenth of it
 
 
@@ -48,7 +48,7 @@ def check_server(config: RunConfig) -> None:
     folder = config.sampling.endpoint.weights
     if is_first() and not Path(folder).is_dir():
         raise UserError(
-            f"{SECTION}.weights: {folder!r} is no folder; make one that the server can read, too"
+            f"{_SECTION}.weights: {folder!r} is no folder; make one that the server can read, too"
         )
     with _told():
         _server_of(config).check()
@@ -100,7 +100,7 @@ class Rollouts:
         rows = [one.tokens for one in written]
         policy = policy_params(trainable, self._setup.model.params, self._lora)
         batching = Batching(self._config.conscience.batch_size, self._config.data.bucket_tokens)
-        ours = read_log_probs(self._setup.model, policy, prompts, rows, batching)
+        ours = log_probs_as_read(self._setup.model, policy, prompts, rows, batching)
         self._gaps += [
             (log_prob_gap(one.log_probs, log_probs), len(one.tokens))
             for one, log_probs in zip(written, ours)
@@ -193,7 +193,7 @@ class Rollouts:
         tokens = list(written.tokens)
         if max(tokens, default=0) >= self._setup.model.config.vocab_size:
             raise UserError(
-                f"{SECTION}: token {max(tokens)} is none of {self._setup.model.source}'s; does the "
+                f"{_SECTION}: token {max(tokens)} is none of {self._setup.model.source}'s; does the "
                 "server have the same model?"
             )
         if not tokens:
@@ -216,7 +216,7 @@ def log_prob_gap(theirs: tuple[float, ...], ours: Float[np.ndarray, "tokens"]) -
 
 def _far_off(step: int, gap: float, behind: int) -> str:
     return (
-        f"step {step}: the log-probs of {SECTION} are {gap:.2f} nats a token from ours, by weights "
+        f"step {step}: the log-probs of {_SECTION} are {gap:.2f} nats a token from ours, by weights "
         f"{behind} steps old: does it read these weights, have the same base model and tokenizer, "
         "and give raw log-probs? If they are only old, lower its `every`"
     )
@@ -237,7 +237,7 @@ def _options(sampler: SamplerSettings, seed: int) -> dict[str, Any]:
 
 def _server_of(config: RunConfig) -> RolloutServer:
     section = config.sampling.endpoint
-    return RolloutServer(endpoint_of(section, SECTION), section.load, bool(config.lora.rank))
+    return RolloutServer(endpoint_of(section, _SECTION), section.load, bool(config.lora.rank))
 
 
 @contextmanager
@@ -247,4 +247,4 @@ def _told() -> Iterator[None]:
         yield
     except EndpointError as error:
         kind = Unreachable if is_down(error) else UserError
-        raise kind(f"{SECTION}: {error}") from None
+        raise kind(f"{_SECTION}: {error}") from None
