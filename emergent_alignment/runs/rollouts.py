@@ -193,8 +193,8 @@ class Rollouts:
         tokens = list(written.tokens)
         if max(tokens, default=0) >= self._setup.model.config.vocab_size:
             raise UserError(
-                f"{_SECTION}: token {max(tokens)} is none of {self._setup.model.source}'s; does the "
-                "server have the same model?"
+                f"{_SECTION}: token {max(tokens)} is none of {self._setup.model.source}'s; does "
+                "the server have the same model?"
             )
         if not tokens:
             tokens = chat.written_tokens(written.text, ended=ended)
@@ -216,8 +216,8 @@ def log_prob_gap(theirs: tuple[float, ...], ours: Float[np.ndarray, "tokens"]) -
 
 def _far_off(step: int, gap: float, behind: int) -> str:
     return (
-        f"step {step}: the log-probs of {_SECTION} are {gap:.2f} nats a token from ours, by weights "
-        f"{behind} steps old: does it read these weights, have the same base model and tokenizer, "
+        f"step {step}: the log-probs of {_SECTION} are {gap:.2f} nats a token from ours, by "
+        f"weights {behind} steps old: does it read these weights, have the same base model and tokenizer, "
         "and give raw log-probs? If they are only old, lower its `every`"
     )
 
