@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, setting
 
 
@@ -16,6 +17,16 @@ class DataSection(Section):
         "preferences.",
     )
     train_split: str = setting("train", "The split of a `datasets` name that is learnt.")
+    stream: bool = setting(
+        False,
+        "Read `datasets` names as streams, and of each no more rows than the run takes; the rest "
+        "is not fetched.",
+    )
+    stream_buffer: int = setting(
+        0,
+        "Each next row of a stream is drawn among so many, by the seed; 0: in the stream's order.",
+        at_least=0,
+    )
     preferences: str = setting(
         "",
         "Pairs to train on, beside what is learnt or alone: a source of prompt, chosen and "
@@ -67,3 +78,11 @@ class DataSection(Section):
     bucket_tokens: int = setting(
         32, "Candidates and evaluation are padded to multiples of this.", more_than=0
     )
+
+    def check(self) -> None:
+        """Raise UserError for settings that do not go together."""
+        if self.stream_buffer and not self.stream:
+            raise UserError(
+                "config.data.stream_buffer: there is no stream whose rows it would draw; set "
+                "config.data.stream=True, or stream_buffer=0"
+            )

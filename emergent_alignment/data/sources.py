@@ -4,6 +4,7 @@ Every row is checked on reading; a bad one is an error that names file, line and
 may hold is said in `examples`.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,16 @@ TIED = "are ties"
 FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 
 
+@dataclass(frozen=True)
+class Stream:
+    """A source that is read in order, and no further than `rows`; each next row is drawn among
+    `buffer` of them by `seed` (0: as they come). The same rows come in the same order each time."""
+
+    rows: int
+    buffer: int = 0
+    seed: int = 0
+
+
 def load_examples(
     source: str,
     *,
@@ -44,6 +55,7 @@ def load_examples(
     every_turn: bool = False,
     ignored: str = "",
     whole: bool = False,
+    stream: Stream | None = None,
 ) -> list[Example]:
     """All examples of a source: the name of a bundled scenario, a .jsonl, .json, .parquet, .csv or
     .tsv file, or what `datasets.load_dataset(source, split=split)` takes. Of a scenario, any split
@@ -54,7 +66,8 @@ def load_examples(
     `every_turn` each assistant's turn of a conversation is an example, not the last one alone, but
     for those that the row says are not learnt. Columns that are `ignored` ("tools, weight") are
     taken for absent. Read `whole`, examples have the tools, calls and parts of contents that rows
-    have, and are to be written out (data/written_out.py); otherwise such rows are refused.
+    have, and are to be written out (data/written_out.py); otherwise such rows are refused. With
+    `stream` a source that `datasets` takes is not fetched whole.
 
     Raises UserError for a missing, empty or malformed source.
     """
@@ -64,7 +77,7 @@ def load_examples(
     if source in SCENARIOS:
         examples = _of_scenario(source, split)
     else:
-        rows = _rows(source, split)
+        rows = _rows(source, split, stream)
         examples = [one for where, row in rows for one in wanted.examples(row, where)]
     if not examples:
         raise UserError(f"{source}: there are no rows in it; {EXPECTED}, one a line")
@@ -88,11 +101,12 @@ def load_pairs(
     columns: str = "",
     ignored: str = "",
     whole: bool = False,
+    stream: Stream | None = None,
 ) -> LoadedPairs:
     """All pairs of a source of {"prompt", "chosen", "rejected"}, as `load_examples` names sources;
     `limit` 0 keeps all. Without a prompt it is what both answers begin with; of several rejected
     answers each makes a pair with the chosen one; a tie makes none. Of prompts that are read
-    `whole` see `load_examples`; answers are texts.
+    `whole`, and of a `stream`, see `load_examples`; answers are texts.
 
     Raises UserError for a missing, empty or malformed source.
     """
@@ -103,7 +117,7 @@ def load_pairs(
         return LoadedPairs(examples[:limit] if limit else examples, {})
     examples: list[Example] = []
     left_out: dict[str, tuple[int, str]] = {}
-    for where, row in _rows(source, split):
+    for where, row in _rows(source, split, stream):
         for one in wanted.pairs(row, where):
             if isinstance(one, Example):
                 examples.append(one)
@@ -148,14 +162,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(filter(None, (part.strip() for part in text.split(","))))
 
 
-def _rows(source: str, split: str) -> Iterable[tuple[str, Any]]:
+def _rows(source: str, split: str, stream: Stream | None) -> Iterable[tuple[str, Any]]:
     """Where each row of a source stands, and the row."""
     path = Path(source)
     if path.suffix in (".jsonl", ".json"):
         return json_lines(path, EXPECTED, _MISSING)
     if path.suffix in TABLES and is_file(path):
         return table_rows(path)
-    return ((f"{source} row {i}", row) for i, row in enumerate(_dataset_rows(source, split)))
+    rows = _dataset_rows(source, split, stream)
+    return ((f"{source} row {i}", row) for i, row in enumerate(rows))
 
 
 @dataclass(frozen=True)
@@ -240,7 +255,7 @@ def _value_at(row: dict, column: str) -> Any:
     return value
 
 
-def _dataset_rows(source: str, split: str) -> Iterable[dict]:
+def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterable[dict]:
     import datasets  # slow to import, and only needed here
 
     arguments = {"path": source, "split": split}
@@ -249,7 +264,12 @@ def _dataset_rows(source: str, split: str) -> Iterable[dict]:
         kind = Path(source).suffix.lstrip(".") or "text"
         arguments = {"path": kind, "data_files": source, "split": "train"}
     try:
-        return datasets.load_dataset(**arguments)
+        if stream is None:
+            return datasets.load_dataset(**arguments)
+        rows = datasets.load_dataset(**arguments, streaming=True)
+        if stream.buffer:
+            rows = rows.shuffle(seed=stream.seed, buffer_size=stream.buffer)
+        return list(itertools.islice(rows, stream.rows))  # here, where what fails is told
     except Exception as error:  # of several libraries, each with errors of its own
         if is_file(source):
             reason = trouble_with_hub(error, _remedy(error))

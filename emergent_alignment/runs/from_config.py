@@ -1,6 +1,7 @@
 """From a config to what a run works with: model, chat, examples, conscience. What cannot be read
 is said here, before anything is trained or written."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from emergent_alignment.data.messages import CONTENT_PARTS
 from emergent_alignment.data.mixtures import WeightedSource, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
-from emergent_alignment.data.sources import LoadedPairs, load_examples, load_pairs
+from emergent_alignment.data.sources import LoadedPairs, Stream, load_examples, load_pairs
 from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.data.tools import CALLS
 from emergent_alignment.errors import UserError
@@ -251,7 +252,7 @@ def training_examples(config: RunConfig) -> list[Example]:
     data = config.data
     if data.preferences and not data.train:
         return []
-    parts = parts_of(data.train, "config.data.train")
+    parts, rows = parts_of(data.train, "config.data.train"), config.training.batch_size
     loaded = [
         load_examples(
             part.source,
@@ -261,10 +262,11 @@ def training_examples(config: RunConfig) -> list[Example]:
             every_turn=data.every_turn,
             ignored=data.ignored,
             whole=True,
+            stream=_stream(config, part, rows),
         )
         for part in parts
     ]
-    return _told(_mixed(config, parts, loaded, config.training.batch_size), data.system)
+    return _told(_mixed(config, parts, loaded, rows), data.system)
 
 
 def given_pairs(config: RunConfig) -> LoadedPairs:
@@ -274,6 +276,7 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
     if not data.preferences:
         return LoadedPairs([], {})
     parts = parts_of(data.preferences, "config.data.preferences")
+    rows = data.preference_rows or config.training.batch_size
     loaded = [
         load_pairs(
             part.source,
@@ -282,10 +285,10 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
             columns=data.preference_columns,
             ignored=data.ignored,
             whole=True,
+            stream=_stream(config, part, rows),
         )
         for part in parts
     ]
-    rows = data.preference_rows or config.training.batch_size
     examples = _mixed(config, parts, [one.examples for one in loaded], rows)
     left_out = {
         f"{part.source}: rows left out, whose answers {reason}": count
@@ -293,6 +296,16 @@ def given_pairs(config: RunConfig) -> LoadedPairs:
         for reason, count in one.left_out.items()
     }
     return LoadedPairs(_told(examples, data.system), left_out)
+
+
+def _stream(config: RunConfig, part: WeightedSource, rows: int) -> Stream | None:
+    """How a source is read of which a run takes its share of so many `rows` a step: whole, or as a
+    stream whose every row is seen once at most."""
+    if not config.data.stream:
+        return None
+    wanted = math.ceil(part.share * config.training.steps * rows)
+    most = min(wanted, config.data.limit or wanted)
+    return Stream(most, config.data.stream_buffer, config.seed)
 
 
 def _mixed(

@@ -217,8 +217,8 @@ def log_prob_gap(theirs: tuple[float, ...], ours: Float[np.ndarray, "tokens"]) -
 def _far_off(step: int, gap: float, behind: int) -> str:
     return (
         f"step {step}: the log-probs of {_SECTION} are {gap:.2f} nats a token from ours, by "
-        f"weights {behind} steps old: does it read these weights, have the same base model and tokenizer, "
-        "and give raw log-probs? If they are only old, lower its `every`"
+        f"weights {behind} steps old: does it read these weights, have the same base model and "
+        "tokenizer, and give raw log-probs? If they are only old, lower its `every`"
     )
 
 
