@@ -10,7 +10,7 @@ from emergent_alignment.progress import progress
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
 
-KINDS = ("kills", "disk", "inputs", "files", "requests", "sandbox")
+KINDS = ("kills", "hosts", "disk", "inputs", "files", "requests", "sandbox")
 BEGIN, END = "<!-- campaign -->", "<!-- /campaign -->"
 
 

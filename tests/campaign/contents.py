@@ -7,7 +7,7 @@ from typing import Any
 
 from emergent_alignment.conscience.journal import read_journal
 
-_OWN = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu")
+_OWN = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu", "host_gathers")
 # A lock's file may outlive who held it, and then locks nothing.
 _LEFT_OUT = ("tensorboard", "compiled", "checkpoints", "frozen", ".lock")
 
