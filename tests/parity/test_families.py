@@ -263,9 +263,13 @@ def test_the_load_balance_is_that_of_transformers_layer_by_layer(both):
     counted = np.ones((2, TOKENS), bool)
     counted[1, TOKENS // 2 :] = False
     positions = jnp.broadcast_to(jnp.arange(TOKENS), both.tokens.shape)
-    _, loads = compiled(functools.partial(watched_forward, both.config))(
-        both.params, both.tokens, positions, causal_plan(positions), counted
-    )
+
+    @compiled
+    def loads_of(params, tokens):
+        plan = causal_plan(positions)
+        return watched_forward(both.config, params, tokens, positions, plan, counted)[1]
+
+    loads = loads_of(both.params, both.tokens)
     with torch.no_grad():
         passed = both.theirs(torch.tensor(both.tokens), output_router_logits=True)
     sizes = both.config.num_experts, both.config.experts_per_token, torch.tensor(counted).float()
