@@ -1,8 +1,10 @@
 """gpt-oss as it is published: MXFP4 experts, whose gates and what they gate share a tensor."""
 
 import json
+import tracemalloc
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -113,6 +115,36 @@ def test_any_part_of_a_leaf_is_that_part_of_the_whole(published):
     assert len(found) == 3
     for path, part in found.items():
         np.testing.assert_array_equal(part, traverse_util.flatten_dict(params)[path][cuts])
+
+
+class Packed:
+    """One tensor of 16 experts, [256, 512], whose bytes cost nothing until they are read."""
+
+    shapes = {"t_blocks": (16, 512, 8, 16), "t_scales": (16, 512, 8)}
+
+    def names(self):
+        """Of its blocks and scales."""
+        return self.shapes
+
+    def shape(self, name):
+        """As it is."""
+        return self.shapes[name]
+
+    def read(self, name, part):
+        """Zeros."""
+        sizes = [len(range(size)[cut]) for size, cut in zip(self.shapes[name], part)]
+        return np.zeros(sizes, np.uint8)
+
+
+def test_reading_holds_one_tensor_and_one_expert_in_the_making():
+    source = mxfp4_tensors(Packed())
+    whole = tuple(slice(0, size) for size in source.shape("t"))
+    tracemalloc.start()
+    read = source.read("t", whole)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read.shape == (16, 256, 512) and read.dtype == ml_dtypes.bfloat16
+    assert read.nbytes <= peak < read.nbytes + 4 * 4 * 256 * 512
 
 
 @pytest.mark.parametrize(
