@@ -15,7 +15,8 @@ file each. `python docs/models.py > docs/models.md` writes this page, and a test
 
 Every family trains in full or with adapters, on any mesh, shares its prompts between branches,
 decodes from a cache, and is exported to safetensors and to PEFT's form. A GGUF file of a family
-that has none here is refused: give its safetensors.
+that has none here is refused: give its safetensors. MXFP4 is undone as it is read, into the dtype
+of the parameters, and exports are not quantised.
 
 {computation}
 
@@ -24,6 +25,9 @@ each of a period, whatever the depth. Where a checkpoint has images as well, its
 and exports hold no others. What a config.json asks for beyond this table is refused by name, with
 what is supported. tests/parity holds logits, gradients, cached decoding and exports of each family
 to those of transformers.
+
+Sinks are one more logit of each head in the softmax of attention, with no value. splash attention
+has them; where cuDNN would attend, two blocks do.
 
 Experts meet the tokens that chose them in one grouped matmul, the router computes in float32, and a
 mesh cuts each expert as it cuts an MLP (there is no axis of experts). The log says how evenly they
@@ -48,7 +52,7 @@ def support(family: Family) -> dict[str, str]:
     return {
         "models": family.sizes,
         "model_type": ", ".join([family.model_type, *(f"text of {x}" for x in family.wrappers)]),
-        "safetensors": "yes",
+        "safetensors": listed(["yes", *family.quantised]),
         "GGUF": f"`{family.gguf}`" if family.gguf else "no",
         "adapters beside": listed([row.path[1] for row in kernels if row.adapted]),
         "kernels in int8": listed([row.path[1] for row in kernels if row.int8]),
@@ -74,6 +78,7 @@ def computation(family: Family) -> dict[str, str]:
         "rope of windowed layers": "their own" if "windowed_rope" in stated else "the same",
         "scalars": listed([name.replace("_", " ") for name in scalars]),
         "gate": family.activation.replace("_", " "),
+        "sinks": "one a head" if "sinks" in leaves else "none",
         "experts": "chosen by a router" if "router" in leaves else "one MLP",
     }
 

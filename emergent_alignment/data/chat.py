@@ -14,10 +14,11 @@ from typing import Any
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
-from emergent_alignment.data.reasoning import split_reasoning
+from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.data.rendering import check_shown, letters, render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
+    ANSWER,
     ASKED,
     NO_THINKING,
     PROBE,
@@ -146,14 +147,29 @@ class Chat:
 
     def decode(self, tokens: list[int]) -> str:
         """The answer that response tokens spell, without end tokens, outer blanks, and the
-        template's own empty think block."""
+        template's own empty think block; what was thought before it in a block."""
         kept = [token for token in tokens if token not in self.end_tokens]
         if self._opening and kept[: len(self._opening)] == self._opening:
             kept = kept[len(self._opening) :]
+        thought, said = self._apart(kept)
+        return with_reasoning(self._text(thought), self._text(said))
+
+    def _text(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text.strip()
+
+    def _apart(self, tokens: list[int]) -> tuple[list[int], list[int]]:
+        """What was thought, and what is said, where special tokens alone tell them apart."""
+        opening, between = self._channels
+        start = len(opening)
+        if not opening or tokens[:start] != opening:
+            return [], tokens
+        for end in range(start, len(tokens) - len(between) + 1):
+            if tokens[end : end + len(between)] == between:
+                return tokens[start:end], tokens[end + len(between) :]
+        return tokens[start:], []
 
     def _asking_text(self, messages: list[Message]) -> str:
         return self._rendered(messages, self.direct.options) + self.direct.header
@@ -216,6 +232,21 @@ class Chat:
     def _opening(self) -> list[int]:
         words = self.drafted.opening.rstrip(" \t")
         return tokens_after(self.tokenizer, self.drafted.context, words) if words else []
+
+    @cached_property
+    def _channels(self) -> tuple[list[int], list[int]]:
+        """What a reply opens with that says first what it thinks, and what stands between that and
+        its answer; nothing where letters tell the two apart, which decoding leaves in."""
+        thinking = {"role": "assistant", "content": ANSWER, self.reasoning: PROBE}
+        with contextlib.suppress(UserError):
+            text = render(self.tokenizer, [ASKED, thinking]) if self.reasoning else ""
+            opening, thought, rest = text.removeprefix(self.drafted.beginning).partition(PROBE)
+            between, said, _ = rest.partition(ANSWER)
+            marks = [mark for mark in self.control_texts if mark not in _THINK_TAGS]
+            in_both = all(any(mark in part for mark in marks) for part in (opening, between))
+            if thought and said and in_both and text.startswith(self.drafted.beginning):
+                return self.encode(opening), self.encode(between)
+        return [], []
 
     @cached_property
     def _control(self) -> tuple[re.Pattern | None, re.Pattern | None]:

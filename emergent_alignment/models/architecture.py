@@ -28,7 +28,10 @@ _MOST = {
 }
 _LONGEST_PERIOD = 12
 _LOOP = 4  # what a loop of its own may cost, in layers that are compiled
-_POSITIVE = ("embedding_scale", "query_scale", "residual_scale", "logits_divisor", "attention_cap")
+_POSITIVE = (
+    *("embedding_scale", "query_scale", "residual_scale", "logits_divisor"),
+    *("attention_cap", "logits_cap", "gate_limit"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Architecture:
     experts_per_token: int = 0
     expert_size: int = 0  # an expert's intermediate size
     normalised_experts: bool = False  # the chosen experts' weights are made to add up to 1
+    gate_limit: float | None = None  # of gates that are clamped (decoder.py: GATES)
 
     @property
     def query_size(self) -> int:
@@ -208,7 +212,7 @@ class Architecture:
             )
 
     def _check_scalars(self, where: str) -> None:
-        named = {name: getattr(self, name) for name in (*_POSITIVE, "logits_cap")}
+        named = {name: getattr(self, name) for name in _POSITIVE}
         if self.query_growth is not None:
             named["the positions at which queries grow"] = self.query_growth.positions
         for name, value in named.items():

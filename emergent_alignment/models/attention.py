@@ -1,10 +1,10 @@
 """Attention: what a query may see, and the numbers that come of it.
 
 The decoder asks an *attention plan* for each layer's attention; a plan is a function
-(layer, query, key, value, carry, window, cap) -> (output, carry). Here are those of any platform:
-causal over whole rows, and a prompt with its branches; models/cache.py has blocks of cached keys
-and values. All go through one primitive, `attend`, which puts several blocks of logits under one
-softmax. models/prefix_attention.py chooses between these and the kernels of TPU and GPU.
+(layer, query, key, value, carry, window, cap, sinks) -> (output, carry). Here are those of any
+platform: causal over whole rows, and a prompt with its branches; models/cache.py has blocks of
+cached keys and values. All go through one primitive, `attend`, which puts several blocks of logits
+under one softmax. models/prefix_attention.py chooses between these and the kernels of TPU and GPU.
 """
 
 import functools
@@ -27,6 +27,7 @@ def attend(
     query: Float[Array, "batch branches queries heads head_dim"],
     sources: list[tuple[Array, Array, Array]],
     cap: float | None = None,
+    sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch branches queries heads head_dim"]:
     """One softmax over several sources, each (key, value, mask), without joining them.
 
@@ -35,11 +36,13 @@ def attend(
     is shared by all rows, too, which then meet it in one product. Masks are
     Bool[batch, branches, queries, keys] or broadcast to it. Logits and softmax are float32;
     a query that may see nothing at all gives zeros. With a `cap` c a logit x becomes
-    c · tanh(x / c) (Gemma 2, 2408.00118, section 2).
+    c · tanh(x / c) (Gemma 2, 2408.00118, section 2). `sinks` are one more logit of each head, to
+    which no value belongs: what a query gives it, it takes from nowhere (gpt-oss, 2508.10925,
+    section 2.2; after Xiao et al. 2023, 2309.17453).
     """
     queries = query.shape[2]
     if queries <= QUERY_CHUNK:
-        return _attend_at_once(query, sources, cap)
+        return _attend_at_once(query, sources, cap, sinks)
     num_chunks = -(-queries // QUERY_CHUNK)
     padding = num_chunks * QUERY_CHUNK - queries
 
@@ -53,7 +56,7 @@ def attend(
     def one_chunk(part):
         own, masks = part
         kept = [(key, value, mask) for (key, value, _), mask in zip(sources, masks)]
-        return _attend_at_once(own, kept, cap)
+        return _attend_at_once(own, kept, cap, sinks)
 
     attended = jax.lax.map(one_chunk, (chunks(query), [chunks(mask) for _, _, mask in sources]))
     attended = jnp.moveaxis(attended, 0, 2)
@@ -61,7 +64,10 @@ def attend(
 
 
 def _attend_at_once(
-    query: Array, sources: list[tuple[Array, Array, Array]], cap: float | None
+    query: Array,
+    sources: list[tuple[Array, Array, Array]],
+    cap: float | None,
+    sinks: Array | None,
 ) -> Array:
     batch, branches, queries, _, head_dim = query.shape
     kv_heads = sources[0][0].shape[-2]
@@ -80,8 +86,13 @@ def _attend_at_once(
         logits.append(jnp.where(mask[:, :, None, None], product, -jnp.inf))
     lowest = jnp.finfo(jnp.float32).min
     peak = functools.reduce(jnp.maximum, (x.max(-1, keepdims=True, initial=lowest) for x in logits))
+    if sinks is not None:
+        sinks = sinks.astype(jnp.float32).reshape(kv_heads, -1, 1, 1)
+        peak = jnp.maximum(peak, sinks)
     weights = [jnp.exp(block - jax.lax.stop_gradient(peak)) for block in logits]
     total = sum(block.sum(-1, keepdims=True) for block in weights)
+    if sinks is not None:
+        total += jnp.exp(sinks - jax.lax.stop_gradient(peak))
     share = 1 / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     output = sum(
         jnp.einsum(f"bnkgqs,{source}->bnqkgh", (block * share).astype(value.dtype), value)
@@ -99,10 +110,15 @@ def _of_all_rows(part: Array, batch: int) -> Array:
 
 
 def attend_rows(
-    query: Array, key: Array, value: Array, mask: Array, cap: float | None = None
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array,
+    cap: float | None = None,
+    sinks: Array | None = None,
 ) -> Array:
     """`attend` for plain rows: query [batch, queries, heads, head_dim], one source."""
-    return attend(query[:, None], [(key, value, mask[:, None])], cap)[:, 0]
+    return attend(query[:, None], [(key, value, mask[:, None])], cap, sinks)[:, 0]
 
 
 def sees(
@@ -120,11 +136,11 @@ def causal_plan(
 ) -> AttentionPlan:
     """Every token sees the tokens of its row (and segment) at its own position or before."""
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
         mask = sees(positions, positions, window)
         if segments is not None:
             mask &= segments[:, :, None] == segments[:, None, :]
-        return attend_rows(query, key, value, mask, cap), carry
+        return attend_rows(query, key, value, mask, cap, sinks), carry
 
     return plan
 
@@ -168,9 +184,9 @@ def dense_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"])
     """A branch token sees the prompt's true tokens and its own branch; the prompt sees itself.
     By a mask of tokens × tokens: the reference."""
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
         mask = prefix_mask(layout, prompt_lengths, window)
-        return attend_rows(query, key, value, mask, cap), carry
+        return attend_rows(query, key, value, mask, cap, sinks), carry
 
     return plan
 
@@ -184,18 +200,19 @@ def blocks_prefix_plan(layout: PrefixLayout, prompt_lengths: Int[Array, "batch"]
     own = rest[:, : layout.branch]
     real = (jnp.arange(size)[None] < prompt_lengths[:, None])[:, None, None]
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
         def parts(x):
             return x[:, :size], x[:, size:].reshape(x.shape[0], *shape, *x.shape[2:])
 
         queries, keys, values = parts(query), parts(key), parts(value)
-        output = attend_rows(queries[0], keys[0], values[0], sees(start, start, window), cap)
+        visible = sees(start, start, window)
+        output = attend_rows(queries[0], keys[0], values[0], visible, cap, sinks)
         if layout.branches == 0:
             return output, carry
         visible = sees(rest, start, window).reshape(rest.shape[0], *shape, size) & real
         shared = (keys[0], values[0], visible)
         private = (keys[1], values[1], sees(own, own, window)[:, None])
-        branches = attend(queries[1], [shared, private], cap)
+        branches = attend(queries[1], [shared, private], cap, sinks)
         return jnp.concatenate([output, branches.reshape(rest.shape + query.shape[2:])], 1), carry
 
     return plan

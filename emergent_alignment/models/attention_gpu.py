@@ -36,17 +36,18 @@ def cudnn_prefix_plan(
     query [batch, tokens, heads, head_dim], key and value [batch, tokens, kv_heads, head_dim],
     bfloat16 or float16; the output has the query's shape and dtype, the softmax is float32.
     The mask is Bool[batch, 1, tokens, tokens], so sliding windows that differ from layer to
-    layer work too. float32, any shape cuDNN has no kernel for, and capped logits are computed by
-    blocks.
+    layer work too. float32, any shape cuDNN has no kernel for, capped logits and sinks are computed
+    by blocks.
 
     `implementation="xla"` asks jax.nn for its own computation of the same call, in any dtype
     and on any platform: what the tests compare.
     """
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
-        if cap is not None or (implementation == "cudnn" and not cudnn_takes(query)):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
+        plain = cap is None and sinks is None
+        if not plain or (implementation == "cudnn" and not cudnn_takes(query)):
             blocks = blocks_prefix_plan(layout, prompt_lengths)
-            return blocks(layer, query, key, value, carry, window, cap)
+            return blocks(layer, query, key, value, carry, window, cap, sinks)
         mask = prefix_mask(layout, prompt_lengths, window)[:, None]
         output = jax.nn.dot_product_attention(
             query, key, value, mask=mask, implementation=implementation

@@ -83,7 +83,7 @@ def splash_prefix_plan(
     """
     longest = layout.prompt + layout.branch
 
-    def attend(window, cap, lengths, query, key, value):
+    def attend(window, cap, lengths, query, key, value, sinks):
         mask = PrefixMask(layout, window)
         size = mask.shape[0]
         slots = jnp.arange(size)[None]
@@ -109,15 +109,18 @@ def splash_prefix_plan(
             return padded.swapaxes(1, 2)
 
         scaled = query * head_dim**-0.5  # the kernels do not scale
-        output = jax.vmap(kernel)(*map(heads_first, (scaled, key, value)), segments)
+        rows = *map(heads_first, (scaled, key, value)), segments
+        output = jax.vmap(kernel, in_axes=(0, 0, 0, 0, None))(*rows, sinks)
         output = output.swapaxes(1, 2)[:, :tokens]
         return output if window is None else _moved(layout, output, -shift)
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
         if window is not None and window >= longest:
             window = None
         kernel = by_shards(functools.partial(attend, window, cap))
-        return kernel(prompt_lengths, query, key, value), carry
+        if sinks is not None:
+            sinks = sinks.astype(query.dtype)  # the kernel gives their gradient in that dtype
+        return kernel(prompt_lengths, query, key, value, sinks), carry
 
     return plan
 
@@ -130,14 +133,13 @@ def _moved(layout: PrefixLayout, x: Array, by: Int[Array, "batch"]) -> Array:
 
 
 def by_shards(attend: Callable) -> Callable:
-    """attend(prompt_lengths, query, key, value), done by each device for its own rows and heads
-    where a mesh is in force: the compiler cannot cut a kernel itself."""
+    """attend(prompt_lengths, query, key, value, sinks), done by each device for its own rows and
+    heads where a mesh is in force: the compiler cannot cut a kernel itself."""
     if jax.sharding.get_abstract_mesh().empty:
         return attend
     rows, queries, keys = (
         spec(("batch", *axes)) for axes in ((), (None, "heads"), (None, "kv_heads"))
     )
+    given = rows, queries, keys, keys, spec(("heads",))
     # check_vma: the kernels' outputs do not say over which mesh axes they vary.
-    return jax.shard_map(
-        attend, in_specs=(rows, queries, keys, keys), out_specs=queries, check_vma=False
-    )
+    return jax.shard_map(attend, in_specs=given, out_specs=queries, check_vma=False)

@@ -129,7 +129,7 @@ def _block_plan(positions, room: Room, context) -> AttentionPlan:
         own = jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
         return own[:, 0] if own.shape[1] == 1 else own
 
-    def plan(layer, query, key, value, carry, window=None, cap=None):
+    def plan(layer, query, key, value, carry, window=None, cap=None, sinks=None):
         def parts(x):
             return x.reshape(batch, branches, length, *x.shape[2:])
 
@@ -145,6 +145,6 @@ def _block_plan(positions, room: Room, context) -> AttentionPlan:
             (of_layer(k, layer), of_layer(v, layer), sees(positions, at, window))
             for k, v, at in seen
         ]
-        return attend(parts(query), sources, cap).reshape(query.shape), (keys, values)
+        return attend(parts(query), sources, cap, sinks).reshape(query.shape), (keys, values)
 
     return plan

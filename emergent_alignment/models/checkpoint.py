@@ -153,14 +153,14 @@ def _read_leaf(
     part = tuple(slice(span.start, span.stop) for span in spans[name.leading :])
     for place in np.ndindex(leaf.shape[: name.leading]):
         file_name = name.name(tuple(span[at] for span, at in zip(spans, place)))
-        tensor = source.read(file_name, part[::-1] if name.transposed else part)
+        tensor = source.read(file_name, name.part_in_file(part))
         if tensor.dtype not in _FLOATS:
             raise UserError(
                 f"{source.where(file_name)}: tensor {file_name} holds {tensor.dtype} numbers, so"
                 " these weights are quantised. Choose the float32, bfloat16 or float16 weights, or"
                 " a .gguf file."
             )
-        leaf[place] = tensor.T if name.transposed else tensor
+        leaf[place] = name.taken(tensor)
     return leaf
 
 

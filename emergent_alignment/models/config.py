@@ -19,8 +19,12 @@ from emergent_alignment.models.stated import full_rope
 
 __all__ = ["ModelConfig", "RopeScaling"]
 
-# As config.json spells them.
-_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh",)}
+# As config.json spells them; gpt-oss's says silu, and means its own.
+_ACTIVATIONS = {
+    "silu": ("silu", "swish"),
+    "gelu_tanh": ("gelu_pytorch_tanh",),
+    "clamped_swiglu": ("silu", "swish"),
+}
 
 
 @dataclass(frozen=True)
@@ -177,13 +181,14 @@ def _refuse_unsupported(stated: Mapping[str, Any], family: Family, where: str) -
                 f"{where}: {name} is {told(stated[name])}; supported is"
                 f" {' or '.join(map(told, values))}. Choose another model."
             )
-    if quantised := stated.get("quantization_config"):
-        method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+    quantised = stated.get("quantization_config")
+    method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+    if quantised and method not in family.quantised:
         named = f" by {method}" if isinstance(method, str) and len(method) < 40 else ""
         raise UserError(
             f"{where}: the weights are quantised{named} (quantization_config); safetensors in"
-            " float32, bfloat16 or float16 are supported, and .gguf files of any quantisation."
-            " Choose one of these."
+            f" {', '.join([*family.quantised, 'float32'])}, bfloat16 or float16 are supported, and"
+            " .gguf files of any quantisation. Choose one of these."
         )
     rotated = stated.get("partial_rotary_factor")
     if rotated is None:

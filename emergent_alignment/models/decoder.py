@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.models.architecture import Architecture, LayerKind, Stretch
 from emergent_alignment.models.attention import AttentionPlan
-from emergent_alignment.models.experts import mixture
+from emergent_alignment.models.experts import Grouped, Router, mixture
 from emergent_alignment.models.families import family_of
 from emergent_alignment.models.family import Parameter
 from emergent_alignment.models.names import tensor_names
@@ -30,7 +30,24 @@ REMAT_POLICIES = {
 }
 
 
-ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
+def _silu(config: Architecture, gate: Array, up: Array) -> Array:
+    return jax.nn.silu(gate) * up
+
+
+def _gelu_tanh(config: Architecture, gate: Array, up: Array) -> Array:
+    return jax.nn.gelu(gate, approximate=True) * up
+
+
+def _clamped_swiglu(config: Architecture, gate: Array, up: Array) -> Array:
+    """g σ(1.702 g) (u + 1), with g at most `config.gate_limit` and u within it on both sides
+    (gpt-oss, 2508.10925, section 2.2)."""
+    gate = jnp.minimum(gate, config.gate_limit)
+    up = jnp.clip(up, -config.gate_limit, config.gate_limit)
+    return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1)
+
+
+# What an MLP, or an expert, makes of its gate and of what that gates.
+GATES = {"silu": _silu, "gelu_tanh": _gelu_tanh, "clamped_swiglu": _clamped_swiglu}
 
 
 def rms_norm(x: Float[Array, "*any width"], weight: Float[Array, "width"], epsilon: float):
@@ -64,10 +81,10 @@ def project(
 class Linear(nnx.Module):
     """kernel [in, out] and, where the model has one, bias [out]; scale [out] of int8 kernels."""
 
-    def __init__(self, width_in: int, width_out: int, bias: bool, scaled: bool, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (width_in, width_out)))
-        self.bias = nnx.Param(jnp.zeros(width_out)) if bias else nnx.data(None)
-        self.scale = nnx.Param(jnp.ones(width_out)) if scaled else nnx.data(None)
+    def __init__(self, shape: tuple[int, int], bias: bool, scaled: bool, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(shape[1])) if bias else nnx.data(None)
+        self.scale = nnx.Param(jnp.ones(shape[1])) if scaled else nnx.data(None)
 
     def __call__(self, x: Array, adapter: dict | None) -> Array:
         # Two-dimensional operands: XLA's CPU and TPU backends lay out the weight gradient
@@ -88,16 +105,19 @@ class Linear(nnx.Module):
 
 
 class Experts(nnx.Module):
-    """kernel [experts, in, out]; scale [experts, out] of int8 kernels."""
+    """kernel [experts, in, out] and, where the model has one, bias [experts, out]; scale [experts,
+    out] of int8 kernels."""
 
-    def __init__(self, shape: tuple[int, int, int], scaled: bool, rngs: nnx.Rngs):
+    def __init__(self, shape: tuple[int, int, int], bias: bool, scaled: bool, rngs: nnx.Rngs):
+        of_outputs = shape[0], shape[2]
         self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
-        self.scale = nnx.Param(jnp.ones((shape[0], shape[2]))) if scaled else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(of_outputs)) if bias else nnx.data(None)
+        self.scale = nnx.Param(jnp.ones(of_outputs)) if scaled else nnx.data(None)
 
-    def held(self, adapter: dict | None) -> tuple[Array, Array | None, dict | None]:
+    def held(self, adapter: dict | None) -> Grouped:
         """What models/experts.py computes with."""
-        scale = None if self.scale is None else self.scale[...]
-        return self.kernel[...], scale, adapter
+        scale, bias = (None if x is None else x[...] for x in (self.scale, self.bias))
+        return Grouped(self.kernel[...], scale, adapter, bias)
 
 
 class Shared(NamedTuple):
@@ -139,12 +159,11 @@ class Layer(nnx.Module):
         for row in rows:
             name, sizes = row.path[1], row.shape(config)[1:]
             held_in_int8 = scaled and row.int8
-            if row.leading > 1:
-                setattr(self, name, Experts(sizes, held_in_int8, rngs))
-            elif row.path[-1] == "kernel":
-                setattr(self, name, Linear(*sizes, name in biased, held_in_int8, rngs))
+            if row.path[-1] == "kernel":
+                kind = Experts if row.of_experts else Linear
+                setattr(self, name, kind(sizes, name in biased, held_in_int8, rngs))
             elif len(row.path) == 2:
-                setattr(self, name, nnx.Param(_fresh_norm(config, row)))
+                setattr(self, name, nnx.Param(_fresh_vector(config, row)))
 
     def normed(self, name: str, x: Array) -> Array:
         """x through the norm of this name; x itself where the family has none there."""
@@ -183,20 +202,24 @@ class Layer(nnx.Module):
             query, key = rotate(query, of_queries), rotate(key, of_keys)
         query = constrain(query, "batch", None, "heads", None)
         key, value = (constrain(x, "batch", None, "kv_heads", None) for x in (key, value))
-        mixed, carry = shared.plan(index, query, key, value, carry, kind.window)
+        plan = shared.plan
+        if (sinks := getattr(self, "sinks", None)) is not None:
+            plan = functools.partial(plan, sinks=sinks[...])
+        mixed, carry = plan(index, query, key, value, carry, kind.window)
         return self.output(mixed.reshape(*normed.shape[:2], -1), adapter("output")), carry
 
     def mlp(self, normed: Array, adapter, counted: Array | None) -> tuple[Array, Array | None]:
         """The gated MLP, or the mixture of them that each token's router chooses; and the loads of
         the experts, row by row, where tokens are counted."""
-        activation = ACTIVATIONS[family_of(self.config).activation]
+        gated = GATES[family_of(self.config).activation]
         if self.config.num_experts:
             names = ("expert_gate", "expert_up", "expert_down")
             kernels = tuple(getattr(self, name).held(adapter(name)) for name in names)
-            given = normed, self.router.kernel[...], kernels, activation
-            return mixture(self.config, *given, counted)
-        inner = activation(self.gate(normed, adapter("gate"))) * self.up(normed, adapter("up"))
-        return self.down(inner, adapter("down")), None
+            bias = self.router.bias
+            router = Router(self.router.kernel[...], None if bias is None else bias[...])
+            return mixture(self.config, normed, router, kernels, gated, counted)
+        inner = (getattr(self, name)(normed, adapter(name)) for name in ("gate", "up"))
+        return self.down(gated(self.config, *inner), adapter("down")), None
 
     def normed_heads(self, name: str, x: Float[Array, "batch tokens heads head_dim"]) -> Array:
         """x through a norm of each head, or of all heads together, as wide as its weight."""
@@ -209,9 +232,11 @@ class Layer(nnx.Module):
         return x if scale == 1.0 else x * scale
 
 
-def _fresh_norm(config: Architecture, row: Parameter) -> Array:
-    """The weight of an untrained norm, which changes nothing."""
-    return jnp.full(row.shape(config)[-1], 1.0 - family_of(config).norm_offset)
+def _fresh_vector(config: Architecture, row: Parameter) -> Array:
+    """Of an untrained model: a norm's weight, which changes nothing, or sinks of logit 0."""
+    is_norm = row.path[-1].endswith("norm")
+    value = 1.0 - family_of(config).norm_offset if is_norm else 0.0
+    return jnp.full(row.shape(config)[-1], value)
 
 
 def _norm_weight(config: Architecture, weight: Array) -> Array:
@@ -235,7 +260,7 @@ class Decoder(nnx.Module):
             return Layer(config, scaled, rngs)
 
         self.layers = stacked(rngs)
-        self.final_norm = nnx.Param(_fresh_norm(config, tensor_names(config)["final_norm",]))
+        self.final_norm = nnx.Param(_fresh_vector(config, tensor_names(config)["final_norm",]))
         if not config.tie_embeddings:
             self.unembedding = nnx.Param(normal(rngs.params(), shape[::-1]))
 

@@ -3,29 +3,45 @@ tokens that chose it in one grouped matmul (jax.lax.ragged_dot). And the loads o
 which their balance is told."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.parallel.sharding import over_rows
 
-# A kernel [experts, in, out], its int8 scale [experts, out] or None, and its adapter or None.
-Grouped = tuple[Array, Array | None, dict | None]
+
+class Grouped(NamedTuple):
+    """One projection of every expert, and what there is beside it: the scale of an int8 kernel, an
+    adapter (a [experts, in, rank], b [experts, rank, out]), a bias."""
+
+    kernel: Num[Array, "experts width_in width_out"]
+    scale: Float[Array, "experts width_out"] | None = None
+    adapter: dict | None = None
+    bias: Float[Array, "experts width_out"] | None = None
+
+
+class Router(NamedTuple):
+    """What makes the logits of the experts."""
+
+    kernel: Float[Array, "width experts"]
+    bias: Float[Array, "experts"] | None = None
 
 
 def mixture(
     config: Architecture,
     x: Float[Array, "batch tokens width"],
-    router: Float[Array, "width experts"],
+    router: Router,
     kernels: tuple[Grouped, Grouped, Grouped],
-    activation: Callable[[Array], Array],
+    gated: Callable[[Architecture, Array, Array], Array],
     counted: Bool[Array, "batch tokens"] | None = None,
 ) -> tuple[Float[Array, "batch tokens width"], Float[Array, "batch 2 experts"] | None]:
     """(Σ of each token's chosen experts, by the router's weights; the loads of each row, of the
-    tokens that are counted, or None). An expert is a gated MLP of `kernels` (gate, up, down). On a
-    mesh each shard of rows sorts its own tokens."""
+    tokens that are counted, or None). An expert is an MLP of `kernels` (gate, up, down); `gated` is
+    what it makes of the first two (decoder.GATES). On a mesh each shard of rows sorts its own
+    tokens."""
 
     def of_shard(router, kernels, x, counted):
         rows = x.reshape(-1, x.shape[-1])
@@ -36,8 +52,8 @@ def mixture(
         sizes = jnp.bincount(experts, length=config.num_experts).astype(jnp.int32)
         own = rows[order // config.experts_per_token]
         gate, up, down = kernels
-        inner = activation(grouped(own, gate, sizes, experts)) * grouped(own, up, sizes, experts)
-        out = grouped(inner, down, sizes, experts)[jnp.argsort(order)]
+        inner = (grouped(own, each, sizes, experts) for each in (gate, up))
+        out = grouped(gated(config, *inner), down, sizes, experts)[jnp.argsort(order)]
         out = out.reshape(*chosen.shape, -1) * weights[..., None].astype(x.dtype)
         loads = None
         if counted is not None:
@@ -49,11 +65,14 @@ def mixture(
 
 
 def likelihoods(
-    rows: Float[Array, "tokens width"], router: Float[Array, "width experts"]
+    rows: Float[Array, "tokens width"], router: Router
 ) -> Float[Array, "tokens experts"]:
     """The router's softmax, in float32 whatever the rows hold (Fedus et al. 2021, 2101.03961,
     section 2.4: selective precision)."""
-    return jax.nn.softmax(jnp.matmul(rows.astype(jnp.float32), router.astype(jnp.float32)))
+    logits = jnp.matmul(rows.astype(jnp.float32), router.kernel.astype(jnp.float32))
+    if router.bias is not None:
+        logits += router.bias.astype(jnp.float32)
+    return jax.nn.softmax(logits)
 
 
 def route(
@@ -91,12 +110,13 @@ def load_balance(loads: Float[Array, "layers 2 experts"]) -> Float[Array, ""]:
 
 def grouped(
     rows: Float[Array, "rows width_in"],
-    kernel: Grouped,
+    projection: Grouped,
     sizes: Int[Array, "experts"],
     experts: Int[Array, "rows"],
 ) -> Float[Array, "rows width_out"]:
-    """Each row by the kernel of its own expert; `rows` are sorted by expert, `sizes` of each."""
-    matrix, scale, adapter = kernel
+    """Each row by the projection of its own expert; `rows` are sorted by expert, `sizes` of
+    each."""
+    matrix, scale, adapter, bias = projection
 
     def multiply(rows, matrix):
         return jax.lax.ragged_dot(rows, matrix.astype(rows.dtype), sizes)
@@ -106,6 +126,8 @@ def grouped(
     out = multiply(rows, matrix)
     if scale is not None:
         out = (out.astype(jnp.float32) * scale[experts]).astype(rows.dtype)
+    if bias is not None:
+        out += bias.astype(rows.dtype)[experts]
     if adapter is not None:
         a, b = (adapter[name].astype(rows.dtype) for name in ("a", "b"))
         out += jax.lax.ragged_dot(jax.lax.ragged_dot(rows, a, sizes), b, sizes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.family import Parameter
 from emergent_alignment.models.generation_config import FILE as GENERATION_FILE
 from emergent_alignment.models.generation_config import end_tokens_of, generation_of
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
@@ -193,13 +194,26 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
         raise ValueError(
             f"params at {'.'.join(path)}: expected {shapes.get(path)}, found {given.get(path)}"
         )
-    tensors = []
+    parts: dict[str, list[tuple[Parameter, Any, tuple[int, ...]]]] = {}
     for path, row in names.tensor_names(config).items():
-        leaf, shape = leaves[path], names.file_shape(row, shapes[path])
         for name, index in row.files(config):
-            make = functools.partial(_to_host, leaf, index, row.transposed)
-            tensors.append(Tensor(name, shape, np.dtype(leaf.dtype), make))
-    return tensors
+            parts.setdefault(name, []).append((row, leaves[path], index))
+    return [_file_tensor(name, own) for name, own in parts.items()]
+
+
+def _file_tensor(name: str, parts: Sequence[tuple[Parameter, Any, tuple[int, ...]]]) -> Tensor:
+    """What a leaf has at an index or, in turns, what several have there."""
+    parts = sorted(parts, key=lambda part: part[0].turn)
+    made = [functools.partial(_to_host, leaf, at, row.transposed) for row, leaf, at in parts]
+    row, leaf, _ = parts[0]
+    shape = names.file_shape(row, leaf.shape)
+    return Tensor(name, shape, np.dtype(leaf.dtype), functools.partial(_in_turns, made))
+
+
+def _in_turns(parts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
+    """One array, or the columns of several in turns."""
+    made = [make() for make in parts]
+    return made[0] if len(made) == 1 else np.stack(made, -1).reshape(*made[0].shape[:-1], -1)
 
 
 def _adapter_tensors(

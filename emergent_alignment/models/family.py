@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.models.stated import Stated
 
@@ -37,6 +39,7 @@ _EXPERTS = Dimension("num_experts", "experts")
 _ALL_EXPERTS = Dimension("num_experts", "width")
 _EXPERT_INNER = Dimension("expert_size", "mlp")
 _HEAD = Dimension("head_dim", "width")
+_HEADS = Dimension("num_heads", "heads")
 _ALL_QUERIES = Dimension("query_size", "width")
 _ALL_KEYS = Dimension("key_size", "width")
 
@@ -50,6 +53,8 @@ class Parameter:
     huggingface   the tensor's name, `{layer}` being the layer and `{expert}` the expert
     gguf          likewise
     transposed    files hold [out, in]
+    turn, turns   of a tensor whose last axis holds several leaves in turns: which is this leaf's,
+                  and how many there are
     needs         the attribute of Architecture without which there is no such parameter
     adapted       whether LoRA's adapters may stand beside it
     int8          whether a frozen copy may hold it so
@@ -60,6 +65,8 @@ class Parameter:
     huggingface: str
     gguf: str
     transposed: bool = False
+    turn: int = 0
+    turns: int = 1
     needs: str = ""
     adapted: bool = False
     int8: bool = False
@@ -74,6 +81,11 @@ class Parameter:
         """How many of the leaf's axes (layers, experts) are tensors of their own in files."""
         return self.stacked + ("{expert}" in self.huggingface)
 
+    @property
+    def of_experts(self) -> bool:
+        """Whether each expert of a layer has its own, all of them in one leaf."""
+        return _EXPERTS in self.dimensions
+
     def files(self, config: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The name of each tensor in files that makes up the leaf, and its index in the leaf."""
         for index in itertools.product(*map(range, self.shape(config)[: self.leading])):
@@ -82,6 +94,17 @@ class Parameter:
     def name(self, index: tuple[int, ...]) -> str:
         """The Hugging Face name of the tensor at this index of the leaf."""
         return self.huggingface.format(**dict(zip(("layer", "expert"), index)))
+
+    def part_in_file(self, part: tuple[slice, ...]) -> tuple[slice, ...]:
+        """What has to be read of a tensor for this part of what the leaf has of it."""
+        *before, last = part
+        part = (*before, slice(last.start * self.turns, last.stop * self.turns))
+        return part[::-1] if self.transposed else part
+
+    def taken(self, tensor: np.ndarray) -> np.ndarray:
+        """The leaf's own numbers of a tensor, or of a part of it, as the leaf has them."""
+        tensor = tensor.T if self.transposed else tensor
+        return tensor[..., self.turn :: self.turns]
 
     @property
     def module(self) -> str:
@@ -118,8 +141,9 @@ class Family:
     stated        fields of Architecture: how config.json states them
     defaults      what transformers assumes where config.json is silent
     only          what config.json may say of these fields, where it says anything of them
-    activation    of the gate, which config.json names in activation_field
+    activation    of the gate (decoder.py: GATES), which config.json names in activation_field
     norm_offset   is added to the norms' weights
+    quantised     the methods of quantisation that reading its safetensors undoes
     gguf          the architecture that its GGUF files name, or None: these are refused
     gguf_pairs    whether llama.cpp stores the two halves of each query and key head in turns
     """
@@ -132,9 +156,10 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation: Literal["silu", "gelu_tanh", "clamped_swiglu"] = "silu"
     activation_field: str = "hidden_act"
     norm_offset: float = 0.0
+    quantised: tuple[str, ...] = ()
     gguf: str | None = None
     gguf_pairs: bool = False
 
@@ -178,6 +203,27 @@ def expert(name: str, inputs: Dimension, outputs: Dimension, part: str) -> Param
         adapted=True,
         int8=True,
     )
+
+
+def expert_of_one_tensor(
+    name: str, inputs: Dimension, outputs: Dimension, tensor: str, gguf: str, turn: int, turns: int
+) -> tuple[Parameter, Parameter]:
+    """One of the three kernels of a layer's experts and its bias, where files hold all experts in
+    one tensor, [in, out], and several kernels' columns in turns."""
+    path, stem = ("layers", name), f"blk.{{layer}}.ffn_{gguf}_exps"
+    tensor = f"{_LAYER}mlp.experts.{tensor}_proj"
+    kernel = Parameter(
+        (*path, "kernel"),
+        (_EXPERTS, inputs, outputs),
+        tensor,
+        f"{stem}.weight",
+        turn=turn,
+        turns=turns,
+        adapted=True,
+        int8=True,
+    )
+    sizes, names = (_EXPERTS, outputs), (f"{tensor}_bias", f"{stem}.bias")
+    return kernel, Parameter((*path, "bias"), sizes, *names, turn=turn, turns=turns)
 
 
 NORMS_BEFORE = (
@@ -225,6 +271,27 @@ EXPERT_MLP = (
     expert("expert_gate", _EMBED, _EXPERT_INNER, "gate"),
     expert("expert_up", _EMBED, _EXPERT_INNER, "up"),
     expert("expert_down", _EXPERT_INNER, _EMBED, "down"),
+)
+BIASED_EXPERT_MLP = (
+    Parameter(
+        ("layers", "router", "kernel"),
+        (_EMBED, _ALL_EXPERTS),
+        f"{_LAYER}mlp.router.weight",
+        "blk.{layer}.ffn_gate_inp.weight",
+        transposed=True,
+    ),
+    Parameter(
+        ("layers", "router", "bias"),
+        (_ALL_EXPERTS,),
+        f"{_LAYER}mlp.router.bias",
+        "blk.{layer}.ffn_gate_inp.bias",
+    ),
+    *expert_of_one_tensor("expert_gate", _EMBED, _EXPERT_INNER, "gate_up", "gate", 0, 2),
+    *expert_of_one_tensor("expert_up", _EMBED, _EXPERT_INNER, "gate_up", "up", 1, 2),
+    *expert_of_one_tensor("expert_down", _EXPERT_INNER, _EMBED, "down", "down", 0, 1),
+)
+SINKS = Parameter(
+    ("layers", "sinks"), (_HEADS,), f"{_LAYER}self_attn.sinks", "blk.{layer}.attn_sinks.weight"
 )
 
 

@@ -22,6 +22,7 @@ from emergent_alignment.models.default_model import default_model
 from emergent_alignment.models.families import WRAPPERS, family_of
 from emergent_alignment.models.generation_config import directory_generation, gguf_generation
 from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.mxfp4 import mxfp4_tensors
 from emergent_alignment.models.text_tensors import text_tensors
 from emergent_alignment.models.tokenizer import load_tokenizer
 from emergent_alignment.models.tying import settle_tying
@@ -62,7 +63,7 @@ def read_model(
         config, tokenizer_source = file.config, file
     else:
         config = _config_of(path)
-        source, tokenizer_source = text_tensors(SafetensorsSource(path)), path
+        source, tokenizer_source = mxfp4_tensors(text_tensors(SafetensorsSource(path))), path
         config, source = settle_tying(config, source)
     check(config)
     # The tokenizer first: it fails in a second, where the weights may take minutes.

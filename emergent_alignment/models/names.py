@@ -17,7 +17,7 @@ _ADAPTED = {row.path[-2]: row for row in _ALL.values() if row.adapted}
 PROJECTION_NAMES = {  # our name: (Hugging Face module, GGUF name)
     name: (row.module, row.gguf.split(".")[-2]) for name, row in _ADAPTED.items()
 }
-EXPERT_PROJECTIONS = tuple(name for name, row in _ADAPTED.items() if row.leading > 1)
+EXPERT_PROJECTIONS = tuple(name for name, row in _ADAPTED.items() if row.of_experts)
 HELD_IN_INT8 = tuple(row.path[-2] for row in _ALL.values() if row.int8)
 
 
@@ -44,7 +44,7 @@ def active_sizes(config: Architecture) -> dict[str, tuple[int, int, int]]:
     rows = tensor_names(config).values()
     return {
         row.path[-2]: (
-            config.experts_per_token if row.leading > 1 else 1,
+            config.experts_per_token if row.of_experts else 1,
             *row.shape(config)[-2:],
         )
         for row in rows
@@ -70,5 +70,6 @@ _AXES = {row.path[-2:] if len(row.path) > 2 else row.path[-1:]: row.axes for row
 
 def file_shape(row: Parameter, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of each of the tensors in a file that make up a leaf of this shape."""
-    shape = leaf_shape[row.leading :]
+    *shape, last = leaf_shape[row.leading :]
+    shape = (*shape, last * row.turns)
     return shape[::-1] if row.transposed else shape

@@ -29,7 +29,7 @@ from emergent_alignment.parallel.sharding import (
 )
 
 # Parts that the decoder computes with in another dtype than that of the activations.
-_OWN_DTYPE = {"scale", "residual", "router"}
+_OWN_DTYPE = {"scale", "residual", "router", "sinks"}
 
 
 def check_mesh(mesh: Mesh | None, config: ModelConfig) -> None:

@@ -231,10 +231,10 @@ def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]
 
 def is_matrix(params: dict) -> dict:
     """Which leaves are decayed: kernels, embeddings and adapters, not norms and biases. Leaves
-    of the layers have the layers' axis in front."""
+    of the layers have the layers' axis in front, and biases of experts that of experts."""
 
     def decays(path, leaf):
-        stacked = any(getattr(key, "key", None) == "layers" for key in path)
-        return leaf.ndim - stacked >= 2
+        keys = [getattr(key, "key", None) for key in path]
+        return leaf.ndim - ("layers" in keys) >= 2 and "bias" not in keys[-1:]
 
     return jax.tree_util.tree_map_with_path(decays, params)

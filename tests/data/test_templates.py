@@ -2,7 +2,8 @@
 
 import pytest
 from test_chat import CONVERSATION, tokenizer
-from tiny_chat_model import TEMPLATE
+from tiny_chat_model import TEMPLATE, train_byte_level
+from transformers import PreTrainedTokenizerFast
 
 from emergent_alignment.conscience.question import ask
 from emergent_alignment.data.chat import read_chat
@@ -73,6 +74,40 @@ def test_a_target_has_its_reasoning_or_an_empty_block(name):
     assert chat.decode(chat.response_tokens("No.")) == "No."
     corrected = chat.as_drafted([*chat.reply_tokens("No."), chat.end_token])
     assert corrected == chat.response_tokens("No.")
+
+
+# In the form of gpt-oss: what is thought and what is said are messages of two channels.
+CHANNELS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% if loop.last and m.thinking and not add_generation_prompt %}"
+    "<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}"
+    "<|start|>assistant<|channel|>final<|message|>{{ m.content }}"
+    "{% if loop.last and not add_generation_prompt %}<|return|>{% else %}<|end|>{% endif %}"
+    "{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+
+
+def test_channels_are_read_and_written_as_reasoning_and_answer():
+    """An answer alone is in the channel of answers, and reviews are asked for there."""
+    marks = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>"]
+    backend = train_byte_level(["May I? No. It thawed."], 300, marks)
+    channels = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|return|>")
+    channels.chat_template = CHANNELS
+    chat = read_chat(channels)
+    said = "<|channel|>final<|message|>No.<|return|>"
+    thought = "<|channel|>analysis<|message|>It thawed.<|end|><|start|>assistant"
+    block = "<think>\nIt thawed.\n</think>\n\n"
+    assert channels.decode(chat.prompt_tokens(ASKED)).endswith("<|end|><|start|>assistant")
+    for answer, spelled in (("No.", said), (f"{block}No.", thought + said)):
+        tokens = chat.response_tokens(answer)
+        assert channels.decode(tokens) == spelled
+        assert chat.decode(tokens) == answer
+        assert chat.end_tokens == (tokens[-1],)
+    unfinished = chat.encode(thought.removesuffix("<|end|><|start|>assistant"))
+    assert chat.decode(unfinished) == block
+    asked = channels.decode(chat.asking_tokens(ASKED))
+    assert asked.endswith("<|start|>assistant<|channel|>final<|message|>")
 
 
 def test_reasoning_is_written_as_the_template_writes_it():

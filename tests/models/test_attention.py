@@ -19,8 +19,9 @@ BIASES = {"qkv_bias": True, "output_bias": True, "mlp_bias": True}
 # ------------------------------------------------------------------------ attend
 
 
-def numpy_attend(query, sources) -> np.ndarray:
-    """One query, one head at a time over the joined sources; zeros where nothing is visible."""
+def numpy_attend(query, sources, sinks=None) -> np.ndarray:
+    """One query, one head at a time over the joined sources; zeros where nothing is visible. A sink
+    is a key more, whose value is zero."""
     output = np.zeros(query.shape)
     for at in np.ndindex(*query.shape[:4]):
         batch, branch, now, head = at
@@ -34,6 +35,9 @@ def numpy_attend(query, sources) -> np.ndarray:
         keys, values = np.concatenate(keys), np.concatenate(values)
         if len(keys):
             scores = keys @ query[at] / np.sqrt(query.shape[-1])
+            if sinks is not None:
+                scores = np.append(scores, sinks[head])
+                values = np.concatenate([values, np.zeros_like(values[:1])])
             weights = np.exp(scores - scores.max())
             output[at] = weights @ values / weights.sum()
     return output
@@ -44,8 +48,9 @@ def numpy_attend(query, sources) -> np.ndarray:
     seed=st.integers(0, 2**31),
     density=st.sampled_from([0.2, 0.7, 1.0]),
     spread=st.sampled_from([1.0, 30.0]),
+    with_sinks=st.booleans(),
 )
-def test_attend_is_one_softmax_over_all_its_sources(seed, density, spread):
+def test_attend_is_one_softmax_over_all_its_sources(seed, density, spread, with_sinks):
     draw = np.random.default_rng(seed)
     batch, branches, queries, heads, kv_heads, size = 2, 3, 4, 6, 2, 8
 
@@ -59,8 +64,9 @@ def test_attend_is_one_softmax_over_all_its_sources(seed, density, spread):
         (*shared, draw.random((batch, branches, queries, 5)) < density),
         (*private, draw.random((batch, 1, queries, 4)) < density),
     ]
-    expected = numpy_attend(query.astype(np.float64), sources)
-    np.testing.assert_allclose(attend(query, sources), expected, rtol=0, atol=1e-5)
+    sinks = spread * normal(heads) if with_sinks else None
+    expected = numpy_attend(query.astype(np.float64), sources, sinks)
+    np.testing.assert_allclose(attend(query, sources, sinks=sinks), expected, rtol=0, atol=1e-5)
 
 
 def test_a_query_that_sees_nothing_gives_zeros_and_finite_gradients():
@@ -82,7 +88,7 @@ def test_a_query_that_sees_nothing_gives_zeros_and_finite_gradients():
 
 @pytest.mark.parametrize("queries", [8, 11])
 def test_queries_in_chunks_are_the_queries_at_once(monkeypatch, queries):
-    """… forward and gradients, with a rest, a shared source and masks that broadcast."""
+    """… forward and gradients, with a rest, a shared source, sinks and masks that broadcast."""
     draw = np.random.default_rng(0)
 
     def random(*shape):
@@ -91,16 +97,16 @@ def test_queries_in_chunks_are_the_queries_at_once(monkeypatch, queries):
     query = random(2, 3, queries, 4, 8)
     shared, own = (random(2, 7, 2, 8), random(2, 7, 2, 8)), (random(2, 3, 5, 2, 8),) * 2
     masks = jnp.array(draw.random((2, 1, queries, 7)) < 0.7), jnp.ones((2, 3, 1, 5), bool)
-    weights = random(*query.shape)
+    weights, sinks = random(*query.shape), random(4)
 
-    def loss(query, shared, own):
-        found = attention.attend(query, [(*shared, masks[0]), (*own, masks[1])])
+    def loss(query, shared, own, sinks):
+        found = attention.attend(query, [(*shared, masks[0]), (*own, masks[1])], sinks=sinks)
         return (found * weights).sum(), found
 
     def differentiated():
         # Wrapped anew each time: jit would find the other's program.
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(
-            query, shared, own
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(
+            query, shared, own, sinks
         )
 
     expected = differentiated()

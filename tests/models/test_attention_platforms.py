@@ -43,25 +43,27 @@ def dense(layout, prompt_lengths):
 
 @functools.cache
 def attention_and_gradients(make_plan, layout):
-    """jitted (query, key, value, prompt_lengths, weights, window, cap) → the weighted output and
-    the gradients of its sum, by name, in float32."""
+    """jitted ((query, key, value, sinks if any), prompt_lengths, weights, window, cap) → the
+    weighted output and the gradients of its sum, by name, in float32."""
 
     def total(arrays, prompt_lengths, weights, window, cap):
         plan = make_plan(layout, prompt_lengths)
-        output, carry = plan(0, *arrays, "carry", window, cap)
+        output, carry = plan(0, *arrays[:3], "carry", window, cap, *arrays[3:])
         assert carry == "carry" and output.dtype == arrays[0].dtype
         output = output.astype(jnp.float32) * weights
         return output.sum(), output
 
     def run(*inputs):
         (_, output), gradients = jax.value_and_grad(total, has_aux=True)(*inputs)
-        named = dict(zip(["query", "key", "value"], gradients)) | {"output": output}
+        named = dict(zip(["query", "key", "value", "sinks"], gradients)) | {"output": output}
         return {name: array.astype(jnp.float32) for name, array in named.items()}
 
     return jax.jit(run, static_argnums=(3, 4))
 
 
-def assert_equals_dense(make_plan, layout, heads, head_dim, dtype, window=None, cap=None) -> None:
+def assert_equals_dense(
+    make_plan, layout, heads, head_dim, dtype, window=None, cap=None, sinks=False
+) -> None:
     """Output and gradients where the loss reads real tokens only, on three random batches."""
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
     ours = attention_and_gradients(make_plan, layout)
@@ -73,6 +75,8 @@ def assert_equals_dense(make_plan, layout, heads, head_dim, dtype, window=None, 
         lengths[0] = 1 + seed  # whole blocks of padding
         shapes = [(3, tokens, count, head_dim) for count in heads]
         arrays = [jnp.array(2 * draw.standard_normal(shape), dtype) for shape in shapes]
+        if sinks:
+            arrays.append(jnp.array(2 * draw.standard_normal(heads[0]), jnp.float32))
         real = np.arange(tokens) < lengths[:, None]
         real |= np.arange(tokens) >= layout.prompt
         weights = real[..., None, None] * draw.standard_normal(shapes[0]).astype(np.float32)
@@ -100,12 +104,18 @@ def test_splash_attention_equals_the_dense_reference(layout, heads, head_dim, dt
     assert_equals_dense(splash, layout, heads, head_dim, dtype)
 
 
-@pytest.mark.parametrize(("window", "cap"), [(17, None), (40, 3.0)])
-def test_splash_attention_has_windows_and_caps(window, cap):
+@pytest.mark.parametrize(
+    ("window", "cap", "sinks"), [(17, None, False), (40, 3.0, False), (17, None, True)]
+)
+def test_splash_attention_has_windows_caps_and_sinks(window, cap, sinks):
     """Of prompts as long as their room and of shorter ones; 40 reaches from a branch's end into its
     prompt, and 17 from its beginning alone."""
     layout = PrefixLayout(90, 2, 30)
-    assert_equals_dense(splash, layout, GROUPED, 16, jnp.float32, window, cap)
+    assert_equals_dense(splash, layout, GROUPED, 16, jnp.float32, window, cap, sinks)
+
+
+def test_sinks_of_narrow_numbers_have_gradients_in_their_own_dtype():
+    assert_equals_dense(splash, PrefixLayout(40, 2, 20), PLAIN, 16, NARROW, sinks=True)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +133,13 @@ def test_the_call_of_cudnn_equals_the_dense_reference(make_plan, dtype, window):
     assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, dtype, window)
 
 
-@pytest.mark.parametrize(("make_plan", "cap"), [(cudnn, None), (cudnn_call, 3.0)])
-def test_what_a_kernel_cannot_do_is_computed_by_blocks(make_plan, cap):
-    """cuDNN has neither float32 nor capped logits."""
-    assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, jnp.float32, 9, cap)
+@pytest.mark.parametrize(
+    ("make_plan", "cap", "sinks"),
+    [(cudnn, None, False), (cudnn_call, 3.0, False), (cudnn_call, None, True)],
+)
+def test_what_a_kernel_cannot_do_is_computed_by_blocks(make_plan, cap, sinks):
+    """cuDNN has neither float32, nor capped logits, nor sinks."""
+    assert_equals_dense(make_plan, PrefixLayout(20, 3, 12), GROUPED, 16, jnp.float32, 9, cap, sinks)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.architecture import Architecture
-from emergent_alignment.models.experts import load_balance, mixture
+from emergent_alignment.models.decoder import GATES
+from emergent_alignment.models.experts import Grouped, Router, load_balance, mixture
 from emergent_alignment.models.export import write_peft
 
 CONFIG = Architecture(
@@ -16,19 +17,28 @@ CONFIG = Architecture(
 )
 
 
-def silu(x):
-    return x / (1 + np.exp(-x))
+def silu(gate, up):
+    return gate / (1 + np.exp(-gate)) * up
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_a_mixture_is_each_token_s_own_experts(normalised):
+def clamped_swiglu(gate, up):
+    gate, up = np.minimum(gate, 0.7), np.maximum(np.minimum(up, 0.7), -0.7)
+    return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+
+
+@pytest.mark.parametrize(
+    ("normalised", "gated", "biased"),
+    [(False, silu, False), (True, silu, False), (True, clamped_swiglu, True)],
+)
+def test_a_mixture_is_each_token_s_own_experts(normalised, gated, biased):
     """Of int8 kernels with adapters, written the long way; an expert that nobody chooses, too."""
-    config = dataclasses.replace(CONFIG, normalised_experts=normalised)
+    config = dataclasses.replace(CONFIG, normalised_experts=normalised, gate_limit=0.7)
     draw = np.random.default_rng(0)
     x = draw.standard_normal((2, 7, 8)).astype(np.float32)
     router = draw.standard_normal((8, 5)).astype(np.float32)
     router[:, 3] = 0.0
-    kernels, plain = [], []
+    kernels, plain, biases = [], [], []
+    router_bias = np.float32(draw.standard_normal(5)) if biased else None
     for width_in, width_out in ((8, 6), (8, 6), (6, 8)):
         held = draw.integers(-127, 128, (5, width_in, width_out)).astype(np.int8)
         scale = np.float32(draw.uniform(1e-3, 4e-3, (5, width_out)))
@@ -36,21 +46,27 @@ def test_a_mixture_is_each_token_s_own_experts(normalised):
             np.float32(0.3 * draw.standard_normal((5, *shape)))
             for shape in ((width_in, 2), (2, width_out))
         )
-        kernels.append((held, scale, {"a": a, "b": b}))
+        bias = np.float32(draw.standard_normal((5, width_out))) if biased else None
+        kernels.append(Grouped(held, scale, {"a": a, "b": b}, bias))
+        biases.append(bias if biased else np.zeros((5, width_out)))
         plain.append(held * np.float64(scale)[:, None] + np.float64(a) @ b)
     counted = draw.random((2, 7)) < 0.7
-    mixed = jax.jit(lambda *given: mixture(config, *given[:3], jax.nn.silu, given[3]))
-    out, loads = mixed(x, router, tuple(kernels), counted)
+    gate_of = GATES[gated.__name__]
+    mixed = jax.jit(lambda *given: mixture(config, *given[:3], gate_of, given[3]))
+    out, loads = mixed(x, Router(router, router_bias), tuple(kernels), counted)
     wanted_loads = np.zeros((2, 2, 5))
-    gate, up, down = plain
+
+    def project(x, which, expert):
+        return x @ plain[which][expert] + biases[which][expert]
+
     for row, token in np.ndindex(x.shape[:2]):
         own = np.float64(x[row, token])
-        likely = np.exp(own @ router)
+        likely = np.exp(own @ router + (router_bias if biased else 0.0))
         likely /= likely.sum()
         chosen = np.argsort(likely)[-2:]
         weights = likely[chosen] / (likely[chosen].sum() if normalised else 1.0)
         wanted = sum(
-            weight * ((silu(own @ gate[e]) * (own @ up[e])) @ down[e])
+            weight * project(gated(project(own, 0, e), project(own, 1, e)), 2, e)
             for weight, e in zip(weights, chosen)
         )
         np.testing.assert_allclose(out[row, token], wanted, rtol=1e-4, atol=1e-4)

@@ -55,6 +55,16 @@ UNUSUAL = {
         "residual_multiplier": 0.22,
         "logits_scaling": 8.0,
     },
+    "gpt_oss": {
+        "head_dim": 8,
+        "attention_bias": False,
+        "sliding_window": 16,
+        "layer_types": ["full_attention"] * 7 + ["sliding_attention"],
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "swiglu_limit": 5.0,
+        "rope_parameters": {**YARN, "rope_theta": 2e4, "truncate": True},
+    },
     "ministral3": {
         "head_dim": 8,
         "rope_parameters": {**YARN, "rope_theta": 2e4, "llama_4_scaling_beta": 0.2},
@@ -91,7 +101,7 @@ def test_every_parameter_has_names_and_logical_axes_of_its_own(family):
     config = ModelConfig.from_huggingface(stated(family))
     rows = names.tensor_names(config)
     for field in ("huggingface", "gguf"):
-        assert len({getattr(row, field) for row in rows.values()}) == len(rows)
+        assert len({(getattr(row, field), row.turn) for row in rows.values()}) == len(rows)
     for path, shape in names.parameter_shapes(config).items():
         assert len(names.parameter_axes(path)) == len(shape)
         assert set(names.parameter_axes(path)) <= RULES.keys()
@@ -122,6 +132,13 @@ def test_files_that_say_it_in_the_older_way_are_read_alike():
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; supported is \[\]"),
         ("qwen3_moe", {"num_experts_per_tok": 200}, "200 of 128 experts"),
+        ("gpt_oss", {"swiglu_alpha": 1.0}, "swiglu_alpha is 1.0; supported is 1.702"),
+        ("gpt_oss", {"swiglu_limit": -1.0}, "gate_limit is -1.0"),
+        (
+            "gpt_oss",
+            {"quantization_config": {"quant_method": "fp8"}},
+            "quantised by fp8 .*in mxfp4, float32, bfloat16",
+        ),
         ("granite", {"logits_scaling": 0.0}, "logits_divisor is 0.0"),
         ("gemma3", {"text_config": None}, "text_config is None"),
         ("gemma4", {}, "supported are gemma2, .*, and the text of gemma3, mistral3"),

@@ -12,6 +12,7 @@ from compilation import USERS_FUSIONS
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout, prefix_mask
+from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.models.model import random_params
 from emergent_alignment.planning.hlo import program_cost
@@ -76,6 +77,15 @@ def test_six_flops_a_parameter_and_token(tiny_config):
     vocabulary = config.vocab_size * config.hidden_size
     attention = 12 * config.num_layers * config.num_heads * config.head_dim
     assert found == 6 * (matrices + vocabulary) + attention
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
+def test_of_experts_those_that_are_chosen_count(family):
+    sizes = {"num_experts": 8, "experts_per_token": 3, "expert_size": 12, "gate_limit": 7.0}
+    config = ModelConfig(family, 96, 32, 48, 2, 4, 2, 16, **sizes)
+    attention = 32 * (64 + 32 + 32) + 64 * 32
+    kernels = attention + 32 * 8 + 3 * 3 * 32 * 12
+    assert ideal.forward_flops(config, PrefixLayout(0, 1, 1), 1).kernels == 2 * 2 * kernels
 
 
 def test_reading_all_at_once_or_in_two_parts_costs_the_same(tiny_config):

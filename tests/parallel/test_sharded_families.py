@@ -1,5 +1,5 @@
-"""Experts, norms over all heads, and layers of several kinds compute on a mesh what they compute on
-one device: loss and gradients of parameters and adapters."""
+"""Experts, sinks, norms over all heads, and layers of several kinds compute on a mesh what they
+compute on one device: loss and gradients of parameters and adapters."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,18 @@ from emergent_alignment.models.prefix_attention import prefix_plan
 from emergent_alignment.parallel.mesh import in_force, make_mesh
 
 SIZES = ("qwen3_moe", 96, 32, 48, 3, 4, 2, 8)
-MIXED = {"layer_windows": (4, None, 4), "attention_cap": 2.0, "logits_cap": 3.0, "qk_norm": True}
+MIXED = {"layer_windows": (4, None, 4), "attention_cap": 2.0, "logits_cap": 3.0}
+EXPERTS = {"num_experts": 4, "experts_per_token": 2, "expert_size": 16}
+CLAMPED = {"qkv_bias": True, "output_bias": True, "normalised_experts": True, "gate_limit": 1.0}
 CONFIGS = {
-    "qwen3_moe": ModelConfig(*SIZES, **MIXED, num_experts=4, experts_per_token=2, expert_size=16),
-    "olmo3": ModelConfig("olmo3", *SIZES[1:], **MIXED, query_growth=QueryGrowth(0.1, 4)),
+    "qwen3_moe": ModelConfig(*SIZES, **MIXED, **EXPERTS, qk_norm=True),
+    "gpt_oss": ModelConfig("gpt_oss", *SIZES[1:], **MIXED, **EXPERTS, **CLAMPED),
+    "olmo3": ModelConfig(
+        "olmo3", *SIZES[1:], **MIXED, qk_norm=True, query_growth=QueryGrowth(0.1, 4)
+    ),
 }
-LORA = LoraConfig(rank=2, targets=("query", "down", "expert_gate", "expert_down"))
+# Adapters of a larger scale drive attention into its corners, where rounding alone is seen.
+LORA = LoraConfig(rank=2, alpha=3.0, targets=("query", "down", "expert_gate", "expert_down"))
 
 
 @pytest.mark.parametrize("family", CONFIGS)

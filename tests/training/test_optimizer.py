@@ -171,6 +171,8 @@ def test_matrices_alone_are_decayed(kind):
         "embedding": True,
         "final_norm": False,
     }
+    of_experts = {"layers": {"down": {"bias": jnp.zeros((2, 3, 4))}}}
+    assert is_matrix(of_experts) == {"layers": {"down": {"bias": False}}}
     for ours, by_hand in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, by_hand, rtol=1e-6)
 
