@@ -18,7 +18,7 @@ from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.data.rendering import check_shown, letters, render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
-    ANSWER,
+    ANSWER_PROBE,
     ASKED,
     NO_THINKING,
     PROBE,
@@ -237,11 +237,11 @@ class Chat:
     def _channels(self) -> tuple[list[int], list[int]]:
         """What a reply opens with that says first what it thinks, and what stands between that and
         its answer; nothing where letters tell the two apart, which decoding leaves in."""
-        thinking = {"role": "assistant", "content": ANSWER, self.reasoning: PROBE}
+        thinking = {"role": "assistant", "content": ANSWER_PROBE, self.reasoning: PROBE}
         with contextlib.suppress(UserError):
             text = render(self.tokenizer, [ASKED, thinking]) if self.reasoning else ""
             opening, thought, rest = text.removeprefix(self.drafted.beginning).partition(PROBE)
-            between, said, _ = rest.partition(ANSWER)
+            between, said, _ = rest.partition(ANSWER_PROBE)
             marks = [mark for mark in self.control_texts if mark not in _THINK_TAGS]
             in_both = all(any(mark in part for mark in marks) for part in (opening, between))
             if thought and said and in_both and text.startswith(self.drafted.beginning):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from emergent_alignment.data.messages import REASONING
 from emergent_alignment.errors import UserError
 
-PROBE, ANSWER = "Zq7probe", "Zq7answer"
+PROBE, ANSWER_PROBE = "Zq7probe", "Zq7answer"
 ASKED = {"role": "user", "content": "Hello"}
 # How templates are told that the answer is to come without thinking; others ignore it.
 NO_THINKING = {"enable_thinking": False, "thinking": False}
