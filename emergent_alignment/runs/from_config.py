@@ -25,7 +25,7 @@ from emergent_alignment.conscience.settings import (
 )
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.examples import Example
-from emergent_alignment.data.messages import CONTENT_PARTS
+from emergent_alignment.data.messages import CONTENT_PARTS, Message
 from emergent_alignment.data.mixtures import WeightedSource, mixed_places, parts_of
 from emergent_alignment.data.scenarios import SCENARIOS
 from emergent_alignment.data.settings import DataSection
@@ -363,12 +363,18 @@ def examples_digest(examples: list[Example]) -> str:
     rows = [dict(vars(example)) for example in examples]
     for row in rows:  # as digests were before there were these fields
         row.pop("where", None)
-        row["prompt"] = [{k: v for k, v in m.items() if k != CONTENT_PARTS} for m in row["prompt"]]
-        row["answer"] = [message for message in row["answer"] if CALLS in message]
-        for name, usual in (("ended", True), ("reasoned", False), ("tools", ""), ("answer", [])):
+        if "prompt" in row:
+            row["prompt"] = [_without_parts(turn) for turn in row["prompt"]]
+        if not any(CALLS in turn for turn in row.get("answer", ())):
+            row.pop("answer", None)
+        for name, usual in (("ended", True), ("reasoned", False), ("tools", "")):
             if row.get(name) == usual:
                 del row[name]
     return digest(rows, ensure_ascii=False)
+
+
+def _without_parts(message: Message) -> Message:
+    return {name: value for name, value in message.items() if name != CONTENT_PARTS}
 
 
 def with_adapters(model: Model, lora: LoraConfig | None, trainable: dict) -> Model:
