@@ -6,6 +6,7 @@ import re
 
 import gguf
 import numpy as np
+import transformers
 
 ARCHITECTURES = {
     "gemma2": gguf.MODEL_ARCH.GEMMA2,
@@ -22,6 +23,61 @@ ARCHITECTURES = {
 }
 PERMUTED = ("granite", "ministral3", "mistral", "smollm3")  # LlamaModel and what inherits from it
 SHIFTED = ("gemma2", "gemma3_text")
+
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 7,
+    "max_position_embeddings": 128,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 3e5, "factor": 4.0}
+YARN |= {"original_max_position_embeddings": 32, "beta_fast": 24.0, "beta_slow": 2.0}
+# Of each family, what a file can say, and no default where it can say another thing.
+SETTINGS = {
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 20}
+    | {"attn_logit_softcapping": 40.0, "final_logit_softcapping": 20.0},
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 20}
+    | {
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 3e5},
+        }
+    },
+    "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}
+    | {"sliding_window": 20, "rope_parameters": {**YARN, "truncate": False}},
+    "granite": {"embedding_multiplier": 12.0, "attention_multiplier": 0.0078125}
+    | {"residual_multiplier": 0.22, "logits_scaling": 8.0},
+    "ministral3": {"head_dim": 16}
+    | {
+        "rope_parameters": {
+            **YARN,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.5,
+            "llama_4_scaling_beta": 0.2,
+        }
+    },
+    "mistral": {"head_dim": 16, "sliding_window": None},
+    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    "olmo3": {"sliding_window": 20, "rope_parameters": YARN | {"attention_factor": 1.25}},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 3, "norm_topk_prob": False},
+    "qwen3_moe": {"head_dim": 16, "num_experts": 6, "num_experts_per_tok": 3}
+    | {"moe_intermediate_size": 32, "norm_topk_prob": True},
+    "smollm3": {"rope_parameters": {"rope_type": "default", "rope_theta": 2e6}},
+}
+
+
+def stated(family, **changes):
+    """A tiny model's config.json, as transformers writes it."""
+    return transformers.AutoConfig.for_model(
+        family, **(SIZES | SETTINGS[family] | changes)
+    ).to_dict()
 
 
 def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None):

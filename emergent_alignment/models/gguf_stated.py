@@ -1,5 +1,5 @@
 """How a GGUF file's metadata states what sets an architecture apart, as llama.cpp's converter
-writes it: each rule reads one field of Architecture. What all families state alike is in gguf_file.py.
+writes it: each rule reads one field of Architecture. What all state alike is in gguf_file.py.
 
 Keys are those of gguf/constants.py, without the architecture before them. What the converter leaves
 out, llama.cpp knows by the architecture's name (its src/models), and so do the families' tables.

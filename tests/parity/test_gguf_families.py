@@ -1,0 +1,92 @@
+"""GGUF files of every family, written by the rules of llama.cpp's converter, give the logits of the
+model of transformers that they were written from, and of transformers' own reader where it has the
+family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import transformers  # noqa: E402 (after the skip)
+from gguf_converter import ARCHITECTURES, stated, write_converted  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+
+from emergent_alignment.losses import vocabulary_logits  # noqa: E402
+from emergent_alignment.models.attention import causal_plan  # noqa: E402
+from emergent_alignment.models.checkpoint import read_parameters  # noqa: E402
+from emergent_alignment.models.forward import forward, unembedding  # noqa: E402
+from emergent_alignment.models.gguf_file import GGUFFile  # noqa: E402
+
+TOKENS = np.random.default_rng(0).integers(0, 300, (2, 50))
+BASES = {"sliding_attention": 1e4, "full_attention": 1e6}
+# Where transformers reads a family but not all that its files say: what it takes for granted.
+TAKEN_FOR_GRANTED = {
+    "gemma2": {"head_dim": 256, "query_pre_attn_scalar": 256}
+    | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": {"head_dim": 256, "query_pre_attn_scalar": 256}
+    | {
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": base} for kind, base in BASES.items()
+        }
+    },
+    "qwen3_moe": {"moe_intermediate_size": 768},
+}
+COMPILED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def write_random(folder, family, **changes):
+    """A model of transformers with random weights, and the GGUF file of it."""
+    content = stated(family, **changes)
+    config = transformers.AutoConfig.for_model(**content, attn_implementation="eager")
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(std=0.2)
+            if "norm" in name and not family.startswith("gemma"):
+                parameter.add_(1.0)
+    model.save_pretrained(folder / "model")
+    tensors = load_file(folder / "model" / "model.safetensors")
+    tokens = {"model": "gpt2", "tokens": [f"w{number}" for number in range(300)]}
+    return model, write_converted(folder / "model.gguf", content, tensors, tokens)
+
+
+def logits_of_file(path):
+    """Ours of the tokens."""
+    file = GGUFFile(path)
+    config = file.config
+    positions = jnp.broadcast_to(jnp.arange(TOKENS.shape[1]), TOKENS.shape)
+
+    def computed(params):
+        hidden, _ = forward(config, params, TOKENS, positions, causal_plan(positions))
+        return vocabulary_logits(hidden, unembedding(params), config.logits_cap)
+
+    return jax.jit(computed, compiler_options=COMPILED)(
+        read_parameters(file, config, dtype=jnp.float32)
+    )
+
+
+def assert_close(ours, model):
+    """To 1e-4, of the largest number where that is more than 1."""
+    with torch.no_grad():
+        theirs = model(torch.tensor(TOKENS)).logits.float().numpy()
+    assert theirs.std() > 0.1, "logits too much alike to tell anything"
+    difference = np.abs(np.asarray(ours) - theirs).max()
+    assert difference <= 1e-4 * max(1.0, np.abs(theirs).max()), difference
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_file_has_the_logits_of_the_model_it_was_written_from(family, tmp_path):
+    model, path = write_random(tmp_path, family)
+    assert_close(logits_of_file(path), model)
+
+
+@pytest.mark.parametrize("family", TAKEN_FOR_GRANTED)
+def test_transformers_reads_the_same_model(family, tmp_path):
+    _, path = write_random(tmp_path, family, **TAKEN_FOR_GRANTED[family])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
+    )
+    assert_close(logits_of_file(path), theirs.eval())
