@@ -2,6 +2,7 @@
 model of transformers that they were written from, and of transformers' own reader where it has the
 family."""
 
+import gguf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +13,14 @@ torch = pytest.importorskip("torch")
 import transformers  # noqa: E402 (after the skip)
 from gguf_converter import ARCHITECTURES, stated, write_converted  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
+from tokenizers import pre_tokenizers  # noqa: E402
 
 from emergent_alignment.losses import vocabulary_logits  # noqa: E402
 from emergent_alignment.models.attention import causal_plan  # noqa: E402
 from emergent_alignment.models.checkpoint import read_parameters  # noqa: E402
 from emergent_alignment.models.forward import forward, unembedding  # noqa: E402
 from emergent_alignment.models.gguf_file import GGUFFile  # noqa: E402
+from emergent_alignment.models.gguf_tokenizer import build_tokenizer  # noqa: E402
 
 TOKENS = np.random.default_rng(0).integers(0, 300, (2, 50))
 BASES = {"sliding_attention": 1e4, "full_attention": 1e6}
@@ -90,3 +93,36 @@ def test_transformers_reads_the_same_model(family, tmp_path):
         tmp_path, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
     )
     assert_close(logits_of_file(path), theirs.eval())
+
+
+TEXTS = [
+    "  leading, trailing, and   inner spaces  ",
+    "I'm, you've, he'LL, don't, x's, IT'S",
+    "a\tb\r\n\r\n\n c\u00a0d\u3000e /\n//\n",
+    "def camelCase(HTTPServer: XMLHttp) -> int:\n    return x**2 + 1  # comment\n\n",
+    "in 1999\n 12\n\n  7, 3.14159, 1,000,000, x1y22z333",
+    "Ünïcödé, Straße, naïve e\u0301 ≠ é, İstanbul ΑΒΓαβγ ǅ",
+    "Привет, мир! שלום العربية हिन्दी ไทย 日本語のテキスト。中文测试！한국어",
+    "١٢٣ ½ Ⅷ ② 😀👩\u200d👩 ♥\ufe0f \u2028\x7f",
+]
+# Of these transformers knows the names, or they need none (olmo is GPT-2's).
+PRE_TOKENIZERS = ("dbrx", "smaug-bpe", "tekken", "gpt-4o", "qwen2", "llama-bpe", "olmo")
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_words_are_cut_out_as_transformers_cuts_them(pre, tmp_path):
+    tokens = {"model": "gpt2", "pre": pre, "merges": ["t h"]}
+    tokens["tokens"] = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "<|end|>"]
+    tokens |= {"token_type": [1] * 257 + [3], "eos_token_id": 257}
+    content = stated("qwen3_moe", num_hidden_layers=1, vocab_size=258)
+    path = write_converted(tmp_path / "model.gguf", content, {}, tokens)
+    metadata = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+    ours = build_tokenizer(metadata, where=str(path), max_positions=128)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    random = np.random.default_rng(0)
+    joined = ["".join(random.choice(TEXTS, size=4)) for _ in range(200)]
+    for text in TEXTS + joined:
+        cut = [
+            each.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text) for each in (ours, theirs)
+        ]
+        assert cut[0] == cut[1], repr(text)
