@@ -45,8 +45,8 @@ GRPO; adapters leave the router itself as it is.
 forward pass with its residual stream open: what it was after some layers, and what is added to it
 after each of them.
 
-A new family is one file: its parameters, each with its names in files, and how its config.json
-states what sets it apart.
+A new family is one file: its parameters, each with its names in files, and how its config.json and
+llama.cpp's metadata state what sets it apart.
 """
 
 

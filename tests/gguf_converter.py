@@ -1,6 +1,6 @@
 """A config.json and Hugging Face's tensors as a GGUF file, by the rules of llama.cpp's converter
-(convert_hf_to_gguf.py and its conversion/: gemma, gpt_oss, granite, llama, mistral3, olmo, qwen,
-smollm), with the names of the gguf package: nothing here is read off the tables of ours."""
+(its conversion/: base, gemma, gpt_oss, granite, llama, mistral3, olmo, qwen, smollm), with the
+names of the gguf package: nothing here is read off the tables of ours."""
 
 import re
 
@@ -80,11 +80,11 @@ def stated(family, **changes):
     ).to_dict()
 
 
-def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None):
+def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None, others=None):
     """Write the file; returns its path.
 
     `changes` are other values of metadata, by full key, None leaving one out; `kinds` the types in
-    which tensors are stored, by a part of their names.
+    which tensors are stored, by a part of their names; `others` tensors to store instead, by name.
     """
     family = stated["model_type"]
     architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
@@ -98,11 +98,8 @@ def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None):
         writer.add_vocab_size(stated["vocab_size"])
         writer.add_rope_dimension_count(_head_dim(stated))
     for key, value in tokenizer.items():
-        _add(
-            writer,
-            "tokenizer.chat_template" if key == "chat_template" else f"tokenizer.ggml.{key}",
-            value,
-        )
+        group = "tokenizer" if key == "chat_template" else "tokenizer.ggml"
+        _add(writer, f"{group}.{key}", value)
     for key, value in (changes or {}).items():
         for written in writer.kv_data:
             written.pop(key, None)
@@ -110,7 +107,7 @@ def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None):
             _add(writer, key, value)
     for name, tensor in converted(stated, tensors):
         kind = next((kind for part, kind in (kinds or {}).items() if part in name), None)
-        tensor = np.ascontiguousarray(tensor, np.float32)
+        tensor = np.ascontiguousarray((others or {}).get(name, tensor), np.float32)
         if kind is None:
             writer.add_tensor(name, tensor)
         else:

@@ -214,10 +214,11 @@ class GGUFFile:
     def _check_experts(self, row: Parameter) -> None:
         """Before as many names are made as the metadata says that there are experts."""
         first = self._tensors.get(row.gguf.format(layer=0))
-        if row.of_experts and first is not None and first.shape[-1] != self.config.num_experts:
+        held = None if first is None else [int(size) for size in reversed(first.shape)]
+        if row.of_experts and held is not None and held[:1] != [self.config.num_experts]:
             raise UserError(
-                f"{self.path}: tensor {first.name} holds {first.shape[-1]} experts, but the"
-                f" metadata says {self.config.num_experts}. Download the file again."
+                f"{self.path}: tensor {first.name} has shape {held}, but the metadata says that"
+                f" there are {self.config.num_experts} experts. Download the file again."
             )
 
     def names(self) -> Collection[str]:
@@ -231,7 +232,13 @@ class GGUFFile:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor in Hugging Face's order, which is the reverse of GGUF's."""
         held = self._held[name]
-        shape = tuple(int(size) for size in reversed(self._tensors[held.tensors[0]].shape))
+        shapes = {tuple(self._tensors[tensor].shape): tensor for tensor in held.tensors}
+        if len(shapes) > 1:
+            raise UserError(
+                f"{self.path}: tensors {' and '.join(shapes.values())} have different shapes."
+                " Download the file again."
+            )
+        shape = tuple(int(size) for size in reversed(next(iter(shapes))))
         if held.expert is not None:
             shape = shape[1:]
         if _flipped(held):
@@ -276,8 +283,9 @@ class GGUFFile:
 
     def _dequantized(self, gguf_name: str, rows: slice = slice(None)) -> np.ndarray:
         tensor = self._tensors[gguf_name]
+        data = np.asarray(tensor.data)
         try:
-            array = self._gguf.dequantize(np.asarray(tensor.data[rows]), tensor.tensor_type)
+            array = self._gguf.dequantize(data[rows] if data.ndim else data, tensor.tensor_type)
         except NotImplementedError as error:
             raise UserError(
                 f"{self.path}: tensor {gguf_name} is stored as {tensor.tensor_type.name}, which"

@@ -20,6 +20,7 @@ from emergent_alignment.models.checkpoint import SafetensorsSource, read_paramet
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.families import FAMILIES
 from emergent_alignment.models.gguf_file import GGUFFile
+from emergent_alignment.models.mxfp4 import dequantised_blocks
 
 
 def random_tensors(config):
@@ -37,15 +38,15 @@ def random_tensors(config):
 def written(tmp_path):
     """A function that writes a family's model in both forms, and returns the paths."""
 
-    def write(family, changes=None, kinds=None, **other):
-        content = stated(family, **other)
+    def write(family, changes=None, kinds=None, others=None, **settings):
+        content = stated(family, **settings)
         tensors = random_tensors(ModelConfig.from_huggingface(content))
         directory = Path(tempfile.mkdtemp(dir=tmp_path))
         (directory / "config.json").write_text(json.dumps(content))
         save_file(tensors, directory / "model.safetensors")
         path = directory / f"{family}.gguf"
         tokens = byte_tokenizer_metadata()
-        return directory, write_converted(path, content, tensors, tokens, changes, kinds)
+        return directory, write_converted(path, content, tensors, tokens, changes, kinds, others)
 
     return write
 
@@ -164,7 +165,7 @@ def test_the_metadata_tells_families_of_one_architecture_apart(written, family, 
         ("granite", {"attention.scale": None}, "granite.attention.scale is missing"),
         ("granite", {"rope.scaling.finetuned": False}, "rope.scaling.finetuned is False"),
         ("qwen3_moe", {"expert_count": None}, "qwen3moe.expert_count is missing"),
-        ("qwen3_moe", {"expert_count": 65536}, "holds 6 experts, but the metadata says 65536"),
+        ("qwen3_moe", {"expert_count": 65536}, r"shape \[6, 32, 32\], but .* 65536 experts"),
         ("qwen3_moe", {"expert_used_count": 7}, "7 of 6 experts"),
         (
             "qwen3_moe",
@@ -191,8 +192,44 @@ def test_metadata_that_cannot_be_used_is_named(written, family, changes, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_gate_that_is_not_as_large_as_what_it_gates_is_named(written):
+    smaller = {"blk.1.ffn_gate_exps.bias": np.ones((4, 63), np.float32)}
+    file = GGUFFile(written("gpt_oss", others=smaller)[1])
+    with pytest.raises(UserError, match="blk.1.ffn_gate_exps.bias and .*up.* different shapes"):
+        read_parameters(file, file.config, dtype=jnp.float32)
+
+
 def opened(written, family, changes):
     """The file with other values of the architecture's metadata."""
     architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
     full = {f"{architecture}.{key}": value for key, value in changes.items()}
     return GGUFFile(written(family, full)[1])
+
+
+def test_published_mxfp4_means_the_same_in_both_forms():
+    """As the converter repacks it: the scale before its block, and in each byte the
+    number of the block's first half below that of the second."""
+    draw = np.random.default_rng(0)
+    blocks = draw.integers(0, 256, (6, 3, 16)).astype(np.uint8)
+    scales = draw.integers(100, 140, (6, 3)).astype(np.uint8)
+    numbers = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(6, 3, 32)
+    halves = numbers[..., :16] | numbers[..., 16:] << 4
+    repacked = np.concatenate([scales[..., None], halves], axis=-1).reshape(6, -1)
+    undone = gguf.dequantize(repacked, gguf.GGMLQuantizationType.MXFP4)
+    np.testing.assert_array_equal(dequantised_blocks(blocks, scales), undone)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "ministral3", "olmo3", "qwen3_moe"])
+def test_no_broken_file_ends_in_anything_but_a_user_error(written, family):
+    _, path = written(family, num_hidden_layers=2)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(40):
+        broken = bytearray(whole)
+        for position in random.integers(0, 1400, size=3):
+            broken[position] = random.integers(256)
+        path.write_bytes(broken)
+        try:
+            file = GGUFFile(path)
+            read_parameters(file, file.config, dtype=np.float32)
+        except UserError as error:
+            assert "\n" not in str(error)
