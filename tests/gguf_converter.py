@@ -84,7 +84,7 @@ def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None, 
     """Write the file; returns its path.
 
     `changes` are other values of metadata, by full key, None leaving one out; `kinds` the types in
-    which tensors are stored, by a part of their names; `others` tensors to store instead, by name.
+    which tensors are stored, by a part of their names; `others` tensors to store instead, or None.
     """
     family = stated["model_type"]
     architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
@@ -107,7 +107,10 @@ def write_converted(path, stated, tensors, tokenizer, changes=None, kinds=None, 
             _add(writer, key, value)
     for name, tensor in converted(stated, tensors):
         kind = next((kind for part, kind in (kinds or {}).items() if part in name), None)
-        tensor = np.ascontiguousarray((others or {}).get(name, tensor), np.float32)
+        tensor = (others or {}).get(name, tensor)
+        if tensor is None:
+            continue
+        tensor = np.ascontiguousarray(tensor, np.float32)
         if kind is None:
             writer.add_tensor(name, tensor)
         else:

@@ -213,12 +213,16 @@ class GGUFFile:
 
     def _check_experts(self, row: Parameter) -> None:
         """Before as many names are made as the metadata says that there are experts."""
-        first = self._tensors.get(row.gguf.format(layer=0))
-        held = None if first is None else [int(size) for size in reversed(first.shape)]
-        if row.of_experts and held is not None and held[:1] != [self.config.num_experts]:
+        name = row.gguf.format(layer=0)
+        if not row.of_experts:
+            return
+        if name not in self._tensors:
+            raise UserError(f"{self.path}: tensor {name} is missing. Download the file again.")
+        shape = [int(size) for size in reversed(self._tensors[name].shape)]
+        if shape[:1] != [self.config.num_experts]:
             raise UserError(
-                f"{self.path}: tensor {first.name} has shape {held}, but the metadata says that"
-                f" there are {self.config.num_experts} experts. Download the file again."
+                f"{self.path}: tensor {name} has shape {shape}, but the metadata says that there"
+                f" are {self.config.num_experts} experts. Download the file again."
             )
 
     def names(self) -> Collection[str]:
@@ -243,7 +247,8 @@ class GGUFFile:
             shape = shape[1:]
         if _flipped(held):
             shape = (*shape[:-2], *shape[:-3:-1])
-        return (*shape[:-1], shape[-1] * len(held.tensors))
+        *before, last = shape or (0,)  # a single number, which no model has
+        return (*before, last * len(held.tensors))
 
     def read(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
         """A part of one tensor, dequantised to float32 (an expert, or whole), in Hugging Face's

@@ -199,6 +199,14 @@ def test_a_gate_that_is_not_as_large_as_what_it_gates_is_named(written):
         read_parameters(file, file.config, dtype=jnp.float32)
 
 
+def test_experts_that_are_not_there_are_named(written):
+    """Before names are made of as many as there may be."""
+    count = {"qwen3moe.expert_count": 65536}
+    path = written("qwen3_moe", count, others={"blk.0.ffn_gate_exps.weight": None})[1]
+    with pytest.raises(UserError, match="blk.0.ffn_gate_exps.weight is missing"):
+        GGUFFile(path)
+
+
 def opened(written, family, changes):
     """The file with other values of the architecture's metadata."""
     architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
