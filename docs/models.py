@@ -14,9 +14,13 @@ file each. `python docs/models.py > docs/models.md` writes this page, and a test
 {support}
 
 Every family trains in full or with adapters, on any mesh, shares its prompts between branches,
-decodes from a cache, and is exported to safetensors and to PEFT's form. A GGUF file of a family
-that has none here is refused: give its safetensors. MXFP4 is undone as it is read, into the dtype
-of the parameters, and exports are not quantised.
+decodes from a cache, and is exported to safetensors and to PEFT's form. MXFP4 is undone as it is
+read, into the dtype of the parameters, and exports are not quantised.
+
+A GGUF file is read as llama.cpp writes it, under the name of the architecture that stands here.
+What its metadata does not say is what llama.cpp assumes of that name: which layers of Gemma,
+gpt-oss and SmolLM3 have windows or no rotary positions, how the queries of Gemma are scaled, and
+whether the weights of chosen experts are made to add up to 1 (Qwen3: yes, OLMoE: no).
 
 {computation}
 
@@ -41,8 +45,8 @@ GRPO; adapters leave the router itself as it is.
 forward pass with its residual stream open: what it was after some layers, and what is added to it
 after each of them.
 
-A new family is one file: its parameters, each with its names in files, and how its config.json
-states what sets it apart.
+A new family is one file: its parameters, each with its names in files, and how its config.json and
+llama.cpp's metadata state what sets it apart.
 """
 
 
@@ -53,7 +57,7 @@ def support(family: Family) -> dict[str, str]:
         "models": family.sizes,
         "model_type": ", ".join([family.model_type, *(f"text of {x}" for x in family.wrappers)]),
         "safetensors": listed(["yes", *family.quantised]),
-        "GGUF": f"`{family.gguf}`" if family.gguf else "no",
+        "GGUF": ", ".join(f"`{form.architecture}`" for form in family.gguf) or "no",
         "adapters beside": listed([row.path[1] for row in kernels if row.adapted]),
         "kernels in int8": listed([row.path[1] for row in kernels if row.int8]),
     }

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from emergent_alignment.models.architecture import Architecture
+from emergent_alignment.models.gguf_stated import GgufForm
 from emergent_alignment.models.stated import Stated
 
 TreePath = tuple[str, ...]
@@ -51,8 +52,8 @@ class Parameter:
     path          keys of the tree; what is under "layers" is stacked on a leading axis of layers
     dimensions    of one layer's part, as the tree has it
     huggingface   the tensor's name, `{layer}` being the layer and `{expert}` the expert
-    gguf          likewise
-    transposed    files hold [out, in]
+    gguf          likewise; experts and kernels that share a tensor above need not share one there
+    transposed    files hold [out, in]; GGUF files do so of every kernel
     turn, turns   of a tensor whose last axis holds several leaves in turns: which is this leaf's,
                   and how many there are
     needs         the attribute of Architecture without which there is no such parameter
@@ -80,6 +81,11 @@ class Parameter:
     def leading(self) -> int:
         """How many of the leaf's axes (layers, experts) are tensors of their own in files."""
         return self.stacked + ("{expert}" in self.huggingface)
+
+    @property
+    def of_norm(self) -> bool:
+        """Whether it is the weight of a norm."""
+        return self.path[-1].endswith("norm")
 
     @property
     def of_experts(self) -> bool:
@@ -144,8 +150,7 @@ class Family:
     activation    of the gate (decoder.py: GATES), which config.json names in activation_field
     norm_offset   is added to the norms' weights
     quantised     the methods of quantisation that reading its safetensors undoes
-    gguf          the architecture that its GGUF files name, or None: these are refused
-    gguf_pairs    whether llama.cpp stores the two halves of each query and key head in turns
+    gguf          how GGUF files hold it, in each of the ways that llama.cpp writes it
     """
 
     model_type: str
@@ -160,8 +165,7 @@ class Family:
     activation_field: str = "hidden_act"
     norm_offset: float = 0.0
     quantised: tuple[str, ...] = ()
-    gguf: str | None = None
-    gguf_pairs: bool = False
+    gguf: tuple[GgufForm, ...] = ()
 
 
 _LAYER = "model.layers.{layer}."
@@ -238,6 +242,10 @@ NORMS_AROUND = (
     norm("attention_norm", _WIDTH, "input_layernorm", "attn_norm"),
     norm("mlp_norm", _WIDTH, "pre_feedforward_layernorm", "ffn_norm"),
     *NORMS_BEHIND,
+)
+NORMS_BEFORE_BY_PLACE = (  # GGUF's name of the second says where it stands, not what it is for
+    NORMS_BEFORE[0],
+    norm("mlp_norm", _WIDTH, "post_attention_layernorm", "post_attention_norm"),
 )
 HEAD_NORMS = (
     norm("query_norm", _HEAD, "self_attn.q_norm", "attn_q_norm", "qk_norm"),

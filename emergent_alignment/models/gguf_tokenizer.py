@@ -1,7 +1,7 @@
 """A tokenizer from a GGUF file's metadata: vocabulary, merges, special tokens and chat template.
 
-Two kinds exist: byte-level BPE ("gpt2": SmolLM, Qwen, Llama 3) and SentencePiece BPE ("llama":
-Llama 2, Mistral).
+Two kinds exist: byte-level BPE ("gpt2": SmolLM, Qwen, Llama 3, OLMo, gpt-oss, Granite, Ministral)
+and SentencePiece BPE ("llama": Llama 2, Mistral, Gemma).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from emergent_alignment.storage.json_values import as_list
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 
-# As in the tokenizer.json of Qwen2 and Llama 3.
+# As in the tokenizer.json of Qwen2, Llama 3, Mistral Nemo and gpt-oss.
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,11 +37,36 @@ _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_CAPITALS, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_NO_WORDS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_TEKKEN_SPLIT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}*{_SMALL}+|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}+{_SMALL}*"
+    r"|\p{N}" + _NO_WORDS
+)
+_GPT4O_SPLIT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}*{_SMALL}+{_ENDING}"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}+{_SMALL}*{_ENDING}"
+    r"|\p{N}{1,3}" + _NO_WORDS
+)
 _LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3")
-_GPT2_NAMES = ("gpt-2", "default")
+# They take a word of the vocabulary whole, even where no chain of merges leads to it, and begin
+# with the begin token unless the file says otherwise (llama.cpp, src/llama-vocab.cpp).
+_WHOLE_WORDS = (*_LLAMA3_NAMES, "tekken")
+# Which expression cuts words out, by the name of the pre-tokenizer: those of OLMo 2 ("dbrx") and
+# SmolLM3 ("smaug-bpe") are Llama 3's.
+_SPLITS = {
+    "qwen2": _QWEN2_SPLIT,
+    **dict.fromkeys((*_LLAMA3_NAMES, "dbrx", "smaug-bpe"), _LLAMA3_SPLIT),
+    "tekken": _TEKKEN_SPLIT,
+    "gpt-4o": _GPT4O_SPLIT,
+}
+_DIGITS_FIRST = ("smollm", "refact")  # refact: Granite 3
+_GPT2_NAMES = ("gpt-2", "default", "olmo")
+_NORMALISED = ("qwen2", "olmo")  # as in tokenizer.json; llama.cpp does not
 # A token is tried as every two halves of itself.
 _LONGEST_TOKEN = 1024
-PRE_TOKENIZERS = ("smollm", "qwen2", *_LLAMA3_NAMES, *_GPT2_NAMES)
+PRE_TOKENIZERS = (*_DIGITS_FIRST, *_SPLITS, *_GPT2_NAMES)
 
 
 def build_tokenizer(
@@ -122,10 +147,9 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
                 f"{where}: merge {number} ({merges[number]!r}) joins tokens that the vocabulary"
                 " lacks. Choose another conversion of the model."
             )
-    # Llama 3 takes a word of the vocabulary whole, even where no chain of merges leads to it.
-    whole = pre in _LLAMA3_NAMES
+    whole = pre in _WHOLE_WORDS
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=whole))
-    if pre == "qwen2":
+    if pre in _NORMALISED:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = _pre_tokenizer(pre)
     backend.decoder = decoders.ByteLevel()
@@ -135,11 +159,10 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
 def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
     if pre in _GPT2_NAMES:
         return pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if pre == "smollm":
+    if pre in _DIGITS_FIRST:
         first, own_split = pre_tokenizers.Digits(individual_digits=True), True
     else:
-        split = _QWEN2_SPLIT if pre == "qwen2" else _LLAMA3_SPLIT
-        first, own_split = pre_tokenizers.Split(Regex(split), behavior="isolated"), False
+        first, own_split = pre_tokenizers.Split(Regex(_SPLITS[pre]), behavior="isolated"), False
     return pre_tokenizers.Sequence(
         [first, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=own_split)]
     )
@@ -238,7 +261,7 @@ def _add_boundaries(
     """Have encoding add begin and end tokens as the file's flags or llama.cpp's defaults ask."""
     begins_by_default = (
         metadata["tokenizer.ggml.model"] == "llama"
-        or metadata.get("tokenizer.ggml.pre") in _LLAMA3_NAMES
+        or metadata.get("tokenizer.ggml.pre") in _WHOLE_WORDS
     )
     begin, end = specials.get("bos_token"), specials.get("eos_token")
     begins = bool(begin and metadata.get("tokenizer.ggml.add_bos_token", begins_by_default))

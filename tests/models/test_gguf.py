@@ -161,13 +161,15 @@ def test_tensors_that_do_not_fit_are_named(gguf_file, tensors, said):
 
 
 def test_an_unsupported_architecture_is_named(tmp_path):
-    writer = gguf.GGUFWriter(tmp_path / "gemma.gguf", "gemma2")
+    writer = gguf.GGUFWriter(tmp_path / "gemma.gguf", "gemma4")
     writer.add_tensor("token_embd.weight", np.ones((3, 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert_refused(tmp_path / "gemma.gguf", "'gemma2'; supported are llama, qwen2, qwen3")
+    assert_refused(
+        tmp_path / "gemma.gguf", "'gemma4'; supported are gemma2, gemma3, .*, llama, .*qwen2"
+    )
 
 
 def test_a_quantisation_that_cannot_be_undone_is_named(gguf_file, monkeypatch):

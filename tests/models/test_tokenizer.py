@@ -9,6 +9,7 @@ from tiny_models import TEMPLATE, byte_tokenizer_metadata
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.models.gguf_tokenizer import PRE_TOKENIZERS
 from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.tokenizer import load_tokenizer, require_chat_template
 
@@ -20,7 +21,7 @@ def pieces(tokenizer, text):
     return tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
 
 
-@pytest.mark.parametrize("pre", ["smollm", "qwen2", "llama-bpe", "gpt-2", "default", None])
+@pytest.mark.parametrize("pre", [*PRE_TOKENIZERS, None])
 def test_every_pre_tokenizer_keeps_the_text(gguf_file, pre):
     path, _ = gguf_file(tokenizer=byte_tokenizer_metadata(pre))
     tokenizer = load_tokenizer(path)
@@ -73,6 +74,8 @@ def test_special_tokens_are_whole_named_and_skipped(gguf_file):
         ({"add_bos_token": True, "bos_token_id": 263, "add_eos_token": True}, [263, 256, 264]),
         ({"bos_token_id": 263}, [256]),
         ({"pre": "llama-bpe", "bos_token_id": 263}, [263, 256]),
+        ({"pre": "tekken", "bos_token_id": 263}, [263, 256]),
+        ({"pre": "dbrx", "bos_token_id": 263}, [256]),
         ({"pre": "llama-bpe", "bos_token_id": 263, "add_bos_token": False}, [256]),
     ],
 )
@@ -135,10 +138,27 @@ def test_sentencepiece_without_a_prefix_space(gguf_file):
     assert tokenizer.decode(tokenizer(" there").input_ids[1:]) == " there"
 
 
+def test_runs_of_spaces_and_lines_that_gemma_s_file_names_are_whole(gguf_file):
+    """They are marked as user-defined and come with the worst score there is."""
+    runs = ["  ", "   ", "\n\n"]
+    gemma = SENTENCEPIECE | {"add_space_prefix": False, "add_bos_token": True}
+    gemma["tokens"] = gemma["tokens"] + runs
+    gemma["scores"] = gemma["scores"] + [-1000.0] * 3
+    gemma["token_type"] = gemma["token_type"] + [4] * 3
+    tokenizer = load_tokenizer(gguf_file(tokenizer=gemma)[0])
+    text = "the   re\n\n\n the"
+    wanted = ["<s>", "t", "he", "   ", "re", "\n\n", "<0x0A>", "▁the"]
+    assert pieces(tokenizer, text) == wanted
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pre": "tekken"}, "pre-tokenizer is 'tekken'; supported are smollm, qwen2, llama-bpe"),
+        (
+            {"pre": "poro"},
+            "pre-tokenizer is 'poro'; supported are smollm, refact, qwen2, llama-bpe",
+        ),
         ({"model": "bert"}, "its tokenizer is 'bert'; supported are gpt2 and llama"),
         ({"model": "llama"}, "its tokens have no scores"),
         ({"tokens": None}, "no vocabulary"),

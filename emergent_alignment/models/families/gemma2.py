@@ -2,6 +2,13 @@
 capped logits, both of attention and of the vocabulary (2408.00118, section 2)."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_AROUND, Family, decoder
+from emergent_alignment.models.gguf_stated import (
+    GgufForm,
+    GgufQueryScale,
+    GgufReal,
+    GgufRootOfWidth,
+    GgufWindows,
+)
 from emergent_alignment.models.stated import Flag, PatternWindows, QueryScale, Real, RootOfWidth
 
 FAMILY = Family(
@@ -32,4 +39,17 @@ FAMILY = Family(
     activation="gelu_tanh",
     activation_field="hidden_activation",
     norm_offset=1.0,
+    gguf=(
+        GgufForm(
+            "gemma2",
+            # The first conversions have neither window nor caps, and llama.cpp these defaults.
+            fields={
+                "layer_windows": GgufWindows(2, default=4096),
+                "embedding_scale": GgufRootOfWidth(),
+                "query_scale": GgufQueryScale(widest=46),
+                "attention_cap": GgufReal("attn_logit_softcapping", 50.0),
+                "logits_cap": GgufReal("final_logit_softcapping", 30.0),
+            },
+        ),
+    ),
 )

@@ -11,6 +11,13 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import (
+    GgufForm,
+    GgufQueryScale,
+    GgufRootOfWidth,
+    GgufWindowedRope,
+    GgufWindows,
+)
 from emergent_alignment.models.stated import (
     Always,
     Flag,
@@ -57,4 +64,16 @@ FAMILY = Family(
     activation="gelu_tanh",
     activation_field="hidden_activation",
     norm_offset=1.0,
+    gguf=(
+        GgufForm(
+            "gemma3",
+            fields={
+                "layer_windows": GgufWindows(6, default=0),
+                "windowed_rope": GgufWindowedRope(10_000.0),
+                "embedding_scale": GgufRootOfWidth(),
+                "query_scale": GgufQueryScale(widest=62),
+            },
+            never={"final_logit_softcapping": 0.0, "attention.causal": True},
+        ),
+    ),
 )

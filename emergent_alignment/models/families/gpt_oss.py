@@ -4,18 +4,19 @@ the softmax of attention, and windows of every other layer (2508.10925, section 
 from emergent_alignment.models.family import (
     ATTENTION,
     BIASED_EXPERT_MLP,
-    NORMS_BEFORE,
+    NORMS_BEFORE_BY_PLACE,
     SINKS,
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm, GgufSame, GgufWhole, GgufWindows
 from emergent_alignment.models.stated import Always, Flag, PatternWindows, Real, Whole
 
 FAMILY = Family(
     model_type="gpt_oss",
     architecture="GptOssForCausalLM",
     sizes="gpt-oss 20B and 120B",
-    parameters=decoder(*NORMS_BEFORE, *ATTENTION, SINKS, *BIASED_EXPERT_MLP),
+    parameters=decoder(*NORMS_BEFORE_BY_PLACE, *ATTENTION, SINKS, *BIASED_EXPERT_MLP),
     stated={
         "qkv_bias": Flag("qkv_bias", "attention_bias"),
         "output_bias": Flag("output_bias", "attention_bias"),
@@ -50,4 +51,18 @@ FAMILY = Family(
     only={"swiglu_alpha": (1.702,)},
     activation="clamped_swiglu",
     quantised=("mxfp4",),
+    gguf=(
+        GgufForm(
+            "gpt-oss",
+            fields={
+                "layer_windows": GgufWindows(2),
+                "num_experts": GgufWhole("expert_count"),
+                "experts_per_token": GgufWhole("expert_used_count"),
+                "expert_size": GgufWhole("expert_feed_forward_length"),
+                "normalised_experts": GgufSame(True),
+                "gate_limit": GgufSame(7.0),
+            },
+            yarn={"truncate": GgufSame(False)},
+        ),
+    ),
 )

@@ -1,6 +1,7 @@
 """Granite 3, dense: multipliers of embeddings, of query · key, of what a layer adds, of logits."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
+from emergent_alignment.models.gguf_stated import GgufForm, GgufReal
 from emergent_alignment.models.stated import Flag, Real
 
 FAMILY = Family(
@@ -18,4 +19,17 @@ FAMILY = Family(
         "logits_divisor": Real("logits_divisor", "logits_scaling", 1.0),
     },
     defaults={"max_position_embeddings": 2048},
+    gguf=(
+        GgufForm(
+            "granite",
+            pairs=True,
+            fields={
+                "embedding_scale": GgufReal("embedding_scale", 1.0),
+                "query_scale": GgufReal("attention.scale"),
+                "residual_scale": GgufReal("residual_scale", 1.0),
+                "logits_divisor": GgufReal("logit_scale"),
+            },
+            never={"rope.scaling.finetuned": True, "expert_count": 0},
+        ),
+    ),
 )

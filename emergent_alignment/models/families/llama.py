@@ -1,6 +1,7 @@
 """Llama 2 and 3, and what is built like them: biases where config.json asks for them."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
+from emergent_alignment.models.gguf_stated import GgufForm
 from emergent_alignment.models.stated import Flag
 
 FAMILY = Family(
@@ -14,6 +15,5 @@ FAMILY = Family(
         "mlp_bias": Flag("mlp_bias", "mlp_bias"),
     },
     defaults={"max_position_embeddings": 2048},
-    gguf="llama",
-    gguf_pairs=True,
+    gguf=(GgufForm("llama", pairs=True),),
 )

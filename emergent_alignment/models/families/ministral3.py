@@ -2,6 +2,7 @@
 first trained on. The multimodal checkpoints hold it under text_config."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
+from emergent_alignment.models.gguf_stated import GgufForm, GgufGrowth, GgufReal, GgufSame
 from emergent_alignment.models.stated import GrowingQueries, OneWindow
 
 FAMILY = Family(
@@ -28,4 +29,16 @@ FAMILY = Family(
             "llama_4_scaling_beta": 0.1,
         },
     },
+    gguf=(
+        GgufForm(
+            "mistral3",
+            marked="attention.temperature_scale",
+            pairs=True,
+            fields={"query_growth": GgufGrowth()},
+            yarn={
+                "mscale": GgufSame(1.0),
+                "mscale_all_dim": GgufReal("rope.scaling.yarn_log_multiplier", optional=True),
+            },
+        ),
+    ),
 )

@@ -1,6 +1,7 @@
 """Mistral 7B: no biases, and one window for all layers or none."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
+from emergent_alignment.models.gguf_stated import GgufForm
 from emergent_alignment.models.stated import OneWindow
 
 FAMILY = Family(
@@ -15,6 +16,9 @@ FAMILY = Family(
         "num_key_value_heads": 8,
         "sliding_window": 4096,
     },
-    gguf="llama",  # llama.cpp writes Mistral as llama; only the window tells, and only it matters
-    gguf_pairs=True,
+    gguf=(
+        # Only the window tells such a file from a llama's, and only it matters.
+        GgufForm("llama", marked="attention.sliding_window", pairs=True),
+        GgufForm("mistral3", pairs=True),
+    ),
 )

@@ -9,6 +9,7 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm
 from emergent_alignment.models.stated import Always, Flag
 
 FAMILY = Family(
@@ -22,4 +23,5 @@ FAMILY = Family(
         "qk_norm": Always(True),
     },
     defaults={"max_position_embeddings": 2048, "rms_norm_eps": 1e-5},
+    gguf=(GgufForm("olmo2"),),
 )

@@ -9,6 +9,7 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm, GgufReal, GgufWindowedRope, GgufWindows
 from emergent_alignment.models.stated import Always, Flag, PatternWindows, WindowedRope
 
 FAMILY = Family(
@@ -29,4 +30,14 @@ FAMILY = Family(
         "sliding_window": 4096,
         "rope_theta": 500_000.0,
     },
+    gguf=(
+        GgufForm(
+            "olmo2",
+            marked="attention.sliding_window",
+            fields={"layer_windows": GgufWindows(4), "windowed_rope": GgufWindowedRope()},
+            yarn={
+                "attention_factor": GgufReal("rope.scaling.yarn_attn_factor", optional=True),
+            },
+        ),
+    ),
 )

@@ -9,6 +9,7 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm, GgufSame, GgufWhole
 from emergent_alignment.models.stated import Always, Flag, Whole
 
 FAMILY = Family(
@@ -33,4 +34,16 @@ FAMILY = Family(
         "num_experts_per_tok": 8,
     },
     only={"clip_qkv": (None,)},
+    gguf=(
+        GgufForm(
+            "olmoe",
+            fields={
+                "num_experts": GgufWhole("expert_count"),
+                "experts_per_token": GgufWhole("expert_used_count"),
+                "expert_size": GgufWhole("feed_forward_length"),
+                "normalised_experts": GgufSame(False),
+            },
+            never={"attention.clamp_kqv": 0.0},
+        ),
+    ),
 )

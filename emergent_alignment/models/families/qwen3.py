@@ -8,6 +8,7 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm
 from emergent_alignment.models.stated import Always, Flag, SwitchedWindows
 
 FAMILY = Family(
@@ -22,5 +23,5 @@ FAMILY = Family(
         "layer_windows": SwitchedWindows(),
     },
     defaults={"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
-    gguf="qwen3",
+    gguf=(GgufForm("qwen3"),),
 )

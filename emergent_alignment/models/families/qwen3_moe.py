@@ -8,6 +8,7 @@ from emergent_alignment.models.family import (
     Family,
     decoder,
 )
+from emergent_alignment.models.gguf_stated import GgufForm, GgufSame, GgufWhole
 from emergent_alignment.models.stated import Always, Flag, Whole
 
 FAMILY = Family(
@@ -37,4 +38,15 @@ FAMILY = Family(
         "decoder_sparse_step": (1,),
         "use_sliding_window": (False, None),
     },
+    gguf=(
+        GgufForm(
+            "qwen3moe",
+            fields={
+                "num_experts": GgufWhole("expert_count"),
+                "experts_per_token": GgufWhole("expert_used_count"),
+                "expert_size": GgufWhole("expert_feed_forward_length"),
+                "normalised_experts": GgufSame(True),
+            },
+        ),
+    ),
 )

@@ -1,6 +1,7 @@
 """SmolLM3: every fourth layer has no rotary positions."""
 
 from emergent_alignment.models.family import ATTENTION, GATED_MLP, NORMS_BEFORE, Family, decoder
+from emergent_alignment.models.gguf_stated import GgufForm, GgufRotaryLayers
 from emergent_alignment.models.stated import Flag, RotaryLayers
 
 FAMILY = Family(
@@ -21,4 +22,5 @@ FAMILY = Family(
         "rope_theta": 2_000_000.0,
     },
     only={"use_sliding_window": (False, None)},
+    gguf=(GgufForm("smollm3", pairs=True, fields={"rotary_layers": GgufRotaryLayers(4)}),),
 )
