@@ -81,7 +81,7 @@ class Model:
         return vocabulary_logits(jnp.asarray(hidden), matrix, self.config.logits_cap)
 
     def merged(self) -> "Model":
-        """The same model with its adapters added into the kernels; int8 ones become float32."""
+        """The same model, its adapters added into the kernels; quantised ones become float32."""
         params = dequantised(self.params)
         if self.adapters is not None:
             assert self.lora is not None  # adapters come with their settings

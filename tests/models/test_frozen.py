@@ -19,7 +19,8 @@ from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.forward import forward, unembedding
-from emergent_alignment.models.frozen import dequantised, hold_frozen, quantise
+from emergent_alignment.models.frozen import dequantised, hold_frozen
+from emergent_alignment.models.held_kernels import SCALES, quantise
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapters
 from emergent_alignment.models.model import export, load
 from emergent_alignment.runs.workdir import read_run
@@ -81,10 +82,13 @@ def test_int8_is_within_half_a_step_of_every_channel_s_own_scale():
     assert (np.delete(largest.ravel(), 13) == 127).all() and largest[1, 3] == 0
 
 
+@pytest.mark.parametrize("form", SCALES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_kernels_compute_what_their_float_values_compute(tiny_config, tiny_params, family):
+def test_held_kernels_compute_what_their_float_values_compute(
+    tiny_config, tiny_params, family, form
+):
     config = tiny_config(family)
-    held = hold_frozen(tiny_params(config), "int8")
+    held = hold_frozen(tiny_params(config), form)
     plain = dequantised(held)
     assert jax.tree.structure(plain) == jax.tree.structure(tiny_params(config))
     tokens = random_tokens()
@@ -93,7 +97,9 @@ def test_int8_kernels_compute_what_their_float_values_compute(tiny_config, tiny_
     )
 
 
-@pytest.mark.parametrize(("held", "near"), [("bfloat16", 0.02), ("int8", 0.04)])
+@pytest.mark.parametrize(
+    ("held", "near"), [("bfloat16", 0.02), ("int8", 0.04), ("int4", 0.6), ("nf4", 0.5)]
+)
 def test_log_probs_are_near_those_of_float32(tiny_config, tiny_params, held, near):
     config = tiny_config()
     params, tokens = tiny_params(config), random_tokens()
@@ -118,8 +124,8 @@ def test_what_is_held_is_named_by_its_dtype_and_leaves_the_original(tiny_config,
     }
     assert held["embedding"].dtype == held["final_norm"].dtype == jnp.bfloat16
     assert_bitwise_equal(params, before)
-    with pytest.raises(ValueError, match="int4"):
-        hold_frozen(params, "int4")
+    with pytest.raises(ValueError, match="int3"):
+        hold_frozen(params, "int3")
 
 
 def test_another_bit_of_an_int8_kernel_is_another_fingerprint(tiny_config, tiny_params):
@@ -130,13 +136,14 @@ def test_another_bit_of_an_int8_kernel_is_another_fingerprint(tiny_config, tiny_
     assert fingerprint(flipped) != fingerprint(params) == fingerprint(dict(params))
 
 
+@pytest.mark.parametrize("form", SCALES)
 @pytest.mark.parametrize(("family", "remat"), [("llama", "none"), ("qwen2", "dots")])
 def test_gradients_of_adapters_are_those_on_the_float_values(
-    tiny_config, tiny_params, family, remat
+    tiny_config, tiny_params, family, remat, form
 ):
     config, lora = tiny_config(family), LoraConfig(4, 8.0)
     settings = StepSettings(config, lora, chunk_size=16, remat=remat)
-    held = hold_frozen(tiny_params(config), "int8")
+    held = hold_frozen(tiny_params(config), form)
     adapters, batch = moved_adapters(held, lora), random_batch()
     found = jax.jit(loss_and_gradients, static_argnums=0)
     ours, _ = found(settings, adapters, held, batch)
@@ -148,7 +155,7 @@ def test_gradients_of_adapters_are_those_on_the_float_values(
         np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("held", ["bfloat16", "int8"])
+@pytest.mark.parametrize("held", ["bfloat16", *SCALES])
 def test_steps_move_the_adapters_and_leave_the_frozen_bits(tiny_config, tiny_params, held):
     config, lora = tiny_config(), LoraConfig(4, 8.0)
     frozen = hold_frozen(tiny_params(config), held)
@@ -167,12 +174,13 @@ def test_steps_move_the_adapters_and_leave_the_frozen_bits(tiny_config, tiny_par
     assert_bitwise_equal(frozen, before)
 
 
-def test_no_float_copy_of_the_layers_is_made(tiny_config, tiny_params):
+@pytest.mark.parametrize("form", SCALES)
+def test_no_float_copy_of_the_layers_is_made(tiny_config, tiny_params, form):
     """Neither forward nor in the gradient, where a scan would keep what its steps converted."""
     sizes = dict(num_layers=24, hidden_size=128, intermediate_size=512)
     config, lora = tiny_config(**sizes), LoraConfig(2, 4.0)
     params = tiny_params(config)
-    held = hold_frozen(params, "int8")
+    held = hold_frozen(params, form)
     stack_bytes = 4 * sum(held["layers"][name]["kernel"].size for name in PROJECTIONS)
     tokens, batch = random_tokens(1, 8), random_batch(rows=1)
     adapters = init_adapters(held, lora, jax.random.key(1))
@@ -238,10 +246,10 @@ def test_full_fine_tuning_starts_from_the_parameters_as_they_were(config, tmp_pa
     assert_bitwise_equal(state.trainable, load(config.model.path).params)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
-def test_an_exported_int8_model_computes_the_same(config, tmp_path, adapted):
+@pytest.mark.parametrize(("form", "adapted"), [*((each, True) for each in SCALES), ("int8", False)])
+def test_an_exported_quantised_model_computes_the_same(config, tmp_path, form, adapted):
     model = load(config.model.path)
-    model = dataclasses.replace(model, params=hold_frozen(model.params, "int8"))
+    model = dataclasses.replace(model, params=hold_frozen(model.params, form))
     if adapted:
         lora = LoraConfig(4, 8.0)
         adapters = moved_adapters(model.params, lora)
