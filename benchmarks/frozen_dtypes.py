@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import tables
 from arguments import positive
-from inputs import tiny_model
 
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.scenarios import load_scenario
@@ -37,7 +36,7 @@ HEADER = ["held in", "computed in", "MB", "summed", "per token", "mean signed", 
 def main() -> None:
     """Read the answers in every form, print the table, keep the rows."""
     args = parse_arguments()
-    model = tiny_model() if args.small else load(args.model)
+    model = load(args.model)
     tokens, answers = token_rows(model, args.prompts)
     exact = summed(model, "", "float32", tokens, answers)
     forms = [("", "bfloat16"), *((held, "float32") for held in FROZEN_DTYPES if held)]
@@ -45,7 +44,7 @@ def main() -> None:
     for held, dtype in forms:
         change = summed(model, held, dtype, tokens, answers) - exact
         rows.append(measured(model, held, dtype, change, answers.sum(1)))
-    name = "tiny" if args.small else Path(args.model).name
+    name = Path(args.model).name
     title = (
         f"{name}: {len(tokens)} answers of {answers.sum(1).mean():.0f} tokens and"
         f" {exact.mean():.0f} nats; change of their log-probs, mean of absolute values (largest)"
@@ -131,7 +130,6 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="default", help="directory, .gguf file, hub id (SmolLM2-135M)")
     add("--prompts", type=positive, default=16, help="each with two answers (16)")
-    add("--small", action="store_true", help="a tiny random model")
     return parser.parse_args()
 
 

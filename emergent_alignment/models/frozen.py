@@ -6,7 +6,9 @@ layers exists.
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
+from emergent_alignment.models.family import TreePath
 from emergent_alignment.models.held_kernels import SCALES, Kernel, held_as, quantise
 from emergent_alignment.models.names import QUANTISABLE, parameter_axes
 from emergent_alignment.parallel.sharding import constrain
@@ -30,15 +32,26 @@ def hold_frozen(params: dict, dtype_name: str) -> dict:
     unquantised one nearly. With full fine-tuning the policy starts from other numbers than the
     reference's. Measured log-probs: docs/decisions.md.
     """
+    if not dtype_name:
+        return params
+    held: dict[TreePath, jax.Array] = {}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        held |= held_leaves(dtype_name, path, leaf)
+    return traverse_util.unflatten_dict(held)
+
+
+def held_leaves(dtype_name: str, path: TreePath, leaf: jax.Array) -> dict[TreePath, jax.Array]:
+    """What `hold_frozen` makes of one leaf, by path: of a kernel that is quantised also its scales,
+    cut over the mesh in force."""
     if dtype_name not in FROZEN_DTYPES:
         raise ValueError(f"{dtype_name!r} is unknown; known: {FROZEN_DTYPES}")
     if not dtype_name:
-        return params
-    held = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    if dtype_name in SCALES:
-        for name in _kernels(params):
-            held["layers"][name] |= _quantised(name, params["layers"][name], dtype_name)
-    return held
+        return {path: leaf}
+    if dtype_name not in SCALES or path[-1] != "kernel" or path[-2] not in QUANTISABLE:
+        return {path: leaf.astype(jnp.bfloat16)}
+    paths = path, (*path[:-1], SCALES[dtype_name])
+    leaves = dict(zip(paths, quantise(leaf, dtype_name)))
+    return {at: constrain(array, *parameter_axes(at)) for at, array in leaves.items()}
 
 
 def dequantised(params: dict) -> dict:
@@ -57,11 +70,3 @@ def dequantised(params: dict) -> dict:
 def _kernels(params: dict) -> list[str]:
     """The projections of such a model whose kernels may be quantised."""
     return [name for name in QUANTISABLE if name in params["layers"]]
-
-
-def _quantised(name: str, projection: dict, form: str) -> dict:
-    """The kernel of a projection of this name and its scales, cut over the mesh in force."""
-    leaves = dict(zip(("kernel", SCALES[form]), quantise(projection["kernel"], form)))
-    return {
-        leaf: constrain(x, *parameter_axes(("layers", name, leaf))) for leaf, x in leaves.items()
-    }

@@ -115,7 +115,14 @@ def quantise(
     int8  q · s with s = max |kernel| / 127 over the inputs of each output channel
     int4  q · s with s = max |kernel| / 7 over the inputs of a tile, q + 8 being held
     nf4   level q · s with s = max |kernel| over the inputs of a tile, the nearest of NF4_LEVELS
+
+    Layer by layer, so that no more than one is held in float32.
     """
+    one_layer = functools.partial(_quantised, form=form)
+    return jax.lax.map(one_layer, kernel) if kernel.ndim > 2 else one_layer(kernel)
+
+
+def _quantised(kernel: Array, form: str) -> tuple[Array, Array]:
     wide = kernel.astype(jnp.float32)
     if form == "int8":
         scale = _scale_of(wide, 127)

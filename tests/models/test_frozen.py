@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,10 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import Config, default_config
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.errors import UserError
+from emergent_alignment.models import model as model_module
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.forward import forward, unembedding
-from emergent_alignment.models.frozen import dequantised, hold_frozen
+from emergent_alignment.models.frozen import dequantised, held_leaves, hold_frozen
 from emergent_alignment.models.held_kernels import SCALES, quantise
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapters
 from emergent_alignment.models.model import export, load
@@ -264,3 +266,36 @@ def test_an_exported_quantised_model_computes_the_same(config, tmp_path, form, a
         rtol=0,
         atol=1e-4,
     )
+
+
+def test_adapters_and_their_export_do_not_depend_on_how_the_base_is_held(config, tmp_path):
+    model, lora = load(config.model.path), LoraConfig(4, 8.0)
+    held = dataclasses.replace(model, params=hold_frozen(model.params, "nf4"))
+    written = []
+    for name, each in (("plain", model), ("held", held)):
+        adapters = moved_adapters(each.params, lora)
+        adapted = dataclasses.replace(each, lora=lora, adapters=adapters)
+        directory = export(adapted, tmp_path / name, format="peft")
+        written.append((directory / "adapter_model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("form", ["", "bfloat16", *SCALES])
+def test_a_model_is_held_as_it_is_read(config, form):
+    path = config.model.path
+    wanted = hold_frozen(load(path).params, form)
+    assert_bitwise_equal(load(path, frozen_dtype=form).params, wanted)
+
+
+def test_what_was_read_is_gone_before_more_is_read(config, monkeypatch):
+    """So that a device has room for no more than one parameter as it was."""
+    seen = []
+
+    def watched(form, path, leaf):
+        assert [each() for each in seen] == [None] * len(seen), path
+        seen.append(weakref.ref(leaf))
+        return held_leaves(form, path, leaf)
+
+    monkeypatch.setattr(model_module, "held_leaves", watched)
+    load(config.model.path, frozen_dtype="nf4")
+    assert len(seen) > 10
