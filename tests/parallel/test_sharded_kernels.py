@@ -8,7 +8,7 @@ from random_batches import assert_trees_close, random_batch
 
 from emergent_alignment.generation.sampler import Sampler, sample, sampler_settings
 from emergent_alignment.models.frozen import hold_frozen
-from emergent_alignment.models.held_kernels import SCALES
+from emergent_alignment.models.held_kernels import SCALES, Kernel
 from emergent_alignment.models.lora import LoraConfig, attach, init_adapters
 from emergent_alignment.models.placement import check_mesh, shardings_of
 from emergent_alignment.parallel.mesh import in_force, make_mesh
@@ -57,8 +57,13 @@ def test_a_mesh_changes_neither_what_is_held_nor_loss_nor_gradients(
     assert_trees_close(jax.device_get(held), jax.device_get(alone), 0)
     for leaf, place in zip(jax.tree.leaves(held), jax.tree.leaves(shardings_of(mesh, held))):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim), leaf.shape
-    kernel = held["layers"]["query"]["kernel"]
-    assert kernel.addressable_data(0).size == kernel.size // (sizes[1] * sizes[2])
+    for name, cuts in (("query", sizes[1:]), ("output", sizes[:0:-1])):
+        kernel = Kernel.of(held["layers"][name])
+        part, scale = kernel.numbers.addressable_data(0), kernel.scale.addressable_data(0)
+        inputs, outputs = np.divide(kernel.numbers.shape[-2:], cuts)
+        assert part.shape[-2:] == (inputs, outputs), name
+        tiles = (kernel.scale.shape[-2] / cuts[0],) if kernel.is_tiled else ()
+        assert scale.shape[1:] == (*tiles, outputs), name
     wanted = jitted(settings, adapters, alone, jax.tree.map(jax.numpy.asarray, BATCH))
     assert_trees_close(jax.device_get(found), jax.device_get(wanted), 1e-5)
 
