@@ -21,7 +21,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.forward import forward, unembedding
 from emergent_alignment.models.frozen import dequantised, held_leaves, hold_frozen
-from emergent_alignment.models.held_kernels import SCALES, quantise
+from emergent_alignment.models.held_kernels import SCALES, Kernel, quantise
 from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapters
 from emergent_alignment.models.model import export, load
@@ -225,19 +225,23 @@ def config(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("rank", "candidate"), [(0, "policy"), (4, "policy"), (4, "target")])
-def test_fine_tuning_beside_an_int8_copy(config, tmp_path, rank, candidate):
+@pytest.mark.parametrize(
+    ("form", "rank", "candidate"),
+    [("int8", 0, "policy"), ("int8", 4, "policy"), ("int8", 4, "target"), ("nf4", 4, "policy")],
+)
+def test_fine_tuning_beside_a_quantised_copy(config, tmp_path, form, rank, candidate):
     config.lora.rank, config.conscience.candidate = rank, candidate
+    config.model.frozen_dtype = form
     state = finetune(typed(config), tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["nonfinite"] for line in lines] == [0.0, 0.0]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.trainable)} == {"float32"}
     found = read_run(tmp_path / "run", Config)
-    assert found.base.model.params["layers"]["up"]["kernel"].dtype == jnp.int8
+    assert Kernel.of(found.base.model.params["layers"]["up"]).form == form
     trained = found.trained.model.adapters if rank else found.trained.model.params
     assert_bitwise_equal(trained, state.trainable)
     config.model.frozen_dtype = "bfloat16"
-    with pytest.raises(UserError, match=r"model\.frozen_dtype \('int8', now 'bfloat16'\)"):
+    with pytest.raises(UserError, match=rf"model\.frozen_dtype \('{form}', now 'bfloat16'\)"):
         finetune(typed(config), tmp_path / "run")
 
 
