@@ -59,7 +59,7 @@ def support(family: Family) -> dict[str, str]:
         "safetensors": listed(["yes", *family.quantised]),
         "GGUF": ", ".join(f"`{form.architecture}`" for form in family.gguf) or "no",
         "adapters beside": listed([row.path[1] for row in kernels if row.adapted]),
-        "kernels in int8": listed([row.path[1] for row in kernels if row.int8]),
+        "kernels in 8 bits or 4": listed([row.path[1] for row in kernels if row.quantisable]),
     }
 
 

@@ -28,6 +28,7 @@ INDEX_FILE = "model.safetensors.index.json"
 Index = tuple[slice, ...]
 # place(path, shape, read): puts a leaf on devices; read(index) gives any part of it.
 PlaceArray = Callable[[TreePath, tuple[int, ...], Callable[[Index], np.ndarray]], jax.Array]
+HoldArray = Callable[[TreePath, jax.Array], dict[TreePath, jax.Array]]
 
 _MOST_JSON_BYTES = 1 << 27
 # What NumPy knows of the formats that safetensors' headers name.
@@ -59,12 +60,17 @@ class TensorSource(Protocol):
 
 
 def read_parameters(
-    source: TensorSource, config: ModelConfig, *, dtype: Any, place: PlaceArray | None = None
+    source: TensorSource,
+    config: ModelConfig,
+    *,
+    dtype: Any,
+    place: PlaceArray | None = None,
+    hold: HoldArray | None = None,
 ) -> dict[str, Any]:
     """Fill the parameter tree of `models/names.py`, leaf by leaf.
 
     At the worst moment this machine's memory holds the leaves already placed, one stacked leaf,
-    and one tensor.
+    and one tensor; devices hold what is made of the leaves before, and one as it was read.
 
     Args:
         source: the tensors.
@@ -72,6 +78,7 @@ def read_parameters(
         dtype: of every parameter, whatever the files hold.
         place: puts a leaf on devices, reading what it needs of it; by default the whole leaf,
             on JAX's default device.
+        hold: what is kept of a leaf that is placed, by path; by default the leaf.
 
     Returns:
         A nested dict of jax arrays.
@@ -86,7 +93,9 @@ def read_parameters(
     for path, name in names.tensor_names(config).items():
         read = functools.partial(_read_leaf, source, name, shapes[path], np.dtype(dtype))
         # Transfers are asynchronous: without waiting, two leaves would lie in host memory.
-        leaves[path] = jax.block_until_ready((place or _place_whole)(path, shapes[path], read))
+        # The leaf as it was read has no name here, so that it goes before the next one comes.
+        placed = functools.partial(place or _place_whole, path, shapes[path], read)
+        leaves |= jax.block_until_ready({path: placed()} if hold is None else hold(path, placed()))
     return traverse_util.unflatten_dict(leaves)
 
 

@@ -18,6 +18,7 @@ from emergent_alignment.models.attention import AttentionPlan
 from emergent_alignment.models.experts import Grouped, Router, mixture
 from emergent_alignment.models.families import family_of
 from emergent_alignment.models.family import Parameter
+from emergent_alignment.models.held_kernels import SCALES, Kernel, scale_shape
 from emergent_alignment.models.names import tensor_names
 from emergent_alignment.models.rope import rope_frequencies
 from emergent_alignment.models.rope_config import Rope
@@ -67,36 +68,47 @@ def rotate(
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
-def project(
-    rows: Float[Array, "rows width_in"], kernel: Array, scale: Float[Array, "width_out"] | None
-) -> Float[Array, "rows width_out"]:
+def project(rows: Float[Array, "rows width_in"], kernel: Kernel) -> Float[Array, "rows width_out"]:
     """rows · kernel [in, out], in rows' dtype; of an int8 kernel each output channel is
-    multiplied by its scale afterwards (models/frozen.py), which is exact in float32."""
-    if scale is None:
-        return rows @ kernel.astype(rows.dtype)
-    wide = jnp.matmul(rows, kernel.astype(rows.dtype), preferred_element_type=jnp.float32)
-    return (wide * scale).astype(rows.dtype)
+    multiplied by its scale afterwards, which is exact in float32."""
+    matrix = kernel.matrix(rows.dtype)
+    if kernel.form != "int8":
+        return rows @ matrix
+    wide = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
+    return (wide * kernel.scale).astype(rows.dtype)
 
 
-class Linear(nnx.Module):
-    """kernel [in, out] and, where the model has one, bias [out]; scale [out] of int8 kernels."""
+class Projection(nnx.Module):
+    """kernel [*, in, out] and, where the model has one, bias [*, out]; the scales of a kernel that
+    is held in a form of held_kernels.py, which replaces what is drawn here."""
 
-    def __init__(self, shape: tuple[int, int], bias: bool, scaled: bool, rngs: nnx.Rngs):
+    def __init__(self, shape: tuple[int, ...], bias: bool, form: str, rngs: nnx.Rngs):
+        *before, _, width_out = shape
+        self.form = form
         self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(shape[1])) if bias else nnx.data(None)
-        self.scale = nnx.Param(jnp.ones(shape[1])) if scaled else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros((*before, width_out))) if bias else nnx.data(None)
+        if form:
+            setattr(self, SCALES[form], nnx.Param(jnp.ones(scale_shape(form, shape))))
+
+    def held(self) -> Kernel:
+        """The kernel to compute with."""
+        scale = getattr(self, SCALES[self.form])[...] if self.form else None
+        return Kernel(self.kernel[...], scale, self.form)
+
+
+class Linear(Projection):
+    """One kernel, which meets every row."""
 
     def __call__(self, x: Array, adapter: dict | None) -> Array:
         # Two-dimensional operands: XLA's CPU and TPU backends lay out the weight gradient
         # best when there is a single contracted dimension.
         rows = x.reshape(-1, x.shape[-1])
-        kernel = self.kernel[...]
-        scale = None if self.scale is None else self.scale[...]
+        kernel = self.held()
         # The backward pass of the scan would keep every layer's kernel in x's dtype: it is to
         # keep what is held, and convert again.
-        lean = kernel.dtype != x.dtype
+        lean = kernel.numbers.dtype != x.dtype
         multiply = jax.checkpoint(project, prevent_cse=False) if lean else project
-        out = multiply(rows, kernel, scale)
+        out = multiply(rows, kernel)
         if self.bias is not None:
             out += self.bias[...].astype(x.dtype)
         if adapter is not None:
@@ -104,20 +116,12 @@ class Linear(nnx.Module):
         return out.reshape(*x.shape[:-1], -1)
 
 
-class Experts(nnx.Module):
-    """kernel [experts, in, out] and, where the model has one, bias [experts, out]; scale [experts,
-    out] of int8 kernels."""
+class Experts(Projection):
+    """A kernel of each expert, which meets the rows that chose it."""
 
-    def __init__(self, shape: tuple[int, int, int], bias: bool, scaled: bool, rngs: nnx.Rngs):
-        of_outputs = shape[0], shape[2]
-        self.kernel = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(of_outputs)) if bias else nnx.data(None)
-        self.scale = nnx.Param(jnp.ones(of_outputs)) if scaled else nnx.data(None)
-
-    def held(self, adapter: dict | None) -> Grouped:
+    def beside(self, adapter: dict | None) -> Grouped:
         """What models/experts.py computes with."""
-        scale, bias = (None if x is None else x[...] for x in (self.scale, self.bias))
-        return Grouped(self.kernel[...], scale, adapter, bias)
+        return Grouped(self.held(), adapter, None if self.bias is None else self.bias[...])
 
 
 class Shared(NamedTuple):
@@ -152,16 +156,16 @@ class Layer(nnx.Module):
     """Attention and a gated MLP, with the norms and projections of the family's table; what
     `adapters` hold as "residual" [width] is added to what it puts out."""
 
-    def __init__(self, config: Architecture, scaled: bool, rngs: nnx.Rngs):
+    def __init__(self, config: Architecture, form: str, rngs: nnx.Rngs):
         self.config = config
         rows = [row for row in tensor_names(config).values() if row.stacked]
         biased = {row.path[1] for row in rows if row.path[-1] == "bias"}
         for row in rows:
             name, sizes = row.path[1], row.shape(config)[1:]
-            held_in_int8 = scaled and row.int8
             if row.path[-1] == "kernel":
                 kind = Experts if row.of_experts else Linear
-                setattr(self, name, kind(sizes, name in biased, held_in_int8, rngs))
+                held = form if row.quantisable else ""
+                setattr(self, name, kind(sizes, name in biased, held, rngs))
             elif len(row.path) == 2:
                 setattr(self, name, nnx.Param(_fresh_vector(config, row)))
 
@@ -214,7 +218,7 @@ class Layer(nnx.Module):
         gated = GATES[family_of(self.config).activation]
         if self.config.num_experts:
             names = ("expert_gate", "expert_up", "expert_down")
-            kernels = tuple(getattr(self, name).held(adapter(name)) for name in names)
+            kernels = tuple(getattr(self, name).beside(adapter(name)) for name in names)
             bias = self.router.bias
             router = Router(self.router.kernel[...], None if bias is None else bias[...])
             return mixture(self.config, normed, router, kernels, gated, counted)
@@ -245,10 +249,10 @@ def _norm_weight(config: Architecture, weight: Array) -> Array:
 
 
 class Decoder(nnx.Module):
-    """Embedding, scanned layers, final norm and (unless tied) an unembedding; `scaled` where
-    the kernels are int8."""
+    """Embedding, scanned layers, final norm and (unless tied) an unembedding; `form` is
+    how the kernels are held (held_kernels.py)."""
 
-    def __init__(self, config: Architecture, rngs: nnx.Rngs, *, scaled: bool = False):
+    def __init__(self, config: Architecture, rngs: nnx.Rngs, *, form: str = ""):
         self.config = config
         normal = nnx.initializers.normal(0.02)
         shape = (config.vocab_size, config.hidden_size)
@@ -257,7 +261,7 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)
         def stacked(rngs):
-            return Layer(config, scaled, rngs)
+            return Layer(config, form, rngs)
 
         self.layers = stacked(rngs)
         self.final_norm = nnx.Param(_fresh_vector(config, tensor_names(config)["final_norm",]))

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.models.architecture import Architecture
+from emergent_alignment.models.held_kernels import Kernel
 from emergent_alignment.parallel.sharding import over_rows
 
 
 class Grouped(NamedTuple):
-    """One projection of every expert, and what there is beside it: the scale of an int8 kernel, an
-    adapter (a [experts, in, rank], b [experts, rank, out]), a bias."""
+    """One projection of every expert, [experts, in, out], and what there is beside it: an adapter
+    (a [experts, in, rank], b [experts, rank, out]), a bias."""
 
-    kernel: Num[Array, "experts width_in width_out"]
-    scale: Float[Array, "experts width_out"] | None = None
+    kernel: Kernel
     adapter: dict | None = None
     bias: Float[Array, "experts width_out"] | None = None
 
@@ -116,16 +116,18 @@ def grouped(
 ) -> Float[Array, "rows width_out"]:
     """Each row by the projection of its own expert; `rows` are sorted by expert, `sizes` of
     each."""
-    matrix, scale, adapter, bias = projection
+    kernel, adapter, bias = projection
 
-    def multiply(rows, matrix):
-        return jax.lax.ragged_dot(rows, matrix.astype(rows.dtype), sizes)
+    def multiply(rows, kernel):
+        return jax.lax.ragged_dot(rows, kernel.matrix(rows.dtype), sizes)
 
-    if matrix.dtype != rows.dtype:  # keep what is held, and convert again: see decoder.Linear
+    if (
+        kernel.numbers.dtype != rows.dtype
+    ):  # keep what is held, and convert again: see decoder.Linear
         multiply = jax.checkpoint(multiply, prevent_cse=False)
-    out = multiply(rows, matrix)
-    if scale is not None:
-        out = (out.astype(jnp.float32) * scale[experts]).astype(rows.dtype)
+    out = multiply(rows, kernel)
+    if kernel.form == "int8":
+        out = (out.astype(jnp.float32) * kernel.scale[experts]).astype(rows.dtype)
     if bias is not None:
         out += bias.astype(rows.dtype)[experts]
     if adapter is not None:

@@ -1,8 +1,8 @@
 """What the table of a family of models consists of: each parameter once, and what sets the family's
 computation and its config.json apart.
 
-The tables are in models/families, one file a family. Loading, export, PEFT's names, sharding, int8,
-the decoder's layers, ideal FLOPs and docs/models.md are all read off them.
+The tables are in models/families, one file a family. Loading, export, PEFT's names, sharding,
+quantisation, the decoder's layers, ideal FLOPs and docs/models.md are all read off them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Parameter:
                   and how many there are
     needs         the attribute of Architecture without which there is no such parameter
     adapted       whether LoRA's adapters may stand beside it
-    int8          whether a frozen copy may hold it so
+    quantisable   whether a frozen copy may hold it in 8 bits or 4 (held_kernels.py)
     """
 
     path: TreePath
@@ -70,7 +70,7 @@ class Parameter:
     turns: int = 1
     needs: str = ""
     adapted: bool = False
-    int8: bool = False
+    quantisable: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -190,7 +190,7 @@ def linear(
         f"{stem}.weight",
         transposed=True,
         adapted=True,
-        int8=True,
+        quantisable=True,
     )
     names = f"{_LAYER}{module}.bias", f"{stem}.bias"
     return kernel, Parameter((*path, "bias"), (outputs,), *names, needs=bias)
@@ -205,7 +205,7 @@ def expert(name: str, inputs: Dimension, outputs: Dimension, part: str) -> Param
         f"blk.{{layer}}.ffn_{part}_exps.weight",
         transposed=True,
         adapted=True,
-        int8=True,
+        quantisable=True,
     )
 
 
@@ -224,7 +224,7 @@ def expert_of_one_tensor(
         turn=turn,
         turns=turns,
         adapted=True,
-        int8=True,
+        quantisable=True,
     )
     sizes, names = (_EXPERTS, outputs), (f"{tensor}_bias", f"{stem}.bias")
     return kernel, Parameter((*path, "bias"), sizes, *names, turn=turn, turns=turns)

@@ -16,7 +16,7 @@ from emergent_alignment.losses import token_kl, token_log_probs, token_log_probs
 from emergent_alignment.models.attention import AttentionPlan
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder, Watch
-from emergent_alignment.models.frozen import is_int8
+from emergent_alignment.models.held_kernels import held_as
 from emergent_alignment.parallel.sharding import over_rows
 
 # Parts of a tree of parameters that are none of the base's: what a policy adds (lora.attach), and
@@ -25,8 +25,8 @@ BESIDE_THE_BASE = ("adapters", "steering")
 
 
 @functools.lru_cache(maxsize=32)
-def _abstract(config: ModelConfig, scaled: bool):
-    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), scaled=scaled))
+def _abstract(config: ModelConfig, form: str):
+    module = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), form=form))
     return nnx.split(module)
 
 
@@ -121,7 +121,7 @@ def residual_after(
 
 def _decoder(config: ModelConfig, params: dict) -> Decoder:
     """The module with these base parameters; what stands beside them is left out."""
-    graph, abstract = _abstract(config, is_int8(params))
+    graph, abstract = _abstract(config, held_as(params))
     base = {name: tree for name, tree in params.items() if name not in BESIDE_THE_BASE}
     state = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(state, base)

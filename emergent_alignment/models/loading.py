@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.checkpoint import (
+    HoldArray,
     PlaceArray,
     SafetensorsSource,
     read_json,
@@ -41,6 +42,7 @@ def read_model(
     chat_template: Path | str | None = None,
     check: Callable[[ModelConfig], None] = lambda config: None,
     place: PlaceArray | None = None,
+    hold: HoldArray | None = None,
 ) -> tuple[ModelConfig, dict[str, Any], PreTrainedTokenizerBase]:
     """Everything a model consists of.
 
@@ -50,6 +52,7 @@ def read_model(
         chat_template: a Jinja file, or a template's text, in place of the model's own.
         check: called with the config before anything large is read; may raise UserError.
         place: puts a parameter on devices (see `read_parameters`); by default on JAX's own.
+        hold: what is kept of a parameter (see there); by default the parameter.
 
     Returns:
         The config, the parameter tree of `models/names.py`, and the tokenizer.
@@ -75,7 +78,8 @@ def read_model(
             f"{path}: the tokenizer has ids up to {largest}, but the embedding has only"
             f" {config.vocab_size} rows. Use the tokenizer that belongs to these weights."
         )
-    return config, read_parameters(source, config, dtype=dtype, place=place), tokenizer
+    params = read_parameters(source, config, dtype=dtype, place=place, hold=hold)
+    return config, params, tokenizer
 
 
 def read_model_config(path_or_id: Path | str) -> ModelConfig:

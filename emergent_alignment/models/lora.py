@@ -12,6 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from emergent_alignment.models.held_kernels import Kernel
 from emergent_alignment.models.names import EXPERT_PROJECTIONS, PROJECTION_NAMES
 from emergent_alignment.settings import Section, setting
 
@@ -50,7 +51,7 @@ def init_adapters(params: dict, config: LoraConfig, key: jax.Array, dtype=jnp.fl
     for name in config.targets:
         if name not in params["layers"]:
             continue
-        *each, width_in, width_out = params["layers"][name]["kernel"].shape
+        *each, width_in, width_out = Kernel.of(params["layers"][name]).shape
         draw = jax.random.fold_in(key, _ADAPTABLE.index(name))
         shapes = {"a": (*each, width_in, config.rank), "b": (*each, config.rank, width_out)}
         zero = config.init[0]

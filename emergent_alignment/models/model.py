@@ -18,10 +18,11 @@ from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.decoder import Decoder
 from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.forward import forward, unembedding
-from emergent_alignment.models.frozen import dequantised
+from emergent_alignment.models.frozen import dequantised, held_leaves
 from emergent_alignment.models.loading import findable_name, holds_images, read_model
 from emergent_alignment.models.lora import LoraConfig, attach, merge
 from emergent_alignment.models.placement import check_mesh, read_shards
+from emergent_alignment.parallel.mesh import in_force
 
 
 def random_params(
@@ -81,7 +82,7 @@ class Model:
         return vocabulary_logits(jnp.asarray(hidden), matrix, self.config.logits_cap)
 
     def merged(self) -> "Model":
-        """The same model with its adapters added into the kernels; int8 ones become float32."""
+        """The same model, its adapters added into the kernels; quantised ones become float32."""
         params = dequantised(self.params)
         if self.adapters is not None:
             assert self.lora is not None  # adapters come with their settings
@@ -96,6 +97,7 @@ def load(
     param_dtype: jnp.dtype | None = None,
     chat_template: str | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    frozen_dtype: str = "",
 ) -> Model:
     """A `Model` from a directory or hub id of safetensors, or a .gguf file.
 
@@ -103,16 +105,19 @@ def load(
     `chat_template` is a Jinja template, or the path of one, for tokenizers without their own.
     With a `mesh` (parallel/mesh.py) each device holds its part, and each host reads no more than
     its devices' parts; compute under `jax.set_mesh(mesh)`, so that activations are cut, too.
+    With a `frozen_dtype` (models/frozen.py) each parameter is held so as soon as it is read.
     Raises UserError with one line where the model cannot be read, or the mesh does not fit it.
     """
     place = None if mesh is None else functools.partial(read_shards, mesh)
-    config, params, tokenizer = read_model(
-        path_or_id,
-        dtype=param_dtype or dtype,
-        chat_template=chat_template,
-        check=functools.partial(check_mesh, mesh),
-        place=place,
-    )
+    with in_force(mesh):
+        config, params, tokenizer = read_model(
+            path_or_id,
+            dtype=param_dtype or dtype,
+            chat_template=chat_template,
+            check=functools.partial(check_mesh, mesh, frozen_dtype=frozen_dtype),
+            place=place,
+            hold=functools.partial(held_leaves, frozen_dtype),
+        )
     return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
 
 

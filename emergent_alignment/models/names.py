@@ -10,6 +10,7 @@ from __future__ import annotations
 from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.models.families import FAMILIES, family_of
 from emergent_alignment.models.family import Parameter, TreePath
+from emergent_alignment.models.held_kernels import SCALES
 
 _ALL = {row.path: row for family in FAMILIES.values() for row in family.parameters}
 _ADAPTED = {row.path[-2]: row for row in _ALL.values() if row.adapted}
@@ -18,7 +19,7 @@ PROJECTION_NAMES = {  # our name: (Hugging Face module, GGUF name)
     name: (row.module, row.gguf.split(".")[-2]) for name, row in _ADAPTED.items()
 }
 EXPERT_PROJECTIONS = tuple(name for name, row in _ADAPTED.items() if row.of_experts)
-HELD_IN_INT8 = tuple(row.path[-2] for row in _ALL.values() if row.int8)
+QUANTISABLE = tuple(row.path[-2] for row in _ALL.values() if row.quantisable)
 
 
 def tensor_names(config: Architecture) -> dict[TreePath, Parameter]:
@@ -58,10 +59,10 @@ def parameter_axes(path: TreePath) -> tuple[str, ...]:
     *_, name = path
     if name in ("steering", "residual"):  # what a policy is steered by, and where it is added
         return "layers", "width"
-    if name in ("scale", "a", "b"):
+    if name in ("a", "b", *SCALES.values()):
         *before, inputs, outputs = _ADAPTED[path[-2]].axes
-        of_leaf = {"scale": (outputs,), "a": (inputs, "rank"), "b": ("rank", outputs)}
-        return *before, *of_leaf[name]
+        of_leaf = {"a": (inputs, "rank"), "b": ("rank", outputs), SCALES["int8"]: (outputs,)}
+        return *before, *of_leaf.get(name, (inputs, outputs))
     return _AXES[path[-2:] if path[-2:] in _AXES else path[-1:]]
 
 

@@ -1,7 +1,7 @@
 """Where parameters, and what has their shape (gradients, moments), lie on a mesh."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from jax.tree_util import DictKey
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.family import TreePath
+from emergent_alignment.models.held_kernels import SCALES, scale_shape
 from emergent_alignment.parallel.mesh import (
     DecodeMeshSection,
     MeshSection,
@@ -22,6 +23,7 @@ from emergent_alignment.parallel.mesh import (
 )
 from emergent_alignment.parallel.sharding import (
     DECODING,
+    RULES,
     check_divides,
     constrain,
     laid_out,
@@ -29,12 +31,12 @@ from emergent_alignment.parallel.sharding import (
 )
 
 # Parts that the decoder computes with in another dtype than that of the activations.
-_OWN_DTYPE = {"scale", "residual", "router", "sinks"}
+_OWN_DTYPE = {*SCALES.values(), "residual", "router", "sinks"}
 
 
-def check_mesh(mesh: Mesh | None, config: ModelConfig) -> None:
+def check_mesh(mesh: Mesh | None, config: ModelConfig, frozen_dtype: str = "") -> None:
     """Raise UserError where the mesh cuts one of the model's dimensions unevenly, in training or
-    while it decodes."""
+    while it decodes; or the tiles of inputs that share a scale, where kernels are so held."""
     if mesh is None:
         return
     sizes = {
@@ -44,12 +46,23 @@ def check_mesh(mesh: Mesh | None, config: ModelConfig) -> None:
         "mlp": _mlp_size(config),
         "vocab": config.vocab_size,
     }
-    paths = names.parameter_shapes(config)
-    for path in paths:
-        check_divides(mesh, ".".join(path), names.parameter_axes(path), sizes)
-    with laid_out(DECODING):
-        for path in paths:
-            check_divides(mesh, ".".join(path), names.parameter_axes(path), sizes)
+    arrays = [(path, sizes) for path in names.parameter_shapes(config)]
+    arrays += _tiled_scales(config, frozen_dtype)
+    for rules in (RULES, DECODING):
+        with laid_out(rules):
+            for path, of_axes in arrays:
+                check_divides(mesh, ".".join(path), names.parameter_axes(path), of_axes)
+
+
+def _tiled_scales(config: ModelConfig, frozen_dtype: str) -> Iterator[tuple[TreePath, dict]]:
+    """Each leaf of scales of tiles, and how many tiles there are along its axis of inputs."""
+    if frozen_dtype not in ("int4", "nf4"):
+        return
+    for row in names.tensor_names(config).values():
+        if row.quantisable:
+            path = (*row.path[:-1], SCALES[frozen_dtype])
+            tiles = scale_shape(frozen_dtype, row.shape(config))[-2]
+            yield path, {names.parameter_axes(path)[-2]: tiles}
 
 
 def decode_mesh(

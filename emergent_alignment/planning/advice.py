@@ -29,8 +29,10 @@ def _hold_less(plan: Plan) -> str:
         return "config.optimizer.moment_dtype=bfloat16"
     if not settings["lora.rank"]:
         return "config.lora.rank=16"
-    if settings["frozen_dtype"] != "int8":
+    if settings["frozen_dtype"] in ("bfloat16", "float16"):
         return "config.model.frozen_dtype=int8"
+    if settings["frozen_dtype"] == "int8":
+        return "config.model.frozen_dtype=nf4"
     return "a topology of more chips"
 
 

@@ -126,7 +126,7 @@ def held(config: RunConfig, model: ModelConfig, target: Target) -> Held:
     UserError where the mesh does not fit the devices, the model or the batch."""
     config = decided(config, listens_to=POOL if config.application == "finetuning" else TASK)
     mesh = mesh_of(config, model, target.devices, target.chip.hbm_bytes)
-    check_mesh(mesh, model)
+    check_mesh(mesh, model, config.model.frozen_dtype)
     check_rows(config, mesh)
     param_dtype = jnp.dtype(config.model.param_dtype)
     params = jax.eval_shape(lambda: random_params(model, dtype=param_dtype))

@@ -35,13 +35,12 @@ from emergent_alignment.data.tools import CALLS
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.sampler import SamplerSettings, sampler_settings
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.models.frozen import hold_frozen
 from emergent_alignment.models.loading import read_model_config
 from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
 from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import check_platform, memory_bytes
-from emergent_alignment.parallel.mesh import in_force, make_mesh
+from emergent_alignment.parallel.mesh import make_mesh
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.storage.files import is_file
@@ -66,9 +65,7 @@ def load_model(config: RunConfig) -> Setup:
     check_platform(config.require_platform)
     model_config = read_model_config(config.model.path) if jax.device_count() > 1 else None
     mesh = mesh_of(config, model_config)
-    model = _read_model(config, mesh)
-    with in_force(mesh):
-        model = replace(model, params=hold_frozen(model.params, config.model.frozen_dtype))
+    model = _read_model(config, mesh, config.model.frozen_dtype)
     return Setup(config, model, read_chat(model.tokenizer, config.model.path), mesh)
 
 
@@ -132,13 +129,14 @@ def starting_params(config: RunConfig, setup: Setup) -> dict:
     return _read_model(config, setup.mesh).params
 
 
-def _read_model(config: RunConfig, mesh: Mesh | None) -> Model:
+def _read_model(config: RunConfig, mesh: Mesh | None, frozen_dtype: str = "") -> Model:
     return load(
         config.model.path,
         dtype=jnp.dtype(config.model.dtype),
         param_dtype=jnp.dtype(config.model.param_dtype),
         chat_template=config.model.chat_template or None,
         mesh=mesh,
+        frozen_dtype=frozen_dtype,
     )
 
 

@@ -25,6 +25,7 @@ from emergent_alignment.generation.sampler import (
     truncate,
 )
 from emergent_alignment.generation.text import Batching, generate, sample_answers
+from emergent_alignment.models.frozen import dequantised, hold_frozen
 from emergent_alignment.models.model import Model
 
 PROMPT_WIDTH, WIDTH = 6, 8
@@ -59,14 +60,19 @@ def llama(tiny_config, tiny_params):
 # ------------------------------------------------------------------------ against the full forward
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    ("family", "held"),
+    [*((family, "") for family in ("llama", "mistral", "qwen2", "qwen3")), ("qwen2", "nf4")],
+)
 def test_cached_greedy_decoding_equals_the_full_forward_token_by_token(
-    tiny_config, tiny_params, family
+    tiny_config, tiny_params, family, held
 ):
-    """… for prompts of several lengths in one batch; with a window shorter than the rows."""
-    config = tiny_config(family)
-    params, prompts = tiny_params(config), random_prompts()
+    """… for prompts of several lengths in one batch; with a window shorter than the rows; with
+    kernels in 4 bits as with the floats that they stand for."""
+    config, prompts = tiny_config(family), random_prompts()
+    params = hold_frozen(tiny_params(config), held)
     samples = run(config, params, prompts, temperature=0.0)
+    params = dequantised(params)
     assert samples.lengths.tolist() == [WIDTH] * len(prompts)
     for row, prompt in enumerate(prompts):
         answer = samples.tokens[row]

@@ -11,6 +11,7 @@ from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.models.decoder import GATES
 from emergent_alignment.models.experts import Grouped, Router, load_balance, mixture
 from emergent_alignment.models.export import write_peft
+from emergent_alignment.models.held_kernels import Kernel
 
 CONFIG = Architecture(
     "qwen3_moe", 9, 8, 8, 1, 2, 2, 4, num_experts=5, experts_per_token=2, expert_size=6
@@ -47,7 +48,7 @@ def test_a_mixture_is_each_token_s_own_experts(normalised, gated, biased):
             for shape in ((width_in, 2), (2, width_out))
         )
         bias = np.float32(draw.standard_normal((5, width_out))) if biased else None
-        kernels.append(Grouped(held, scale, {"a": a, "b": b}, bias))
+        kernels.append(Grouped(Kernel(held, scale, "int8"), {"a": a, "b": b}, bias))
         biases.append(bias if biased else np.zeros((5, width_out)))
         plain.append(held * np.float64(scale)[:, None] + np.float64(a) @ b)
     counted = draw.random((2, 7)) < 0.7

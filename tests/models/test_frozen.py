@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.forward import forward, unembedding
-from emergent_alignment.models.frozen import dequantised, hold_frozen, quantise
+from emergent_alignment.models.frozen import dequantised, held_leaves, hold_frozen
+from emergent_alignment.models.held_kernels import SCALES, Kernel, quantise
+from emergent_alignment.models.loading import read_model
 from emergent_alignment.models.lora import PROJECTIONS, LoraConfig, init_adapters
 from emergent_alignment.models.model import export, load
 from emergent_alignment.runs.workdir import read_run
@@ -81,10 +84,13 @@ def test_int8_is_within_half_a_step_of_every_channel_s_own_scale():
     assert (np.delete(largest.ravel(), 13) == 127).all() and largest[1, 3] == 0
 
 
+@pytest.mark.parametrize("form", SCALES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_kernels_compute_what_their_float_values_compute(tiny_config, tiny_params, family):
+def test_held_kernels_compute_what_their_float_values_compute(
+    tiny_config, tiny_params, family, form
+):
     config = tiny_config(family)
-    held = hold_frozen(tiny_params(config), "int8")
+    held = hold_frozen(tiny_params(config), form)
     plain = dequantised(held)
     assert jax.tree.structure(plain) == jax.tree.structure(tiny_params(config))
     tokens = random_tokens()
@@ -93,7 +99,9 @@ def test_int8_kernels_compute_what_their_float_values_compute(tiny_config, tiny_
     )
 
 
-@pytest.mark.parametrize(("held", "near"), [("bfloat16", 0.02), ("int8", 0.04)])
+@pytest.mark.parametrize(
+    ("held", "near"), [("bfloat16", 0.02), ("int8", 0.04), ("int4", 0.6), ("nf4", 0.5)]
+)
 def test_log_probs_are_near_those_of_float32(tiny_config, tiny_params, held, near):
     config = tiny_config()
     params, tokens = tiny_params(config), random_tokens()
@@ -118,8 +126,8 @@ def test_what_is_held_is_named_by_its_dtype_and_leaves_the_original(tiny_config,
     }
     assert held["embedding"].dtype == held["final_norm"].dtype == jnp.bfloat16
     assert_bitwise_equal(params, before)
-    with pytest.raises(ValueError, match="int4"):
-        hold_frozen(params, "int4")
+    with pytest.raises(ValueError, match="int3"):
+        hold_frozen(params, "int3")
 
 
 def test_another_bit_of_an_int8_kernel_is_another_fingerprint(tiny_config, tiny_params):
@@ -130,13 +138,14 @@ def test_another_bit_of_an_int8_kernel_is_another_fingerprint(tiny_config, tiny_
     assert fingerprint(flipped) != fingerprint(params) == fingerprint(dict(params))
 
 
+@pytest.mark.parametrize("form", SCALES)
 @pytest.mark.parametrize(("family", "remat"), [("llama", "none"), ("qwen2", "dots")])
 def test_gradients_of_adapters_are_those_on_the_float_values(
-    tiny_config, tiny_params, family, remat
+    tiny_config, tiny_params, family, remat, form
 ):
     config, lora = tiny_config(family), LoraConfig(4, 8.0)
     settings = StepSettings(config, lora, chunk_size=16, remat=remat)
-    held = hold_frozen(tiny_params(config), "int8")
+    held = hold_frozen(tiny_params(config), form)
     adapters, batch = moved_adapters(held, lora), random_batch()
     found = jax.jit(loss_and_gradients, static_argnums=0)
     ours, _ = found(settings, adapters, held, batch)
@@ -148,7 +157,7 @@ def test_gradients_of_adapters_are_those_on_the_float_values(
         np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("held", ["bfloat16", "int8"])
+@pytest.mark.parametrize("held", ["bfloat16", *SCALES])
 def test_steps_move_the_adapters_and_leave_the_frozen_bits(tiny_config, tiny_params, held):
     config, lora = tiny_config(), LoraConfig(4, 8.0)
     frozen = hold_frozen(tiny_params(config), held)
@@ -167,12 +176,13 @@ def test_steps_move_the_adapters_and_leave_the_frozen_bits(tiny_config, tiny_par
     assert_bitwise_equal(frozen, before)
 
 
-def test_no_float_copy_of_the_layers_is_made(tiny_config, tiny_params):
+@pytest.mark.parametrize("form", SCALES)
+def test_no_float_copy_of_the_layers_is_made(tiny_config, tiny_params, form):
     """Neither forward nor in the gradient, where a scan would keep what its steps converted."""
     sizes = dict(num_layers=24, hidden_size=128, intermediate_size=512)
     config, lora = tiny_config(**sizes), LoraConfig(2, 4.0)
     params = tiny_params(config)
-    held = hold_frozen(params, "int8")
+    held = hold_frozen(params, form)
     stack_bytes = 4 * sum(held["layers"][name]["kernel"].size for name in PROJECTIONS)
     tokens, batch = random_tokens(1, 8), random_batch(rows=1)
     adapters = init_adapters(held, lora, jax.random.key(1))
@@ -215,19 +225,23 @@ def config(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("rank", "candidate"), [(0, "policy"), (4, "policy"), (4, "target")])
-def test_fine_tuning_beside_an_int8_copy(config, tmp_path, rank, candidate):
+@pytest.mark.parametrize(
+    ("form", "rank", "candidate"),
+    [("int8", 0, "policy"), ("int8", 4, "policy"), ("int8", 4, "target"), ("nf4", 4, "policy")],
+)
+def test_fine_tuning_beside_a_quantised_copy(config, tmp_path, form, rank, candidate):
     config.lora.rank, config.conscience.candidate = rank, candidate
+    config.model.frozen_dtype = form
     state = finetune(typed(config), tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["nonfinite"] for line in lines] == [0.0, 0.0]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.trainable)} == {"float32"}
     found = read_run(tmp_path / "run", Config)
-    assert found.base.model.params["layers"]["up"]["kernel"].dtype == jnp.int8
+    assert Kernel.of(found.base.model.params["layers"]["up"]).form == form
     trained = found.trained.model.adapters if rank else found.trained.model.params
     assert_bitwise_equal(trained, state.trainable)
     config.model.frozen_dtype = "bfloat16"
-    with pytest.raises(UserError, match=r"model\.frozen_dtype \('int8', now 'bfloat16'\)"):
+    with pytest.raises(UserError, match=rf"model\.frozen_dtype \('{form}', now 'bfloat16'\)"):
         finetune(typed(config), tmp_path / "run")
 
 
@@ -238,10 +252,10 @@ def test_full_fine_tuning_starts_from_the_parameters_as_they_were(config, tmp_pa
     assert_bitwise_equal(state.trainable, load(config.model.path).params)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
-def test_an_exported_int8_model_computes_the_same(config, tmp_path, adapted):
+@pytest.mark.parametrize(("form", "adapted"), [*((each, True) for each in SCALES), ("int8", False)])
+def test_an_exported_quantised_model_computes_the_same(config, tmp_path, form, adapted):
     model = load(config.model.path)
-    model = dataclasses.replace(model, params=hold_frozen(model.params, "int8"))
+    model = dataclasses.replace(model, params=hold_frozen(model.params, form))
     if adapted:
         lora = LoraConfig(4, 8.0)
         adapters = moved_adapters(model.params, lora)
@@ -256,3 +270,38 @@ def test_an_exported_int8_model_computes_the_same(config, tmp_path, adapted):
         rtol=0,
         atol=1e-4,
     )
+
+
+def test_adapters_and_their_export_do_not_depend_on_how_the_base_is_held(config, tmp_path):
+    model, lora = load(config.model.path), LoraConfig(4, 8.0)
+    held = dataclasses.replace(model, params=hold_frozen(model.params, "nf4"))
+    written = []
+    for name, each in (("plain", model), ("held", held)):
+        adapters = moved_adapters(each.params, lora)
+        adapted = dataclasses.replace(each, lora=lora, adapters=adapters)
+        directory = export(adapted, tmp_path / name, format="peft")
+        written.append((directory / "adapter_model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("form", ["", "bfloat16", *SCALES])
+def test_a_model_is_held_as_it_is_read(config, form):
+    path = config.model.path
+    wanted = hold_frozen(load(path).params, form)
+    assert_bitwise_equal(load(path, frozen_dtype=form).params, wanted)
+
+
+def test_what_was_read_is_gone_before_more_is_read(config):
+    """So that a device needs room for no more than one parameter as it was."""
+    seen = []
+
+    def place(path, shape, read):
+        assert [each() for each in seen] == [None] * len(seen), path
+        leaf = jnp.asarray(read(tuple(map(slice, shape))))
+        seen.append(weakref.ref(leaf))
+        return leaf
+
+    hold = functools.partial(held_leaves, "nf4")
+    _, params, _ = read_model(config.model.path, dtype=jnp.float32, place=place, hold=hold)
+    assert_bitwise_equal(params, load(config.model.path, frozen_dtype="nf4").params)
+    assert len(seen) > 10

@@ -131,7 +131,7 @@ TRAPS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_hidden_layers": 2,
             "num_experts": 8,
             "num_experts_per_tok": 2,
-            "moe_intermediate_size": 12,
+            "moe_intermediate_size": 16,
             "norm_topk_prob": True,
         },
     ),
@@ -324,8 +324,9 @@ def test_what_is_read_on_cached_tokens_has_the_logits_of_whole_rows(both, comput
     assert_close(decoded(both.params, both.tokens), whole)
 
 
-def test_rows_of_a_shared_prompt_equal_separate_rows(both, computed):
-    """And int8 parameters compute what their numbers say."""
+@pytest.mark.parametrize(("form", "dtype"), [("int8", np.int8), ("nf4", np.uint8)])
+def test_rows_of_a_shared_prompt_equal_separate_rows(both, computed, form, dtype):
+    """And quantised parameters compute what their numbers say."""
     layout, lengths = PrefixLayout(20, 2, 10), np.array([20, 13])
     tokens = np.random.default_rng(3).integers(0, VOCABULARY, (2, 40))
 
@@ -336,8 +337,8 @@ def test_rows_of_a_shared_prompt_equal_separate_rows(both, computed):
         hidden, _ = forward(both.config, params, tokens, positions, plan)
         return vocabulary_logits(hidden, unembedding(params), both.config.logits_cap)
 
-    held = hold_frozen(both.params, "int8")
-    assert {x.dtype for x in jax.tree.leaves(held)} >= {np.dtype(np.int8)}
+    held = hold_frozen(both.params, form)
+    assert {x.dtype for x in jax.tree.leaves(held)} >= {np.dtype(dtype)}
     ours, plain = np.asarray(shared(held)), dequantised(held)
     for branch in range(2):
         separate = np.zeros((2, TOKENS), int)

@@ -121,6 +121,10 @@ def test_the_first_thing_to_change_follows_what_is_large(config, target):
     assert first_change(plan) == "config.training.accumulation=2"
     heavy = refused_plan(config, target, held=4 * 10**9)
     assert first_change(heavy) == "config.model.frozen_dtype=bfloat16"
+    for larger, smaller in (("bfloat16", "int8"), ("int8", "nf4")):
+        settings = settings_of(config) | {"frozen_dtype": larger, "lora.rank": 16}
+        plan = replace(heavy, settings=settings)
+        assert first_change(plan) == f"config.model.frozen_dtype={smaller}"
     heavy = refused_plan(config, target, held=4 * 10**9, data=4, fsdp=2)
     assert first_change(heavy) == "config.mesh.data=1 and config.mesh.fsdp=8"
     text = verdict(heavy)
