@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation import compiling_once
-from real_runs import STEPS, finished, train_command
+from real_runs import finished, train_command
 from tiny_chat_model import write_tiny_chat_model
 from two_hosts import environment, free_port
 
@@ -28,8 +28,15 @@ from emergent_alignment.training.metrics import metrics_by_step
 from emergent_alignment.training.state import TrainState
 
 TESTS = Path(__file__).parents[1]
+# So many that no run is over before it is killed.
+STEPS = 24
 # Rounds are kept for later steps, and what the frozen copy says of given pairs is cached.
-CHANGES = {"conscience.every": 2, "conscience.replay": 4, "training.keep_checkpoints": STEPS}
+CHANGES = {
+    "conscience.every": 2,
+    "conscience.replay": 4,
+    "training.steps": STEPS,
+    "training.checkpoint_every": 4,
+}
 # How long things took, and what had to be compiled, is each process's own.
 OWN = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu")
 
@@ -106,12 +113,12 @@ def test_a_run_killed_on_a_bucket_ends_with_the_bits_of_an_undisturbed_one_on_a_
     root = tmp_path / "bucket"
     root.mkdir()
     command = command_in(root / "run")
-    for step, seconds in ((2, 0), (4, random.SystemRandom().random())):
+    for step, seconds in ((4, 0), (12, random.SystemRandom().random() / 2)):
         process = on_a_bucket(root, command)
         wait_for(root / "run" / "checkpoints" / str(step), process)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "it was over before"
     last = on_a_bucket(root, command)
     said = last.communicate(timeout=1200)[1]
     assert last.returncode == 0, said
