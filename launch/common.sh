@@ -151,15 +151,16 @@ worst() {
 # shows in many ways, and what fails for ever brings no checkpoint.
 worth_restarting() { (($1 != 0 && $1 != MISTAKE)); }
 
-# newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none.
+# newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none. One is
+# whole by a mark in it.
 newest_checkpoint() {
-  local names
+  local names mark=commit_success.txt
   case $1 in
-    gs://*) names=$(outer gcloud storage ls "$1/checkpoints/" 2>/dev/null) || true ;;
-    *) names=$(ls "$1/checkpoints" 2>/dev/null) || true ;;
+    gs://*) names=$(outer gcloud storage ls "$1/checkpoints/*/$mark" 2>/dev/null) || true ;;
+    *) names=$(ls "$1"/checkpoints/*/"$mark" 2>/dev/null) || true ;;
   esac
-  awk -F/ -v newest=-1 '{ sub("/+$", "") } $NF ~ /^[0-9]+$/ && $NF + 0 > newest { newest = $NF + 0 }
-    END { print newest }' <<<"$names"
+  awk -F/ -v newest=-1 'NF > 1 && $(NF - 1) ~ /^[0-9]+$/ && $(NF - 1) + 0 > newest {
+    newest = $(NF - 1) + 0 } END { print newest }' <<<"$names"
 }
 
 RESTARTS=0 # in a row that brought no checkpoint
