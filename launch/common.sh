@@ -13,8 +13,8 @@ fi
 # shellcheck disable=SC2034 # the scripts read some
 readonly MISTAKE=2 UNREACHABLE=69 STOPPED=75 HOST_LOST=76
 
-# Of gcsfuse: a folder is renamed when a checkpoint is whole, and what another host has written must
-# be seen at once. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
+# Of gcsfuse: what another host has written must be seen at once. Nothing of ours renames a folder;
+# a logger of the user's may. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
 # shellcheck disable=SC2034 # the scripts read it
 readonly MOUNT_OPTIONS=(implicit-dirs rename-dir-limit=200000 metadata-cache-ttl-secs=0
   metadata-cache-negative-ttl-secs=0)

@@ -218,7 +218,7 @@ def _chunks(schedule: Schedule, seen: set[int]) -> list[tuple[list[int], tuple[i
 
 def reference_file(config: RunConfig, setup: Setup, pairs: list[TokenizedPair]) -> Path:
     """Where log-probs are kept that depend on just these frozen parameters and these tokens: in
-    config.conscience.cache, or the user's cache folder."""
+    config.conscience.cache, or the cache."""
     identity = {
         "reference log-probs of": fingerprint(setup.model.params),
         "dtype": str(setup.model.dtype),

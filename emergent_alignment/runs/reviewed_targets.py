@@ -99,7 +99,7 @@ def reviews_file(
     config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
-    settings: in config.conscience.cache, or the user's cache folder."""
+    settings: in config.conscience.cache, or the cache."""
     settings = asdict(conscience)
     # The number of rows a forward pass takes changes no result.
     del settings["review"]["batch_size"]

@@ -48,7 +48,7 @@ def own_cache() -> Path:
 
 def cache_path(folder: str, name: str, identity: dict) -> Path:
     """The JSONL file of results that depend on just what `identity` says: in `folder`, or ("") in
-    the user's cache under `name`."""
+    the cache under `name`."""
     text = json.dumps(identity, sort_keys=True, default=str)
     digits = hashlib.sha256(text.encode()).hexdigest()[:24]
     return Path(folder or users_cache() / name) / f"{digits}.jsonl"
