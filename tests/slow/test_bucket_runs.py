@@ -17,7 +17,7 @@ import pytest
 from compilation import compiling_once
 from real_runs import finished, train_command
 from tiny_chat_model import write_tiny_chat_model
-from two_hosts import environment, free_port
+from two_hosts import all_done, ends, environment, free_port, start_two
 
 from emergent_alignment.config import Config
 from emergent_alignment.conscience.journal import read_journal
@@ -75,15 +75,20 @@ def undisturbed(command_in, tmp_path_factory):
     return workdir
 
 
-def on_a_bucket(root: Path, command: list[str]) -> subprocess.Popen:
+@pytest.fixture(autouse=True)
+def imports(monkeypatch):
+    """Processes of these tests find bucket_mount.py."""
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
+
+
+def there(root: Path, command: list[str]) -> list[str]:
     """The command, where `root` is a mounted bucket."""
     words = command[command.index("train") :]
-    return subprocess.Popen(
-        [sys.executable, "-m", "bucket_mount", str(root), *words],
-        env=os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return [sys.executable, "-m", "bucket_mount", str(root), *words]
+
+
+def on_a_bucket(root: Path, command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(there(root, command), stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -134,6 +139,30 @@ def test_a_run_killed_on_a_bucket_ends_with_the_bits_of_an_undisturbed_one_on_a_
     assert list((kept / ".cache" / "reference-log-probs").iterdir())
     ours, theirs = (list(read_json_lines(run / "rounds.jsonl")) for run in (kept, undisturbed))
     assert ours == theirs
+
+
+def test_two_hosts_that_are_killed_on_a_bucket_go_on_and_keep_all_they_recorded(
+    command_in, undisturbed, tmp_path
+):
+    root = tmp_path / "bucket"
+    root.mkdir()
+    command = there(root, command_in(root / "run"))
+    hosts = start_two([[*command, "--config.mesh.fsdp=2"]] * 2, devices=1)
+    wait_for(root / "run" / "checkpoints" / "8" / "commit_success.txt", hosts[0])
+    for host in hosts:
+        host.kill()
+    ends(hosts)
+    all_done(start_two([[*command, "--config.mesh.fsdp=2"]] * 2, devices=1))
+    kept = [read_journal(run / "journal") for run in (root / "run", undisturbed)]
+    for ours, theirs in zip(*kept, strict=True):
+        for name in ("step", "place", "prompt"):
+            assert ours[name] == theirs[name]
+    assert len(metrics_by_step(root / "run")) == STEPS
+    first, second = (
+        {path.name.split(".")[0] for path in (root / "run" / "journal").glob(f"*.{host}.00000.*")}
+        for host in ("host-000", "host-001")
+    )
+    assert first == second and len(first) == 2, "a shard a start of each, from the same steps on"
 
 
 SEES = """
