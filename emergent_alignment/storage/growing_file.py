@@ -8,6 +8,7 @@ minute, and where `settle` asks for it. Who reads NAME.jsonl reads its parts beh
 import os
 import re
 import time
+from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
 from typing import Self
@@ -70,8 +71,7 @@ class GrowingFile:
         if not content:
             return 0
         if self._file is None:
-            self._open(self._part())
-            self._number += 1
+            self._open_next()
         append_whole(self._file, content)
         if self._in_parts and time.monotonic() - self._opened >= self._seconds:
             self.close()
@@ -104,8 +104,15 @@ class GrowingFile:
         stem, suffix = self._path.stem, self._path.suffix
         return self._path.with_name(f"{stem}.{self._number:05d}{suffix}")
 
-    def _open(self, path: Path) -> None:
-        self._file, self._opened = path.open("ab", buffering=0), time.monotonic()
+    def _open_next(self) -> None:
+        """A part that is nobody else's, where several processes fill one cache."""
+        while self._file is None:
+            with suppress(FileExistsError):
+                self._open(self._part(), "xb")
+            self._number += 1
+
+    def _open(self, path: Path, mode: str = "ab") -> None:
+        self._file, self._opened = path.open(mode, buffering=0), time.monotonic()
         append_whole(self._file, self._header)
 
 

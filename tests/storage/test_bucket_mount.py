@@ -126,6 +126,15 @@ def test_a_growing_file_is_read_as_far_as_it_was_closed(root):
     }  # fmt: skip
 
 
+def test_two_that_fill_one_file_do_not_take_each_other_s_parts(root, tmp_path, monkeypatch):
+    on_mount(root, monkeypatch, tmp_path)
+    with GrowingFile(root / "a.jsonl") as one, GrowingFile(root / "a.jsonl") as other:
+        append_json_lines(one, [{"n": 0}])
+        append_json_lines(other, [{"n": 1}])
+        append_json_lines(one, [{"n": 2}])
+    assert [part.read_bytes().count(b"\n") for part in grown_parts(root / "a.jsonl")] == [2, 1]
+
+
 def test_a_part_that_is_damaged_is_named(root):
     (root / "a.00003.jsonl").write_bytes(b'{"n": 1}\n{"n": \n{"torn')
     with pytest.raises(UserError, match="a.00003.jsonl:2: "):
