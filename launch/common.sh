@@ -152,12 +152,12 @@ worst() {
 worth_restarting() { (($1 != 0 && $1 != MISTAKE)); }
 
 # newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none. One is
-# whole by a mark in it.
+# whole by a mark in it, or, with a former Orbax on a disk, where its record says when it was.
 newest_checkpoint() {
-  local names mark=commit_success.txt
+  local names mark=commit_success.txt whole='"commit_timestamp_nsecs": *[0-9]'
   case $1 in
     gs://*) names=$(outer gcloud storage ls "$1/checkpoints/*/$mark" 2>/dev/null) || true ;;
-    *) names=$(ls "$1"/checkpoints/*/"$mark" 2>/dev/null) || true ;;
+    *) names=$(grep -ls "$whole" "$1"/checkpoints/*/_CHECKPOINT_METADATA) || true ;;
   esac
   awk -F/ -v newest=-1 'NF > 1 && $(NF - 1) ~ /^[0-9]+$/ && $(NF - 1) + 0 > newest {
     newest = $(NF - 1) + 0 } END { print newest }' <<<"$names"

@@ -41,7 +41,7 @@ take() { # the first word of a file, and out of it
 act() { # CODE or CODE:STEP: leave the checkpoint, and exit
   if [[ $1 == *:* ]]; then
     mkdir "$FAKE_ROOT/checkpoints/${1#*:}"
-    touch "$FAKE_ROOT/checkpoints/${1#*:}/commit_success.txt"
+    echo '{"commit_timestamp_nsecs": 17}' >"$FAKE_ROOT/checkpoints/${1#*:}/_CHECKPOINT_METADATA"
   fi
   exit "${1%%:*}"
 }

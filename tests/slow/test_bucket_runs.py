@@ -112,9 +112,10 @@ def trainable(workdir: Path):
 
 
 def test_a_run_killed_on_a_bucket_ends_with_the_bits_of_an_undisturbed_one_on_a_disk(
-    command_in, undisturbed, tmp_path
+    command_in, undisturbed, tmp_path, monkeypatch
 ):
     """… and says the same. Killed twice: as a checkpoint is being written, and somewhere."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     root = tmp_path / "bucket"
     root.mkdir()
     command = command_in(root / "run")
@@ -137,6 +138,7 @@ def test_a_run_killed_on_a_bucket_ends_with_the_bits_of_an_undisturbed_one_on_a_
     assert steps_of(kept) == steps_of(undisturbed)
     assert not (kept / "metrics.jsonl").exists()
     assert list((kept / ".cache" / "reference-log-probs").iterdir())
+    assert len(list((kept / ".cache" / "compiled").rglob("jit_train_step-*-cache"))) == 1
     ours, theirs = (list(read_json_lines(run / "rounds.jsonl")) for run in (kept, undisturbed))
     assert ours == theirs
 
