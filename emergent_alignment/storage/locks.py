@@ -34,7 +34,7 @@ def locked(folder: Path, remedy: str, *, does: str = "works in it") -> Iterator[
     other process, says what it `does`, and ends with `remedy`, where another has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     place = _beside(folder) if is_bucket(folder) else folder
-    descriptor = _locked(folder, place / LOCK_FILE, remedy, does)
+    descriptor = _locked(folder, place / LOCK_FILE, remedy, does) if place else None
     try:
         yield
     finally:
@@ -44,11 +44,15 @@ def locked(folder: Path, remedy: str, *, does: str = "works in it") -> Iterator[
             os.close(descriptor)
 
 
-def _beside(folder: Path) -> Path:
-    """Where this machine locks a bucket's folder: there, an open file is not seen."""
+def _beside(folder: Path) -> Path | None:
+    """Where this machine locks a bucket's folder, in which an open file is not seen; None where it
+    keeps nothing."""
     digits = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     place = own_cache() / "locks" / digits
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     return place
 
 

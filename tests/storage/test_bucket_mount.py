@@ -179,8 +179,11 @@ def test_two_processes_of_a_machine_do_not_work_in_one_folder(root, tmp_path, mo
     assert f"another process works in it (process {first.pid} on" in second.stderr
     first.communicate("")
     assert first.returncode == 0
-    third = on_a_bucket(root, script, stdin=subprocess.DEVNULL)
-    assert third.returncode == 0, third.stderr
+    (tmp_path / "file").touch()
+    for cache in ("cache", "file"):  # in the latter nothing can be kept
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        third = on_a_bucket(root, script, stdin=subprocess.DEVNULL)
+        assert third.returncode == 0, third.stderr
 
 
 def test_caches_lie_in_the_work_directory_of_a_bucket_alone(root, tmp_path, monkeypatch):
