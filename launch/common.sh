@@ -13,8 +13,8 @@ fi
 # shellcheck disable=SC2034 # the scripts read some
 readonly MISTAKE=2 UNREACHABLE=69 STOPPED=75 HOST_LOST=76
 
-# Of gcsfuse: a folder is renamed when a checkpoint is whole, and what another host has written must
-# be seen at once. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
+# Of gcsfuse: what another host has written must be seen at once. Nothing of ours renames a folder;
+# a logger of the user's may. https://cloud.google.com/storage/docs/cloud-storage-fuse/cli-options
 # shellcheck disable=SC2034 # the scripts read it
 readonly MOUNT_OPTIONS=(implicit-dirs rename-dir-limit=200000 metadata-cache-ttl-secs=0
   metadata-cache-negative-ttl-secs=0)
@@ -151,15 +151,16 @@ worst() {
 # shows in many ways, and what fails for ever brings no checkpoint.
 worth_restarting() { (($1 != 0 && $1 != MISTAKE)); }
 
-# newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none.
+# newest_checkpoint WORKDIR: the steps done at its newest checkpoint, -1 where there is none. One is
+# whole by a mark in it, or, with a former Orbax on a disk, where its record says when it was.
 newest_checkpoint() {
-  local names
+  local names mark=commit_success.txt whole='"commit_timestamp_nsecs": *[0-9]'
   case $1 in
-    gs://*) names=$(outer gcloud storage ls "$1/checkpoints/" 2>/dev/null) || true ;;
-    *) names=$(ls "$1/checkpoints" 2>/dev/null) || true ;;
+    gs://*) names=$(outer gcloud storage ls "$1/checkpoints/*/$mark" 2>/dev/null) || true ;;
+    *) names=$(grep -ls "$whole" "$1"/checkpoints/*/_CHECKPOINT_METADATA) || true ;;
   esac
-  awk -F/ -v newest=-1 '{ sub("/+$", "") } $NF ~ /^[0-9]+$/ && $NF + 0 > newest { newest = $NF + 0 }
-    END { print newest }' <<<"$names"
+  awk -F/ -v newest=-1 'NF > 1 && $(NF - 1) ~ /^[0-9]+$/ && $(NF - 1) + 0 > newest {
+    newest = $(NF - 1) + 0 } END { print newest }' <<<"$names"
 }
 
 RESTARTS=0 # in a row that brought no checkpoint

@@ -21,8 +21,9 @@ from emergent_alignment.errors import (
     Unreachable,
     UserError,
 )
-from emergent_alignment.storage.cache import users_cache
+from emergent_alignment.storage.cache import cached_beside, users_cache
 
+_LIVE_IN_A_FOLDER = ("train", "self-align")  # their --workdir
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 COMMANDS = {
@@ -164,8 +165,14 @@ def _kinds_text(command: str) -> str:
 
 
 def _guarded(arguments: argparse.Namespace, rest: list[str]) -> int:
-    keep_compiled_programs()
-    leave_out_late_writes()
+    lives_in = arguments.workdir if arguments.command in _LIVE_IN_A_FOLDER else None
+    with cached_beside(lives_in):
+        keep_compiled_programs()
+        leave_out_late_writes()
+        return _run(arguments, rest)
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     try:
         return arguments.run(arguments, rest) or 0
     except UserError as error:
@@ -204,7 +211,7 @@ def leave_out_late_writes() -> None:
 
 def keep_compiled_programs() -> None:
     """Keep compiled programs on disk, so that a second start does not compile again. A
-    JAX_COMPILATION_CACHE_DIR of the user's own is respected; where the user's cache cannot be
+    JAX_COMPILATION_CACHE_DIR of the user's own is respected; where the cache cannot be
     written, nothing is kept, or JAX would warn at each program. JAX itself is not imported for it:
     some commands compute nothing."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):

@@ -1,19 +1,19 @@
 """The journal: every review as it happens, as JSON lines that `datasets` can load.
 
-One shard for each start of a run and host, named by the step it began at. A killed run loses
-at most the line it was writing; a resumed run's shard replaces the steps it does again.
+One shard for each start of a run and host, named by the step it began at; on a mounted bucket it
+is a row of parts. A killed run loses at most the line it was writing, there what no part and no
+checkpoint has closed; a resumed run's shard replaces the steps it does again.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from emergent_alignment.storage.growing_file import GrowingFile, grown_in
 from emergent_alignment.storage.json_lines import (
-    append_whole,
     checked_line,
     read_json_lines,
     refuse,
-    to_disk,
     trim_torn_line,
 )
 from emergent_alignment.storage.shapes import FLAG, Mapped, Number, Optional, Text
@@ -51,20 +51,32 @@ def warn(where: str) -> None:
 
 
 class Journal:
-    """An open shard; `write` appends records and flushes them to the disk."""
+    """An open shard; `write` appends records and flushes them to the disk. On a mounted bucket they
+    are there `part_seconds` later, or once `settle` has returned (growing_file.py)."""
 
-    def __init__(self, directory: Path, *, first_step: int, host: int = 0):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        first_step: int,
+        host: int = 0,
+        part_seconds: float | None = None,
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         for shard in directory.glob(f"*.host-{host:03d}.jsonl"):
             trim_torn_line(shard)
         self.path = directory / f"step-{first_step:08d}.host-{host:03d}.jsonl"
-        self._file = self.path.open("ab", buffering=0)
+        self._file = GrowingFile(self.path, part_seconds=part_seconds)
 
     def write(self, records: list[dict]) -> None:
-        """Append records; they survive a kill once this returns."""
+        """Append records; on a disk they survive a kill once this returns."""
         lines = [checked_line(record, ensure_ascii=False, allow_nan=False) for record in records]
-        append_whole(self._file, b"".join(lines))
-        to_disk(self._file)
+        self._file.write(b"".join(lines))
+        self._file.flush()
+
+    def settle(self) -> None:
+        """All records so far survive the loss of this machine."""
+        self._file.settle()
 
     def close(self) -> None:
         """Close the shard."""
@@ -85,5 +97,5 @@ def read_journal(directory: Path, bad: Callable[[str], None] = warn) -> list[dic
 
 
 def _records(directory: Path, bad: Callable[[str], None]) -> Iterator[dict]:
-    for shard in sorted(directory.glob("*.jsonl")):
+    for shard in grown_in(directory, ".jsonl"):
         yield from read_json_lines(shard, JOURNAL_LINE, bad)

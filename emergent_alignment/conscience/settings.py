@@ -175,7 +175,7 @@ class ConscienceSection(Section):
     cache: str = setting(
         "",
         "Folder of what the frozen copy reviews, answers or reads once; "
-        '"": the user\'s cache folder.',
+        '"": the user\'s cache folder, or that of a work directory on a mounted bucket.',
     )
 
     @property

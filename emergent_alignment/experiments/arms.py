@@ -19,6 +19,7 @@ from emergent_alignment.runs.config import C
 from emergent_alignment.runs.from_config import Setup, load_model
 from emergent_alignment.runs.workdir import START, check_same_run, read_run
 from emergent_alignment.settings import changed
+from emergent_alignment.storage.files import is_whole_folder
 from emergent_alignment.training.metrics import metrics_by_step
 
 BASE = "base"  # the arm that trains nothing
@@ -98,7 +99,8 @@ def _measured(config, folder: Path, setup: Setup, name: str, measures) -> None:
     trained = setup
     if name != BASE:
         # A run from random weights has a base of its own, beside it.
-        own = read_run(folder, type(config), base=None if (folder / START).is_dir() else setup)
+        own_base = is_whole_folder(folder / START)
+        own = read_run(folder, type(config), base=None if own_base else setup)
         setup, trained = own.base, own.trained
     if not heldout.exists():
         write_evaluation(evaluate_arm(config, setup, trained.model, arm=name), folder)

@@ -24,6 +24,7 @@ from emergent_alignment.experiments.settings import ExperimentConfig
 from emergent_alignment.runs.from_config import Setup, load_model, training_examples
 from emergent_alignment.runs.workdir import START, read_run, run_config
 from emergent_alignment.settings import changed
+from emergent_alignment.storage.files import is_whole_folder
 
 _SECTIONS = ("two_by_two", "misalignment")  # of these the caller's config counts, not the run's
 
@@ -124,7 +125,7 @@ def _measured(
     for step in wanted.steps:
         measured = Measured(name, 0, base, base)
         if step:
-            own_start = (wanted.folder / START).is_dir()
+            own_start = is_whole_folder(wanted.folder / START)
             run = read_run(
                 wanted.folder, type(wanted.config), base=None if own_start else base, step=step
             )

@@ -28,7 +28,7 @@ from emergent_alignment.models.generation_config import FILE as GENERATION_FILE
 from emergent_alignment.models.generation_config import end_tokens_of, generation_of
 from emergent_alignment.models.tensor_file import Tensor, write_tensor_file
 from emergent_alignment.parallel.hosts import is_first, together, whole
-from emergent_alignment.storage.files import whole_folder, write_json, write_whole
+from emergent_alignment.storage.files import is_whole_folder, whole_folder, write_json, write_whole
 from emergent_alignment.storage.json_values import without_none
 
 _PEFT_PREFIX = "base_model.model."
@@ -174,7 +174,7 @@ def require_unused(directory: Path | str) -> None:
         UserError: when `directory` is a file or a directory with something in it.
     """
     directory = Path(directory)
-    if directory.is_dir() and any(directory.iterdir()):
+    if is_whole_folder(directory):
         raise UserError(
             f"{directory}: the directory is not empty, and exports never overwrite. Choose another"
             " name."

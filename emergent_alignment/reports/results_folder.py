@@ -14,6 +14,7 @@ from emergent_alignment.conscience.journal import read_journal
 from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import Interval, paired_difference
 from emergent_alignment.reports.misalignment_results import JudgedArm, read_judged
+from emergent_alignment.storage.growing_file import grown_parts
 from emergent_alignment.storage.json_values import as_list, as_object, is_number, parse_json
 
 MISSING = "—"
@@ -119,7 +120,9 @@ def read_results(root: Path) -> Results:
         raise UserError(f"{root}: no such folder; give the results folder of a comparison")
     calibration = read_json_object(root / "calibration.json")
     folders = [
-        folder for folder in root.iterdir() if any(any(folder.glob(name)) for name in _RESULT_FILES)
+        folder
+        for folder in root.iterdir()
+        if any(any(folder.glob(name)) or grown_parts(folder / name) for name in _RESULT_FILES)
     ]
     if not folders and not calibration:
         raise UserError(
@@ -236,25 +239,26 @@ def read_arm(folder: Path) -> ArmResults:
 
 
 def read_metrics(path: Path) -> tuple[list[dict], list[str]]:
-    """The rows by step, and a note if lines could not be read. A torn last line is no fault."""
-    if not path.is_file():
-        return [], []
+    """The rows by step, and notes where lines could not be read. A torn last line is no fault."""
     by_step: dict[int, dict] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
-    unreadable = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = as_object(parse_json(line))
-        except ValueError:
-            row = {}
-        if is_number(row.get("step")):
-            by_step[int(row["step"])] = row
-        elif number < len(lines):
-            unreadable.append(str(number))
-    where = f"{path.parent.name}/{path.name}"
-    notes = [f"{where}: left out unreadable lines {', '.join(unreadable)}"] if unreadable else []
+    notes = []
+    for part in grown_parts(path):
+        lines = part.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        unreadable = []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = as_object(parse_json(line))
+            except ValueError:
+                row = {}
+            if is_number(row.get("step")):
+                by_step[int(row["step"])] = row
+            elif number < len(lines):
+                unreadable.append(str(number))
+        if unreadable:
+            where = f"{part.parent.name}/{part.name}"
+            notes.append(f"{where}: left out unreadable lines {', '.join(unreadable)}")
     return [by_step[step] for step in sorted(by_step)], notes
 
 

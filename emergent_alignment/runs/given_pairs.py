@@ -27,6 +27,7 @@ from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup
 from emergent_alignment.runs.training_run import Run, step_settings
 from emergent_alignment.storage.cache import cache_path
+from emergent_alignment.storage.growing_file import GrowingFile
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.storage.shapes import Number
@@ -197,7 +198,7 @@ def _reference(
             ]
             missing = {r["row"]: r for r in gather_list(records) if r["row"] not in known}
             if is_first():
-                with path.open("ab", buffering=0) as file:
+                with GrowingFile(path) as file:
                     append_json_lines(file, list(missing.values()))
             known |= {row: tuple(record["reference"]) for row, record in missing.items()}
     return known
@@ -217,7 +218,7 @@ def _chunks(schedule: Schedule, seen: set[int]) -> list[tuple[list[int], tuple[i
 
 def reference_file(config: RunConfig, setup: Setup, pairs: list[TokenizedPair]) -> Path:
     """Where log-probs are kept that depend on just these frozen parameters and these tokens: in
-    config.conscience.cache, or the user's cache folder."""
+    config.conscience.cache, or the cache."""
     identity = {
         "reference log-probs of": fingerprint(setup.model.params),
         "dtype": str(setup.model.dtype),

@@ -22,6 +22,7 @@ from emergent_alignment.randomness import Draws, Purpose
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.from_config import Setup, examples_digest
 from emergent_alignment.storage.cache import cache_path
+from emergent_alignment.storage.growing_file import GrowingFile
 from emergent_alignment.storage.json_lines import append_json_lines, read_json_lines, trim_torn_line
 from emergent_alignment.storage.shapes import Both, Number, OrNull, Text
 from emergent_alignment.training.state import fingerprint
@@ -87,7 +88,7 @@ def reviewed_targets(
             records = gather_list([_record(row, one) for row, one in zip(own, reviewed)])
             missing = {r["row"]: r for r in records if r["row"] not in done}
             if is_first():
-                with path.open("ab", buffering=0) as kept:
+                with GrowingFile(path) as kept:
                     append_json_lines(kept, list(missing.values()))
             done |= missing
         meter(len(chunks), len(chunks))
@@ -98,7 +99,7 @@ def reviews_file(
     config: RunConfig, setup: Setup, conscience: ConscienceSettings, examples: list[Example]
 ) -> Path:
     """Where reviews are kept that depend on just these frozen parameters, rows, wording and
-    settings: in config.conscience.cache, or the user's cache folder."""
+    settings: in config.conscience.cache, or the cache."""
     settings = asdict(conscience)
     # The number of rows a forward pass takes changes no result.
     del settings["review"]["batch_size"]

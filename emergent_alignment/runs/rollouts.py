@@ -29,6 +29,7 @@ from emergent_alignment.parallel.hosts import anywhere, gather, is_first, togeth
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.runs.endpoints import endpoint_of
 from emergent_alignment.runs.from_config import Setup, lora_config, with_adapters
+from emergent_alignment.storage.files import is_whole_folder
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.state import fingerprint, policy_params
 
@@ -178,7 +179,7 @@ class Rollouts:
         digits = digest([fingerprint(trainable), self._setup.model.source, repr(self._lora)])
         parent = Path(self._config.sampling.endpoint.weights).resolve()
         folder = parent / f"step-{step}-{digits[:8]}"
-        if not anywhere(is_first() and folder.is_dir()):
+        if not anywhere(is_first() and is_whole_folder(folder)):
             export(model, folder, format="peft" if self._lora else "safetensors")
         return Version(step, folder, self._server.asked_for(folder.name))
 

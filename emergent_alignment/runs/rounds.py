@@ -15,10 +15,10 @@ from emergent_alignment.data.batches import Batch, Pair, make_batch
 from emergent_alignment.parallel.hosts import gather_list, is_first, together
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.yardstick import RoundScores
+from emergent_alignment.storage.growing_file import GrowingFile, grown_parts
 from emergent_alignment.storage.json_lines import (
     append_json_lines,
     read_json_lines,
-    to_disk,
     write_checked_lines,
 )
 from emergent_alignment.storage.shapes import Number, OrNull
@@ -70,10 +70,13 @@ class Rounds:
         self.measured: list[RoundScores] = []
         with together():
             records = list(read_json_lines(self._path, _ROUND)) if is_first() else []
-        kept = [record for record in gather_list(records) if record["step"] < first_step]
+        by_step = {record["step"]: record for record in gather_list(records)}
+        kept = [by_step[step] for step in sorted(by_step) if step < first_step]
         with together():
             if is_first():
                 write_checked_lines(self._path, kept)
+                for part in grown_parts(self._path)[1:]:
+                    part.unlink()
         for record in kept:
             self.measured.append(_measured(record))
             if record["step"] + timing.replay > first_step:
@@ -87,9 +90,9 @@ class Rounds:
         records = gather_list([_record(row, int(place)) for row, place in zip(rows, places)])
         if is_first():
             record = {"step": step, "rows": records, **vars(measured)}
-            with self._path.open("ab", buffering=0) as file:
+            with GrowingFile(self._path) as file:
                 append_json_lines(file, [record])
-                to_disk(file)
+                file.settle()
         self.measured.append(measured)
         self._rows[step] = _rows_of(records)
         for old in [made for made in self._rows if made + self.timing.replay <= step]:

@@ -35,6 +35,7 @@ from emergent_alignment.runs.from_config import (
 from emergent_alignment.runs.rollouts import Rollouts, uses_server
 from emergent_alignment.runs.workdir import claim, work_alone
 from emergent_alignment.settings import values_of
+from emergent_alignment.storage.cache import cached_beside
 from emergent_alignment.storage.json_values import plain
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
 from emergent_alignment.training.clock import Clock
@@ -151,7 +152,7 @@ def train(
     code = {"version": __version__, "code": code_digest(), "jax": jax.__version__}
     settings = {f"config.{name}": value for name, value in values_of(config).items()}
     check_same(code | {"data": training.data} | settings)
-    with Clock() as clock, in_force(setup.mesh), work_alone(workdir):
+    with Clock() as clock, in_force(setup.mesh), work_alone(workdir), cached_beside(workdir):
         identity = RunIdentity(fingerprint(setup.model.params), training.data)
         with together():
             if is_first():

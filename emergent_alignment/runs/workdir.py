@@ -27,7 +27,7 @@ from emergent_alignment.runs.from_config import (
 )
 from emergent_alignment.runs.relative_paths import located, same_place
 from emergent_alignment.settings import as_dict, changed, check_settings, from_dict
-from emergent_alignment.storage.files import is_empty, write_json
+from emergent_alignment.storage.files import is_empty, is_whole_folder, write_json
 from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.json_values import plain
 from emergent_alignment.storage.locks import locked
@@ -173,7 +173,7 @@ def read_run(
     checkpoint, or it is another model's, or the run has trained a head alone."""
     record = read_run_file(workdir)
     config = run_config(workdir, kind)
-    if (workdir / START).is_dir():
+    if is_whole_folder(workdir / START):
         config = changed(config, {"model.path": str(workdir / START)})
     sizes = fitting_sizes(config.mesh.sizes(), jax.device_count())
     config = changed(config, {"mesh": MeshSection(**sizes)})

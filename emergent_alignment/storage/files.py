@@ -1,8 +1,10 @@
 """Files and folders that are there whole or not at all, whatever kills the process that writes
 them. A kill may leave an unfinished one: hidden, under a name of its own, counted as nothing, and
-removed by the next process that writes the same.
+removed by the next process that writes the same. A folder on a mounted bucket (mounts.py), where
+none can be renamed, has its name from the start, and in it a mark until it is whole.
 """
 
+import errno
 import json
 import os
 import re
@@ -14,10 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.cache import CACHE_FOLDER
 from emergent_alignment.storage.locks import LOCK_FILE, hold
+from emergent_alignment.storage.mounts import is_bucket
 
 UNFINISHED = ".partial"
-
 
 BOM = b"\xef\xbb\xbf"  # before UTF-8 texts, as some editors write them
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
@@ -54,7 +57,11 @@ def write_json(path: Path, value: Any, *, indent: int = 1) -> None:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` where the body succeeds, and else is removed.
-    An OSError where `path` is there already, and not empty."""
+    An OSError where `path` is there already, whole and not empty."""
+    if is_bucket(path.parent):
+        with _marked_folder(path):
+            yield path
+        return
     remove_unfinished(path)
     unfinished = _unfinished(path)
     held = None
@@ -68,6 +75,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def is_whole_folder(path: Path) -> bool:
+    """Whether there is a folder with something in it, and not what a killed `whole_folder` has left
+    on a bucket."""
+    return path.is_dir() and any(path.iterdir()) and not (path / UNFINISHED).exists()
+
+
+@contextmanager
+def _marked_folder(path: Path) -> Iterator[None]:
+    """Within it `path` has a mark that it is not whole; it is removed where the body fails."""
+    if is_whole_folder(path):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+    if (path / UNFINISHED).exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / UNFINISHED).write_bytes(b"")
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    (path / UNFINISHED).unlink()
 
 
 def remove_unfinished(path: Path) -> None:
@@ -114,9 +144,10 @@ def decoded(content: bytes, where: str) -> str:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing is in a folder but what a kill has left unfinished."""
+    """Whether nothing is in a folder but what a kill has left unfinished, and caches."""
     return all(
-        entry.name.endswith(UNFINISHED) or entry.name == LOCK_FILE for entry in folder.iterdir()
+        entry.name.endswith(UNFINISHED) or entry.name in (LOCK_FILE, CACHE_FOLDER)
+        for entry in folder.iterdir()
     )
 
 

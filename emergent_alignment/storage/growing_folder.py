@@ -7,12 +7,12 @@ Of several hosts all call these methods, and the first one alone writes.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from io import RawIOBase
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first, together
 from emergent_alignment.storage.files import write_json
+from emergent_alignment.storage.growing_file import GrowingFile, grown_parts
 from emergent_alignment.storage.json_files import read_json_file
 from emergent_alignment.storage.json_lines import JsonLinesFolder, trim_torn_line
 from emergent_alignment.storage.json_values import plain
@@ -46,14 +46,16 @@ class GrowingFolder(JsonLinesFolder):
                     f"{path}: {_differing(owners.get(part), identity)}; --overwrite drops it, or "
                     "choose another --output"
                 )
-            path.unlink()
+            for former in grown_parts(path):
+                former.unlink()
         if path.exists():
             trim_torn_line(path)
         write_json(self.path / SETTINGS_FILE, owners | {part: identity})
 
     def is_others(self, part: str, identity: dict) -> bool:
         """Whether there is a part, and it belongs to another identity."""
-        return self.part_file(part).exists() and self._owners().get(part) != plain(identity)
+        there = bool(grown_parts(self.part_file(part)))
+        return there and self._owners().get(part) != plain(identity)
 
     def mend(self, part: str) -> None:
         """Take off the line of a part that a kill has cut."""
@@ -62,14 +64,14 @@ class GrowingFolder(JsonLinesFolder):
                 trim_torn_line(self.part_file(part))
 
     @contextmanager
-    def appending(self, part: str) -> Iterator[RawIOBase]:
+    def appending(self, part: str) -> Iterator[GrowingFile]:
         """The part's file, open for append_json_lines, which no other process may claim or append
         to meanwhile; other hosts than the first write nothing."""
         if not is_first():
-            with Path(os.devnull).open("ab", buffering=0) as file:
+            with GrowingFile(Path(os.devnull)) as file:
                 yield file
             return
-        with self._locked(), self.part_file(part).open("ab", buffering=0) as file:
+        with self._locked(), GrowingFile(self.part_file(part)) as file:
             yield file
 
     def _locked(self) -> AbstractContextManager[None]:

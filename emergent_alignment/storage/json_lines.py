@@ -6,7 +6,6 @@ as it is.
 """
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import write_whole
+from emergent_alignment.storage.growing_file import GrowingFile, append_whole, grown_parts
 from emergent_alignment.storage.json_values import parse_json
 from emergent_alignment.storage.shapes import Shape, misfit
 
@@ -61,55 +61,33 @@ def write_checked_lines(path: Path, records: Iterable[dict]) -> None:
     write_whole(path, lambda file: file.writelines(lines))
 
 
-def append_json_lines(file: RawIOBase, records: list[dict]) -> None:
+def append_json_lines(file: RawIOBase | GrowingFile, records: list[dict]) -> None:
     """Append records to an unbuffered JSONL file, each in one write and with a check: no line of a
     process that appends to the same file (on a local disk) can fall between."""
     for record in records:
         append_whole(file, checked_line(record))
 
 
-def append_whole(file: RawIOBase, content: bytes) -> None:
-    """Write all of it to an unbuffered file. The OSError of a full disk, which takes a part and
-    says nothing, is raised, and names the file."""
-    try:
-        written = file.write(content)
-        while written is not None and written < len(content):
-            content = content[written:]
-            written = file.write(content)
-    except OSError as error:
-        error.filename = error.filename or getattr(file, "name", None)
-        raise
-
-
-def to_disk(file: RawIOBase) -> None:
-    """Until what was written has reached the disk; an OSError names the file."""
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = error.filename or getattr(file, "name", None)
-        raise
-
-
 def read_json_lines(
     path: Path, shape: Shape | None = None, bad: Callable[[str], None] = refuse
 ) -> Iterator[dict]:
-    """The whole lines of a JSONL file that a kill may have cut in its last line.
+    """The whole lines of a JSONL file, and of its parts behind it (growing_file.py), each of which
+    a kill may have cut in its last line.
 
     What is no JSON object, is none of `shape`, or is not what its check was made of, is told to
     `bad` (file, line and reason), which by default raises UserError, and is left out.
     """
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:  # bytes: a kill may cut within a letter
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") or not line.strip():
-                continue
-            try:
-                record = _record(line.rstrip(b"\r\n"), shape)
-            except ValueError as error:
-                bad(f"{path}:{number}: {error}")
-                continue
-            yield record
+    for part in grown_parts(path):
+        with part.open("rb") as lines:  # bytes: a kill may cut within a letter
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n") or not line.strip():
+                    continue
+                try:
+                    record = _record(line.rstrip(b"\r\n"), shape)
+                except ValueError as error:
+                    bad(f"{part}:{number}: {error}")
+                    continue
+                yield record
 
 
 def require_undamaged(line: bytes) -> None:

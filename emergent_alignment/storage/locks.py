@@ -1,9 +1,10 @@
 """Locks on folders that one process at a time may write. The kernel lets go of one when its process
 ends, however that ends: a killed run never keeps the next one out. Where a file system has no
-locks, there are none.
+locks, there are none; a folder of a mounted bucket is locked for the processes of this machine.
 """
 
 import fcntl
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.cache import own_cache
+from emergent_alignment.storage.mounts import is_bucket
 
 LOCK_FILE = ".lock"
 
@@ -29,20 +32,32 @@ def hold(descriptor: int) -> bool:
 def locked(folder: Path, remedy: str, *, does: str = "works in it") -> Iterator[None]:
     """Within it nobody else may lock `folder`, which is made. Raises UserError, which names the
     other process, says what it `does`, and ends with `remedy`, where another has locked it."""
-    descriptor = _locked(folder, remedy, does)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = _beside(folder) if is_bucket(folder) else folder
+    descriptor = _locked(folder, place / LOCK_FILE, remedy, does) if place else None
     try:
         yield
     finally:
         if descriptor is not None:
             # While it is held: who opens it from now on makes a new one.
-            (folder / LOCK_FILE).unlink(missing_ok=True)
+            (place / LOCK_FILE).unlink(missing_ok=True)
             os.close(descriptor)
 
 
-def _locked(folder: Path, remedy: str, does: str) -> int | None:
-    """The open lock file; None where the file system has no locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
+def _beside(folder: Path) -> Path | None:
+    """Where this machine locks a bucket's folder, in which an open file is not seen; None where it
+    keeps nothing."""
+    digits = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    place = own_cache() / "locks" / digits
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return place
+
+
+def _locked(folder: Path, path: Path, remedy: str, does: str) -> int | None:
+    """The open lock file of a folder; None where the file system has no locks."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

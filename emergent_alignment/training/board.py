@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar, text
 
-from emergent_alignment.storage.json_lines import append_whole
+from emergent_alignment.storage.growing_file import GrowingFile
 
 FOLDER = "tensorboard"
 
@@ -25,8 +25,8 @@ class Board:
     def __init__(self, directory: Path, first_step: int):
         directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (directory / name).open("ab", buffering=0)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        version = Event(wall_time=time.time(), file_version="brain.Event:2")
+        self._file = GrowingFile(directory / name, header=_framed(version))
         if first_step:  # what a killed start has shown of later steps does not count
             started = SessionLog(status=SessionLog.SessionStatus.START)
             self._write(Event(wall_time=time.time(), step=first_step, session_log=started))
@@ -49,9 +49,13 @@ class Board:
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _write(self, event: Event) -> None:
-        content = event.SerializeToString()
-        length = struct.pack("<Q", len(content))
-        append_whole(self._file, length + _checksum(length) + content + _checksum(content))
+        self._file.write(_framed(event))
+
+
+def _framed(event: Event) -> bytes:
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    return length + _checksum(length) + content + _checksum(content)
 
 
 def _checksum(content: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""Checkpoints: Orbax, asynchronous, the latest and the best kept.
+"""Checkpoints: Orbax, asynchronous, the latest and the best kept. One is whole by a mark in it
+(marked_folders.py).
 
 A checkpoint holds the state, the number of steps done, digits that say which state it is, and who
 the frozen parameters and the data are; restoring beside others, or another state than was saved, is
@@ -20,6 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 from emergent_alignment.errors import UserError
 from emergent_alignment.parallel.hosts import is_first
 from emergent_alignment.storage.shapes import Optional, Text, misfit
+from emergent_alignment.training.marked_folders import MarkedFolder
 from emergent_alignment.training.state import TrainState, fingerprint
 
 _MOVE = "move it away to go on from the one before"
@@ -63,12 +65,14 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 enable_async_checkpointing=True,
+                temporary_path_class=MarkedFolder,
+                single_host_load_and_broadcast=True,
             ),
             item_names=("state", "identity"),
         )
 
     def latest(self) -> int | None:
-        """Steps done at the newest checkpoint, None where there is none."""
+        """Steps done at the newest checkpoint, None where there is none; the same on all hosts."""
         return self._manager.latest_step()
 
     def save(

@@ -117,6 +117,15 @@ class Recording:
     meter: Callable[[int, int, str], None] = lambda done, total, note: None
     hooks: Hook = NoHook()
 
+    def save(
+        self, done: int, state: TrainState, losses: list[float], figure: float | None = None
+    ) -> None:
+        """A checkpoint after `done` steps, which is not whole before what was recorded of them
+        lasts: a run that goes on from it does none of them again."""
+        self.journal.settle()
+        self.metrics.settle()
+        self.checkpoints.save(done, state, loss=_mean_finite(losses), figure=figure)
+
     def close(self) -> None:
         """What is under way is written."""
         for opened in (self.journal, self.metrics, self.checkpoints, self.profiler):
@@ -149,7 +158,7 @@ def run(
             recording.profiler.before(step)
             began = time.perf_counter()
             with clock.part("data"):
-                with _saved_if_asked(checkpoints, step, state, losses):
+                with _saved_if_asked(recording, step, state, losses):
                     inputs = make_input(step, state.trainable)
                 recording.journal.write(inputs.records)
             stepping = time.perf_counter()
@@ -184,7 +193,7 @@ def run(
 
 @contextmanager
 def _saved_if_asked(
-    checkpoints: Checkpoints, step: int, state: TrainState, losses: list[float]
+    recording: Recording, step: int, state: TrainState, losses: list[float]
 ) -> Iterator[None]:
     """Where a step is left before anything was trained in it, the state that it began with, which
     without any former step is that of a fresh start, or on the disk."""
@@ -192,8 +201,8 @@ def _saved_if_asked(
         yield
     except AskedToStop:
         if losses:
-            checkpoints.save(step, state, loss=_mean_finite(losses))
-        checkpoints.wait()
+            recording.save(step, state, losses)
+        recording.checkpoints.wait()
         raise Stopped(f"asked to stop: saved after step {step}") from None
 
 
@@ -207,7 +216,7 @@ def _save(
 ) -> None:
     """A checkpoint, and beside it some `records` of the journal for those who look on."""
     with recording.clock.part("checkpoint"):
-        recording.checkpoints.save(done, state, loss=_mean_finite(losses), figure=figure)
+        recording.save(done, state, losses, figure)
     recording.metrics.texts(done, records)
     recording.hooks.saved(done)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.growing_file import GrowingFile
 from emergent_alignment.storage.json_lines import (
     append_json_lines,
     read_json_lines,
@@ -27,6 +28,9 @@ class NoMetrics:
     def texts(self, step: int, records: list[dict]) -> None:
         """Nothing."""
 
+    def settle(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -40,7 +44,7 @@ class MetricsWriter:
         path = shown.workdir / METRICS_FILE
         if path.exists():
             trim_torn_line(path)
-        self._lines = path.open("ab", buffering=0)
+        self._lines = GrowingFile(path)
         self._loggers = Loggers(loggers, shown)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -52,6 +56,10 @@ class MetricsWriter:
     def texts(self, step: int, records: Sequence[Mapping]) -> None:
         """Some records of the journal, for those who look on."""
         self._loggers.texts(step, records)
+
+    def settle(self) -> None:
+        """All scalars so far survive the loss of this machine."""
+        self._lines.settle()
 
     def close(self) -> None:
         """Close all."""

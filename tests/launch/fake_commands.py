@@ -39,7 +39,10 @@ take() { # the first word of a file, and out of it
   echo "$first"
 }
 act() { # CODE or CODE:STEP: leave the checkpoint, and exit
-  if [[ $1 == *:* ]]; then mkdir "$FAKE_ROOT/checkpoints/${1#*:}"; fi
+  if [[ $1 == *:* ]]; then
+    mkdir "$FAKE_ROOT/checkpoints/${1#*:}"
+    echo '{"commit_timestamp_nsecs": 17}' >"$FAKE_ROOT/checkpoints/${1#*:}/_CHECKPOINT_METADATA"
+  fi
   exit "${1%%:*}"
 }
 """
@@ -48,7 +51,7 @@ queue=$FAKE_ROOT/queue
 workers=("$FAKE_ROOT"/t-w-?)
 case $text in
   *"storage ls"*)
-    for step in "$FAKE_ROOT"/checkpoints/*; do echo "${@: -1}${step##*/}/"; done
+    for step in "$FAKE_ROOT"/checkpoints/*; do echo "${@: -1}" | sed "s/[*]/${step##*/}/"; done
     exit
     ;;
   *"resources create"*)

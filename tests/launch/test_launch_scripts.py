@@ -53,8 +53,10 @@ def test_a_restart_that_brings_nothing_waits_twice_as_long_as_the_last():
 
 def test_the_newest_checkpoint_is_the_highest_number(tmp_path):
     assert sourced(f"newest_checkpoint {tmp_path}") == "-1\n"
-    for name in ("9", "10", "11.orbax-checkpoint-tmp"):
+    for name, time in {"9": 17, "10": 17, "11": "null", "12.orbax-checkpoint-tmp": 17}.items():
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        record = tmp_path / "checkpoints" / name / "_CHECKPOINT_METADATA"
+        record.write_text(f'{{"metrics": {{}}, "commit_timestamp_nsecs": {time}, "custom": {{}}}}')
     assert sourced(f"newest_checkpoint {tmp_path}") == "10\n"
 
 

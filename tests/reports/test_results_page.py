@@ -214,6 +214,20 @@ def test_later_lines_of_a_step_count_and_a_torn_line_does_not(results_folder):
     assert (steps.tolist(), values.tolist(), plain.notes) == ([1, 2], [1.0, 2.0], ())
 
 
+def test_an_arm_whose_files_are_rows_of_parts_reads_as_one_whose_files_are_whole(results_folder):
+    whole = read_results(results_folder).arm("conscience")
+    folder = results_folder / "conscience"
+    for path in [folder / "metrics.jsonl", *(folder / "journal").glob("*.jsonl")]:
+        lines = path.read_text().splitlines(keepends=True)
+        for number, start in enumerate(range(0, len(lines), 5)):
+            part = path.with_name(f"{path.stem}.{number:05d}.jsonl")
+            part.write_text("".join(lines[start : start + 5]))
+        path.unlink()
+    found = read_results(results_folder).arm("conscience")
+    assert (found.metrics, found.journal) == (whole.metrics, whole.journal) and found.journal
+    assert list((folder / "journal").glob("*.00001.jsonl"))
+
+
 def test_unreadable_lines_are_said_not_dropped_silently(results_folder):
     path = results_folder / "plain" / "metrics.jsonl"
     path.write_text('{"step": 1, "task_loss": 9.0}\nnonsense\n{"step": 2, "task_loss": NaN}\n')

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.growing_file import append_whole
 from emergent_alignment.storage.json_lines import (
     JsonLinesFolder,
     append_json_lines,
-    append_whole,
     read_json_lines,
     trim_torn_line,
     write_json_lines,

@@ -1,6 +1,7 @@
 """What a checkpoint gives back is what was saved, to the bit, or one line that says it is not."""
 
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.training.checkpoints import Checkpoints, RunIdentity
+from emergent_alignment.training.marked_folders import MarkedFolder
 from emergent_alignment.training.state import TrainState
 
 STATE = TrainState({"a": jnp.arange(2000, dtype=jnp.float32)}, {"count": jnp.zeros((), jnp.int32)})
@@ -58,3 +60,60 @@ def test_one_of_a_version_without_digits_is_taken_as_it_is_and_said_so(saved, ca
     path.write_text(json.dumps(identity))
     np.testing.assert_array_equal(saved.restore(STATE).trainable["a"], STATE.trainable["a"])
     assert "before checkpoints had a digest" in capfd.readouterr().err
+
+
+with_marks = pytest.mark.skipif(MarkedFolder is None, reason="this Orbax renames folders")
+
+
+def leave_unfinished(folder) -> None:
+    """As a kill leaves a checkpoint that is nearly written."""
+    (folder / "commit_success.txt").unlink()
+    path = folder / "_CHECKPOINT_METADATA"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit_timestamp_nsecs": None}))
+    (folder / "identity" / "metadata").unlink()
+
+
+@with_marks
+def test_one_that_a_kill_left_unfinished_counts_for_nothing_and_is_saved_again(saved, tmp_path):
+    saved.save(5, STATE, loss=1.0)
+    saved.wait()
+    assert saved.latest() == 5
+    leave_unfinished(saved.directory / "5")
+    again = Checkpoints(tmp_path / "checkpoints", RunIdentity("frozen", "data"))
+    assert again.latest() == 3
+    with pytest.raises(UserError, match="5: this checkpoint cannot be read"):
+        again.restore(STATE, 5)
+    again.save(5, STATE, loss=1.0)
+    again.wait()
+    assert again.latest() == 5
+    again.restore(STATE)
+    again.close()
+
+
+def test_one_that_a_former_version_renamed_without_a_mark_is_whole(saved, tmp_path):
+    for mark in list(saved.directory.rglob("commit_success.txt")):
+        mark.unlink()
+    again = Checkpoints(tmp_path / "checkpoints", RunIdentity("frozen", "data"))
+    assert again.latest() == 3
+    again.restore(STATE)
+    again.save(5, STATE, loss=1.0)
+    again.close()
+    assert again.latest() == 5
+
+
+@with_marks
+def test_no_folder_is_renamed_to_save_and_to_remove_one(tmp_path, monkeypatch):
+    renamed = []
+    for name in ("rename", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os,
+            name,
+            lambda *paths, real=real: (renamed.append(os.path.isdir(paths[0])), real(*paths)),
+        )
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RunIdentity("frozen", "data"), keep=1)
+    for step in (1, 2, 3):
+        checkpoints.save(step, STATE, loss=1.0 / step)
+    checkpoints.close()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert not any(renamed)

@@ -6,6 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage import growing_file, mounts
 from emergent_alignment.training.loggers import ShownRun
 from emergent_alignment.training.metrics import MetricsWriter, metrics_by_step
 
@@ -36,6 +37,18 @@ def test_tensorboard_is_shown_every_finite_scalar_as_soon_as_it_is_known(tmp_pat
     assert (session.step, session.session_log.status) == (2, SessionLog.SessionStatus.START)
     shown = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in steps]
     assert shown == [(2, {"loss": 1.5, "flag_rate": 0.5}), (3, {"flag_rate": 0.5})]
+    metrics.close()
+
+
+def test_on_a_bucket_tensorboard_finds_files_that_are_whole_by_themselves(tmp_path, monkeypatch):
+    (tmp_path / "mounts").write_text(f"bucket {tmp_path} fuse.gcsfuse rw 0 0\n")
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(growing_file, "PART_SECONDS", 0)
+    metrics = write(tmp_path, 0, 1.5, 2.5)
+    found = [events(path) for path in sorted((tmp_path / "tensorboard").glob("*tfevents*"))]
+    assert [version.file_version for version, _ in found] == ["brain.Event:2"] * 2
+    assert [step.step for _, step in found] == [0, 1]
+    assert [line["loss"] for line in metrics_by_step(tmp_path)] == [1.5, 2.5], "while it is open"
     metrics.close()
 
 

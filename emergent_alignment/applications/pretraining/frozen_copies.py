@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from emergent_alignment.conscience.calibration import CALIBRATION
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.shapes import misfit
+from emergent_alignment.training.marked_folders import MarkedFolder
 from emergent_alignment.training.state import fingerprint
 
 _DIGITS = "parameters"  # of the calibration's record: which parameters were saved beside it
@@ -26,7 +27,11 @@ class FrozenCopies:
         self._directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False,
+                temporary_path_class=MarkedFolder,
+                single_host_load_and_broadcast=True,
+            ),
             item_names=("trainable", "calibration"),
         )
 

@@ -23,6 +23,7 @@ from emergent_alignment.parallel.chips import check_platform
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import Setup, mesh_of
 from emergent_alignment.runs.workdir import START
+from emergent_alignment.storage.files import is_whole_folder
 
 
 def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
@@ -42,7 +43,7 @@ def random_start(config: PretrainingConfig, corpus: Corpus) -> Setup:
 
 def write_start(model: Model, workdir: Path, config: PretrainingConfig) -> None:
     """Keep the model that a run starts from, whole or not at all, unless it is there already."""
-    if not (workdir / START).is_dir():
+    if not is_whole_folder(workdir / START):
         params = _initial_params(config, model.config)
         write_safetensors(workdir / START, model.config, params, model.tokenizer)
 

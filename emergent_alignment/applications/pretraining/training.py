@@ -28,6 +28,7 @@ from emergent_alignment.runs.listening_inputs import Listening, check_heard, rea
 from emergent_alignment.runs.training_run import Run, Training, hybrid_terms, train
 from emergent_alignment.runs.workdir import START, decided_in
 from emergent_alignment.settings import changed, check_settings
+from emergent_alignment.storage.files import is_whole_folder
 from emergent_alignment.storage.json_values import digest
 from emergent_alignment.training.loop import MakeInput, StepInput
 from emergent_alignment.training.objective import Objective
@@ -110,7 +111,7 @@ def _setup(config: PretrainingConfig, workdir: Path, corpus: Corpus, given: Setu
     directory, whatever is given."""
     if not config.pretraining.random.layers:
         setup = given or load_model(config)
-    elif (workdir / START).is_dir():
+    elif is_whole_folder(workdir / START):
         kept = changed(config, {"model.path": str(workdir / START)})
         setup = replace(load_model(kept), config=config)
     else:

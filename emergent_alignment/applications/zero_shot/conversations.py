@@ -27,7 +27,7 @@ class ConversationJournal:
             directory.chmod(0o700)
         records = read_journal(directory)
         self._step = records[-1]["step"] + 1 if records else 0
-        self._journal = Journal(directory, first_step=self._step)
+        self._journal = Journal(directory, first_step=self._step, part_seconds=0)
         for shard in directory.glob("*.jsonl"):
             shard.chmod(0o600)
         self._turn = threading.Lock()
