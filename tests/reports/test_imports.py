@@ -18,6 +18,7 @@ MAY_IMPORT = (
     "data.messages",
     "data.reasoning",
     "data.scenarios",
+    "data.tools",
     "conscience.diagnosis",
     "conscience.journal",
     "conscience.outcomes",
