@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from campaign.trial import Trial, table
+from campaign.trial import Trial, kind_of, table, table_rows
 from emergent_alignment.progress import progress
 from emergent_alignment.storage.files import write_whole
 from emergent_alignment.storage.json_lines import read_json_lines, write_json_lines
@@ -21,12 +21,13 @@ def main() -> int:
     for kind in args.kinds or KINDS:
         _try(kind, args)
     trials = [Trial(**r) for kind in KINDS for r in read_json_lines(args.out / f"{kind}.jsonl")]
-    print(table(trials))
+    rows = table_rows(trials)
+    print(table(rows))
     faults = [trial for trial in trials if trial.outcome in ("fault", "silent")]
     for trial in faults:
         print(f"{trial.kind}, {trial.case}: {trial.outcome}: {trial.detail}", file=sys.stderr)
     if args.page:
-        _into(args.page, table(trials))
+        _into(args.page, rows)
     return bool(faults)
 
 
@@ -43,10 +44,13 @@ def _try(kind: str, args: argparse.Namespace) -> None:
             meter(len(records), max(count, len(records)), trial.case)
 
 
-def _into(page: Path, text: str) -> None:
-    """Put the table between the page's two marks."""
+def _into(page: Path, rows: list[str]) -> None:
+    """Put the table between the page's two marks; rows of kinds that were not tried now stay."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
+    former, after = rest.split(END)
+    tried = {kind_of(row) for row in rows}
+    kept = [row for row in former.splitlines() if kind_of(row) in {*KINDS} - tried]
+    text = table(sorted([*rows, *kept]))
     whole = f"{before}{BEGIN}\n{text}\n{END}{after}".encode()
     write_whole(page, lambda file: file.write(whole))
 
@@ -57,7 +61,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, help="of each kind; unless set, its usual number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/campaign"))
-    parser.add_argument("--page", type=Path, help="a page to put the table into")
+    parser.add_argument(
+        "--page", type=Path, help="a page to put the table into; other kinds' rows there stay"
+    )
     return parser.parse_args()
 
 

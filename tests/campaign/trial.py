@@ -24,16 +24,27 @@ class Trial:
         return asdict(self)
 
 
-def table(trials: Iterable[Trial]) -> str:
-    """A Markdown table: by kind and case, how many were tried and what they came to."""
+def table_rows(trials: Iterable[Trial]) -> list[str]:
+    """By kind and case, how many were tried and what they came to, as rows of a Markdown table."""
     counts: dict[tuple[str, str], Counter] = {}
     for trial in trials:
         counts.setdefault((trial.kind, trial.case), Counter())[trial.outcome] += 1
-    lines = [
-        "| kind | case | tried | right | one clear line | faults | silent |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for (kind, case), of in sorted(counts.items()):
         numbers = (of.total(), of["right"], of["refused"], of["fault"], of["silent"])
         lines.append(f"| {kind} | {case} | {' | '.join(map(str, numbers))} |")
-    return "\n".join(lines)
+    return lines
+
+
+def kind_of(row: str) -> str:
+    """The kind that a row of the table is of; of any other line what stands there, or nothing."""
+    return row.split("|")[1].strip() if row.count("|") > 1 else ""
+
+
+def table(rows: Iterable[str]) -> str:
+    """The whole table."""
+    head = (
+        "| kind | case | tried | right | one clear line | faults | silent |",
+        "|---|---|---|---|---|---|---|",
+    )
+    return "\n".join([*head, *rows])
