@@ -152,9 +152,9 @@ class Chat:
         if self._opening and kept[: len(self._opening)] == self._opening:
             kept = kept[len(self._opening) :]
         thought, said = self._apart(kept)
-        return with_reasoning(self._text(thought), self._text(said))
+        return with_reasoning(self._without_marks(thought), self._without_marks(said))
 
-    def _text(self, tokens: list[int]) -> str:
+    def _without_marks(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
