@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fake_endpoint import FakeEndpoint, completion
 from harness_tasks import only_our_tasks, write_choice_task
+from rollout_engine import engine
 from tiny_chat_model import write_tiny_chat_model
 
 from emergent_alignment import settings
@@ -91,7 +92,11 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     from emergent_alignment.experiments.plan import planned
     from emergent_alignment.experiments.two_by_two import check_two_by_two, told_texts
     from emergent_alignment.runs.calibrating import calibrate_model, calibration_examples
-    from emergent_alignment.runs.from_config import conscience_settings, load_model
+    from emergent_alignment.runs.from_config import (
+        conscience_settings,
+        load_model,
+        training_examples,
+    )
     from emergent_alignment.self_align import engraving
     from emergent_alignment.self_align.answers import stage as answers
     from emergent_alignment.self_align.answers.filters import answer_filter
@@ -169,6 +174,15 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     }
     tried = settings.changed(recorded, listening)
     application(tried)(tried, tmp_path / "listening")
+    (tmp_path / "weights").mkdir()
+    with engine(config.model.path) as (address, _):
+        sampled = {"engine": "endpoint", "endpoint.base_url": address, "endpoint.model": "base"}
+        sampled |= {"endpoint.weights": str(tmp_path / "weights")}
+        tried = {f"sampling.{name}": value for name, value in sampled.items()}
+        tried |= {"conscience.chain": ("best",), "lora.rank": 2, "training.steps": 2}
+        tried = settings.changed(recorded, tried)
+        application(tried)(tried, tmp_path / "sampled")
+    training_examples(settings.changed(recorded, {"data.stream": True}))
     steered = {"conscience.enabled": False, "steering.coefficient": 1.0}
     tried = settings.changed(recorded, steered)
     application(tried)(tried, tmp_path / "steered")
