@@ -292,8 +292,6 @@ def hybrid_terms(loss: LossSection) -> tuple[Term, ...]:
     """task + λ · alignment + α · NLL(chosen) + load balance + KL, as config.loss says."""
     weight = loss.price.start if loss.alignment_weight == AUTO else loss.alignment_weight
     preference = PreferenceTerm(weight, loss.kind, loss.beta, loss.label_smoothing, loss.normalize)
-    chosen, balance = (
-        ChosenNLLTerm(loss.chosen_nll_weight),
-        LoadBalanceTerm(loss.load_balance_weight),
-    )
+    chosen = ChosenNLLTerm(loss.chosen_nll_weight)
+    balance = LoadBalanceTerm(loss.load_balance_weight)
     return TaskTerm(), preference, chosen, balance, KLTerm(loss.kl_weight)

@@ -78,15 +78,15 @@ class PromptView:
     @cached_property
     def hidden(self) -> Float[Array, "batch branches tokens width"]:
         """The policy's hidden states that predict each branch token."""
-        return self._policy_s[0]
+        return self._of_policy[0]
 
     @property
     def loads(self) -> Float[Array, "layers 2 experts"] | None:
         """What the policy's routers were asked for (models/experts.py)."""
-        return self._policy_s[1]
+        return self._of_policy[1]
 
     @cached_property
-    def _policy_s(self):
+    def _of_policy(self):
         return predicting_hidden_and_loads(self.settings, self.params, self.batch)
 
     @cached_property

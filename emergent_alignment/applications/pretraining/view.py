@@ -89,16 +89,16 @@ class WindowView:
     @cached_property
     def hidden(self) -> Float[Array, "windows tokens width"]:
         """The policy's."""
-        return self._policy_s[0]
+        return self._of_policy[0]
 
     @property
     def loads(self) -> Float[Array, "layers 2 experts"] | None:
         """What the policy's routers were asked for, of the windows and of the reviewed
         continuations."""
-        return added_loads(self._policy_s[1], None if self.pairs is None else self.pairs.loads)
+        return added_loads(self._of_policy[1], None if self.pairs is None else self.pairs.loads)
 
     @cached_property
-    def _policy_s(self):
+    def _of_policy(self):
         return window_hidden_and_loads(self.settings, self.params, self.batch.windows)
 
     @cached_property
