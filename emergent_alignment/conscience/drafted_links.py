@@ -9,7 +9,7 @@ from emergent_alignment.conscience.drafting import Drafter, DraftSettings
 from emergent_alignment.conscience.hearing import Reviewer
 from emergent_alignment.conscience.policy_links import WrittenAnswers, rank_samples
 from emergent_alignment.conscience.question import system_text, told_before
-from emergent_alignment.conscience.revise import Link
+from emergent_alignment.conscience.revise import POLICY_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.chat import Chat
 from emergent_alignment.data.messages import Message
@@ -31,6 +31,7 @@ class DraftedLinks:
     chat: Chat | None = None
 
     candidate_scores: None = None
+    links: tuple[Link, ...] = POLICY_LINKS
 
     def write(
         self, link: Link, place: int, rows: list[int], live: list[bool], scores: list[float]

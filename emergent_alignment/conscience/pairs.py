@@ -154,7 +154,7 @@ class _Chunk:
     ):
         """(corrections, their scores where they are known, what they are set against)."""
         against = [Against(row.candidate, row.score) for row in reviewed]
-        if link not in POLICY_LINKS or self.policy is None:
+        if self.policy is None or link not in self.policy.links:
             return self.hearing.write(link, place, critiques, live), None, against
         scores = [row.score for row in reviewed]
         written = self.policy.write(link, place, self.rows, live, scores)

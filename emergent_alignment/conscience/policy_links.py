@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from emergent_alignment.conscience.hearing import Reviewer, Score
-from emergent_alignment.conscience.revise import FORK_LINKS, Link
+from emergent_alignment.conscience.revise import FORK_LINKS, POLICY_LINKS, Link
 from emergent_alignment.conscience.settings import ConscienceSettings
 from emergent_alignment.data.messages import Message
 from emergent_alignment.generation.text import Answer
@@ -44,6 +44,10 @@ class WrittenAnswers:
 
 class PolicyLinks(Protocol):
     """The policy as a writer of corrections of what it wrote."""
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What it writes; all other links are the reviewer's."""
 
     @property
     def candidate_scores(self) -> list[Score] | None:
@@ -77,11 +81,18 @@ Forks = Callable[[Link, list[int], list[bool], list[float]], WrittenAnswers]
 @dataclass(frozen=True)
 class WrittenByPolicy:
     """`answer_again(place, rows, live)` gives the answers of `self`, `fork` those of `fork` and
-    `amend` (forks.py); `ranked` has those of `best`, by row."""
+    `amend` (forks.py); `ranked` has those of `best`, by row. `fresh` gives the frozen copy's where
+    not the reviewer writes them."""
 
     answer_again: AnswersAgain
     fork: Forks
     ranked: list[Ranked] | None = None
+    fresh: AnswersAgain | None = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """See PolicyLinks."""
+        return (*POLICY_LINKS, "fresh") if self.fresh else POLICY_LINKS
 
     @property
     def candidate_scores(self) -> list[Score] | None:
@@ -96,8 +107,9 @@ class WrittenByPolicy:
         """See PolicyLinks."""
         if link in FORK_LINKS:
             return self.fork(link, rows, live, scores)
-        if link == "self":
-            return WrittenAnswers(self.answer_again(place, rows, live))
+        if link in ("self", "fresh"):
+            write = self.answer_again if link == "self" else self.fresh
+            return WrittenAnswers(write(place, rows, live))
         of_rows = [self.ranked[row] for row in rows]
         best = [one.best_score for one in of_rows]
         return WrittenAnswers([one.best for one in of_rows], None if None in best else best)

@@ -68,7 +68,10 @@ def hear_policy(
     """The conscience's part of one step, over the prompts that this host holds. The pairs bring
     their reference log-probs: the frozen copy's, or those of the policy that wrote them
     (config.loss.reference)."""
-    policy = StepPolicy(run, conscience, asked, step, trainable)
+    policy, fresh = StepPolicy(run, conscience, asked, step, trainable), None
+    if run.rollouts is not None and run.rollouts.has_base:
+        conscience = replace(conscience, one_batch=False)  # nothing is written beside rewrites
+        fresh = policy.fresh_answers
     candidates, ranked = _candidates(run, reviewer, conscience, asked, step, policy)
     between_phases()
     with run.clock.part("review"):
@@ -81,7 +84,7 @@ def hear_policy(
             row_ids=asked.places,
             with_reference=True,
             policy=WrittenByPolicy(
-                policy.answers_again, Forking(policy, reviewer, candidates).forks, ranked
+                policy.answers_again, Forking(policy, reviewer, candidates).forks, ranked, fresh
             ),
         )
         reviewed = settle(asked.rows.tolist(), reviewed)

@@ -23,7 +23,6 @@ from emergent_alignment.data.tokenized import Tokenized
 from emergent_alignment.parallel.hosts import gather
 from emergent_alignment.parallel.rows import own_rows
 from emergent_alignment.runs.config import RunConfig
-from emergent_alignment.runs.fresh_answers import FreshFromServer
 from emergent_alignment.runs.listening import NOTHING_HEARD, Settle, as_they_are
 from emergent_alignment.runs.listening_inputs import (
     NO_PROMPTS,
@@ -195,10 +194,7 @@ def policy_inputs(
 
 def _ears(run: Run) -> Ears:
     model, conscience = run.setup.model, run.conscience
-    reviewer = reviewer_of(model, run.setup.chat, conscience)
-    if run.rollouts is not None and run.rollouts.has_base:
-        reviewer = FreshFromServer(reviewer, run.rollouts, run.setup.chat)
-    return Ears(reviewer, conscience, model)
+    return Ears(reviewer_of(model, run.setup.chat, conscience), conscience, model)
 
 
 def target_inputs(schedule: Schedule, targets: ReviewedTargets) -> MakeInput:

@@ -117,6 +117,14 @@ class StepPolicy:
         """The policy's parameters."""
         return policy_params(self.trainable, self.run.setup.model.params, self.run.lora)
 
+    def fresh_answers(self, place: int, rows: list[int], live: list[bool]) -> list[Answer]:
+        """The `fresh` link, which the base model of a run's server writes: with adapters off it is
+        the frozen copy."""
+        prompts = [self.asked.prompts[row] if alive else [] for row, alive in zip(rows, live)]
+        seeds = self._seeds(Purpose.CORRECTIONS, place)
+        seeds = [seeds[row] for row in rows]
+        return self.run.rollouts.base_answers(prompts, seeds, self.correction_sampler)
+
     def _from_server(
         self, prompts: list[list[int]], seeds: list[int], sampler: SamplerSettings
     ) -> list[Answer]:
