@@ -63,6 +63,8 @@ class Batch:
     reference       float32[batch, 2], the frozen copy's summed log-probs of chosen and
                     rejected, or None where the step is to compute them itself
     roles           which branch is what; static
+    counted         int32[batch], for how many prompts each row stands where it is asked how many
+                    there were (a row may stand for such as have none); None: see `counted_rows`
     """
 
     prompt: np.ndarray
@@ -72,6 +74,7 @@ class Batch:
     pair_mask: np.ndarray
     reference: np.ndarray | None
     roles: Roles = ROLES["separate"]
+    counted: np.ndarray | None = None
 
     def row_lengths(self) -> Int[np.ndarray, "rows parts"]:
         """How many tokens each row's prompt and branches have."""
@@ -99,7 +102,8 @@ class Batch:
 jax.tree_util.register_dataclass(
     Batch,
     data_fields=[
-        "prompt", "prompt_lengths", "branches", "branch_lengths", "pair_mask", "reference"
+        "prompt", "prompt_lengths", "branches", "branch_lengths", "pair_mask", "reference",
+        "counted",
     ],
     meta_fields=["roles"],
 )  # fmt: skip
@@ -197,6 +201,12 @@ def make_batch(
     return Batch(prompt, prompt_lengths, branches, lengths, mask, reference, shape)
 
 
+def counted_rows(batch: Batch) -> Int[np.ndarray, "batch"]:
+    """For how many prompts each row stands: itself alone where the batch does not say, and where
+    it has no prompt, none."""
+    return (batch.prompt_lengths > 0).astype(np.int32) if batch.counted is None else batch.counted
+
+
 def joined_rows(first: Batch, second: Batch) -> Batch:
     """The rows of two batches with the same roles, in widths that hold both. Both bring reference
     log-probs, or neither does."""
@@ -209,7 +219,12 @@ def joined_rows(first: Batch, second: Batch) -> Batch:
         return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, width - rows.shape[-1])])
 
     wide = [
-        replace(one, prompt=widened(one.prompt, prompt), branches=widened(one.branches, branch))
+        replace(
+            one,
+            prompt=widened(one.prompt, prompt),
+            branches=widened(one.branches, branch),
+            counted=counted_rows(one),
+        )
         for one in (first, second)
     ]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *wide)

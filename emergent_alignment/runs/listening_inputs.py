@@ -19,6 +19,7 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.intervals import auc
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather, rows_of_all_hosts
+from emergent_alignment.parallel.mesh import current_mesh
 from emergent_alignment.parallel.rows import held_rows, own_rows
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig, has_own_level, has_price
@@ -257,7 +258,9 @@ class Listening:
         longest = config.data.max_prompt_tokens
         width = doubled_width(config.data.bucket_tokens, bucket(longest, _WIDTH_STEP, 1 << 30))
         room = bucket(config.sampling.max_new_tokens, _WIDTH_STEP, 1 << 30)
-        heard = self._rounds.batch(step, room, width)
+        mesh = current_mesh()
+        shards = 1 if mesh is None else num_shards(mesh, "batch")
+        heard = self._rounds.batch(step, room, width, shards * config.training.accumulation)
         return joined_rows(heard, self._given(step)) if self._given else heard
 
     def weights(self) -> dict[str, float] | None:

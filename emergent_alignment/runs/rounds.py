@@ -6,7 +6,7 @@ work directory, so that a run that was killed goes on with the pairs of an undis
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,31 +98,49 @@ class Rounds:
         for old in [made for made in self._rows if made + self.timing.replay <= step]:
             del self._rows[old]
 
-    def batch(self, step: int, branch_width: int, width_of: Callable[[int], int]) -> Batch:
-        """The rows that a step trains on: those of the rounds that are in use, and where there
-        have been fewer so far, rows that stand for nothing. `width_of` the longest prompt is
-        their width."""
-        replay, shares = self.timing.replay, self.timing.shares
-        own = own_rows(self.size // shares)
-        used = {at: rows for at, rows in sorted(self._rows.items()) if at <= step < at + replay}
-        rows = [
-            of_round[place]
-            for at, of_round in used.items()
-            for place in (own * shares + (step - at) % shares).tolist()
-        ]
-        rows += [HeardRow([], None)] * (replay // self.timing.every * len(own) - len(rows))
-        longest = max(
-            (len(row.prompt) for of_round in used.values() for row in of_round), default=0
-        )
-        return make_batch(
-            [row.prompt for row in rows],
-            [[]] * len(rows),
-            [row.pair for row in rows],
-            prompt_width=width_of(longest),
+    def batch(
+        self, step: int, branch_width: int, width_of: Callable[[int], int], unit: int = 1
+    ) -> Batch:
+        """The pairs that a step trains on: those of the rounds that are in use, in so few rows as
+        hold them (`few_rows`, multiples of `unit`). Prompts without a pair have no row; the first
+        row stands for them where prompts are counted. `width_of` the longest prompt is their
+        width."""
+        heard = self._in_use(step)
+        paired = [row for row in heard if row.pair is not None]
+        most = self.timing.replay // self.timing.every * (self.size // self.timing.shares)
+        num_rows = few_rows(len(paired), most, unit)
+        rows = paired + [HeardRow([], None)] * (num_rows - len(paired))
+        counted = np.array([row.pair is not None for row in rows], np.int32)
+        counted[0] += len(heard) - len(paired)
+        own = own_rows(num_rows)
+        shown = [rows[place] for place in own]
+        batch = make_batch(
+            [row.prompt for row in shown],
+            [[]] * len(shown),
+            [row.pair for row in shown],
+            prompt_width=width_of(max((len(row.prompt) for row in paired), default=0)),
             branch_width=branch_width,
             roles="no target",
             with_reference=True,
         )
+        return replace(batch, counted=counted[own])
+
+    def _in_use(self, step: int) -> list[HeardRow]:
+        """All hosts' rows of the rounds that a step trains on: its share of each."""
+        replay, shares = self.timing.replay, self.timing.shares
+        return [
+            row
+            for made, rows in sorted(self._rows.items())
+            if made <= step < made + replay
+            for row in rows[(step - made) % shares :: shares]
+        ]
+
+
+def few_rows(needed: int, most: int, unit: int) -> int:
+    """A quarter or a half of `most` rows where they hold those that are needed, or all: three
+    programs at most. All are multiples of `unit`, which `most` is one of."""
+    fractions = (most // part for part in (4, 2) if most % (part * unit) == 0)
+    return next((number for number in fractions if needed <= number), most)
 
 
 def doubled_width(smallest: int, most: int) -> Callable[[int], int]:

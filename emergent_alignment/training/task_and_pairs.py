@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from emergent_alignment.data.batches import Batch
+from emergent_alignment.data.batches import Batch, counted_rows
 from emergent_alignment.models.attention import PrefixLayout
 from emergent_alignment.training.step_settings import StepSettings
 from emergent_alignment.training.views import Counts, PromptView
@@ -19,8 +19,8 @@ from emergent_alignment.training.views import Counts, PromptView
 @dataclass(frozen=True)
 class TaskAndPairs:
     """The rows that the task learns (roles `task`), and the prompts that have pairs alone: those
-    that were listened to, and those of pairs that were given (roles `no target`). A row of `heard`
-    without a prompt stands for nothing that was listened to."""
+    that were listened to, and those of pairs that were given (roles `no target`). How many
+    prompts were listened to, `counted_rows` of `heard` say."""
 
     task: Batch
     heard: Batch
@@ -98,8 +98,7 @@ class TaskAndPairsView:
 
 
 class PairsView(PromptView):
-    """Rows that have pairs alone, where there is no task; a row without a prompt stands for nothing
-    that was listened to."""
+    """Rows that have pairs alone, where there is no task; see TaskAndPairs."""
 
     @staticmethod
     def counts(batch: Batch) -> Counts:
@@ -113,6 +112,6 @@ def added_loads(one: Array | None, other: Array | None) -> Array | None:
 
 
 def heard_counts(counts: Counts, heard: Batch) -> Counts:
-    """The counts of rows that were listened to: those without a prompt are no prompts."""
-    present = (heard.prompt_lengths > 0).sum().astype(jnp.float32)
+    """The counts of rows that were listened to, with all the prompts that they stand for."""
+    present = counted_rows(heard).sum().astype(jnp.float32)
     return counts | {"prompts": jnp.maximum(present, 1.0)}

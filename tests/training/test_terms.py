@@ -1,6 +1,7 @@
 """Objectives as sums of terms: the hybrid loss again, weights that move, and terms of one's own."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
@@ -17,6 +18,7 @@ from emergent_alignment.training.branches import branch_log_probs, branch_masks,
 from emergent_alignment.training.objective import Objective, Share, Term
 from emergent_alignment.training.state import TrainState, policy_params
 from emergent_alignment.training.step import compiled_step, loss_and_gradients
+from emergent_alignment.training.task_and_pairs import TaskAndPairs, TaskAndPairsView
 from emergent_alignment.training.terms import (
     HYBRID,
     ChosenNLLTerm,
@@ -89,6 +91,24 @@ def test_the_strength_of_pairs_is_a_chosen_token_s_gradient_over_a_target_token_
     first_of_chosen = gradients[:, 1, 0][batch.pair_mask]
     np.testing.assert_allclose(of_target, of_target[0], rtol=1e-6)
     np.testing.assert_allclose(strength, (first_of_chosen / of_target[0]).mean(), rtol=1e-5)
+
+
+def test_rows_that_were_left_out_since_they_have_no_pair_change_no_loss_and_no_gradient(
+    settings, frozen, adapters
+):
+    """… where another row stands for them."""
+    task, heard = random_batch(branches=1), no_target_batch()
+    paired = np.flatnonzero(heard.pair_mask)
+    assert 0 < len(paired) < len(heard.pair_mask)
+    counted = np.ones(len(paired), np.int32)
+    counted[-1] += len(heard.pair_mask) - len(paired)
+    few = dataclasses.replace(jax.tree.map(lambda rows: rows[paired], heard), counted=counted)
+    objective = Objective(HYBRID.terms, TaskAndPairsView)
+    run = functools.partial(
+        jax.jit(loss_and_gradients, static_argnums=(0, 4)), settings, adapters, frozen
+    )
+    expected = run(TaskAndPairs(task, heard), objective)
+    assert_trees_close(run(TaskAndPairs(task, few), objective), expected, 1e-5)
 
 
 def test_a_weight_that_is_given_is_as_one_of_the_term_s_own_and_costs_no_compilation(
