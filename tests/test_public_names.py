@@ -1,6 +1,7 @@
 """A name means one thing: no two modules of the package define the same public name."""
 
 import ast
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -45,3 +46,10 @@ def test_no_public_name_is_defined_in_two_modules():
     unlisted = {name: where for name, where in twice.items() if name not in LISTED}
     assert not unlisted, "give each a name of its own, or begin it with _"
     assert twice.keys() == LISTED.keys(), "stands once by now: take it off the list"
+
+
+def test_the_types_of_every_public_module_are_checked():
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    checked = set(settings["tool"]["pyrefly"]["project-includes"])
+    public = {f"emergent_alignment/{m.replace('.', '/')}.py" for m in emergent_alignment._MODULES}
+    assert public <= checked

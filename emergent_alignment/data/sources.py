@@ -258,7 +258,7 @@ def _value_at(row: dict, column: str) -> Any:
 def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterable[dict]:
     import datasets  # slow to import, and only needed here
 
-    arguments = {"path": source, "split": split}
+    arguments: dict[str, Any] = {"path": source, "split": split}
     if is_file(source):
         # A file is one whole data set: `datasets` calls it "train".
         kind = Path(source).suffix.lstrip(".") or "text"

@@ -7,9 +7,9 @@ microbatches), so that the parts add up to the whole: never a mean of means.
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -66,17 +66,28 @@ class Term:
         return {}
 
 
+class ViewMaker(Protocol):
+    """A class of views, or what else makes them of parameters and part of a batch."""
+
+    def __call__(
+        self, settings: StepSettings, trainable: Any, frozen: dict, batch: Any, /
+    ) -> Any: ...
+
+    def counts(self, batch: Any, /) -> Counts:
+        """Those of a whole batch."""
+        ...
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a step minimises.
 
     terms  in the order in which they are added up; those that read one part of the view first
-    view   makes of (settings, trainable, frozen, part of a batch) what they read; its
-           counts(batch) are those of a whole batch
+    view   makes of (settings, trainable, frozen, part of a batch) what they read
     """
 
     terms: tuple[Term, ...]
-    view: Callable[[StepSettings, Any, dict, Any], Any] = PromptView
+    view: ViewMaker = PromptView
 
     def __post_init__(self):
         names = [term.name for term in self.terms]

@@ -113,15 +113,15 @@ def train_step(
         metrics |= strengths(task, alignment)
         task = without_conflict(task, alignment) if settings.surgery else task
         gradients = jax.tree.map(jnp.add, task, alignment)
+        optimized = (task, alignment) if settings.own_moments else gradients
     else:
         gradients, metrics = loss_and_gradients(*given)
+        optimized = gradients
     norm = optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
-    if settings.own_moments:
-        gradients = task, alignment
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
 
     def update():
-        updates, moments = optimizer.update(gradients, state.optimizer, state.trainable)
+        updates, moments = optimizer.update(optimized, state.optimizer, state.trainable)
         return TrainState(optax.apply_updates(state.trainable, updates), moments)
 
     state = jax.lax.cond(finite, update, lambda: state)

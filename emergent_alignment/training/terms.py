@@ -119,7 +119,7 @@ class KLTerm(Term):
     name: ClassVar[str] = "kl_target"
     own_pass: ClassVar[bool] = True
 
-    def part_of(self, view: HybridView) -> HybridView | None:
+    def part_of(self, view: HybridView) -> HybridView | PromptView | None:
         """The rows whose tokens are held."""
         return view.pairs if self.beside else view
 
