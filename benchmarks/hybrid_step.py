@@ -8,6 +8,9 @@ update. Then they take turns. Ratios are peer / ours, pair by pair: above 1, our
          target: mean over pairs of the DPO loss + mean over chosen tokens of their NLL
   tunix  has no SFT term. Ours is timed with it all the same, and compared without it
 
+With --offline it is plain offline DPO: loss_type=["sigmoid"] against the step of
+`train --config dpo`, no task term on either side, the reference's log-probs computed beforehand.
+
 Everything is float32 with AdamW; LoRA has rank 16 and alpha 32 on all seven projections.
 """
 
@@ -27,7 +30,17 @@ from workers import InputSettings, Worker, WorkerFailed, say, write_inputs
 TOLERANCE = 1e-3
 LEARNING_RATES = {"full": 1e-6, "lora": 1e-4}
 TUNIX_ROPE_THETA = 1e6  # what its Llama rotates with, whatever the config says
-KEY = ("peer", "mode", "pairs", "prompt", "response", "remat", "peer_remat", "precomputed")
+KEY = (
+    "peer",
+    "mode",
+    "pairs",
+    "prompt",
+    "response",
+    "remat",
+    "peer_remat",
+    "precomputed",
+    "offline",
+)
 VERSIONS = {
     "trl": ("torch", "trl", "transformers", "peft"),
     "tunix": ("google-tunix", "jax", "qwix"),
@@ -73,7 +86,7 @@ def measure(peer: Peer, mode: str, args: argparse.Namespace) -> dict:
     python = peer_python(peer.environment)
     row = {"peer": peer.name, "mode": mode, "pairs": args.pairs, "prompt": args.prompt}
     row |= {"response": args.response, "precomputed": args.precomputed}
-    row |= {"remat": args.remat, "peer_remat": args.peer_remat}
+    row |= {"remat": args.remat, "peer_remat": args.peer_remat, "offline": args.offline}
     with tempfile.TemporaryDirectory(prefix="hybrid-step-") as directory:
         rope_theta = TUNIX_ROPE_THETA if peer.name == "tunix" else None
         sizes = (args.pairs, args.prompt, args.response)
@@ -82,15 +95,21 @@ def measure(peer: Peer, mode: str, args: argparse.Namespace) -> dict:
             "inputs": directory,
             "mode": mode,
             "task": True,
-            "learning_rate": LEARNING_RATES[mode] * (100 if args.small else 1),
+            "learning_rate": learning_rate(mode, args),
             "remat": args.remat,
             "peer_remat": args.peer_remat,
             "precomputed": args.precomputed,
+            "offline": args.offline,
         }
         row |= compare_and_time(peer, python, settings, args)
     versions = peer_versions(python, VERSIONS[peer.name])
     versions |= {f"our {name}": v for name, v in peer_versions(sys.executable, ("jax",)).items()}
     return row | {"versions": versions, "machine": tables.machine()}
+
+
+def learning_rate(mode: str, args: argparse.Namespace) -> float:
+    """One at which the first update moves the loss: the DPO term alone moves less."""
+    return LEARNING_RATES[mode] * (100 if args.small else 1) * (4 if args.offline else 1)
 
 
 def compare_and_time(peer: Peer, python: Path, settings: dict, args: argparse.Namespace) -> dict:
@@ -198,12 +217,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--remat", choices=("none", "dots", "full"), default="full", help="ours (full)")
     add("--peer-remat", action="store_true", help="the peer, too, computes activations again")
     add("--precomputed", action="store_true", help="the reference's log-probs come with the batch")
+    add("--offline", action="store_true", help="plain offline DPO, precomputed (trl)")
     add("--small", action="store_true", help="a tiny random model: does it run? keeps nothing")
     args = parser.parse_args()
     args.prompt = args.prompt or (32 if args.small else 256)
     args.response = args.response or (16 if args.small else 128)
+    args.precomputed |= args.offline
     if args.precomputed and "tunix" in args.sides:
-        parser.error("Tunix always computes its reference; use --precomputed with --sides trl")
+        parser.error("Tunix always computes its reference; add --sides trl")
     return args
 
 

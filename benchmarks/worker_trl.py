@@ -1,4 +1,5 @@
-"""TRL's side: DPOTrainer's own training step with loss_type ["sigmoid", "sft"], on a fixed batch.
+"""TRL's side: DPOTrainer's own training step with loss_type ["sigmoid", "sft"] (offline:
+["sigmoid"]), on a fixed batch.
 
 Runs in the environment `torch` of peers.py.
 """
@@ -19,7 +20,8 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 def prepare(settings: dict) -> Step:
-    """settings: inputs, mode, learning_rate, peer_remat, precomputed; see worker_ours.prepare."""
+    """settings: inputs, mode, learning_rate, peer_remat, precomputed, offline; see
+    worker_ours.prepare."""
     directory = Path(settings["inputs"])
     trainer = make_trainer(directory, settings)
     batch = make_batch(trainer, directory, settings["precomputed"])
@@ -43,7 +45,7 @@ def make_trainer(directory: Path, settings: dict) -> DPOTrainer:
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS)
     args = DPOConfig(
         output_dir=tempfile.mkdtemp(prefix="trl-"),
-        loss_type=["sigmoid", "sft"],
+        loss_type=["sigmoid"] if settings["offline"] else ["sigmoid", "sft"],
         beta=0.1,
         max_length=None,
         bf16=False,
