@@ -13,10 +13,17 @@ from functools import cached_property, partial
 from typing import Any
 
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
+from emergent_alignment.data.pieces import (
+    first_letters,
+    kept_apart,
+    spellings,
+    tokens_after,
+    tokens_of,
+    unused_letter,
+)
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.data.rendering import check_shown, letters, render
-from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
+from emergent_alignment.data.turn_marks import any_mark, turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
     ANSWER_PROBE,
     ASKED,
@@ -106,7 +113,8 @@ class Chat:
     def without_control(self, text: str) -> str:
         """The text with the spellings of special tokens and of the template's other turn marks
         broken up: quoted in a prompt, it can close no turn."""
-        return without_turn_marks(text, self._turn_marks)
+        text = without_turn_marks(text, self._turn_marks)
+        return kept_apart(self.tokenizer, text, self._marks_as_read, " ")
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
@@ -217,16 +225,15 @@ class Chat:
         """The messages with a letter within each spelling of a special token, and the letter.
         A model's own think tags are its tokens."""
         texts = [message["content"] for message in messages]
-        patterns = [self._control[message["role"] == "assistant"] for message in messages]
-        if not any(pattern and pattern.search(text) for pattern, text in zip(patterns, texts)):
-            return messages, ""
         letter = unused_letter(texts)
-        return [
-            message | {"content": pattern.sub(rf"\1{letter}", message["content"])}
-            if pattern
-            else message
-            for message, pattern in zip(messages, patterns)
-        ], letter
+        patterns = [self._control[message["role"] == "assistant"] for message in messages]
+        apart = [
+            kept_apart(self.tokenizer, text, pattern, letter) if pattern else text
+            for text, pattern in zip(texts, patterns)
+        ]
+        if apart == texts:
+            return messages, ""
+        return [m | {"content": text} for m, text in zip(messages, apart)], letter
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -262,6 +269,10 @@ class Chat:
             with contextlib.suppress(UserError):  # one that knows no system turn
                 between += self.prompt_text(messages).split(PROBE)[1:]
         return turn_marks(between, self.control_texts)
+
+    @cached_property
+    def _marks_as_read(self) -> re.Pattern:
+        return first_letters(any_mark(self._turn_marks))
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:

@@ -31,6 +31,11 @@ def without_turn_marks(text: str, own: re.Pattern | None = None) -> str:
     return text
 
 
+def any_mark(own: re.Pattern | None = None) -> str:
+    """The pattern of whatever `without_turn_marks` breaks up."""
+    return "|".join(marks.pattern for marks in (_KNOWN, own) if marks is not None)
+
+
 def turn_marks(between: Iterable[str], control: Iterable[str]) -> re.Pattern | None:
     """What finds the marks of a template, from what it writes `between` turns and from the
     spellings of the special tokens (`control`); None where there are none.
