@@ -71,9 +71,12 @@ class Chat:
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
-        """The spellings of the special tokens: what opens and closes turns."""
+        """The spellings of the tokens that open and close turns: the special ones, and those that
+        the template writes around turns (DeepSeek's are not said to be special)."""
+        written = "".join(self._conversations)
         added = self.tokenizer.added_tokens_decoder.values()
-        return tuple(token.content for token in added if token.special)
+        marks = (token for token in added if token.special or token.content in written)
+        return tuple(token.content for token in marks if _is_mark(token))
 
     def prompt_text(self, messages: list[Message], **options: bool) -> str:
         """The rendered conversation, ready for the assistant's next answer. Raises UserError
@@ -263,12 +266,18 @@ class Chat:
 
     @cached_property
     def _turn_marks(self) -> re.Pattern | None:
+        between = [part for text in self._conversations for part in text.split(PROBE)[1:]]
+        return turn_marks(between, self.control_texts)
+
+    @cached_property
+    def _conversations(self) -> list[str]:
+        """What the template writes around turns that say PROBE, ready for an answer."""
         turns = [{"role": role, "content": PROBE} for role in ("user", "assistant", "user")]
-        between = []
+        written = []
         for messages in (turns, [{"role": "system", "content": PROBE}, turns[0]]):
             with contextlib.suppress(UserError):  # one that knows no system turn
-                between += self.prompt_text(messages).split(PROBE)[1:]
-        return turn_marks(between, self.control_texts)
+                written.append(self.prompt_text(messages))
+        return written
 
     @cached_property
     def _marks_as_read(self) -> re.Pattern:
@@ -292,8 +301,8 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     after = tokenizer.encode(drafted.after, add_special_tokens=False)
     # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
     added = tokenizer.added_tokens_decoder.items()
-    special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
-    end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
+    marks = {*tokenizer.all_special_ids, *(token for token, kind in added if _is_mark(kind))}
+    end_token = next((token for token in after if token in marks), tokenizer.eos_token_id)
     if end_token is None:
         raise UserError(
             f"{source}: neither its chat template nor its tokenizer ends an answer with a token of "
@@ -304,6 +313,13 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     trail = trail if ended and not trail.strip() else ""
     ends = tuple(sorted(end_tokens))
     return Chat(tokenizer, end_token, ends, trail, drafted, direct, reasoning_field(write))
+
+
+def _is_mark(token: Any) -> bool:
+    """Whether an added token may open or close turns: a special one, or one that is no word, nor
+    one that stands around what is thought."""
+    signs = re.search(r"[^\w\s]", token.content)
+    return token.special or (bool(signs) and token.content not in _THINK_TAGS)
 
 
 def _wants_tools(write: Render) -> str:
