@@ -293,11 +293,13 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     require_chat_template(tokenizer, source)
     write = partial(render, tokenizer)
     try:
-        drafted, direct = read_turn(write, {}), without_thinking(read_turn(write, NO_THINKING))
+        drafted = direct = read_turn(write, {})
     except UserError as error:
         reason = _wants_tools(write) or str(error)
         remedy = "give another one in config.model.chat_template"
         raise UserError(f"{source}: {reason}; {remedy}") from None
+    with contextlib.suppress(UserError):  # one that insists on thinking
+        direct = read_turn(write, NO_THINKING)
     after = tokenizer.encode(drafted.after, add_special_tokens=False)
     # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
     added = tokenizer.added_tokens_decoder.items()
@@ -312,6 +314,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     trail, ended, _ = drafted.after.partition(tokenizer.convert_ids_to_tokens(end_token))
     trail = trail if ended and not trail.strip() else ""
     ends = tuple(sorted(end_tokens))
+    direct = without_thinking(direct)
     return Chat(tokenizer, end_token, ends, trail, drafted, direct, reasoning_field(write))
 
 

@@ -43,6 +43,10 @@ THINKING = {
     "opened, and left out of answers": HEAD
     + TURN.replace("m.content", "m.content.split('</think>')[-1].lstrip()")
     + "{% endfor %}" + PROMPTED + "<think>\n{% endif %}",
+    "opened, and never without": "{% if enable_thinking is false %}"
+    "{{ raise_exception('it always thinks') }}{% endif %}" + HEAD
+    + TURN.replace("m.content", "m.content.split('</think>')[-1].lstrip()")
+    + "{% endfor %}" + PROMPTED + "<think>\n{% endif %}",
     "opened, and answers as they are": HEAD + TURN.replace(
         "assistant\n", "assistant\n<think>\n") + "{% endfor %}" + PROMPTED + "<think>{% endif %}",
 }  # fmt: skip
