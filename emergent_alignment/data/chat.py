@@ -46,9 +46,10 @@ _THINK_TAGS = ("<think>", "</think>")
 class Chat:
     """A tokenizer with what its chat template does: `end_token` closes an answer,
     `end_tokens` are all ids that end a generation, `trail` is what the template puts between an
-    answer and its end token (a space for some families), `drafted` is how an answer follows a
-    prompt, `direct` how it does where the model is asked not to think first, and `reasoning` the
-    field of a message that the template shows as what was thought ("" where it shows none)."""
+    answer and its end token (a space for some families, or words), `drafted` is how an answer
+    follows a prompt, `direct` how it does where the model is asked not to think first, and
+    `reasoning` the field of a message that the template shows as what was thought ("" where it
+    shows none)."""
 
     tokenizer: Any
     end_token: int
@@ -163,7 +164,10 @@ class Chat:
         if self._opening and kept[: len(self._opening)] == self._opening:
             kept = kept[len(self._opening) :]
         thought, said = self._apart(kept)
-        return with_reasoning(self._without_marks(thought), self._without_marks(said))
+        answer = self._without_marks(said)
+        if tokens[-1:] != kept[-1:]:  # it has ended
+            answer = answer.removesuffix(self.trail.strip()).rstrip()
+        return with_reasoning(self._without_marks(thought), answer)
 
     def _without_marks(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(
@@ -312,7 +316,7 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
         )
     end_tokens = {end_token, *end_tokens_of(tokenizer)}
     trail, ended, _ = drafted.after.partition(tokenizer.convert_ids_to_tokens(end_token))
-    trail = trail if ended and not trail.strip() else ""
+    trail = trail if ended else ""
     ends = tuple(sorted(end_tokens))
     direct = without_thinking(direct)
     return Chat(tokenizer, end_token, ends, trail, drafted, direct, reasoning_field(write))

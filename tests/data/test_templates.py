@@ -157,6 +157,20 @@ def test_a_template_without_generation_prompts_begins_the_turn_all_the_same():
     assert chat.next_turn_tokens("Why?") == usual.next_turn_tokens("Why?")
 
 
+@pytest.mark.parametrize("closing", ["</answer>", " #", "\n</s>\n"])
+def test_what_the_template_writes_before_an_end_token_is_learnt_and_is_no_answer(closing):
+    template = TEMPLATE.replace("<|im_end|>", closing + "<|im_end|>")
+    chat = read_chat(tokenizer(template))
+    answered = [*ASKED, {"role": "assistant", "content": "No."}, {"role": "user", "content": "Why"}]
+    whole = chat.tokenizer.apply_chat_template(answered, add_generation_prompt=True)["input_ids"]
+    said = chat.response_tokens("No.")
+    ours = chat.prompt_tokens(ASKED) + said
+    assert ours == whole[: len(ours)] and ours[-1] == chat.end_token
+    assert ask(chat, "turn", ASKED, "No.", "Why") == whole
+    assert chat.decode(said) == "No."
+    assert chat.decode(chat.response_tokens("No. </answer", ended=False)) == "No. </answer"
+
+
 FAILING = {
     "upper-cased": (TEMPLATE.replace("m.content", "m.content | upper"), "changes the letters"),
     "parts": (TEMPLATE.replace("m.content", "m.content[0]['text']"), "leaves .* out"),
