@@ -14,7 +14,6 @@ from typing import Any
 
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pieces import (
-    first_letters,
     kept_apart,
     spellings,
     tokens_after,
@@ -23,7 +22,7 @@ from emergent_alignment.data.pieces import (
 )
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.data.rendering import check_shown, letters, render
-from emergent_alignment.data.turn_marks import any_mark, turn_marks, without_turn_marks
+from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
 from emergent_alignment.data.turns import (
     ANSWER_PROBE,
     ASKED,
@@ -117,8 +116,8 @@ class Chat:
     def without_control(self, text: str) -> str:
         """The text with the spellings of special tokens and of the template's other turn marks
         broken up: quoted in a prompt, it can close no turn."""
-        text = without_turn_marks(text, self._turn_marks)
-        return kept_apart(self.tokenizer, text, self._marks_as_read, " ")
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        return without_turn_marks(text, self._turn_marks, normalizer)
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
@@ -232,10 +231,10 @@ class Chat:
         """The messages with a letter within each spelling of a special token, and the letter.
         A model's own think tags are its tokens."""
         texts = [message["content"] for message in messages]
-        letter = unused_letter(texts)
+        letter, normalizer = unused_letter(texts), self.tokenizer.backend_tokenizer.normalizer
         patterns = [self._control[message["role"] == "assistant"] for message in messages]
         apart = [
-            kept_apart(self.tokenizer, text, pattern, letter) if pattern else text
+            kept_apart(text, pattern, letter, normalizer) if pattern else text
             for text, pattern in zip(texts, patterns)
         ]
         if apart == texts:
@@ -282,10 +281,6 @@ class Chat:
             with contextlib.suppress(UserError):  # one that knows no system turn
                 written.append(self.prompt_text(messages))
         return written
-
-    @cached_property
-    def _marks_as_read(self) -> re.Pattern:
-        return first_letters(any_mark(self._turn_marks))
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:

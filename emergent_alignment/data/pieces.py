@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from tokenizers import NormalizedString, Regex
+from tokenizers.normalizers import Normalizer
 
 from emergent_alignment.errors import UserError
 
@@ -41,11 +42,10 @@ def first_letters(pattern: str) -> re.Pattern:
     return re.compile(rf"(?=(?:{pattern}))([\s\S])")
 
 
-def kept_apart(tokenizer: Any, text: str, found: re.Pattern, letter: str) -> str:
+def kept_apart(text: str, found: re.Pattern, letter: str, normalizer: Normalizer | None) -> str:
     """The text with `letter` behind each letter that is `found`: in the text as it stands, and as
-    the tokenizer's normalizer reads it, which makes `</s>` of `＜/s＞`, too."""
+    a tokenizer's `normalizer` reads it, which makes `</s>` of `＜/s＞`, too."""
     text = found.sub(rf"\1{letter}", text)
-    normalizer = tokenizer.backend_tokenizer.normalizer
     if normalizer is None:
         return text
     read = NormalizedString(text)

@@ -1,5 +1,7 @@
 """Text that is quoted spells no turn mark, whether it is a special token or plain letters."""
 
+import unicodedata
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -68,7 +70,10 @@ def test_marks_that_the_tokenizer_makes_of_other_letters_are_broken_up_too(name)
             assert sum(t in control for t in tokens) == sum(t in control for t in others), mark
         shown, others = (chat.tokenizer.decode(row[-1]) for row in (spelled, harmless))
         assert shown.count(mark) == others.count(mark), mark
-    assert chat.without_control(wide("Fine. <b> 1 < 2")) == wide("Fine. <b> 1 < 2")
+        everywhere = unicodedata.normalize("NFKC", endpoint_hearing.without_control(wide(mark)))
+        assert mark not in everywhere
+    for without_control in (chat.without_control, endpoint_hearing.without_control):
+        assert without_control(wide("Fine. <b> 1 < 2")) == wide("Fine. <b> 1 < 2")
 
 
 @pytest.mark.parametrize("template", [ALPACA, OWN])
