@@ -40,6 +40,26 @@ def tiny_tokenizer(kind: str, template: str) -> PreTrainedTokenizerFast:
     return built
 
 
+def narrowing_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """Letters of ASCII, of which wide ones are the same (NFKC), as SentencePiece's unigram has
+    them: its special tokens are among the pieces."""
+    letters = ["▁", *(chr(code) for code in range(33, 127))]
+    pieces = [(token, 0.0) for token in SPECIAL] + [(letter, -4.0) for letter in letters]
+    bytes_ = [(f"<0x{byte:02X}>", -9.0) for byte in range(256)]
+    backend = Tokenizer(models.Unigram(pieces + bytes_, unk_id=0, byte_fallback=True))
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    backend.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL])
+    built = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    built.chat_template = template
+    return built
+
+
 def _texts() -> list[str]:
     return [*tiny_texts(), *[f"{word}\n {word}" for word in WORDS for _ in range(200)]]
 

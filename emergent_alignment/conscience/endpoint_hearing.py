@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from tokenizers.normalizers import NFKC
 
 from emergent_alignment.conscience.drafting import answer_of
 from emergent_alignment.conscience.endpoint_verdict import (
@@ -37,6 +38,8 @@ from emergent_alignment.generation.endpoint import Completion, Endpoint, Endpoin
 from emergent_alignment.generation.text import Answer
 from emergent_alignment.generation.wanted import at_once
 from emergent_alignment.randomness import CRITIQUES, Draws
+
+_NORMALIZER = NFKC()  # some tokenizers have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,4 +245,4 @@ def without_control(text: str) -> str:
     """The text with what may spell the opening or the end of a turn broken up: the endpoint's
     tokenizer and template are not at hand, and many servers read such spellings in a message as
     the tokens themselves."""
-    return without_turn_marks(text)
+    return without_turn_marks(text, normalizer=_NORMALIZER)

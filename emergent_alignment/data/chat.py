@@ -13,7 +13,13 @@ from functools import cached_property, partial
 from typing import Any
 
 from emergent_alignment.data.messages import Message
-from emergent_alignment.data.pieces import spellings, tokens_after, tokens_of, unused_letter
+from emergent_alignment.data.pieces import (
+    kept_apart,
+    spellings,
+    tokens_after,
+    tokens_of,
+    unused_letter,
+)
 from emergent_alignment.data.reasoning import split_reasoning, with_reasoning
 from emergent_alignment.data.rendering import check_shown, letters, render
 from emergent_alignment.data.turn_marks import turn_marks, without_turn_marks
@@ -39,9 +45,10 @@ _THINK_TAGS = ("<think>", "</think>")
 class Chat:
     """A tokenizer with what its chat template does: `end_token` closes an answer,
     `end_tokens` are all ids that end a generation, `trail` is what the template puts between an
-    answer and its end token (a space for some families), `drafted` is how an answer follows a
-    prompt, `direct` how it does where the model is asked not to think first, and `reasoning` the
-    field of a message that the template shows as what was thought ("" where it shows none)."""
+    answer and its end token (a space for some families, or words), `drafted` is how an answer
+    follows a prompt, `direct` how it does where the model is asked not to think first, and
+    `reasoning` the field of a message that the template shows as what was thought ("" where it
+    shows none)."""
 
     tokenizer: Any
     end_token: int
@@ -64,9 +71,12 @@ class Chat:
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
-        """The spellings of the special tokens: what opens and closes turns."""
+        """The spellings of the tokens that open and close turns: the special ones, and those that
+        the template writes around turns (DeepSeek's are not said to be special)."""
+        written = "".join(self._conversations)
         added = self.tokenizer.added_tokens_decoder.values()
-        return tuple(token.content for token in added if token.special)
+        marks = (token for token in added if token.special or token.content in written)
+        return tuple(token.content for token in marks if _is_mark(token))
 
     def prompt_text(self, messages: list[Message], **options: bool) -> str:
         """The rendered conversation, ready for the assistant's next answer. Raises UserError
@@ -106,7 +116,8 @@ class Chat:
     def without_control(self, text: str) -> str:
         """The text with the spellings of special tokens and of the template's other turn marks
         broken up: quoted in a prompt, it can close no turn."""
-        return without_turn_marks(text, self._turn_marks)
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        return without_turn_marks(text, self._turn_marks, normalizer)
 
     def response_tokens(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of an answer as they follow `prompt_tokens`, and of its end token where it
@@ -152,7 +163,10 @@ class Chat:
         if self._opening and kept[: len(self._opening)] == self._opening:
             kept = kept[len(self._opening) :]
         thought, said = self._apart(kept)
-        return with_reasoning(self._without_marks(thought), self._without_marks(said))
+        answer = self._without_marks(said)
+        if tokens[-1:] != kept[-1:]:  # it has ended
+            answer = answer.removesuffix(self.trail.strip()).rstrip()
+        return with_reasoning(self._without_marks(thought), answer)
 
     def _without_marks(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(
@@ -217,16 +231,15 @@ class Chat:
         """The messages with a letter within each spelling of a special token, and the letter.
         A model's own think tags are its tokens."""
         texts = [message["content"] for message in messages]
+        letter, normalizer = unused_letter(texts), self.tokenizer.backend_tokenizer.normalizer
         patterns = [self._control[message["role"] == "assistant"] for message in messages]
-        if not any(pattern and pattern.search(text) for pattern, text in zip(patterns, texts)):
+        apart = [
+            kept_apart(text, pattern, letter, normalizer) if pattern else text
+            for text, pattern in zip(texts, patterns)
+        ]
+        if apart == texts:
             return messages, ""
-        letter = unused_letter(texts)
-        return [
-            message | {"content": pattern.sub(rf"\1{letter}", message["content"])}
-            if pattern
-            else message
-            for message, pattern in zip(messages, patterns)
-        ], letter
+        return [m | {"content": text} for m, text in zip(messages, apart)], letter
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -256,12 +269,18 @@ class Chat:
 
     @cached_property
     def _turn_marks(self) -> re.Pattern | None:
+        between = [part for text in self._conversations for part in text.split(PROBE)[1:]]
+        return turn_marks(between, self.control_texts)
+
+    @cached_property
+    def _conversations(self) -> list[str]:
+        """What the template writes around turns that say PROBE, ready for an answer."""
         turns = [{"role": role, "content": PROBE} for role in ("user", "assistant", "user")]
-        between = []
+        written = []
         for messages in (turns, [{"role": "system", "content": PROBE}, turns[0]]):
             with contextlib.suppress(UserError):  # one that knows no system turn
-                between += self.prompt_text(messages).split(PROBE)[1:]
-        return turn_marks(between, self.control_texts)
+                written.append(self.prompt_text(messages))
+        return written
 
 
 def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
@@ -273,16 +292,18 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
     require_chat_template(tokenizer, source)
     write = partial(render, tokenizer)
     try:
-        drafted, direct = read_turn(write, {}), without_thinking(read_turn(write, NO_THINKING))
+        drafted = direct = read_turn(write, {})
     except UserError as error:
         reason = _wants_tools(write) or str(error)
         remedy = "give another one in config.model.chat_template"
         raise UserError(f"{source}: {reason}; {remedy}") from None
+    with contextlib.suppress(UserError):  # one that insists on thinking
+        direct = read_turn(write, NO_THINKING)
     after = tokenizer.encode(drafted.after, add_special_tokens=False)
     # Beside bos, eos, …: a base model's tokenizer may name another end token than its template.
     added = tokenizer.added_tokens_decoder.items()
-    special = {*tokenizer.all_special_ids, *(token for token, kind in added if kind.special)}
-    end_token = next((token for token in after if token in special), tokenizer.eos_token_id)
+    marks = {*tokenizer.all_special_ids, *(token for token, kind in added if _is_mark(kind))}
+    end_token = next((token for token in after if token in marks), tokenizer.eos_token_id)
     if end_token is None:
         raise UserError(
             f"{source}: neither its chat template nor its tokenizer ends an answer with a token of "
@@ -290,9 +311,17 @@ def read_chat(tokenizer: Any, source: str = "the tokenizer") -> Chat:
         )
     end_tokens = {end_token, *end_tokens_of(tokenizer)}
     trail, ended, _ = drafted.after.partition(tokenizer.convert_ids_to_tokens(end_token))
-    trail = trail if ended and not trail.strip() else ""
+    trail = trail if ended else ""
     ends = tuple(sorted(end_tokens))
+    direct = without_thinking(direct)
     return Chat(tokenizer, end_token, ends, trail, drafted, direct, reasoning_field(write))
+
+
+def _is_mark(token: Any) -> bool:
+    """Whether an added token may open or close turns: a special one, or one that is no word, nor
+    one that stands around what is thought."""
+    signs = re.search(r"[^\w\s]", token.content)
+    return token.special or (bool(signs) and token.content not in _THINK_TAGS)
 
 
 def _wants_tools(write: Render) -> str:

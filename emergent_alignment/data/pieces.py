@@ -11,6 +11,9 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from tokenizers import NormalizedString, Regex
+from tokenizers.normalizers import Normalizer
+
 from emergent_alignment.errors import UserError
 
 _PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
@@ -31,7 +34,26 @@ def spellings(tokens: Collection[str]) -> re.Pattern | None:
     longer = sorted({token for token in tokens if len(token) > 1}, key=len, reverse=True)
     if not longer:
         return None
-    return re.compile(f"(?=(?:{'|'.join(map(re.escape, longer))}))(.)", re.DOTALL)
+    return first_letters("|".join(map(re.escape, longer)))
+
+
+def first_letters(pattern: str) -> re.Pattern:
+    """What finds the first letter of whatever a pattern finds."""
+    return re.compile(rf"(?=(?:{pattern}))([\s\S])")
+
+
+def kept_apart(text: str, found: re.Pattern, letter: str, normalizer: Normalizer | None) -> str:
+    """The text with `letter` behind each letter that is `found`: in the text as it stands, and as
+    a tokenizer's `normalizer` reads it, which makes `</s>` of `＜/s＞`, too."""
+    text = found.sub(rf"\1{letter}", text)
+    if normalizer is None:
+        return text
+    read = NormalizedString(text)
+    normalizer.normalize(read)
+    if not found.search(read.normalized):
+        return text
+    parts = read.split(Regex(found.pattern), "merged_with_previous")
+    return letter.join(part.original for part in parts)
 
 
 def tokens_of(tokenizer: Any, text: str, letter: str = "") -> list[int]:

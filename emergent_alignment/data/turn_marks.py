@@ -4,8 +4,13 @@ The special tokens of a tokenizer are not all: many chat templates write `[/INST
 `<|assistant|>` or `ASSISTANT:` in ordinary letters.
 """
 
+import functools
 import re
 from collections.abc import Iterable
+
+from tokenizers.normalizers import Normalizer
+
+from emergent_alignment.data.pieces import first_letters, kept_apart
 
 # How families spell the opening and the end of turns: whatever reads a quoted text may be one of
 # them. Tags in any case, words as the templates have them.
@@ -22,13 +27,20 @@ _KNOWN = re.compile(f"(?i:{_TAGS})|{_WORDS}")
 _TAG = re.compile(r"<<[^<>\s]+>>|<[^<>\s]+>|\[[^\[\]\s]+\]")
 
 
-def without_turn_marks(text: str, own: re.Pattern | None = None) -> str:
+def without_turn_marks(
+    text: str, own: re.Pattern | None = None, normalizer: Normalizer | None = None
+) -> str:
     """The text with every spelling of a turn mark broken up by a space: those that families are
-    known to use, and a template's `own`."""
+    known to use, and a template's `own`; and what the tokenizer's `normalizer` makes of it."""
     for marks in (_KNOWN, own):
         if marks is not None:
             text = marks.sub(_broken, text)
-    return text
+    return kept_apart(text, _beginnings(own), " ", normalizer)
+
+
+@functools.lru_cache
+def _beginnings(own: re.Pattern | None) -> re.Pattern:
+    return first_letters("|".join(marks.pattern for marks in (_KNOWN, own) if marks is not None))
 
 
 def turn_marks(between: Iterable[str], control: Iterable[str]) -> re.Pattern | None:

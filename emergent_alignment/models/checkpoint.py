@@ -174,7 +174,7 @@ def _read_leaf(
 
 
 class SafetensorsSource:
-    """The tensors of a directory: `model.safetensors`, or the shards that its index lists."""
+    """The tensors of a directory: `model.safetensors`, or else the shards that its index lists."""
 
     def __init__(self, directory: Path):
         """Open the index and every shard's header; tensors are read later, one by one.
@@ -227,7 +227,10 @@ class SafetensorsSource:
 
 
 def _shard_files(directory: Path) -> dict[str, Path]:
-    """The file of each tensor by the index, or {"": model.safetensors} where there is no index."""
+    """{"": model.safetensors} where there is one, which goes before an index as in transformers, or
+    the file of each tensor by the index."""
+    if (directory / SINGLE_FILE).is_file():
+        return {"": directory / SINGLE_FILE}
     index = directory / INDEX_FILE
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -235,8 +238,6 @@ def _shard_files(directory: Path) -> dict[str, Path]:
             raise UserError(f"{index}: weight_map is missing or empty. Download this file again.")
         # A shard is named, not located: an index from elsewhere must not lead out of its directory.
         return {name: directory / Path(str(shard)).name for name, shard in weight_map.items()}
-    if (directory / SINGLE_FILE).is_file():
-        return {"": directory / SINGLE_FILE}
     pickled = sorted(directory.glob("*.bin")) + sorted(directory.glob("*.pt*"))
     if pickled:
         raise UserError(

@@ -45,6 +45,7 @@ class Model:
     dtype       compute dtype
     lora        settings of `adapters`, where there are any
     adapters    {"query": {"a", "b"}, …} beside the base, or None
+    found       what others find it by, wherever they are: a hub id or an absolute path
     """
 
     config: ModelConfig
@@ -54,6 +55,7 @@ class Model:
     dtype: Any = jnp.float32
     lora: LoraConfig | None = None
     adapters: dict | None = None
+    found: str = ""
 
     @property
     def policy(self) -> dict:
@@ -118,7 +120,8 @@ def load(
             place=place,
             hold=functools.partial(held_leaves, frozen_dtype),
         )
-    return Model(config, tokenizer, params, source=str(path_or_id), dtype=dtype)
+    source = str(path_or_id)
+    return Model(config, tokenizer, params, source, dtype, found=findable_name(source))
 
 
 def export(
@@ -153,6 +156,6 @@ def export(
         rank=model.lora.rank,
         alpha=model.lora.alpha,
         rank_stabilized=model.lora.rank_stabilized,
-        base_name=findable_name(model.source),
+        base_name=model.found or findable_name(model.source),
         card=card,
     )

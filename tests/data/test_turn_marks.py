@@ -1,11 +1,13 @@
 """Text that is quoted spells no turn mark, whether it is a special token or plain letters."""
 
+import unicodedata
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from test_chat import tokenizer
 from test_pieces_of_chats import TEMPLATES
-from tiny_tokenizers import KINDS, tiny_tokenizer
+from tiny_tokenizers import KINDS, narrowing_tokenizer, tiny_tokenizer
 
 from emergent_alignment.conscience import endpoint_hearing
 from emergent_alignment.conscience.question import ask, quoted
@@ -42,6 +44,36 @@ def test_a_quotation_holds_no_more_marks_than_one_of_harmless_text(kind, name):
 
     for mark in MARKS[name]:
         assert text(f"Fine. {mark} Yes").count(mark) == text("Fine. Yes").count(mark), mark
+
+
+def wide(text: str) -> str:
+    """Its signs and letters as East Asian texts have them, which NFKC makes ASCII of."""
+    return "".join(chr(ord(a) + 0xFEE0) if "!" <= a <= "~" else a for a in text)
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_marks_that_the_tokenizer_makes_of_other_letters_are_broken_up_too(name):
+    chat = read_chat(narrowing_tokenizer(TEMPLATES[name]))
+    control = set(chat.tokenizer.all_special_ids)
+
+    def rows(said):
+        prompt = [{"role": "user", "content": said}]
+        yield chat.prompt_tokens(prompt)
+        yield chat.response_tokens(said)
+        yield chat.next_turn_tokens(said)
+        yield ask(chat, "quote", prompt, said, "Good?")
+
+    harmless = list(rows("Fine. Yes"))
+    for mark in MARKS[name]:
+        spelled = list(rows(f"Fine. {wide(mark)} Yes"))
+        for tokens, others in zip(spelled, harmless):
+            assert sum(t in control for t in tokens) == sum(t in control for t in others), mark
+        shown, others = (chat.tokenizer.decode(row[-1]) for row in (spelled, harmless))
+        assert shown.count(mark) == others.count(mark), mark
+        everywhere = unicodedata.normalize("NFKC", endpoint_hearing.without_control(wide(mark)))
+        assert mark not in everywhere
+    for without_control in (chat.without_control, endpoint_hearing.without_control):
+        assert without_control(wide("Fine. <b> 1 < 2")) == wide("Fine. <b> 1 < 2")
 
 
 @pytest.mark.parametrize("template", [ALPACA, OWN])

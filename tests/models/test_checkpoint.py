@@ -229,6 +229,14 @@ def test_an_index_cannot_lead_out_of_its_directory(model_directory, tmp_path):
     assert_refused(directory, "model.safetensors: the file is missing")
 
 
+def test_one_file_of_all_tensors_goes_before_the_shards_of_an_index(model_directory):
+    directory, _ = model_directory(max_shard_bytes=20_000)
+    newer, params = model_directory(name="newer", dtype=jnp.bfloat16)
+    (newer / "model.safetensors").rename(directory / "model.safetensors")
+    assert_same_tree(read(directory, dtype=jnp.bfloat16), params)
+    assert SafetensorsSource(directory).where("model.norm.weight").endswith("/model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
 def test_pickles_are_never_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")

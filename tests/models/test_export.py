@@ -1,5 +1,6 @@
 """Exports are complete or absent, load again as they were, and overwrite nothing."""
 
+import dataclasses
 import json
 import os
 
@@ -10,9 +11,10 @@ from safetensors.numpy import load_file
 from tiny_models import CONFIGS, LLAMA, TEMPLATE, assert_same_tree, random_params
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.models import export
+from emergent_alignment.models import export, model
 from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.loading import end_token_ids, read_model
+from emergent_alignment.models.lora import LoraConfig
 
 PEFT = {"rank": 4, "alpha": 8.0, "rank_stabilized": True, "base_name": "some/base"}
 
@@ -69,6 +71,20 @@ def test_the_generic_tokenizer_class_has_the_name_older_transformers_know(model_
     directory, _ = model_directory()
     content = json.loads((directory / "tokenizer_config.json").read_text())
     assert content["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_adapters_name_the_base_that_was_loaded_wherever_they_are_written(
+    model_directory, tmp_path, monkeypatch
+):
+    directory, _ = model_directory(name="base")
+    monkeypatch.chdir(tmp_path)
+    adapted = dataclasses.replace(
+        model.load("base"), lora=LoraConfig(4, 8.0), adapters=adapters_for(LLAMA)
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    written = model.export(adapted, "adapter", format="peft") / "adapter_config.json"
+    assert json.loads(written.read_text())["base_model_name_or_path"] == str(directory)
 
 
 def test_adapters_are_named_and_laid_out_as_peft_does(tmp_path):

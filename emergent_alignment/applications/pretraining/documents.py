@@ -9,6 +9,7 @@ from emergent_alignment.applications.pretraining.corpus import Document
 from emergent_alignment.applications.pretraining.windows import Windows
 from emergent_alignment.data.chat import Chat, read_chat
 from emergent_alignment.data.messages import Message
+from emergent_alignment.data.pieces import tokens_of
 from emergent_alignment.errors import UserError
 
 DOCUMENT = "document"
@@ -45,7 +46,17 @@ class RawText(Chat):
         encoded = self.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
-        return encoded["input_ids"]
+        control = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
+        return [
+            self._spelled(text) if control.intersection(tokens) else tokens
+            for text, tokens in zip(texts, encoded["input_ids"])
+        ]
+
+    def _spelled(self, text: str) -> list[int]:
+        """Token ids of a text whose letters are a special token to the vocabulary itself, as to
+        SentencePiece's unigram, kept apart."""
+        (message,), letter = self._as_text([{"role": DOCUMENT, "content": text}])
+        return tokens_of(self.tokenizer, message["content"], letter)
 
     def document_tokens(self, documents: list[Document]) -> list[list[int]]:
         """Token ids of documents, each with its end."""

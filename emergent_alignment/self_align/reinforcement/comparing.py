@@ -136,6 +136,11 @@ def _margins(
         for swapped in (False, True)
         for one in comparisons
     ]
+    model.config.check_row(
+        max(len(row) for rows in asked for row in rows),
+        f"{model.source}: the longest question about two answers",
+        "have shorter prompts, or fewer new tokens in answers",
+    )
     size = -(-2 * batch_size // row_multiple()) * row_multiple()
     asked += [asked[0]] * (size - len(asked))
     step = setup.config.data.bucket_tokens

@@ -88,7 +88,13 @@ def by_length(
     setup: Setup, rows: RewardRows, size: int, read: Callable[[Batch], Array]
 ) -> np.ndarray:
     """What `read` says of each row's branches, in batches of `size` rows of like length; fewer
-    rows are padded to a power of two."""
+    rows are padded to a power of two. Raises UserError where a row is more than the model can
+    read."""
+    setup.model.config.check_row(
+        max(len(prompt) + max(map(len, branches)) for prompt, branches in rows),
+        "the reward model: the longest prompt with its answer",
+        "lower config.data.max_prompt_tokens or max_response_tokens",
+    )
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1][0]))
     size = min(size, 1 << (len(rows) - 1).bit_length())
     size = -(-size // row_multiple()) * row_multiple()

@@ -1,15 +1,21 @@
 """Documents as prompts, and the plain template of tokenizers that know no chat."""
 
+import unicodedata
+
 import numpy as np
 import pytest
-from tiny_tokenizers import KINDS, tiny_tokenizer
+from tiny_tokenizers import KINDS, narrowing_tokenizer, tiny_tokenizer
 
 from emergent_alignment.applications.pretraining.corpus import Document
 from emergent_alignment.applications.pretraining.documents import read_raw_text
 from emergent_alignment.applications.pretraining.windows import pack
 from emergent_alignment.conscience.question import answer_words, ask, quote, quote_beginning
 from emergent_alignment.errors import UserError
-from emergent_alignment.models.plain_text import END_OF_DOCUMENT, train_tokenizer
+from emergent_alignment.models.plain_text import (
+    END_OF_DOCUMENT,
+    PLAIN_TEMPLATE,
+    train_tokenizer,
+)
 
 TEXT = "Sail out at dawn.\n\n  Come home before dark, é.\n"
 
@@ -39,6 +45,14 @@ def test_text_that_spells_a_special_token_is_text(chat):
     asked = quote(chat, document(END_OF_DOCUMENT), f"{END_OF_DOCUMENT} </answer>", "Fine?")
     shown = chat.tokenizer.decode(asked)
     assert chat.end_of_document not in asked and shown.count("</answer>") == 1
+
+
+@pytest.mark.parametrize("spelled", ["</s>", "<s>", "＜/s＞", "</s></s>"])
+def test_text_is_no_special_token_where_the_vocabulary_has_it_as_a_piece(spelled):
+    chat = read_raw_text(narrowing_tokenizer(PLAIN_TEMPLATE), "unigram")
+    plain, marked = chat.text_tokens(["a  b", f"a {spelled} b"])
+    assert not set(chat.tokenizer.all_special_ids) & {*plain, *marked}
+    assert chat.tokenizer.decode(marked) == f"a {unicodedata.normalize('NFKC', spelled)} b"
 
 
 @pytest.mark.parametrize("layout", ["quote", "turn"])

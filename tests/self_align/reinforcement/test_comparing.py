@@ -69,6 +69,15 @@ def test_a_model_of_no_numbers_is_said_and_compares_nothing(setup):
         compare(dataclasses.replace(setup, model=broken), shown, batch_size=4)
 
 
+def test_two_answers_beyond_the_positions_are_not_compared(setup):
+    short = dataclasses.replace(setup.model.config, max_positions=400)
+    short = dataclasses.replace(setup, model=dataclasses.replace(setup.model, config=short))
+    guideline = Guideline(PRINCIPLES[0])
+    assert compare(short, [comparison("boats", "trees", guideline)], batch_size=2)
+    with pytest.raises(UserError, match=r"two answers takes \d+ tokens, .* 400 positions; have"):
+        compare(short, [comparison("boats", "trees " * 300, guideline)], batch_size=2)
+
+
 def test_margins_are_those_of_whole_prompts_whatever_they_are_read_beside(setup):
     guidelines = [Guideline(principle) for principle in PRINCIPLES[:2]]
     shown = [

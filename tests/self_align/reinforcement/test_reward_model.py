@@ -1,6 +1,8 @@
 """A reward model learns what pairs differ in, reads its score off the answer's end, and goes on
 after a kill with the same bits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from interrupting import Killed, assert_bitwise_equal, interrupted_at
@@ -10,7 +12,9 @@ from emergent_alignment.cli.config_files import typed
 from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.runs.from_config import load_model
+from emergent_alignment.runs.training_run import step_settings
 from emergent_alignment.self_align.reinforcement.preferences import Preference, split
+from emergent_alignment.self_align.reinforcement.reward_model import ends_of
 from emergent_alignment.self_align.reinforcement.reward_training import (
     told_apart_share,
     train_reward_model,
@@ -92,6 +96,15 @@ def test_a_score_does_not_depend_on_what_it_is_scored_beside(small, tmp_path):
     )
     by_hand = hidden[0, -1] @ model.trainable.weight + model.trainable.bias
     np.testing.assert_allclose(together[0], by_hand, atol=1e-5)
+
+
+def test_what_is_beyond_the_positions_is_not_scored(small):
+    short = dataclasses.replace(small.model.config, max_positions=16)
+    short = dataclasses.replace(small, model=dataclasses.replace(small.model, config=short))
+    settings = step_settings(small.config, small)
+    assert ends_of(short, settings, [([5] * 8, [[6] * 8, [7]])]).shape == (1, 2, 32)
+    with pytest.raises(UserError, match="takes 17 tokens, and the model has 16 positions; lower"):
+        ends_of(short, settings, [([5] * 8, [[6] * 9, [7]])])
 
 
 def _policy(model):
