@@ -151,8 +151,15 @@ def _text_of(stated: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             f"{where}: text_config is {told(text)}; it must be an object {{…}}. Download the file"
             " again."
         )
-    shared = ("tie_word_embeddings", "quantization_config")
-    return {**{name: stated[name] for name in shared if stated.get(name) is not None}, **text}
+    # The head is the whole model's, and so is what is said of it; as in transformers, nothing said
+    # means tied.
+    tied = stated.get("tie_word_embeddings")
+    held = stated.get("quantization_config") or text.get("quantization_config")
+    return {
+        **text,
+        "tie_word_embeddings": True if tied is None else tied,
+        "quantization_config": held,
+    }
 
 
 def _family(stated: Mapping[str, Any], where: str) -> Family:

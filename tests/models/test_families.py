@@ -149,6 +149,20 @@ def test_what_is_not_supported_is_refused_by_name(family, changes, said):
         ModelConfig.from_huggingface({**SIZES, "model_type": family, **changes})
 
 
+@pytest.mark.parametrize("of_text", [None, True, False])
+@pytest.mark.parametrize(("of_whole", "tied"), [(None, True), (True, True), (False, False)])
+@pytest.mark.parametrize("wrapper", ["gemma3", "mistral3"])
+def test_whether_a_checkpoint_with_images_ties_its_head_is_said_of_the_whole(
+    wrapper, of_whole, tied, of_text
+):
+    """As transformers 5 has it: what the text says of itself does not count."""
+    text = {**SIZES, "model_type": {"gemma3": "gemma3_text", "mistral3": "mistral"}[wrapper]}
+    said = {"model_type": wrapper, "text_config": text, "tie_word_embeddings": of_whole}
+    text["tie_word_embeddings"] = of_text
+    given = {k: v for k, v in said.items() if v is not None}
+    assert ModelConfig.from_huggingface(given).tie_embeddings is tied
+
+
 @pytest.mark.parametrize(
     ("prefix", "head", "images"),
     [
@@ -158,7 +172,8 @@ def test_what_is_not_supported_is_refused_by_name(family, changes, said):
 )
 def test_the_text_of_a_checkpoint_with_images_is_read(tmp_path, capsys, prefix, head, images):
     text = stated("ministral3", head_dim=8, num_hidden_layers=2)
-    config = ModelConfig.from_huggingface({"model_type": "mistral3", "text_config": text})
+    whole = {"model_type": "mistral3", "text_config": text, "tie_word_embeddings": False}
+    config = ModelConfig.from_huggingface(whole)
     assert config == ModelConfig.from_huggingface(text)
     params = random_params(config)
     stored = {images: np.zeros(3, np.float32)}
