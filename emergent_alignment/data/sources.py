@@ -227,9 +227,20 @@ class _Wanted:
         of_columns = {name for column in self.columns.values() for name in _names_of(column)}
         kept = {k: v for k, v in row.items() if k not in self.ignored | of_columns}
         row = kept | read
-        if "completion" in row and "answer" not in row:
-            row["answer"] = row.pop("completion")
+        return _completed(row, where)
+
+
+def _completed(row: dict, where: str) -> dict:
+    """The row with what the field calls a completion as its answer."""
+    completion, answer = row.get("completion"), row.get("answer")
+    if completion is None:
         return row
+    if answer not in (None, completion):
+        raise UserError(
+            f"{where}: completion stands beside another answer; remove one of them, or name it in "
+            "config.data.ignored"
+        )
+    return row | {"answer": completion}
 
 
 _MISSING_VALUE = object()

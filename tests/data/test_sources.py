@@ -233,6 +233,16 @@ TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments
         (GOOD | {"Tools": [{"type": "function"}]}, "the field 'Tools'"),
         ({"prompt": "Hi?", "answer": "Yo.", "label": False}, "the field 'label'"),
         ({"prompt": "Hi?", "answer": "Yo.", "instruction": "Be rude."}, "the field 'instruction'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "label": "False"}, "the field 'label'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "kto_tag": False}, "the field 'kto_tag'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "chosen": "Hello."}, "chosen stands beside answer"),
+        ({"prompt": "Hi?", "answer": "Yo.", "rejected": "No."}, "rejected stands beside answer"),
+        (
+            {"prompt": "Hi?", "answer": "Yo.", "completion": "Hello."},
+            "completion stands beside another answer",
+        ),
+        (GOOD | {"token_weights": [0, 1]}, "the field 'token_weights'"),
+        (GOOD | {"mask": [0, 1]}, "the field 'mask'"),
         (GOOD | {"assistant_masks": [0, 1]}, "the field 'assistant_masks'"),
         ({"messages": [USER, ANSWER, {"role": "tool", "content": "3"}]}, "ends in a tool turn"),
         ({"prompt": "1 + 1?", "answer": 2}, "answer: the answer must be a text, not 2; quote it"),
@@ -276,16 +286,21 @@ def test_what_a_table_has_in_all_rows_and_what_informs_changes_nothing(tmp_path)
         "images": [],
         "system": " ",
         "weight": 1.0,
+        "loss_weight": "1.0",
+        "train": "True",
+        "margin": "0",
+        "attention_mask": [1, 1],
         "reasoning": "",
     }
     held = {"tool_calls": None, "name": "", "weight": 1, "reasoning_content": None}
     rows = [
         {"messages": [USER | {"tool_calls": []}, ANSWER | held]} | more | empty,
         GOOD | {"prompt": "Hi?", "answer": " Yo. "},
+        {"prompt": "Hi?", "answer": "Yo.", "completion": "Yo.", "chosen": "Yo.", "rejected": None},
         PAIR | more | empty | {"messages": None, "answer": "Yo."},
     ]
     path = written(tmp_path / "rows.jsonl", *rows)
-    assert [example.target for example in load_examples(str(path))] == ["Yo."] * 3
+    assert [example.target for example in load_examples(str(path))] == ["Yo."] * 4
 
 
 def test_ignored_columns_are_taken_for_absent(tmp_path):
