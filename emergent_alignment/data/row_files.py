@@ -12,8 +12,14 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import decoded, is_file
 from emergent_alignment.storage.json_values import UnreadableJson, parse_json
 
+JSON_FILES = (".jsonl", ".ndjson", ".json")
 TABLES = {".csv": ",", ".tsv": "\t"}
 _WIDEST_CELL = 2**31 - 1
+
+
+def ending_of(path: Path) -> str:
+    """What a file's name ends with, which says how it is read; in small letters."""
+    return path.suffix.lower()
 
 
 def json_lines(path: Path, expected: str, missing: str = "") -> Iterator[tuple[str, Any]]:
@@ -22,7 +28,7 @@ def json_lines(path: Path, expected: str, missing: str = "") -> Iterator[tuple[s
     that is `missing` or broken, with what was `expected` of a row."""
     if not is_file(path):
         raise UserError(f"{path}: no such file; {missing or expected}")
-    if path.suffix == ".json" and _is_document(path):
+    if ending_of(path) == ".json" and _is_document(path):
         yield from _items(path, expected)
         return
     for number, line in numbered_lines(path):
@@ -49,7 +55,7 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     csv.field_size_limit(_WIDEST_CELL)
     with path.open("rb") as lines:
         texts = (decoded(line, f"{path}:{i}") for i, line in enumerate(lines, 1))
-        reader = csv.reader(texts, delimiter=TABLES[path.suffix], strict=True)
+        reader = csv.reader(texts, delimiter=TABLES[ending_of(path)], strict=True)
         columns: list[str] | None = None
         while True:
             start = reader.line_num + 1

@@ -344,6 +344,25 @@ def test_a_broken_parquet_file_is_one_line(tmp_path):
         said(load_examples, name)
 
 
+def test_a_file_at_hand_is_read_by_its_ending_and_never_looked_for_on_the_hub(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    line = json.dumps({"prompt": "Hi?", "answer": "Yo."})
+    for name in ("rows.ndjson", "ROWS.JSONL"):
+        (tmp_path / name).write_text(line + "\n")
+        assert load_examples(str(tmp_path / name))[0].target == "Yo."
+        assert load_prompts(tmp_path / name) == [[{"role": "user", "content": "Hi?"}]]
+    (tmp_path / "ROWS.CSV").write_text("prompt,answer\nHi?,Yo.\n")
+    assert load_examples(str(tmp_path / "ROWS.CSV"))[0].target == "Yo."
+    for name in ("rows.jsonl.gz", "rows.yaml", "rows"):
+        (tmp_path / name).write_text(line + "\n")
+        assert "no file of rows by its name" in said(load_examples, str(tmp_path / name))
+    (tmp_path / "rows.parquet").write_bytes(b"none")
+    message = said(load_examples, str(tmp_path / "rows.parquet"))
+    assert "cannot be read here" in message and "HF_HUB_OFFLINE" not in message
+
+
 def test_cells_of_a_table_are_texts_as_they_were_written(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\ufeffprompt,answer,kind\nWhat is missing?,None,nan\n1 + 1?,007,\n")
