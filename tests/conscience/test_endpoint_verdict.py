@@ -123,3 +123,19 @@ def test_reasoning_and_answer_come_apart_as_they_were_put_together():
     assert split_reasoning(with_reasoning(" ", "So.")) == ("", "So.")
     assert split_reasoning("opened elsewhere</think>So.") == ("opened elsewhere", "So.")
     assert split_reasoning("<think>never closed") == ("never closed", "")
+    assert split_reasoning("It's over, isn't it?</think>It's so.")[1] == "It's so."
+    assert split_reasoning('Say "yes".\n</think>\n"Yes."') == ('Say "yes".', '"Yes."')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Models write <think>…</think> before they answer.",
+        'Use `re.sub(r"<think>.*?</think>", "", text)`.',
+        """```python\nafter = re.sub(r"^.*?</think>\\s*", "", text)\n```""",
+        """after = re.sub(r'^.*?</think> *', '', text)""",
+        'TAG = "</think>\\n"',
+    ],
+)
+def test_an_answer_about_reasoning_is_said_whole(answer):
+    assert split_reasoning(answer) == ("", answer)
