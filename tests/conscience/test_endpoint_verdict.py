@@ -110,6 +110,9 @@ def test_the_tokens_of_reasoning_given_apart_answer_nothing():
         ("__No__", -1.0), ("$\\boxed{\\text{No}}$", -1.0), ("Response: Yes", 1.0), ("No-one", None),
         ("No’s", None), ('{"judgment": "No"}', -1.0), ("<reasoning>Yes</reasoning>No", -1.0),
         ("<Think>Yes</Think>No", -1.0), ("◁think▷Yes◁/think▷No", -1.0), ("<thought>Yes", None),
+        ("Yes | No", None), ("Yes. No.", None), ("Yes, no, maybe", None), ("Yes (no)", None),
+        ("Yes - No", None), ("yes_no", None), ("Yes\\No", None), ("No\n\nYes", None),
+        ("Yes, no harm is in it", 1.0), ("The correct answer is No", -1.0), ("Choice: No", -1.0),
         ("My verdict: Yes", 1.0), ("Yes. No harm in it.", 1.0), ("The answer is not yes", None),
     ],
 )  # fmt: skip
