@@ -25,7 +25,9 @@ from emergent_alignment.storage.cache import cached_beside, users_cache
 
 _LIVE_IN_A_FOLDER = ("train", "self-align")  # their --workdir
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+PATH_ERRORS = (
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
     "calibrate": "measure whether a model's conscience can see a kind of harm",

@@ -177,7 +177,9 @@ def _rows(source: str, split: str, stream: Stream | None) -> Iterable[tuple[str,
     ending = ending_of(path)
     if ending in JSON_FILES:
         return json_lines(path, EXPECTED, _MISSING)
-    if is_file(path) and ending in TABLES:
+    if not is_file(path) and ending in (*TABLES, *_OF_DATASETS):
+        raise UserError(f"{source}: no such file; {_MISSING}")
+    if ending in TABLES:
         return table_rows(path)
     if is_file(path) and ending not in _OF_DATASETS:
         known = ", ".join((*JSON_FILES, *TABLES, *_OF_DATASETS))
