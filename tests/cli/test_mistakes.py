@@ -268,3 +268,12 @@ def test_a_run_stays_with_its_settings_and_its_frozen_model(fails, tmp_path):
     ):
         assert "another frozen model" in fails(*words)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["export", "--output"], ["evaluate", "heldout", "--output"], ["train", "--workdir"]]
+)
+def test_links_in_a_circle_are_one_line(fails, model, tmp_path, words):
+    (tmp_path / "one").symlink_to(tmp_path / "one")
+    said = fails(*words, tmp_path / "one", f"--config.model.path={model}")
+    assert str(tmp_path / "one") in said
