@@ -277,3 +277,25 @@ def test_links_in_a_circle_are_one_line(fails, model, tmp_path, words):
     (tmp_path / "one").symlink_to(tmp_path / "one")
     said = fails(*words, tmp_path / "one", f"--config.model.path={model}")
     assert str(tmp_path / "one") in said
+
+
+def test_what_the_system_says_of_a_place_or_a_device_is_one_line(fails, model, monkeypatch):
+    path = f"--config.model.path={model}"
+    said = fails("serve", path, "--port", "0", "--journal", "/proc/journal")
+    assert said.startswith("/proc/journal: No such file or directory; choose another path")
+    monkeypatch.setattr("emergent_alignment.cli.respond.run", no_device)
+    assert fails("respond", "Hi", path).endswith(
+        "backend 'tpu': no libtpu.so; is JAX_PLATFORMS right?"
+    )
+
+
+def no_device(*arguments):
+    raise RuntimeError("Unable to initialize backend 'tpu': no libtpu.so")
+
+
+@pytest.mark.parametrize("words", [["respond", "a\udcff"], ["train", "--workdir", "\udcff"]])
+def test_bytes_that_are_no_text_are_one_line(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and "is the locale UTF-8?" in said
