@@ -27,7 +27,7 @@ from emergent_alignment.storage.json_values import is_whole
 _LIVE_IN_A_FOLDER = ("train", "self-align")  # their --workdir
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
-PATH_ERRORS = (*_NO_PATH, errno.EEXIST)
+PATH_ERRORS = (*_NO_PATH, errno.EEXIST, errno.ENXIO)
 _NO_BACKEND = "Unable to initialize backend"  # what JAX says where it finds no device of a kind
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
@@ -194,7 +194,7 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
                 "what was written before is whole: make room (or make it writable) and run the "
                 "same command again"
             )
-        print(f"emergent-alignment: {where}{os.strerror(error.errno)}; {remedy}", file=sys.stderr)
+        print(f"emergent-alignment: {where}{error.strerror}; {remedy}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         if not str(error).startswith(_NO_BACKEND):

@@ -12,7 +12,9 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.runs.workdir import claim
 from emergent_alignment.self_align.stages import stage_folder
 from emergent_alignment.storage.files import is_empty, whole_folder, write_json, write_whole
+from emergent_alignment.storage.growing_file import GrowingFile
 from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_lines import trim_torn_line
 from emergent_alignment.storage.mounts import is_bucket
 from emergent_alignment.storage.shapes import Text
 from emergent_alignment.training.checkpoints import RunIdentity
@@ -130,6 +132,10 @@ def test_a_pipe_is_no_file_of_ours_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "kept.json")
     with pytest.raises(UserError, match="it is a pipe or a device"):
         read_json_file(tmp_path / "kept.json", Text(), "put it back")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        trim_torn_line(tmp_path / "kept.json")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        GrowingFile(tmp_path / "kept.json")
 
 
 def test_links_in_a_circle_lie_on_no_bucket(tmp_path):
