@@ -185,7 +185,21 @@ def _rows(source: str, split: str, stream: Stream | None) -> Iterable[tuple[str,
         known = ", ".join((*JSON_FILES, *TABLES, *_OF_DATASETS))
         raise UserError(f"{source}: no file of rows by its name; they end in {known}")
     rows = _dataset_rows(source, split, stream)
-    return ((f"{source} row {i}", row) for i, row in enumerate(rows))
+    return ((f"{source} row {i}", _as_written(row)) for i, row in enumerate(rows))
+
+
+def _as_written(row: dict) -> dict:
+    """A table's row without the fields within its objects that it has only because other rows have
+    them: a tool's call would be learnt with every argument of all other tools."""
+    return {name: _without_nothing(value) for name, value in row.items()}
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nothing(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_nothing(item) for name, item in value.items() if item is not None}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet
 import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
@@ -361,6 +362,18 @@ def test_a_file_at_hand_is_read_by_its_ending_and_never_looked_for_on_the_hub(
     (tmp_path / "rows.parquet").write_bytes(b"none")
     message = said(load_examples, str(tmp_path / "rows.parquet"))
     assert "cannot be read here" in message and "HF_HUB_OFFLINE" not in message
+
+
+def test_a_call_has_no_arguments_of_other_rows_calls(tmp_path):
+    calls = [{"function": {"name": name, "arguments": {name: 1}}} for name in ("f", "g")]
+    turns = [{"role": "assistant", "content": "", "tool_calls": [call]} for call in calls]
+    rows = [{"messages": [USER, turn]} for turn in turns]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    found = [
+        json.loads(one.answer[0]["tool_calls"]) for one in load_examples(str(path), whole=True)
+    ]
+    assert [call["function"]["arguments"] for (call,) in found] == [{"f": 1}, {"g": 1}]
 
 
 def test_cells_of_a_table_are_texts_as_they_were_written(tmp_path):
