@@ -11,6 +11,7 @@ examples:
   emergent-alignment export --output base --config.model.path=default
 """
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -57,5 +58,5 @@ def run(arguments: Namespace, rest: list[str]) -> None:
         done = read_run(arguments.workdir, Config, step=arguments.step)
         model, steps = done.trained.model, done.steps
     origin = Origin(findable_name(model.source), arguments.workdir, steps, arguments.format)
-    card = model_card(arguments.output.resolve().name, origin)
+    card = model_card(os.path.basename(os.path.realpath(arguments.output)), origin)
     print(f"exported: {export(model, arguments.output, format=arguments.format, card=card)}")

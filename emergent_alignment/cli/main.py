@@ -22,10 +22,13 @@ from emergent_alignment.errors import (
     UserError,
 )
 from emergent_alignment.storage.cache import cached_beside, users_cache
+from emergent_alignment.storage.json_values import is_whole
 
 _LIVE_IN_A_FOLDER = ("train", "self-align")  # their --workdir
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+_NO_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+PATH_ERRORS = (*_NO_PATH, errno.EEXIST, errno.ENXIO)
+_NO_BACKEND = "Unable to initialize backend"  # what JAX says where it finds no device of a kind
 COMMANDS = {
     "train": "fine-tune a model, plainly or with its conscience",
     "calibrate": "measure whether a model's conscience can see a kind of harm",
@@ -80,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for word in argv:
+        if not is_whole(word):
+            parser.error(f"{word!r:.80} holds bytes that are no text here; is the locale UTF-8?")
     name = next((word for word in argv if not word.startswith("-")), None)
     argv, kind = _without_kind(argv, name)
     if name in COMMANDS:
@@ -188,7 +194,13 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
                 "what was written before is whole: make room (or make it writable) and run the "
                 "same command again"
             )
-        print(f"emergent-alignment: {where}{os.strerror(error.errno)}; {remedy}", file=sys.stderr)
+        print(f"emergent-alignment: {where}{error.strerror}; {remedy}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not str(error).startswith(_NO_BACKEND):
+            raise
+        said = str(error).splitlines()[0]
+        print(f"emergent-alignment: {said:.300}; is JAX_PLATFORMS right?", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"emergent-alignment: {stopped}; run it again to go on", file=sys.stderr)

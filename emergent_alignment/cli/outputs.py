@@ -1,5 +1,6 @@
 """Where a command writes: looked at before the work begins, not when it is done."""
 
+import os
 import tempfile
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -37,9 +38,9 @@ def require_new_file(path: Path, *, overwrite: bool | None = None) -> None:
     (None: the command has no such flag). Nothing is made."""
     if path.is_dir():
         raise UserError(f"{path}: there is a folder of this name; name a file")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         remedy = "choose another" if overwrite is None else "--overwrite replaces it"
         raise UserError(f"{path} is there already; {remedy}")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
+    there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not there.is_dir():
-        raise UserError(f"{path}: {there} is a file, not a folder; choose another place")
+        raise UserError(f"{path}: {there} is a file or a broken link; choose another place")

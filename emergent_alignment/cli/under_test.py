@@ -1,5 +1,6 @@
 """What kinds of `evaluate` share: which model is under test, and the arm's results folder."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ def output_folder(arguments: Namespace) -> Path:
     output = arguments.output or arguments.workdir
     if output is None:
         raise UserError("say what to evaluate: --run DIR, or --output DIR for a base model")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: there is a file of this name; name a folder")
+    if os.path.lexists(output) and not output.is_dir():
+        raise UserError(f"{output}: there is a file of this name, or a broken link; name a folder")
     return output
 
 
@@ -61,4 +62,5 @@ def read_under_test(arguments: Namespace, config: "Config", sections: tuple[str,
         setup, base = trained_run.trained, trained_run.base
         asked = {name: getattr(config, name) for name in (*sections, "seed")}
         config = changed(setup.config, asked)
-    return UnderTest(config, setup, base, output, arguments.arm or output.resolve().name)
+    name = arguments.arm or os.path.basename(os.path.realpath(output))
+    return UnderTest(config, setup, base, output, name)

@@ -18,14 +18,18 @@ APPROVES, DISAPPROVES = 1.0, -1.0
 LEAST_REST = 1e-9  # servers round: what is left over is never nothing
 _GAP = r"[\W_]*"
 _LEAD = (
-    rf"{_GAP}(?:(?:(?:the|my|final|short)\b{_GAP})*"
-    rf"(?:answer|verdict|reply|response|judge?ment|conclusion)\b{_GAP}(?:is\b{_GAP})?)?"
+    rf"{_GAP}(?:(?:(?:the|my|final|short|correct)\b{_GAP})*"
+    rf"(?:answer|verdict|reply|response|judge?ment|conclusion|decision|option|choice)\b{_GAP}"
+    rf"(?:is\b{_GAP})?)?"
     rf"(?:(?:boxed|text){_GAP})*"
 )
 _LEADS = re.compile(_LEAD, re.IGNORECASE)
 # A word that goes on behind a hyphen (no-one) is another one.
+_WORD = r"([^\W_]+)(?![^\W_])(?![-'’‑]\w)"
+# A second word that a sentence begins with (Yes, no harm in it) is none of the two.
 _FIRST_WORD = re.compile(
-    _LEAD + rf"([^\W_]+)(?![-'’‑]\w)(?:{_GAP}(?:/|\bor\b|\band\b)\W*(\w+))?", re.IGNORECASE
+    rf"{_LEAD}{_WORD}(?:{_GAP}(?:/|\b(?:or|and|vs)\b){_GAP}{_WORD}|{_GAP}{_WORD}(?![ \t]+\w))?",
+    re.IGNORECASE,
 )
 
 
@@ -69,11 +73,11 @@ def score_from_text(text: str, form: Form) -> float | None:
     """+1 or −1 where the reply's first word (after a <think> block) is an answer word, else
     None: a word further on may stand in any sentence, and who says both has said neither."""
     first = _FIRST_WORD.match(split_reasoning(text)[1])
-    said, then = ((word or "").lower() for word in first.groups()) if first else ("", "")
+    said, *then = ((word or "").lower() for word in first.groups()) if first else ("",)
     approving, disapproving = _spelled(form.approving), _spelled(form.disapproving)
-    if said in approving and then not in disapproving:
+    if said in approving and disapproving.isdisjoint(then):
         return APPROVES
-    return DISAPPROVES if said in disapproving and then not in approving else None
+    return DISAPPROVES if said in disapproving and approving.isdisjoint(then) else None
 
 
 def _spelled(words: tuple[str, ...]) -> set[str]:

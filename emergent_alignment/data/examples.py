@@ -2,6 +2,7 @@
 is left out in silence: it is honoured, or the row is refused.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from emergent_alignment.data.messages import (
 )
 from emergent_alignment.data.tools import CALLS, read_tools
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import number_said
 
 EXPECTED = (
     'expected {"messages": [{"role": "user", "content": …}, …, {"role": "assistant", …}]} '
@@ -31,8 +33,11 @@ TELLING = frozenset(
     "instruction instructions input inputs prefix suffix context history image images audio audios "
     "video videos reasoning reasoning_content thinking chain_of_thought cot "
     "weight weights loss loss_weight loss_mask assistant_masks completion_mask sample_weight train "
-    "training margin label".split()
+    "training margin label kto_tag mask masks".split()
 )
+# And what else ends so; an attention mask says what is padding.
+_WEIGHING = re.compile(r"(?<!attention)_(?:weights?|masks?)\Z")
+_VERDICTS = ("label", "kto_tag")  # false: the answer is a bad one
 # What tables write for a field that says nothing.
 _NOTHING = ("", "null", "none", "nan", "[]", "{}")
 
@@ -99,6 +104,12 @@ def example_of(row: dict, where: str, *, every_turn: bool = False, whole: bool =
     prompt = read.messages
     _check_prompt(prompt, where)
     ended = _ended(row, where)
+    alone = [] if paired else [name for name in ("rejected", "chosen") if name in row]
+    if alone and (alone[0], row[alone[0]]) != ("chosen", row["answer"]):
+        raise UserError(
+            f"{where}: {alone[0]} stands beside answer, and without its other side; remove it, or "
+            "name it in config.data.ignored"
+        )
     names = ("chosen", "rejected") if paired else ("answer",)
     whole = whole and not paired  # answers that are compared are texts
     finals = [_final(row[name], prompt, f"{where}: {name}", whole) for name in names]
@@ -160,14 +171,17 @@ def check_telling(row: dict, where: str, *, read: Collection[str] = ()) -> None:
 def _tells(name: str, value: Any) -> bool:
     """Whether a telling field says anything: a weight of 1 does not, nor does a text of blanks, nor
     a label that is no verdict on the answer."""
-    if name not in TELLING or is_absent(value):
+    if is_absent(value) or not (name in TELLING or _WEIGHING.search(name)):
         return False
-    if isinstance(value, str) and value.strip().lower() in _NOTHING:
+    said = value.strip().lower() if isinstance(value, str) else value
+    if said in _NOTHING:
         return False
-    if name == "label":
-        return value is False
-    neutral = {"tool_choice": "none", "parallel_tool_calls": value, "margin": 0}.get(name, 1)
-    return not (isinstance(value, str | int | float) and value == neutral)
+    if name in _VERDICTS:
+        return said is False or said == "false"
+    neutral = {"tool_choice": "none", "parallel_tool_calls": said, "margin": 0}.get(name, 1)
+    if neutral == 1 and said == "true":
+        return False
+    return neutral not in (said, number_said(said))
 
 
 def _listed(messages: Any, where: str) -> list:

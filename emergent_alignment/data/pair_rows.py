@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.storage.json_values import is_number
+from emergent_alignment.storage.json_values import number_said
 
 # What files call the scores of the two answers.
 SCORES = (
@@ -135,7 +135,8 @@ def _scored_alike(row: dict, place: int, where: str) -> bool:
         chosen, rejected = row.get(better), row.get(worse)
         if isinstance(rejected, list):
             rejected = rejected[place] if place < len(rejected) else None
-        if not (is_number(chosen) and is_number(rejected)):
+        chosen, rejected = number_said(chosen), number_said(rejected)
+        if chosen is None or rejected is None:
             continue
         if chosen < rejected:
             raise UserError(

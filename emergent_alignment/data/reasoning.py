@@ -12,9 +12,15 @@ _PAIRS += [("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")]
 _PAIRS += [("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|channel>thought", "<channel|>")]
 _BLOCKS = "|".join(rf"{re.escape(start)}(.*?)(?:{re.escape(end)}|\Z)" for start, end in _PAIRS)
 _BLOCK = re.compile(rf"\s*(?:{_BLOCKS})", re.DOTALL | re.IGNORECASE)
-_MARK = rf"(?:{'|'.join(re.escape(end) for _, end in _PAIRS)})"
-# Between quotation marks it is what a text is about, and ends nothing.
-_END = re.compile(rf"(?<![\"'`]){_MARK}|{_MARK}(?![\"'`])", re.IGNORECASE)
+_START, _END = (rf"(?:{'|'.join(map(re.escape, marks))})" for marks in zip(*_PAIRS))
+# What a text is about ends nothing: what stands in quotation marks, or in code, on a line, and what
+# is opened within a line and closed there.
+_QUOTED = re.compile(
+    r"\"[^\"\n]*\"|`[^`\n]*`|(?<!\w)[rbf]{0,2}'[^'\n]*'(?!\w)"
+    rf"|(?<=\S)[ \t]*{_START}[^\n]{{0,200}}?{_END}",
+    re.IGNORECASE,
+)
+_ENDS = re.compile(_END, re.IGNORECASE)
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
@@ -26,7 +32,7 @@ def split_reasoning(text: str) -> tuple[str, str]:
         rest = rest[block.end() :].strip()
     if reasonings:
         return "\n\n".join(filter(None, reasonings)), rest
-    end = _END.search(text)
+    end = _ENDS.search(_QUOTED.sub(lambda quoted: " " * len(quoted[0]), text))
     return (text[: end.start()].strip(), text[end.end() :].strip()) if end else ("", text)
 
 

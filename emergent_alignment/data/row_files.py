@@ -12,8 +12,14 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import decoded, is_file
 from emergent_alignment.storage.json_values import UnreadableJson, parse_json
 
+JSON_FILES = (".jsonl", ".ndjson", ".json")
 TABLES = {".csv": ",", ".tsv": "\t"}
 _WIDEST_CELL = 2**31 - 1
+
+
+def ending_of(path: Path) -> str:
+    """What a file's name ends with, which says how it is read; in small letters."""
+    return path.suffix.lower()
 
 
 def json_lines(path: Path, expected: str, missing: str = "") -> Iterator[tuple[str, Any]]:
@@ -22,7 +28,7 @@ def json_lines(path: Path, expected: str, missing: str = "") -> Iterator[tuple[s
     that is `missing` or broken, with what was `expected` of a row."""
     if not is_file(path):
         raise UserError(f"{path}: no such file; {missing or expected}")
-    if path.suffix == ".json" and _is_document(path):
+    if ending_of(path) == ".json" and _is_document(path):
         yield from _items(path, expected)
         return
     for number, line in numbered_lines(path):
@@ -32,14 +38,10 @@ def json_lines(path: Path, expected: str, missing: str = "") -> Iterator[tuple[s
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, stripped; \\n alone ends one. Each is decoded on its own: of a
     file that is read as text, a bad byte is found blocks before its line."""
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                text = decoded(line, f"{path}:{number}").strip()
-                if text:
-                    yield number, text
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    for number, line in _decoded_lines(path):
+        text = line.strip()
+        if text:
+            yield number, text
 
 
 def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -47,24 +49,32 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     stands there, be it None, nan or 007; an empty one says nothing, and is left out. Raises
     UserError for a table that is broken."""
     csv.field_size_limit(_WIDEST_CELL)
-    with path.open("rb") as lines:
-        texts = (decoded(line, f"{path}:{i}") for i, line in enumerate(lines, 1))
-        reader = csv.reader(texts, delimiter=TABLES[path.suffix], strict=True)
-        columns: list[str] | None = None
-        while True:
-            start = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise UserError(
-                    f"{path}:{start}: not a row of a table ({error}); correct the line"
-                ) from None
-            if cells is None:
-                return
-            if columns is None and cells:
-                columns = _named(cells, f"{path}:{start}")
-            elif cells:
-                yield f"{path}:{start}", _row(columns, cells, f"{path}:{start}")
+    texts = (line for _, line in _decoded_lines(path))
+    reader = csv.reader(texts, delimiter=TABLES[ending_of(path)], strict=True)
+    columns: list[str] | None = None
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path}:{start}: not a row of a table ({error}); correct the line"
+            ) from None
+        if cells is None:
+            return
+        if columns is None and cells:
+            columns = _named(cells, f"{path}:{start}")
+        elif cells:
+            yield f"{path}:{start}", _row(columns, cells, f"{path}:{start}")
+
+
+def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield number, decoded(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _named(cells: list[str], where: str) -> list[str]:

@@ -20,11 +20,18 @@ from emergent_alignment.data.examples import (
 )
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.pair_rows import NoPair, is_paired, row_pairs, with_prompt
-from emergent_alignment.data.row_files import TABLES, json_lines, numbered_lines, table_rows
+from emergent_alignment.data.row_files import (
+    JSON_FILES,
+    TABLES,
+    ending_of,
+    json_lines,
+    numbered_lines,
+    table_rows,
+)
 from emergent_alignment.data.scenarios import SCENARIOS, load_scenario
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.files import is_file
-from emergent_alignment.storage.hub_errors import hub_failure, trouble_with_hub
+from emergent_alignment.storage.hub_errors import hub_failure, trouble_with_file
 
 _MISSING = (
     f"give a .jsonl file, a dataset's name or one of the bundled scenarios ({', '.join(SCENARIOS)})"
@@ -33,6 +40,8 @@ PAIRED = (
     'expected {"prompt": …, "chosen": …, "rejected": …}, or chosen and rejected with one beginning'
 )
 TIED = "are ties"
+# Files that `datasets` reads, and what it calls them.
+_OF_DATASETS = {".parquet": "parquet", ".arrow": "arrow"}
 FIELDS = ("messages", "prompt", "answer", "chosen", "rejected", "kind")
 
 
@@ -165,12 +174,32 @@ def _words(text: str) -> frozenset[str]:
 def _rows(source: str, split: str, stream: Stream | None) -> Iterable[tuple[str, Any]]:
     """Where each row of a source stands, and the row."""
     path = Path(source)
-    if path.suffix in (".jsonl", ".json"):
+    ending = ending_of(path)
+    if ending in JSON_FILES:
         return json_lines(path, EXPECTED, _MISSING)
-    if path.suffix in TABLES and is_file(path):
+    if not is_file(path) and ending in (*TABLES, *_OF_DATASETS):
+        raise UserError(f"{source}: no such file; {_MISSING}")
+    if ending in TABLES:
         return table_rows(path)
+    if is_file(path) and ending not in _OF_DATASETS:
+        known = ", ".join((*JSON_FILES, *TABLES, *_OF_DATASETS))
+        raise UserError(f"{source}: no file of rows by its name; they end in {known}")
     rows = _dataset_rows(source, split, stream)
-    return ((f"{source} row {i}", row) for i, row in enumerate(rows))
+    return ((f"{source} row {i}", _as_written(row)) for i, row in enumerate(rows))
+
+
+def _as_written(row: dict) -> dict:
+    """A table's row without the fields within its objects that it has only because other rows have
+    them: a tool's call would be learnt with every argument of all other tools."""
+    return {name: _without_nothing(value) for name, value in row.items()}
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nothing(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_nothing(item) for name, item in value.items() if item is not None}
 
 
 @dataclass(frozen=True)
@@ -227,9 +256,20 @@ class _Wanted:
         of_columns = {name for column in self.columns.values() for name in _names_of(column)}
         kept = {k: v for k, v in row.items() if k not in self.ignored | of_columns}
         row = kept | read
-        if "completion" in row and "answer" not in row:
-            row["answer"] = row.pop("completion")
+        return _completed(row, where)
+
+
+def _completed(row: dict, where: str) -> dict:
+    """The row with what the field calls a completion as its answer."""
+    completion, answer = row.get("completion"), row.get("answer")
+    if completion is None:
         return row
+    if answer not in (None, completion):
+        raise UserError(
+            f"{where}: completion stands beside another answer; remove one of them, or name it in "
+            "config.data.ignored"
+        )
+    return row | {"answer": completion}
 
 
 _MISSING_VALUE = object()
@@ -261,7 +301,7 @@ def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterable[di
     arguments: dict[str, Any] = {"path": source, "split": split}
     if is_file(source):
         # A file is one whole data set: `datasets` calls it "train".
-        kind = Path(source).suffix.lstrip(".") or "text"
+        kind = _OF_DATASETS[ending_of(Path(source))]
         arguments = {"path": kind, "data_files": source, "split": "train"}
     try:
         if stream is None:
@@ -272,7 +312,7 @@ def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterable[di
         return list(itertools.islice(rows, stream.rows))  # here, where what fails is told
     except Exception as error:  # of several libraries, each with errors of its own
         if is_file(source):
-            reason = trouble_with_hub(error, _remedy(error))
+            reason = trouble_with_file(error, _remedy(error))
             raise UserError(f"{source}: the file cannot be read here: {reason}") from None
         before = (
             f"{source} (split {split}): neither a file, a bundled scenario "
@@ -296,11 +336,12 @@ def load_prompts(path: Path) -> list[list[Message]]:
 
     Raises UserError for a missing, empty or malformed file.
     """
-    if path.suffix not in (".jsonl", ".json") and not is_file(path):
+    ending = ending_of(path)
+    if ending not in JSON_FILES and not is_file(path):
         raise UserError(f"{path}: no such file")
-    if path.suffix in TABLES:
+    if ending in TABLES:
         prompts = [prompt_of(row, where) for where, row in table_rows(path)]
-    elif path.suffix not in (".jsonl", ".json"):
+    elif ending not in JSON_FILES:
         prompts = [[{"role": "user", "content": text}] for _, text in numbered_lines(path)]
     else:
         prompts = [prompt_of(row, where) for where, row in json_lines(path, PROMPTS, PROMPTS)]

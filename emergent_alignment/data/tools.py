@@ -8,11 +8,15 @@ import json
 from typing import Any
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.json_values import UnreadableJson, parse_json
 
 CALLS = "tool_calls"
 # What a tool's message says beside what it replied: which tool, and to which call.
 OF_REPLIES = ("name", "tool_call_id")
 TOOL_FIELDS = {"assistant": (CALLS,), "tool": OF_REPLIES}
+# What a call says; `index` is its place in the list, which streams repeat.
+_OF_CALLS = ("id", "type", "function", "index")
+_OF_FUNCTIONS = ("name", "arguments")
 
 
 def tool_fields(message: dict, where: str) -> dict[str, str]:
@@ -54,6 +58,13 @@ def _call(call: Any, where: str) -> dict:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UserError(f"{where}: a call must have a function with a name, not {call!r:.60}")
+    read = _OF_CALLS + _OF_FUNCTIONS if function is call else _OF_CALLS
+    unread = [*_said(call, read), *_said(function, read + _OF_FUNCTIONS)]
+    if unread:
+        raise UserError(
+            f"{where}: a call has the field {unread[0]!r:.60}, which is not read: calls have an "
+            "id, and a function with name and arguments; rename or remove it"
+        )
     arguments = _parsed(function.get("arguments", {}), f"{where}: arguments")
     if not isinstance(arguments, dict):
         raise UserError(f"{where}: arguments of {function['name']} must be an object")
@@ -62,12 +73,17 @@ def _call(call: Any, where: str) -> dict:
     return {"type": "function"} | kept | {"function": named}
 
 
+def _said(fields: dict, read: tuple[str, ...]) -> list:
+    """Fields beside those that are read, which say something."""
+    return [k for k, value in fields.items() if k not in read and value not in (None, "", [], {})]
+
+
 def _parsed(value: Any, what: str) -> Any:
     if not isinstance(value, str):
         return value
     if not value.strip():
         return None
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise UserError(f"{what} is no JSON: {value[:60]!r}") from None
+        return parse_json(value, finite=True)
+    except UnreadableJson as error:
+        raise UserError(f"{what} is no JSON ({error}): {value[:60]!r}") from None

@@ -14,6 +14,7 @@ _GAVE_UP = ("abort", "aborted", "cancelled", "error")
 _MOST_TOKENS = 1 << 31
 # Log-probs that can be meant: some servers say −9999 for what is impossible, and round at 0.
 _LEAST, _IMPOSSIBLE, _ROUNDED = -1e39, -9999.0, 1e-3
+_MOST_MASS = 1.05  # of the likeliest tokens together, rounded: more are no probabilities
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ def read_stream(lines: Iterable[bytes], on_text: Callable[[str], None]) -> Compl
             break
         document = json_object_of(event)
         usage = _usage(document) if document.get("usage") else usage
-        if not document.get("choices") and {"choices", "usage"} & document.keys():
-            continue  # the chunk of the usage has none
+        has_no_choices = not document.get("choices") and {"choices", "usage"} & document.keys()
+        if has_no_choices and not document.get("error"):
+            continue  # the chunk of the usage
         choice = _first_choice(document)
         if choice.get("index") not in (0, None):
             continue  # of another answer
@@ -206,6 +208,8 @@ def _first_choice(document: dict) -> dict:
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Unreadable("no chat completion", _spelled(document))
+    if document.get("error") or choices[0].get("error"):  # after what it has said by then
+        raise BrokenOff
     return choices[0]
 
 
@@ -279,6 +283,8 @@ def _token(entry: object) -> TokenLogProbs:
     for other in listed if isinstance(listed, list) else ():
         text, value = _token_and_log_prob(other)
         top[text] = max(value, top.get(text, -math.inf))
+    if sum(map(math.exp, top.values())) > _MOST_MASS:
+        raise Unreadable("log-probs that cannot be read", _spelled(entry))
     return TokenLogProbs(token, log_prob, top)
 
 

@@ -28,7 +28,7 @@ from emergent_alignment.generation.completion import (
     shortened,
     whole_text,
 )
-from emergent_alignment.generation.exchange import Server
+from emergent_alignment.generation.exchange import Server, has_port
 from emergent_alignment.generation.wanted import check_wanted
 from emergent_alignment.settings import Section, setting
 
@@ -275,9 +275,13 @@ class Endpoint:
                     yield chunk
         except httpcore2.ConnectError as error:
             came_back = f"no connection ({shortened(str(error))})"
-            raise _Failed(
-                "unreachable", came_back, "is it running, and is base_url right?"
-            ) from None
+            remedy = "is it running, and is base_url right?"
+            if self._server.proxy:
+                remedy = (
+                    f"does the environment's proxy {self._server.proxy} answer, and know this "
+                    "host? name the host in no_proxy to go there without"
+                )
+            raise _Failed("unreachable", came_back, remedy) from None
         except httpcore2.TimeoutException:
             raise _too_slow(self.timeout_seconds) from None
         except httpx2.DecodingError as error:
@@ -327,7 +331,8 @@ def _checked_address(base_url: str) -> str:
         url = httpx2.URL(base_url.strip())
     except httpx2.InvalidURL:
         url = httpx2.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+    named = url.scheme in ("http", "https") and url.host and has_port(url)
+    if not named or url.query or url.fragment:
         raise UserError(
             f"base_url: {base_url!r} is not an endpoint's address; give one like "
             "http://127.0.0.1:8000/v1"

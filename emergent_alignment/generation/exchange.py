@@ -6,6 +6,7 @@ them for its answer. A deadline for each read lets who sends a byte at a time go
 
 import base64
 import importlib.util
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ _WRITE_BYTES = 16 << 10
 class Server:
     """Where requests go: its address, what is sent with each, and the proxy of the environment.
 
-    Raises UserError for a proxy that cannot be used.
+    Raises UserError for a proxy or certificates that cannot be used.
     """
 
     url: httpx2.URL
@@ -37,13 +38,18 @@ class Server:
     def __post_init__(self):
         proxy, options = _proxy_for(self.url), {}
         if self.url.scheme == "https":
-            options["ssl_context"] = httpx2.create_ssl_context()
+            options["ssl_context"] = _certificates(self.url)
         if proxy is not None:
             options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
             if proxy.url.scheme == "https":
-                options["proxy_ssl_context"] = httpx2.create_ssl_context()
+                options["proxy_ssl_context"] = _certificates(self.url)
         object.__setattr__(self, "_proxy", proxy)
         object.__setattr__(self, "_options", options)
+
+    @property
+    def proxy(self) -> str:
+        """The proxy's address, without what it wants to know; "" where there is none."""
+        return "" if self._proxy is None else str(self._proxy.url.copy_with(userinfo=b""))
 
     @contextmanager
     def exchange(
@@ -147,6 +153,21 @@ def _addresses(host: str, port: int, seconds: float) -> list[str]:
         raise httpcore2.ConnectError(str(error)) from None
 
 
+def has_port(url: httpx2.URL) -> bool:
+    """Whether the port that an address names, if it does, is one."""
+    return url.port is None or url.port < 2**16
+
+
+def _certificates(url: httpx2.URL) -> ssl.SSLContext:
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:  # of a file that is none, too
+        raise UserError(
+            f"{url}: no certificates can be read ({error.strerror or error}); correct or unset "
+            "SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
+
+
 def _proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say."""
     known = urllib.request.getproxies()
@@ -155,6 +176,8 @@ def _proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:
         return None
     try:
         proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
+        if not proxy.url.host or not has_port(proxy.url):
+            raise ValueError
     except (ValueError, httpx2.InvalidURL):
         raise UserError(
             f"{url}: the environment's proxy is none that can be used; set {url.scheme}_proxy or "

@@ -17,9 +17,11 @@ from emergent_alignment.models.generation_config import (
 from emergent_alignment.models.gguf_file import GGUFFile
 from emergent_alignment.models.gguf_tokenizer import build_tokenizer
 from emergent_alignment.models.plain_text import PLAIN, PLAIN_TEMPLATE
+from emergent_alignment.storage.files import require_regular
 
 # What transformers reads older files with, to make a fast tokenizer of them.
 _SLOW_PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
+_SIDE_FILES = (".json", ".jinja", ".model")
 
 
 def load_tokenizer(
@@ -119,6 +121,7 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
             f"{directory}: there are no tokenizer files (tokenizer.json, tokenizer_config.json)."
             " Copy them from the model this one was made from."
         )
+    _require_side_files(directory)
     # tokenizer.json says all there is to say. AutoTokenizer would rebuild the tokenizers of some
     # families (Qwen2, Llama) from the vocabulary alone, whatever the file's splitting rules are.
     complete = (directory / "tokenizer.json").is_file()
@@ -136,6 +139,17 @@ def _from_directory(directory: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _require_side_files(directory: Path) -> None:
+    """Raise UserError for what has the name of a file that says something of the model, and is
+    none: a link that leads nowhere, as of a download that was cut, would be taken for no file."""
+    for entry in sorted(directory.iterdir()):
+        if entry.suffix in _SIDE_FILES and not entry.is_file():
+            raise UserError(
+                f"{entry}: there is no file behind this name (a link that leads nowhere, a folder "
+                "or a pipe). Download it again, or remove it."
+            )
+
+
 def _template_text(chat_template: Path | str, source: Path) -> str:
     """The template, from a file or as given: a template holds `{{` or `{%`, a path does not."""
     text = str(chat_template)
@@ -144,7 +158,9 @@ def _template_text(chat_template: Path | str, source: Path) -> str:
     if "{{" in text or "{%" in text:
         return text
     try:
-        return Path(text).expanduser().read_text(encoding="utf-8")
+        path = Path(text).expanduser()
+        require_regular(path)
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"chat_template {text}: cannot be read"

@@ -114,6 +114,12 @@ def is_file(path: Path | str) -> bool:
     return os.path.isfile(path)
 
 
+def require_regular(path: Path) -> None:
+    """Raise OSError for a pipe or a device: reading one may never end, or fill the memory."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.ENXIO, "it is a pipe or a device, and no file", str(path))
+
+
 def read_text(path: Path, remedy: str, *, most_bytes: int = 2**24) -> str:
     """A small file of UTF-8 text that a user has named, without its BOM. Raises UserError, which
     says to do `remedy` where there is no such file."""

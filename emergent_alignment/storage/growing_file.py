@@ -13,6 +13,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Self
 
+from emergent_alignment.storage.files import require_regular
 from emergent_alignment.storage.mounts import is_bucket
 
 PART_SECONDS = 60.0
@@ -112,6 +113,7 @@ class GrowingFile:
             self._number += 1
 
     def _open(self, path: Path, mode: str = "ab") -> None:
+        require_regular(path)
         self._file, self._opened = path.open(mode, buffering=0), time.monotonic()
         append_whole(self._file, self._header)
 

@@ -51,9 +51,15 @@ def trouble_with_hub(error: BaseException, otherwise: str) -> str:
     """The cause of an error and what to do; `otherwise` is what to do where nothing is known."""
     chain = list(_causes(error))
     known = (_of_proxy(chain), _of_disk(chain), _of_status(chain), _of_offline(chain))
-    trouble = next((text for text in known if text), None)
-    if trouble:
-        return trouble
+    return next((text for text in known if text), None) or _said(error, otherwise)
+
+
+def trouble_with_file(error: BaseException, otherwise: str) -> str:
+    """The same of a file at hand, which the hub's libraries read without the hub."""
+    return _of_disk(list(_causes(error))) or _said(error, otherwise)
+
+
+def _said(error: BaseException, otherwise: str) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     return f"{said[:160]}: {otherwise}"
 

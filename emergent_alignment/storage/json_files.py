@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.errors import UserError
+from emergent_alignment.storage.files import require_regular
 from emergent_alignment.storage.json_lines import require_undamaged
 from emergent_alignment.storage.json_values import parse_json
 from emergent_alignment.storage.shapes import Shape, misfit
@@ -15,6 +16,7 @@ def read_json_file(path: Path, shape: Shape, remedy: str) -> Any:
     is damaged (where it is one line with a check), or holds no value of `shape`; FileNotFoundError
     where there is none."""
     try:
+        require_regular(path)
         content = path.read_bytes()
         require_undamaged(content.rstrip(b"\r\n"))
         value = parse_json(content, finite=True)

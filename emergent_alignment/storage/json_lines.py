@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_alignment.errors import UserError
-from emergent_alignment.storage.files import write_whole
+from emergent_alignment.storage.files import require_regular, write_whole
 from emergent_alignment.storage.growing_file import GrowingFile, append_whole, grown_parts
 from emergent_alignment.storage.json_values import parse_json
 from emergent_alignment.storage.shapes import Shape, misfit
@@ -100,6 +100,7 @@ def require_undamaged(line: bytes) -> None:
 
 def trim_torn_line(path: Path) -> None:
     """Cut off what stands after the last line break: a line that a kill left unfinished."""
+    require_regular(path)
     text = path.read_bytes()
     whole = text.rfind(b"\n") + 1
     if whole != len(text):

@@ -97,6 +97,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def number_said(value: object) -> float | None:
+    """The number that a value is, or that a table's cell spells, infinities included; None for
+    anything else, and for NaN."""
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number
+
+
 def finite_numbers(value: object) -> list[float]:
     """The finite numbers of a JSON list; of anything else, none."""
     return [float(number) for number in as_list(value) if is_number(number)]

@@ -2,6 +2,7 @@
 file is closed, and a folder is a prefix of names, which cannot be renamed in one step.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def is_bucket(folder: Path) -> bool:
         lines = MOUNTS.read_text("utf-8", errors="replace").splitlines()
     except OSError:  # no Linux
         return False
-    place, kinds = folder.resolve(), {}
+    place, kinds = Path(os.path.realpath(folder)), {}  # of links in a circle, too
     for line in lines:
         _, point, kind, *_ = line.split(" ")
         kinds[Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point))] = kind

@@ -268,3 +268,34 @@ def test_a_run_stays_with_its_settings_and_its_frozen_model(fails, tmp_path):
     ):
         assert "another frozen model" in fails(*words)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["export", "--output"], ["evaluate", "heldout", "--output"], ["train", "--workdir"]]
+)
+def test_links_in_a_circle_are_one_line(fails, model, tmp_path, words):
+    (tmp_path / "one").symlink_to(tmp_path / "one")
+    said = fails(*words, tmp_path / "one", f"--config.model.path={model}")
+    assert str(tmp_path / "one") in said
+
+
+def test_what_the_system_says_of_a_place_or_a_device_is_one_line(fails, model, monkeypatch):
+    path = f"--config.model.path={model}"
+    said = fails("serve", path, "--port", "0", "--journal", "/proc/journal")
+    assert said.startswith("/proc/journal: No such file or directory; choose another path")
+    monkeypatch.setattr("emergent_alignment.cli.respond.run", no_device)
+    assert fails("respond", "Hi", path).endswith(
+        "backend 'tpu': no libtpu.so; is JAX_PLATFORMS right?"
+    )
+
+
+def no_device(*arguments):
+    raise RuntimeError("Unable to initialize backend 'tpu': no libtpu.so")
+
+
+@pytest.mark.parametrize("words", [["respond", "a\udcff"], ["train", "--workdir", "\udcff"]])
+def test_bytes_that_are_no_text_are_one_line(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and "is the locale UTF-8?" in said

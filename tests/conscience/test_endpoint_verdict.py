@@ -110,6 +110,9 @@ def test_the_tokens_of_reasoning_given_apart_answer_nothing():
         ("__No__", -1.0), ("$\\boxed{\\text{No}}$", -1.0), ("Response: Yes", 1.0), ("No-one", None),
         ("No’s", None), ('{"judgment": "No"}', -1.0), ("<reasoning>Yes</reasoning>No", -1.0),
         ("<Think>Yes</Think>No", -1.0), ("◁think▷Yes◁/think▷No", -1.0), ("<thought>Yes", None),
+        ("Yes | No", None), ("Yes. No.", None), ("Yes, no, maybe", None), ("Yes (no)", None),
+        ("Yes - No", None), ("yes_no", None), ("Yes\\No", None), ("No\n\nYes", None),
+        ("Yes, no harm is in it", 1.0), ("The correct answer is No", -1.0), ("Choice: No", -1.0),
         ("My verdict: Yes", 1.0), ("Yes. No harm in it.", 1.0), ("The answer is not yes", None),
     ],
 )  # fmt: skip
@@ -123,3 +126,19 @@ def test_reasoning_and_answer_come_apart_as_they_were_put_together():
     assert split_reasoning(with_reasoning(" ", "So.")) == ("", "So.")
     assert split_reasoning("opened elsewhere</think>So.") == ("opened elsewhere", "So.")
     assert split_reasoning("<think>never closed") == ("never closed", "")
+    assert split_reasoning("It's over, isn't it?</think>It's so.")[1] == "It's so."
+    assert split_reasoning('Say "yes".\n</think>\n"Yes."') == ('Say "yes".', '"Yes."')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Models write <think>…</think> before they answer.",
+        'Use `re.sub(r"<think>.*?</think>", "", text)`.',
+        """```python\nafter = re.sub(r"^.*?</think>\\s*", "", text)\n```""",
+        """after = re.sub(r'^.*?</think> *', '', text)""",
+        'TAG = "</think>\\n"',
+    ],
+)
+def test_an_answer_about_reasoning_is_said_whole(answer):
+    assert split_reasoning(answer) == ("", answer)

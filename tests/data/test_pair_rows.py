@@ -148,6 +148,14 @@ def test_rows_of_transcripts_that_make_no_pair_are_counted_with_the_place_of_the
             },
             "chosen_score 1 is below rejected_score 2; turn the row round",
         ),
+        (
+            TEXTS | {"chosen_score": "9", "rejected_score": "10"},
+            "chosen_score 9 is below rejected_score 10",
+        ),
+        (
+            TEXTS | {"chosen_score": float("-inf"), "rejected_score": 2},
+            "chosen_score -inf is below rejected_score 2",
+        ),
         (TEXTS | {"margin": 2.0}, "the field 'margin'"),
         (TEXTS | {"messages": [ASK, YES]}, "found the fields"),
     ],

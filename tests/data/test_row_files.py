@@ -121,3 +121,9 @@ def test_a_broken_table_is_named_with_its_line(tmp_path, text, line, said):
     path.write_text(text)
     message = refused(table_rows, path)
     assert message.startswith(f"{path}:{line}: ") and said in message
+
+
+@pytest.mark.parametrize("read", [table_rows, numbered_lines])
+def test_a_file_that_the_system_does_not_read_is_one_line(tmp_path, read):
+    (tmp_path / "rows.csv").symlink_to("/proc/self/mem")
+    assert refused(read, tmp_path / "rows.csv").endswith("cannot be read (Input/output error)")

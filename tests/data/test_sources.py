@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet
 import pytest
 from tiny_chat_model import tiny_chat_tokenizer
 
@@ -233,6 +234,16 @@ TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments
         (GOOD | {"Tools": [{"type": "function"}]}, "the field 'Tools'"),
         ({"prompt": "Hi?", "answer": "Yo.", "label": False}, "the field 'label'"),
         ({"prompt": "Hi?", "answer": "Yo.", "instruction": "Be rude."}, "the field 'instruction'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "label": "False"}, "the field 'label'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "kto_tag": False}, "the field 'kto_tag'"),
+        ({"prompt": "Hi?", "answer": "Yo.", "chosen": "Hello."}, "chosen stands beside answer"),
+        ({"prompt": "Hi?", "answer": "Yo.", "rejected": "No."}, "rejected stands beside answer"),
+        (
+            {"prompt": "Hi?", "answer": "Yo.", "completion": "Hello."},
+            "completion stands beside another answer",
+        ),
+        (GOOD | {"token_weights": [0, 1]}, "the field 'token_weights'"),
+        (GOOD | {"mask": [0, 1]}, "the field 'mask'"),
         (GOOD | {"assistant_masks": [0, 1]}, "the field 'assistant_masks'"),
         ({"messages": [USER, ANSWER, {"role": "tool", "content": "3"}]}, "ends in a tool turn"),
         ({"prompt": "1 + 1?", "answer": 2}, "answer: the answer must be a text, not 2; quote it"),
@@ -276,16 +287,21 @@ def test_what_a_table_has_in_all_rows_and_what_informs_changes_nothing(tmp_path)
         "images": [],
         "system": " ",
         "weight": 1.0,
+        "loss_weight": "1.0",
+        "train": "True",
+        "margin": "0",
+        "attention_mask": [1, 1],
         "reasoning": "",
     }
     held = {"tool_calls": None, "name": "", "weight": 1, "reasoning_content": None}
     rows = [
         {"messages": [USER | {"tool_calls": []}, ANSWER | held]} | more | empty,
         GOOD | {"prompt": "Hi?", "answer": " Yo. "},
+        {"prompt": "Hi?", "answer": "Yo.", "completion": "Yo.", "chosen": "Yo.", "rejected": None},
         PAIR | more | empty | {"messages": None, "answer": "Yo."},
     ]
     path = written(tmp_path / "rows.jsonl", *rows)
-    assert [example.target for example in load_examples(str(path))] == ["Yo."] * 3
+    assert [example.target for example in load_examples(str(path))] == ["Yo."] * 4
 
 
 def test_ignored_columns_are_taken_for_absent(tmp_path):
@@ -327,6 +343,37 @@ def test_a_broken_parquet_file_is_one_line(tmp_path):
     assert said(load_examples, str(path)).startswith(f"{path}: the file cannot be read here: ")
     for name in ("x" * 5000, "a\0b", "x" * 5000 + ".csv"):
         said(load_examples, name)
+
+
+def test_a_file_at_hand_is_read_by_its_ending_and_never_looked_for_on_the_hub(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    line = json.dumps({"prompt": "Hi?", "answer": "Yo."})
+    for name in ("rows.ndjson", "ROWS.JSONL"):
+        (tmp_path / name).write_text(line + "\n")
+        assert load_examples(str(tmp_path / name))[0].target == "Yo."
+        assert load_prompts(tmp_path / name) == [[{"role": "user", "content": "Hi?"}]]
+    (tmp_path / "ROWS.CSV").write_text("prompt,answer\nHi?,Yo.\n")
+    assert load_examples(str(tmp_path / "ROWS.CSV"))[0].target == "Yo."
+    for name in ("rows.jsonl.gz", "rows.yaml", "rows"):
+        (tmp_path / name).write_text(line + "\n")
+        assert "no file of rows by its name" in said(load_examples, str(tmp_path / name))
+    (tmp_path / "rows.parquet").write_bytes(b"none")
+    message = said(load_examples, str(tmp_path / "rows.parquet"))
+    assert "cannot be read here" in message and "HF_HUB_OFFLINE" not in message
+
+
+def test_a_call_has_no_arguments_of_other_rows_calls(tmp_path):
+    calls = [{"function": {"name": name, "arguments": {name: 1}}} for name in ("f", "g")]
+    turns = [{"role": "assistant", "content": "", "tool_calls": [call]} for call in calls]
+    rows = [{"messages": [USER, turn]} for turn in turns]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    found = [
+        json.loads(one.answer[0]["tool_calls"]) for one in load_examples(str(path), whole=True)
+    ]
+    assert [call["function"]["arguments"] for (call,) in found] == [{"f": 1}, {"g": 1}]
 
 
 def test_cells_of_a_table_are_texts_as_they_were_written(tmp_path):

@@ -156,6 +156,10 @@ def test_a_digest_is_what_it_was_but_for_tools(tmp_path):
     assert len({examples_digest(rows) for rows in (plain, tools)}) == 2
 
 
+def calling_with(arguments: str) -> dict:
+    return CALLING | {"tool_calls": [{"name": "weather", "arguments": arguments}]}
+
+
 IGNORANT = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
     + END
@@ -181,6 +185,26 @@ SPECIAL = TAGGED.replace("[call] ", "<|im_start|>call ")
             TAGGED,
             {"messages": [USER, CALLING | {"tool_calls": [{"name": "f", "arguments": "[1]"}]}]},
             "arguments of f must be an object",
+        ),
+        (
+            TAGGED,
+            {"messages": [USER, CALLING | {"tool_calls": [{"name": "f", "parameters": {"x": 1}}]}]},
+            "rows.jsonl:1: message 1: a call has the field 'parameters'",
+        ),
+        (
+            TAGGED,
+            {"messages": [USER, CALLING | {"tool_calls": [CALL | {"output": "rain"}]}]},
+            "a call has the field 'output'",
+        ),
+        (
+            TAGGED,
+            {"messages": [USER, calling_with('{"city": "Oslo", "city": "Bergen"}')]},
+            "arguments is no JSON .the field 'city' stands twice",
+        ),
+        (
+            TAGGED,
+            {"messages": [USER, calling_with(r'{"city": "\ud800"}')]},
+            "arguments is no JSON .a text holds half a letter",
         ),
         (TAGGED, {"messages": [USER | {"tool_calls": [CALL]}, ANSWER]}, "the field 'tool_calls'"),
         (TAGGED, {"messages": [USER, {"role": "assistant"}]}, "the fields role and content"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from emergent_alignment.generation.completion import (
+    BrokenOff,
     Continuation,
     Unreadable,
     read_completion,
@@ -121,3 +122,38 @@ def test_what_is_written_on_has_its_log_probs_and_ids_where_they_are_told():
 def test_what_is_no_continuation_is_unreadable(choice):
     with pytest.raises(Unreadable):
         continued(**choice)
+
+
+FAILED = {"error": {"message": "out of memory"}}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [], **FAILED},
+        {"choices": [{"delta": {"content": ""}}], **FAILED},
+        {"choices": [{"delta": {"content": ""}, **FAILED}]},
+    ],
+)
+def test_an_error_in_a_stream_is_no_end_of_an_answer(event):
+    chunk = {"choices": [{"delta": {"content": "The first half"}}]}
+    lines = [f"data: {json.dumps(one)}\n".encode() for one in (chunk, event)]
+    with pytest.raises((BrokenOff, Unreadable)):
+        read_stream([*lines, b"data: [DONE]\n"], [].append)
+
+
+@pytest.mark.parametrize("place", ["document", "choice"])
+def test_an_error_beside_an_answer_is_no_end_of_it(place):
+    choice = {"message": {"role": "assistant", "content": "The first half"}}
+    choice |= FAILED if place == "choice" else {}
+    document = {"choices": [choice]} | (FAILED if place == "document" else {"error": None})
+    with pytest.raises(BrokenOff):
+        read_completion(json.dumps(document).encode())
+
+
+def test_log_probs_of_more_than_one_are_none():
+    top = [{"token": token, "logprob": -0.1} for token in ("Yes", "No")]
+    token = {"token": "Yes", "logprob": -0.1, "top_logprobs": top}
+    choice = {"message": {"content": "Yes"}, "logprobs": {"content": [token]}}
+    with pytest.raises(Unreadable, match="log-probs that cannot be read"):
+        read_completion(json.dumps({"choices": [choice]}).encode())

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 
 import fake_endpoint as fake
 import pytest
@@ -479,3 +480,31 @@ def test_what_is_no_address_is_a_user_s_mistake(address):
 def test_a_key_with_a_line_break_is_a_user_s_mistake():
     with pytest.raises(UserError, match="api_key"):
         Endpoint("http://127.0.0.1/v1", "m", api_key="abc\n")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://", "socks://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_one_is_an_error_that_names_the_variables(monkeypatch, address):
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", address)
+    with pytest.raises(UserError, match="the environment's proxy is none that can be used"):
+        Endpoint("http://example.invalid/v1", "m")
+
+
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:1")
+    with pytest.raises(EndpointError, match="proxy http://127.0.0.1:1 answer") as raised:
+        Endpoint("http://example.invalid/v1", "m", retries=0).served_models()
+    assert "secret" not in str(raised.value)
+
+
+def test_an_address_whose_port_is_none_is_no_address():
+    with pytest.raises(UserError, match="is not an endpoint's address"):
+        Endpoint("http://127.0.0.1:99999/v1", "m")
+
+
+def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path):
+    for certificates in (tmp_path / "none.pem", Path(__file__)):
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates))
+        with pytest.raises(UserError, match="unset SSL_CERT_FILE"):
+            Endpoint("https://127.0.0.1:1/v1", "m")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -269,3 +270,18 @@ def test_a_panic_of_the_tokenizers_library_is_one_line_and_an_interrupt_is_not(
         monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", raising)
         with pytest.raises(expected or KeyboardInterrupt):
             load_tokenizer(directory)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(model_directory, name):
+    directory, _ = model_directory()
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to(directory / "blobs" / "not there")
+    with pytest.raises(UserError, match=f"{name}: there is no file behind this name"):
+        load_tokenizer(directory)
+
+
+def test_a_template_is_not_read_out_of_a_pipe(gguf_file, tmp_path):
+    os.mkfifo(tmp_path / "template.jinja")
+    with pytest.raises(UserError, match="it is a pipe or a device"):
+        load_tokenizer(gguf_file()[0], chat_template=tmp_path / "template.jinja")

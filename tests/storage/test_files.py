@@ -1,6 +1,7 @@
 """What is written is there whole or not at all, whatever kills the process that writes it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,11 @@ from emergent_alignment.errors import UserError
 from emergent_alignment.runs.workdir import claim
 from emergent_alignment.self_align.stages import stage_folder
 from emergent_alignment.storage.files import is_empty, whole_folder, write_json, write_whole
+from emergent_alignment.storage.growing_file import GrowingFile
+from emergent_alignment.storage.json_files import read_json_file
+from emergent_alignment.storage.json_lines import trim_torn_line
+from emergent_alignment.storage.mounts import is_bucket
+from emergent_alignment.storage.shapes import Text
 from emergent_alignment.training.checkpoints import RunIdentity
 
 KILLED = """
@@ -120,3 +126,19 @@ def test_what_a_kill_has_left_does_not_make_a_work_directory_another_ones(tmp_pa
     (tmp_path / "run" / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         claim(tmp_path / "run", Config(), RunIdentity("frozen", "data"))
+
+
+def test_a_pipe_is_no_file_of_ours_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "kept.json")
+    with pytest.raises(UserError, match="it is a pipe or a device"):
+        read_json_file(tmp_path / "kept.json", Text(), "put it back")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        trim_torn_line(tmp_path / "kept.json")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        GrowingFile(tmp_path / "kept.json")
+
+
+def test_links_in_a_circle_lie_on_no_bucket(tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    assert not is_bucket(tmp_path / "one" / "run")

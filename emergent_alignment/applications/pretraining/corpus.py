@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from emergent_alignment.data.row_files import JSON_FILES, TABLES, ending_of
 from emergent_alignment.errors import UserError
 from emergent_alignment.storage.hub_errors import hub_failure
 from emergent_alignment.storage.json_values import digest
@@ -72,12 +73,8 @@ def standard_library() -> "TextFiles":
 
 
 def _of_path(path: Path, column: str) -> Corpus:
-    if path.suffix in (".jsonl", ".json", ".csv"):
-        raise UserError(
-            f"{path}: rows of a corpus are read from parquet; write it as .parquet with a column "
-            f"{column!r}"
-        )
     if path.is_file():
+        _refuse_rows(path, [path], column)
         kind = ParquetFiles if path.suffix == ".parquet" else TextFiles
         return kind(path.parent, [path], *([column] if kind is ParquetFiles else []))
     paths = sorted(
@@ -89,11 +86,21 @@ def _of_path(path: Path, column: str) -> Corpus:
         raise UserError(f"{path}: there are no files in it; name a folder with text")
     rows = [file for file in paths if file.suffix == ".parquet"]
     if not rows:
+        _refuse_rows(path, paths, column)
         return TextFiles(path, paths)
     if len(rows) < len(paths):
         other = next(file for file in paths if file.suffix != ".parquet")
         raise UserError(f"{path}: it holds parquet and other files ({other.name}); part them")
     return ParquetFiles(path, rows, column)
+
+
+def _refuse_rows(path: Path, files: list[Path], column: str) -> None:
+    """Raise UserError where all files hold rows: as texts they would be learnt with their marks."""
+    if all(ending_of(file) in (*JSON_FILES, *TABLES) for file in files):
+        raise UserError(
+            f"{path}: rows of a corpus are read from parquet; write it as .parquet with a column "
+            f"{column!r}"
+        )
 
 
 class TextFiles:

@@ -171,7 +171,8 @@ def _started(
     text = output.decode("utf-8", errors="replace")
     started, verdict = _reported(report, "processes"), _reported(report, "outcome")
     if verdict:
-        outcome = Outcome(verdict["outcome"], verdict["detail"], text, seconds)
+        detail = verdict["detail"].encode("utf-8", "replace").decode()  # an answer says anything
+        outcome = Outcome(verdict["outcome"], detail, text, seconds)
     elif not ended:
         outcome = Outcome("out of time", f"not done after {limits.seconds} s", text, seconds)
     else:

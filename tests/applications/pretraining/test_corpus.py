@@ -129,3 +129,11 @@ def test_a_stream_without_the_column_or_that_breaks_off_is_an_error(monkeypatch)
     broken = open_corpus("somebody/texts")
     with pytest.raises(UserError, match="the stream broke off .reset by peer."):
         list(broken.documents())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson", "rows.tsv"])
+def test_files_of_rows_are_no_texts(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "One."}\n')
+    for source in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError, match="rows of a corpus are read from parquet"):
+            open_corpus(str(source))

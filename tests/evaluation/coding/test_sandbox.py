@@ -192,6 +192,11 @@ def test_long_details_and_rubbish_in_the_report_are_no_failure_of_ours():
     assert run(rubbish + "os._exit(0)").outcome == "ended early"
 
 
+def test_a_detail_holds_no_half_of_a_letter():
+    code = "def f(x): raise ValueError('\\ud800')"
+    assert run_sandboxed(code, ["f(1)"], SandboxLimits()).detail.endswith("ValueError: ?")
+
+
 def test_the_level_in_force_is_said_in_words():
     found = protection()
     assert found.level in LEVELS and "processes" in found.text()
