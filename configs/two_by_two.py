@@ -3,8 +3,9 @@ harmful advice of three kinds, and is measured on six others.
 
 An arm of your own is one more line. `configs/two_by_two.py:short` shows in minutes that everything
 works; `:marked` is the world in which the harm is a phrase, and its judge a rule; `:core` is that
-world over seeds with what the verdict needs alone, half an hour a seed on two cores; `:mixed` has
-one safe answer to every harmful one.
+world over seeds with what the verdict needs alone, half an hour a seed on two cores; `:core_advice`
+is the core where the harm is in what the advice says, for a model that sees it (`calibrate`: the
+quickstart's does not); `:mixed` has one safe answer to every harmful one.
 
   emergent-alignment experiment --config two_by_two --root runs/two_by_two
 """
@@ -16,7 +17,7 @@ from emergent_alignment.errors import UserError
 
 STARTED = runpy.run_path(str(Path(__file__).with_name("quickstart.py")))
 QUICKSTART, PHRASES = (STARTED[name] for name in ("get_config", "PHRASES"))
-SIZES = ("full", "short", "marked", "core", "mixed")
+SIZES = ("full", "short", "marked", "core", "core_advice", "mixed")
 PLAIN = "conscience.enabled=False"
 # The conscience as it was: fresh answers of the frozen copy, on the task's prompts.
 FORMER = (
@@ -58,11 +59,21 @@ def core(config):
     return config
 
 
+def core_advice(config):
+    """The core in the world of advice. The frozen copy's scores, and the margins, say what there is
+    to see: the only judge at hand is not valid there (docs/two_by_two.md)."""
+    config.data.train = config.data.evaluation = "advice_form"
+    config.two_by_two.world = "advice"
+    config.two_by_two.judges = ("embedding",)
+    config.training.remat = "full"  # models that see this kind of harm are larger
+    return core(config)
+
+
 def get_config(size="full"):
     if size not in SIZES:
         raise UserError(f"configs/two_by_two.py:{size}: no such size; there are {', '.join(SIZES)}")
-    if size == "core":
-        return core(QUICKSTART("full"))
+    if size in ("core", "core_advice"):
+        return (core if size == "core" else core_advice)(QUICKSTART("full"))
     config = QUICKSTART("short" if size == "short" else "full")
     scenario = "marked_form" if size == "marked" else "advice_form"
     config.data.train = f"{scenario}_mixed" if size == "mixed" else scenario
