@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def write_peft(
         "init_lora_weights": True,
         "inference_mode": True,
         "target_modules": sorted(
-            names.PROJECTION_NAMES[name][0].split(".")[-1] for name in adapters
+            {row.module.split(".")[-1] for row in _adapted(config, adapters).values()}
         ),
     }
     if not _writes(Path(directory), tensors):
@@ -202,18 +202,27 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
 
 
 def _file_tensor(name: str, parts: Sequence[tuple[Parameter, Any, tuple[int, ...]]]) -> Tensor:
-    """What a leaf has at an index or, in turns, what several have there."""
+    """What a leaf has at an index, or what several have there that are one tensor in files."""
     parts = sorted(parts, key=lambda part: part[0].turn)
     made = [functools.partial(_to_host, leaf, at, row.transposed) for row, leaf, at in parts]
     row, leaf, _ = parts[0]
     shape = names.file_shape(row, leaf.shape)
-    return Tensor(name, shape, np.dtype(leaf.dtype), functools.partial(_in_turns, made))
+    return Tensor(name, shape, np.dtype(leaf.dtype), lambda: row.joined([make() for make in made]))
 
 
-def _in_turns(parts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
-    """One array, or the columns of several in turns."""
-    made = [make() for make in parts]
-    return made[0] if len(made) == 1 else np.stack(made, -1).reshape(*made[0].shape[:-1], -1)
+def _adapted(config: ModelConfig, names_of_adapters: Iterable[str]) -> dict[str, Parameter]:
+    """The rows of the kernels beside which adapters stand. Raises UserError where PEFT has no name
+    for them: of experts, and where files hold several kernels in one tensor."""
+    rows = {row.path[-2]: row for row in names.tensor_names(config).values() if row.adapted}
+    for name in names_of_adapters:
+        row = rows[name]
+        if row.of_experts or row.turns > 1:
+            what = "experts" if row.of_experts else "a part of a tensor"
+            raise UserError(
+                f"adapters beside {name}: PEFT has no names for those of {what}. Export the whole"
+                " model, with the adapters merged in (format safetensors)."
+            )
+    return {name: rows[name] for name in names_of_adapters}
 
 
 def _adapter_tensors(
@@ -222,15 +231,10 @@ def _adapter_tensors(
     """The tensors of a PEFT file: A is [rank, in] and B is [out, rank], one of each a layer."""
     sizes = names.projection_sizes(config)
     tensors = []
-    for projection, factors in adapters.items():
-        if projection in names.EXPERT_PROJECTIONS:
-            raise UserError(
-                f"adapters beside {projection}: PEFT has no names for those of experts. Export the"
-                " whole model, with the adapters merged in (format safetensors)."
-            )
+    for projection, row in _adapted(config, adapters).items():
+        factors = adapters[projection]
         inputs, outputs = sizes[projection]
         shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
-        module = names.PROJECTION_NAMES[projection][0]
         for factor, shape in shapes.items():
             leaf = factors[factor]
             if tuple(leaf.shape) != shape:
@@ -238,7 +242,9 @@ def _adapter_tensors(
                     f"adapters at {projection}.{factor}: expected {shape}, found {leaf.shape}"
                 )
             for layer in range(config.num_layers):
-                name = f"{_PEFT_PREFIX}model.layers.{layer}.{module}.lora_{factor.upper()}.weight"
+                name = (
+                    f"{_PEFT_PREFIX}model.layers.{layer}.{row.module}.lora_{factor.upper()}.weight"
+                )
                 make = functools.partial(_to_host, leaf, (layer,), True)
                 tensors.append(Tensor(name, shape[:0:-1], np.dtype(leaf.dtype), make))
     return tensors
