@@ -17,7 +17,7 @@ Every family trains in full or with adapters, on any mesh, shares its prompts be
 decodes from a cache, and is exported to safetensors and to PEFT's form. MXFP4 is undone as it is
 read, into the dtype of the parameters, and exports are not quantised. Of prompts and of answers the
 cache holds, in layers with a window, the window. Adapters beside
-experts, and beside gate and up of Granite 4, are exported merged into the whole model.
+experts are exported merged into the whole model.
 
 A GGUF file is read as llama.cpp writes it, under the name of the architecture that stands here.
 What its metadata does not say is what llama.cpp assumes of that name: which layers of Gemma,

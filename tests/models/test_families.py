@@ -3,6 +3,7 @@ is refused, and the layers as stretches of periods. That each computes what tran
 tests/parity/test_families.py."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -261,7 +262,7 @@ def test_what_is_captured_is_the_stream_after_so_many_layers(tiny_config, tiny_p
 
 
 def test_kernels_that_files_have_in_one_tensor_are_read_and_written_back(tmp_path):
-    """Whole and in parts, one behind the other; and PEFT, which has no names for them, is told."""
+    """Whole and in parts, one behind the other."""
     config = ModelConfig.from_huggingface(
         stated("granitemoehybrid", num_hidden_layers=2, layer_types=["attention"] * 2)
     )
@@ -281,14 +282,33 @@ def test_kernels_that_files_have_in_one_tensor_are_read_and_written_back(tmp_pat
 
     part = read_parameters(source, config, dtype=jnp.float32, place=last_columns)
     np.testing.assert_array_equal(part["layers"]["up"]["kernel"][1], up[12:, 28:])
-    adapters = {"up": {"a": np.zeros((2, 24, 1)), "b": np.zeros((2, 1, 56))}}
-    with pytest.raises(UserError, match="beside up: PEFT has no names for those of a part"):
-        write_peft(
-            tmp_path / "peft",
-            config,
-            adapters,
-            rank=1,
-            alpha=1.0,
-            rank_stabilized=False,
-            base_name="base",
-        )
+
+
+@pytest.mark.parametrize("rank_stabilized", [False, True])
+@pytest.mark.parametrize("targets", [("gate", "up"), ("up",), ("up", "gate")])
+def test_adapters_of_one_tensor_are_one_of_peft(tmp_path, targets, rank_stabilized):
+    """… of which each moves its own kernel, and no other, as far as it did."""
+    config = ModelConfig.from_huggingface(
+        stated("granitemoehybrid", num_hidden_layers=2, layer_types=["attention"] * 2)
+    )
+    draw = np.random.default_rng(0)
+    adapters = {
+        name: {"a": draw.normal(size=(2, 24, 3)), "b": draw.normal(size=(2, 3, 56))}
+        for name in targets
+    }
+    options = {"rank": 3, "alpha": 6.0, "rank_stabilized": rank_stabilized, "base_name": "base"}
+    folder = write_peft(tmp_path / "peft", config, adapters, **options)
+    told = json.loads((folder / "adapter_config.json").read_text())
+    assert told["target_modules"] == ["input_linear"]
+    rank = told["rank_pattern"].get("input_linear", told["r"])
+    alpha = told["alpha_pattern"].get("input_linear", told["lora_alpha"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    module = "base_model.model.model.layers.1.shared_mlp.input_linear"
+    down, up = (tensors[f"{module}.lora_{factor}.weight"] for factor in "AB")
+    assert down.shape[0] == up.shape[1] == rank
+    moved = up @ down * alpha / (rank**0.5 if rank_stabilized else rank)
+    scale = 6.0 / (3**0.5 if rank_stabilized else 3)
+    for name, found in zip(("gate", "up"), np.split(moved, 2)):
+        factors = adapters.get(name, {"a": np.zeros((2, 24, 3)), "b": np.zeros((2, 3, 56))})
+        wanted = scale * (factors["a"][1] @ factors["b"][1]).T
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
