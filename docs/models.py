@@ -15,7 +15,9 @@ file each. `python docs/models.py > docs/models.md` writes this page, and a test
 
 Every family trains in full or with adapters, on any mesh, shares its prompts between branches,
 decodes from a cache, and is exported to safetensors and to PEFT's form. MXFP4 is undone as it is
-read, into the dtype of the parameters, and exports are not quantised.
+read, into the dtype of the parameters, and exports are not quantised. Of prompts and of answers the
+cache holds, in layers with a window, the window. Adapters beside
+experts are exported merged into the whole model.
 
 A GGUF file is read as llama.cpp writes it, under the name of the architecture that stands here.
 What its metadata does not say is what llama.cpp assumes of that name: which layers of Gemma,

@@ -13,6 +13,7 @@ ARCHITECTURES = {
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
     "gpt_oss": gguf.MODEL_ARCH.GPT_OSS,
     "granite": gguf.MODEL_ARCH.GRANITE,
+    "granitemoehybrid": gguf.MODEL_ARCH.GRANITE,  # where all layers are attention
     "ministral3": gguf.MODEL_ARCH.MISTRAL3,
     "mistral": gguf.MODEL_ARCH.MISTRAL3,  # of a Mistral3ForConditionalGeneration
     "olmo2": gguf.MODEL_ARCH.OLMO2,
@@ -21,7 +22,8 @@ ARCHITECTURES = {
     "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
     "smollm3": gguf.MODEL_ARCH.SMOLLM3,
 }
-PERMUTED = ("granite", "ministral3", "mistral", "smollm3")  # LlamaModel and what inherits from it
+# LlamaModel and what inherits from it.
+PERMUTED = ("granite", "granitemoehybrid", "ministral3", "mistral", "smollm3")
 SHIFTED = ("gemma2", "gemma3_text")
 
 
@@ -54,6 +56,10 @@ SETTINGS = {
     | {"sliding_window": 20, "rope_parameters": {**YARN, "truncate": False}},
     "granite": {"embedding_multiplier": 12.0, "attention_multiplier": 0.0078125}
     | {"residual_multiplier": 0.22, "logits_scaling": 8.0},
+    "granitemoehybrid": {"embedding_multiplier": 12.0, "attention_multiplier": 0.0078125}
+    | {"residual_multiplier": 0.22, "logits_scaling": 8.0, "shared_intermediate_size": 64}
+    | {"layer_types": ["attention"] * 7, "num_local_experts": 0, "mamba_n_heads": 4}
+    | {"position_embedding_type": "rope"},
     "ministral3": {"head_dim": 16}
     | {
         "rope_parameters": {
@@ -210,6 +216,15 @@ def _add_granite(writer, stated):
     writer.add_logit_scale(stated["logits_scaling"])
 
 
+def _add_granite_hybrid(writer, stated):
+    _add_granite(writer, stated)
+    writer.add_expert_shared_feed_forward_length(stated["shared_intermediate_size"])
+    writer.add_ssm_conv_kernel(stated["mamba_d_conv"])
+    writer.add_ssm_state_size(stated["mamba_d_state"])
+    writer.add_head_count_kv([stated["num_key_value_heads"]] * stated["num_hidden_layers"])
+    writer.add_rope_scaling_finetuned(True)
+
+
 def _add_ministral3(writer, stated):
     rope = stated["rope_parameters"]
     writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
@@ -220,6 +235,7 @@ _OWN = {
     "gemma3_text": _add_gemma3,
     "gpt_oss": _add_gpt_oss,
     "granite": _add_granite,
+    "granitemoehybrid": _add_granite_hybrid,
     "ministral3": _add_ministral3,
     "olmo3": _add_olmo3,
     "qwen3_moe": _add_qwen3_moe,
@@ -259,8 +275,16 @@ def _stacked(tensors):
 
 
 def _split(tensors):
-    """gpt-oss: gate and up apart, and kernels [experts, out, in]; sinks are a weight."""
+    """gpt-oss: gate and up apart, and kernels [experts, out, in]; sinks are a weight. Granite 4:
+    the first half of a tensor is the gate, the second what it gates."""
     for name, tensor in tensors.items():
+        block, _, fused = name.partition("shared_mlp.")
+        if fused == "input_linear.weight":
+            half = len(tensor) // 2
+            yield f"{block}mlp.gate_proj.weight", tensor[:half]
+            yield f"{block}mlp.up_proj.weight", tensor[half:]
+            continue
+        name = name.replace("shared_mlp.output_linear", "mlp.down_proj")
         if name.endswith("sinks"):
             name += ".weight"
         bias = re.fullmatch(r"(.*\.experts\.(gate_up|down)_proj)(_bias)?", name)

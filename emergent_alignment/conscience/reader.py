@@ -29,9 +29,9 @@ from emergent_alignment.generation.prefill import (
     placed_prompts,
     prefill,
 )
-from emergent_alignment.generation.sampler import Sampler, decode
+from emergent_alignment.generation.sampler import Sampler, Samples, decode
 from emergent_alignment.generation.text import Answer, answers_of, beginning_of
-from emergent_alignment.models.cache import EMPTY, Block
+from emergent_alignment.models.cache import Block, chosen_rows, cut_block
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import anywhere, largest
 from emergent_alignment.parallel.rows import row_multiple, rows_held, to_devices, to_host
@@ -129,9 +129,12 @@ class Reader:
         """float32[rows]: log P(answer | prompt), summed over the answer's tokens."""
         return self._log_probs(prompts, answers)[0]
 
-    def write(self, shown: Shown, live: list[bool], sampler: Sampler) -> tuple[list[Answer], Block]:
+    def write(
+        self, shown: Shown, live: list[bool], sampler: Sampler
+    ) -> tuple[list[Answer], Block | None]:
         """Sample one answer a row after what is shown, each from its own of the sampler's keys
-        [rows]; rows that are not `live` stay empty. Also the block of the answers."""
+        [rows]; rows that are not `live` stay empty. Also the block of the answers, where the layout
+        reads on behind them."""
         places = self._places(live)
         samples, block = self._decode(shown, self._runs(live), sampler.keys[places], sampler)
         return answers_of(samples, self.chat)[: len(live)], block
@@ -156,7 +159,9 @@ class Reader:
     def _runs(self, live: list[bool]) -> Bool[np.ndarray, "size"]:
         return np.array(live)[self._places(live)] & (np.arange(self._size(live)) < len(live))
 
-    def _decode(self, shown: Shown, runs: np.ndarray, keys, sampler: Sampler):
+    def _decode(
+        self, shown: Shown, runs: np.ndarray, keys, sampler: Sampler
+    ) -> tuple[Samples, Block | None]:
         longest = max(map(len, shown.tokens), default=0)
         self._check(longest + int(sampler.settings.max_new_tokens), "a correction after its review")
         keys, runs = to_devices((keys[:, None], runs))
@@ -167,13 +172,15 @@ class Reader:
             replace(sampler, keys=keys),
             runs,
             width=bucket(int(sampler.settings.max_new_tokens), self.width_step, 1 << 30),
+            keep_block=self.layout == "turn",
             dtype=self.model.dtype,
         )
 
-    def written(self, prompts: Shown, messages, answers: list[Answer], block: Block) -> Case:
+    def written(self, prompts: Shown, messages, answers: list[Answer], block: Block | None) -> Case:
         """The case of answers that were just written after their prompts: nothing is read."""
         if self.layout == "quote":
             return self._case(messages, answers)
+        assert block is not None
         return self._case(messages, answers, self._answered(prompts, answers, block))
 
     def _case(self, messages, answers: list[Answer], read: Shown | None = None) -> Case:
@@ -281,10 +288,8 @@ class Reader:
         rows = [before + answer.tokens[:-1] for before, answer in zip(prompts.tokens, answers)]
         lengths = np.zeros(self._size(answers), np.int32)
         lengths[: len(answers)] = [max(len(answer.tokens) - 1, 0) for answer in answers]
-        slots = np.arange(block.positions.shape[-1])
-        kept = np.where(slots < lengths[:, None, None], to_host(block.positions), EMPTY)
-        kept, ends = to_devices((kept, to_host(prompts.held.ends) + lengths))
-        context = (*prompts.held.context, Block(block.keys, block.values, kept))
+        ends = to_devices(to_host(prompts.held.ends) + lengths)
+        context = (*prompts.held.context, cut_block(block, ends))
         return Shown(rows, Prompts(context, ends, prompts.held.last))
 
     def _check(self, tokens: int, what: str) -> None:
@@ -309,15 +314,10 @@ class Reader:
 @jax.jit
 def _beginnings(held: Prompts, rows: Int[Array, "picks"], dropped: Int[Array, "picks"]) -> Prompts:
     """These rows of what was read, each without the last `dropped` tokens of its last block."""
-    context = [
-        Block(block.keys[:, rows], block.values[:, rows], block.positions[rows])
-        for block in held.context
-    ]
+    *context, last = (chosen_rows(block, rows) for block in held.context)
     ends = held.ends[rows] - dropped
-    last = context[-1]
-    kept = jnp.where(last.positions < ends[:, None, None], last.positions, EMPTY)
-    context[-1] = Block(last.keys, last.values, kept)
-    return placed_prompts(Prompts(tuple(context), ends, held.last[rows]))
+    context = (*context, cut_block(last, ends))
+    return placed_prompts(Prompts(context, ends, held.last[rows]))
 
 
 def padded(rows: list[list[int]], size: int, step: int) -> tuple[np.ndarray, np.ndarray]:

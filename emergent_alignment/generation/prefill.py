@@ -71,8 +71,8 @@ def answer_log_probs(
     dtype: jnp.dtype = jnp.float32,
 ) -> tuple[Float[Array, "batch branches"], Block]:
     """float32 log P(answer | prompt) of each branch, summed over its true tokens, and the
-    answers' own block, so that a question can be asked about them. The log-probs are whole on every
-    device."""
+    answers' own block, whole, so that a question can be asked about them or their beginnings. The
+    log-probs are whole on every device."""
     given = config, params, prompts, answers, lengths
     log_probs, block = _token_log_probs(*given, chunk_size=chunk_size, dtype=dtype)
     return replicated(log_probs.sum(-1)), block
@@ -100,7 +100,8 @@ def _token_log_probs(
 ) -> tuple[Float[Array, "batch branches tokens"], Block]:
     batch, branches, size = answers.shape
     starts = jnp.broadcast_to(prompts.ends[:, None], lengths.shape)
-    hidden, block = read(config, params, answers, lengths, starts, prompts.context, dtype=dtype)
+    given = config, params, answers, lengths, starts, prompts.context
+    hidden, block = read(*given, whole=True, dtype=dtype)
     first = jnp.broadcast_to(prompts.last[:, None, None], (batch, branches, 1, hidden.shape[-1]))
     predicting = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
     log_probs = sharded_token_log_probs(

@@ -2,7 +2,8 @@
 
 New tokens go round a ring of slots, the same slot for all rows, so that rows of every age are
 written at once and in place. A row lives at most as many steps as there are slots, so it never
-overwrites itself; what an earlier row left in the ring is hidden by its positions.
+overwrites itself (of a windowed layer: what it still sees); what an earlier row left in the ring is
+hidden by its positions.
 """
 
 import functools
@@ -149,14 +150,17 @@ def _refill(
         return jax.tree.map(lambda a, b: a.at[new.places].set(b, mode="drop"), old, fresh)
 
     def put_block(old: Block, fresh: Block) -> Block:
-        keys, values = (
-            a.at[:, new.places].set(b, mode="drop")
-            for a, b in ((old.keys, fresh.keys), (old.values, fresh.values))
+        keys, values = jax.tree.map(
+            lambda a, b: a.at[:, new.places].set(b, mode="drop"),
+            (old.keys, old.values),
+            (fresh.keys, fresh.values),
         )
         return Block(keys, values, put(old.positions, fresh.positions))
 
     context = put_block(running.prompts.context[0], read.context[-1])
-    hidden = running.ring.positions.at[new.places].set(EMPTY, mode="drop")
+    hidden = jax.tree.map(
+        lambda held: held.at[new.places].set(EMPTY, mode="drop"), running.ring.positions
+    )
     return Running(
         Prompts(
             (context,), put(running.prompts.ends, read.ends), put(running.prompts.last, read.last)
@@ -182,7 +186,6 @@ def _advance(
 ) -> Running:
     """Token by token, until at least `until` rows have nothing more to say."""
     matrix = unembedding(params, dtype)
-    slots = running.ring.positions.shape[-1]
     shared = () if before is None else before.context
 
     def go_on(state: Running):
@@ -194,7 +197,7 @@ def _advance(
             params,
             state.token,
             state.prompts.ends[:, None] + state.samples.lengths - 1,
-            Room(state.ring, state.step % slots),
+            Room(state.ring, state.step),
             (*shared, *state.prompts.context),
             dtype=dtype,
         )

@@ -136,7 +136,7 @@ def sample(
     return jax.tree.map(lambda x: x[:, 0], samples) if one_each else samples
 
 
-@functools.partial(jax.jit, static_argnames=("config", "width", "dtype"))
+@functools.partial(jax.jit, static_argnames=("config", "width", "keep_block", "dtype"))
 def decode(
     config: ModelConfig,
     params: dict,
@@ -145,10 +145,12 @@ def decode(
     live: Bool[Array, "batch"],
     *,
     width: int,
+    keep_block: bool = False,
     dtype: jnp.dtype = jnp.float32,
-) -> tuple[Samples, Block]:
-    """`sample` on top of what was read already; also the block of the new tokens. The block
-    lacks a row's last token, which nobody has read yet. Rows that are not `live` do not run.
+) -> tuple[Samples, Block | None]:
+    """`sample` on top of what was read already; also the block of the new tokens, where it is to be
+    kept. The block is whole, but lacks a row's last token, which nobody has read yet. Rows that are
+    not `live` do not run.
 
     The loop is cut into stages, so that attention looks only at the slots that can be filled. On a
     mesh parameters, prompts and answers lie meanwhile as the table of decoding says; the samples
@@ -156,11 +158,13 @@ def decode(
     """
     with laid_out(DECODING):
         params, prompts = laid_out_for_decoding(params, dtype), placed_prompts(prompts)
-        state = begin(config, params, prompts, sampler, live, width=width, dtype=dtype)
+        options = {"width": width, "whole": keep_block, "dtype": dtype}
+        state = begin(config, params, prompts, sampler, live, **options)
         for filled in stages(width):
             options = {"until": filled + 1, "filled": filled, "dtype": dtype}
             state = advance(config, params, prompts, sampler, state, **options)
-    return jax.tree.map(replicated, state.samples), placed_block(state.block)
+    block = placed_block(state.block) if keep_block else None
+    return jax.tree.map(replicated, state.samples), block
 
 
 @dataclass(frozen=True)
@@ -185,17 +189,18 @@ def begin(
     live: Bool[Array, "batch"],
     *,
     width: int,
+    whole: bool = False,
     dtype: jnp.dtype = jnp.float32,
 ) -> Decoding:
-    """The first token of every answer."""
+    """The first token of every answer; the block of the new ones is `whole` where it is to be read
+    on after their end."""
     batch, branches = sampler.keys.shape
     samples = no_samples(live, branches, width)
     last = jnp.broadcast_to(prompts.last[:, None], (batch, branches, prompts.last.shape[-1]))
     matrix = unembedding(params, dtype)
     samples, token = draw(last, matrix, sampler, samples, config.logits_cap)
-    return Decoding(
-        jnp.int32(1), samples, token, empty_block(config, batch, branches, width, dtype)
-    )
+    block = empty_block(config, batch, branches, width, dtype, whole=whole)
+    return Decoding(jnp.int32(1), samples, token, block)
 
 
 def advance(

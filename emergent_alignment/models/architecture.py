@@ -143,6 +143,15 @@ class Architecture:
         )
 
     @property
+    def windows(self) -> dict[int | None, tuple[int, ...]]:
+        """The layers of each window that there is."""
+        kinds = self.layer_kinds
+        return {
+            window: tuple(i for i, kind in enumerate(kinds) if kind.window == window)
+            for window in dict.fromkeys(kind.window for kind in kinds)
+        }
+
+    @property
     def stretches(self) -> tuple[Stretch, ...]:
         """The layers as stretches of periods: few loops, and few layers in their periods together,
         since each is compiled once, whatever the depth."""

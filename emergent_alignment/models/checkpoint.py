@@ -162,7 +162,7 @@ def _read_leaf(
     part = tuple(slice(span.start, span.stop) for span in spans[name.leading :])
     for place in np.ndindex(leaf.shape[: name.leading]):
         file_name = name.name(tuple(span[at] for span, at in zip(spans, place)))
-        tensor = source.read(file_name, name.part_in_file(part))
+        tensor = source.read(file_name, name.part_in_file(part, shape[-1]))
         if tensor.dtype not in _FLOATS:
             raise UserError(
                 f"{source.where(file_name)}: tensor {file_name} holds {tensor.dtype} numbers, so"

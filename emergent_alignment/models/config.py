@@ -6,7 +6,7 @@ Weights, tokenizers and end-of-text ids are not described here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from emergent_alignment.errors import UserError
@@ -64,9 +64,9 @@ class ModelConfig(Architecture):
             rms_norm_eps=number(stated, "rms_norm_eps", where, default=1e-6),
             tie_embeddings=flag(stated, "tie_word_embeddings", where=where),
             max_positions=integer(stated, "max_position_embeddings", where),
-            **{name: rule.read(stated, where) for name, rule in family.stated.items()},
         )
-        return result.checked(where)
+        own = {name: rule.read(stated, where) for name, rule in family.stated.items()}
+        return replace(result, **own).checked(where)
 
     def to_huggingface(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def write_peft(
         UserError: when the directory is in use or cannot be written; nothing is left of it then.
         ValueError: when `adapters` does not fit `config` and `rank`.
     """
-    tensors = _adapter_tensors(config, adapters, rank)
+    modules = _by_module(config, adapters)
+    tensors = _adapter_tensors(config, modules, adapters, rank)
     content = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -129,9 +130,8 @@ def write_peft(
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
-        "target_modules": sorted(
-            names.PROJECTION_NAMES[name][0].split(".")[-1] for name in adapters
-        ),
+        "target_modules": sorted(map(_last, modules)),
+        **_patterns(modules, rank, alpha, rank_stabilized),
     }
     if not _writes(Path(directory), tensors):
         return Path(directory)
@@ -202,46 +202,95 @@ def _model_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[Tenso
 
 
 def _file_tensor(name: str, parts: Sequence[tuple[Parameter, Any, tuple[int, ...]]]) -> Tensor:
-    """What a leaf has at an index or, in turns, what several have there."""
+    """What a leaf has at an index, or what several have there that are one tensor in files."""
     parts = sorted(parts, key=lambda part: part[0].turn)
     made = [functools.partial(_to_host, leaf, at, row.transposed) for row, leaf, at in parts]
     row, leaf, _ = parts[0]
     shape = names.file_shape(row, leaf.shape)
-    return Tensor(name, shape, np.dtype(leaf.dtype), functools.partial(_in_turns, made))
+    return Tensor(name, shape, np.dtype(leaf.dtype), lambda: row.joined([make() for make in made]))
 
 
-def _in_turns(parts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
-    """One array, or the columns of several in turns."""
-    made = [make() for make in parts]
-    return made[0] if len(made) == 1 else np.stack(made, -1).reshape(*made[0].shape[:-1], -1)
+def _by_module(config: ModelConfig, adapted: Iterable[str]) -> dict[str, list[Parameter]]:
+    """The rows of the kernels beside which adapters stand, by the module that PEFT knows: several
+    where files hold them in one tensor. Raises UserError for experts, which it has no names for."""
+    rows = {row.path[-2]: row for row in names.tensor_names(config).values() if row.adapted}
+    modules: dict[str, list[Parameter]] = {}
+    for name in adapted:
+        if rows[name].of_experts:
+            raise UserError(
+                f"adapters beside {name}: PEFT has no names for those of experts. Export the whole"
+                " model, with the adapters merged in (format safetensors)."
+            )
+        modules.setdefault(rows[name].module, []).append(rows[name])
+    return modules
+
+
+def _patterns(
+    modules: Mapping[str, list[Parameter]], rank: int, alpha: float, rank_stabilized: bool
+) -> dict[str, dict[str, float]]:
+    """Ranks of modules with several adapters, and each α by which they are scaled as one alone."""
+    several = {_last(module): len(rows) for module, rows in modules.items() if len(rows) > 1}
+    return {
+        "rank_pattern": {name: count * rank for name, count in several.items()},
+        "alpha_pattern": {
+            name: alpha * (count**0.5 if rank_stabilized else count)
+            for name, count in several.items()
+        },
+    }
+
+
+def _last(module: str) -> str:
+    return module.split(".")[-1]
 
 
 def _adapter_tensors(
-    config: ModelConfig, adapters: Mapping[str, Mapping[str, Any]], rank: int
+    config: ModelConfig,
+    modules: Mapping[str, list[Parameter]],
+    adapters: Mapping[str, Mapping[str, Any]],
+    rank: int,
 ) -> list[Tensor]:
-    """The tensors of a PEFT file: A is [rank, in] and B is [out, rank], one of each a layer."""
+    """The tensors of a PEFT file: A is [rank, in] and B is [out, rank], one of each a layer. Of
+    several adapters beside a tensor A has all, and B each one's own columns of the tensor."""
     sizes = names.projection_sizes(config)
     tensors = []
-    for projection, factors in adapters.items():
-        if projection in names.EXPERT_PROJECTIONS:
-            raise UserError(
-                f"adapters beside {projection}: PEFT has no names for those of experts. Export the"
-                " whole model, with the adapters merged in (format safetensors)."
-            )
-        inputs, outputs = sizes[projection]
-        shapes = {"a": (config.num_layers, inputs, rank), "b": (config.num_layers, rank, outputs)}
-        module = names.PROJECTION_NAMES[projection][0]
-        for factor, shape in shapes.items():
-            leaf = factors[factor]
-            if tuple(leaf.shape) != shape:
-                raise ValueError(
-                    f"adapters at {projection}.{factor}: expected {shape}, found {leaf.shape}"
-                )
+    for module, rows in modules.items():
+        for row in rows:
+            _check_adapter(row.path[-2], adapters, sizes, config.num_layers, rank)
+        own = [(row, adapters[row.path[-2]]) for row in rows]
+        inputs, outputs = sizes[rows[0].path[-2]]
+        shapes = {
+            "A": (len(rows) * rank, inputs),
+            "B": (rows[0].turns * outputs, len(rows) * rank),
+        }
+        for factor, made in (("A", _down), ("B", _up)):
             for layer in range(config.num_layers):
-                name = f"{_PEFT_PREFIX}model.layers.{layer}.{module}.lora_{factor.upper()}.weight"
-                make = functools.partial(_to_host, leaf, (layer,), True)
-                tensors.append(Tensor(name, shape[:0:-1], np.dtype(leaf.dtype), make))
+                name = f"{_PEFT_PREFIX}model.layers.{layer}.{module}.lora_{factor}.weight"
+                dtype = np.dtype(own[0][1][factor.lower()].dtype)
+                make = functools.partial(made, own, layer)
+                tensors.append(Tensor(name, shapes[factor], dtype, make))
     return tensors
+
+
+def _check_adapter(name: str, adapters: Mapping, sizes: Mapping, layers: int, rank: int) -> None:
+    inputs, outputs = sizes[name]
+    for factor, shape in (("a", (layers, inputs, rank)), ("b", (layers, rank, outputs))):
+        found = tuple(adapters[name][factor].shape)
+        if found != shape:
+            raise ValueError(f"adapters at {name}.{factor}: expected {shape}, found {found}")
+
+
+def _down(own: Sequence[tuple[Parameter, Mapping]], layer: int) -> np.ndarray:
+    return np.concatenate([_to_host(factors["a"], (layer,), True) for _, factors in own])
+
+
+def _up(own: Sequence[tuple[Parameter, Mapping]], layer: int) -> np.ndarray:
+    """B: each adapter's columns, and zeros where the tensor has those of other kernels."""
+    made = [(row.turn, _to_host(factors["b"], (layer,), True)) for row, factors in own]
+    columns = [
+        np.concatenate([b if turn == at else np.zeros_like(b) for at, b in made], axis=1)
+        for turn in range(own[0][0].turns)
+    ]
+    return np.concatenate(columns)
 
 
 def _to_host(leaf: Any, index: tuple[int, ...], transposed: bool) -> np.ndarray:

@@ -8,8 +8,8 @@ quantisation, the decoder's layers, ideal FLOPs and docs/models.md are all read 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,8 +54,9 @@ class Parameter:
     huggingface   the tensor's name, `{layer}` being the layer and `{expert}` the expert
     gguf          likewise; experts and kernels that share a tensor above need not share one there
     transposed    files hold [out, in]; GGUF files do so of every kernel
-    turn, turns   of a tensor whose last axis holds several leaves in turns: which is this leaf's,
-                  and how many there are
+    turn, turns   of a tensor that holds the columns of several leaves in turns: which is this
+                  leaf's, and how many there are
+    together      there the columns of each leaf are together, and the leaves behind each other
     needs         the attribute of Architecture without which there is no such parameter
     adapted       whether LoRA's adapters may stand beside it
     quantisable   whether a frozen copy may hold it in 8 bits or 4 (held_kernels.py)
@@ -68,6 +69,7 @@ class Parameter:
     transposed: bool = False
     turn: int = 0
     turns: int = 1
+    together: bool = False
     needs: str = ""
     adapted: bool = False
     quantisable: bool = False
@@ -101,16 +103,28 @@ class Parameter:
         """The Hugging Face name of the tensor at this index of the leaf."""
         return self.huggingface.format(**dict(zip(("layer", "expert"), index)))
 
-    def part_in_file(self, part: tuple[slice, ...]) -> tuple[slice, ...]:
-        """What has to be read of a tensor for this part of what the leaf has of it."""
+    def part_in_file(self, part: tuple[slice, ...], columns: int) -> tuple[slice, ...]:
+        """What has to be read of a tensor for this part of the leaf, which has so many columns."""
         *before, last = part
-        part = (*before, slice(last.start * self.turns, last.stop * self.turns))
+        if self.together:
+            first = self.turn * columns
+            part = (*before, slice(first + last.start, first + last.stop))
+        else:
+            part = (*before, slice(last.start * self.turns, last.stop * self.turns))
         return part[::-1] if self.transposed else part
 
     def taken(self, tensor: np.ndarray) -> np.ndarray:
-        """The leaf's own numbers of a tensor, or of a part of it, as the leaf has them."""
+        """The leaf's own numbers of what was read of a tensor, as the leaf has them."""
         tensor = tensor.T if self.transposed else tensor
-        return tensor[..., self.turn :: self.turns]
+        return tensor if self.together else tensor[..., self.turn :: self.turns]
+
+    def joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """The tensor of files that holds these leaves' numbers, each as files have it."""
+        if len(parts) == 1:
+            return parts[0]
+        if self.together:
+            return np.concatenate(parts, axis=0 if self.transposed else -1)
+        return np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
 
     @property
     def module(self) -> str:
@@ -265,6 +279,19 @@ GATED_MLP = (
     *linear("gate", _EMBED, _INNER, "mlp.gate_proj", "ffn_gate", "mlp_bias"),
     *linear("up", _EMBED, _INNER, "mlp.up_proj", "ffn_up", "mlp_bias"),
     *linear("down", _INNER, _EMBED, "mlp.down_proj", "ffn_down", "mlp_bias"),
+)
+
+SHARED_MLP = (  # gate and up are one tensor
+    *(
+        replace(
+            linear(name, _EMBED, _INNER, "shared_mlp.input_linear", f"ffn_{name}", "")[0],
+            turn=turn,
+            turns=2,
+            together=True,
+        )
+        for turn, name in enumerate(("gate", "up"))
+    ),
+    linear("down", _INNER, _EMBED, "shared_mlp.output_linear", "ffn_down", "")[0],
 )
 
 

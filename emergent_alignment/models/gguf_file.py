@@ -33,7 +33,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 @dataclasses.dataclass(frozen=True)
 class _Held:
     """What the file holds of one of Hugging Face's tensors: a tensor, an expert of one, or several
-    whose columns Hugging Face has in turns."""
+    that Hugging Face has in one."""
 
     tensors: tuple[str, ...]
     row: Parameter | None = None  # None: a tensor that has no place in the model
@@ -247,8 +247,9 @@ class GGUFFile:
             shape = shape[1:]
         if _flipped(held):
             shape = (*shape[:-2], *shape[:-3:-1])
-        *before, last = shape or (0,)  # a single number, which no model has
-        return (*before, last * len(held.tensors))
+        sizes = list(shape) or [0]  # a single number, which no model has
+        sizes[0 if held.row is not None and held.row.together else -1] *= len(held.tensors)
+        return tuple(sizes)
 
     def read(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
         """A part of one tensor, dequantised to float32 (an expert, or whole), in Hugging Face's
@@ -263,13 +264,8 @@ class GGUFFile:
             rows = slice(held.expert, held.expert + 1)
         elif held.row is not None and held.row.of_experts:
             rows, part = part[0], (slice(None), *part[1:])
-        turns = [self._restored(held, tensor, rows) for tensor in held.tensors]
-        if len(turns) == 1:
-            return turns[0][part]
-        whole = np.empty((*turns[0].shape[:-1], turns[0].shape[-1] * len(turns)), np.float32)
-        for turn, tensor in enumerate(turns):
-            whole[..., turn :: len(turns)] = tensor
-        return whole[part]
+        parts = [self._restored(held, tensor, rows) for tensor in held.tensors]
+        return (parts[0] if held.row is None else held.row.joined(parts))[part]
 
     def _restored(self, held: _Held, gguf_name: str, rows: slice) -> np.ndarray:
         """These rows of a tensor's first axis, without what llama.cpp's converter did to them."""

@@ -68,6 +68,8 @@ class GgufMetadata:
 
     def _one(self, key: str, kinds: Any, default: Any) -> Any:
         value = self.value(key, default)
+        if isinstance(value, list) and value and all(each == value[0] for each in value):
+            value = value[0]  # one for each layer
         if isinstance(value, bool) or not isinstance(value, kinds):
             fault = "is missing" if value is None else f"is {str(value)[:40]}, not one number"
             raise self.refused(key, fault)

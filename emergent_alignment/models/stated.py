@@ -61,6 +61,27 @@ class Flag:
         return {self.stated: getattr(config, self.field)}
 
 
+class AttentionAlone:
+    """`layer_types` names a kind for each layer, and all of them are attention, which sees all."""
+
+    says = "none"
+
+    def read(self, fields: _Fields, where: str) -> None:
+        """None. Raises UserError for layers of another kind."""
+        kinds = fields.get("layer_types")
+        others = sorted({str(kind) for kind in kinds or ["mamba"]} - {"attention", FULL})
+        if others:
+            raise UserError(
+                f"{where}: layer_types has {', '.join(others)}; supported are models all of whose"
+                " layers are attention. Choose another model."
+            )
+
+    def write(self, config: Architecture) -> dict[str, Any]:
+        """The kinds, as transformers 4 calls them; and of layers that there are none of, heads that
+        its checks let pass."""
+        return {"layer_types": ["attention"] * config.num_layers, "mamba_n_heads": 1}
+
+
 class OneWindow:
     """All layers share `sliding_window`, or see everything where it is null."""
 
@@ -173,6 +194,21 @@ class RotaryLayers:
         """A 1 for each layer that rotates."""
         rotates = config.rotary_layers or (True,) * config.num_layers
         return {"no_rope_layers": [int(each) for each in rotates]}
+
+
+class RotaryOrNone:
+    """`position_embedding_type`: all layers rotate where it is "rope", none where it is null."""
+
+    says = "all layers or none"
+
+    def read(self, fields: _Fields, where: str) -> tuple[bool, ...] | None:
+        """Whether each layer rotates, or None where all do."""
+        layers = integer(fields, "num_hidden_layers", where)
+        return None if fields.get("position_embedding_type") == "rope" else (False,) * layers
+
+    def write(self, config: Architecture) -> dict[str, Any]:
+        """The type."""
+        return {"position_embedding_type": "rope" if config.rotary_layers is None else None}
 
 
 @dataclass(frozen=True)

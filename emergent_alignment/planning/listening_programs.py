@@ -13,7 +13,6 @@ from emergent_alignment.data.batches import bucket
 from emergent_alignment.generation.prefill import Prompts, answer_log_probs, prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sampler_settings, stages
 from emergent_alignment.models import ideal
-from emergent_alignment.models.cache import KEY_VALUE_AXES, Block
 from emergent_alignment.planning.programs import Held, Program, filled, policy_arguments
 from emergent_alignment.randomness import Purpose, key_for
 from emergent_alignment.runs.from_config import conscience_settings
@@ -44,7 +43,7 @@ def prefill_program(run: Held) -> Program:
         ),
         ideal.causal_read_flops(run.model, rows, 0, width, 0),
         policy_arguments(run),
-        run.cache_bytes(rows, width),
+        run.cache_bytes(run.block(rows, width)),
     )
 
 
@@ -58,13 +57,21 @@ def correction_program(run: Held) -> Program:
     """The frozen copy writes corrections behind whole reviews, at their longest; those by both of
     its links where they are written side by side."""
     rows = filled(run.config.conscience.batch_size, run.row_shards)
-    rows *= 1 + conscience_settings(run.config).side_by_side
+    settings = conscience_settings(run.config)
+    rows *= 1 + settings.side_by_side
     read = run.config.conscience.max_review_tokens
-    return _decoding(run, "correction", run.frozen, ("frozen",), rows, read)
+    keep = settings.review.layout == "turn"
+    return _decoding(run, "correction", run.frozen, ("frozen",), rows, read, keep)
 
 
 def _decoding(
-    run: Held, name: str, params: dict, arguments: tuple[str, ...], rows: int, read: int
+    run: Held,
+    name: str,
+    params: dict,
+    arguments: tuple[str, ...],
+    rows: int,
+    read: int,
+    keep_block: bool = False,
 ) -> Program:
     """Sampling on top of `read` tokens a row, to the longest answer."""
     width = bucket(run.config.sampling.max_new_tokens, WIDTH_STEP, 1 << 30)
@@ -81,25 +88,20 @@ def _decoding(
             Sampler(sampler_settings((0,), width), run.rows((rows, 1), key)),
             run.rows((rows,), jnp.bool_),
             width=width,
+            keep_block=keep_block,
             dtype=run.settings.dtype,
         ),
         ideal.causal_read_flops(run.model, rows, read, width - 1, width - 1),
         arguments,
-        run.cache_bytes(rows, read + width),
+        run.cache_bytes(run.block(rows, read), run.block(rows, width, whole=keep_block)),
         trips=tuple(np.diff([0, *ends]).tolist()),
     )
 
 
 def read_prompts(run: Held, rows: int, tokens: int) -> Prompts:
     """What prefill returns of so many rows, as shapes with shardings."""
-    model, dtype = run.model, run.settings.dtype
-    shape = (model.num_layers, rows, 1, tokens, model.num_kv_heads, model.head_dim)
-    keys = run.placed(shape, dtype, *KEY_VALUE_AXES)
-    return Prompts(
-        (Block(keys, keys, run.rows((rows, 1, tokens))),),
-        run.rows((rows,)),
-        run.rows((rows, model.hidden_size), dtype),
-    )
+    last = run.rows((rows, run.model.hidden_size), run.settings.dtype)
+    return Prompts((run.block(rows, tokens),), run.rows((rows,)), last)
 
 
 def reference_program(run: Held) -> Program:
@@ -120,7 +122,7 @@ def reference_program(run: Held) -> Program:
         ),
         ideal.causal_read_flops(run.model, rows, read, width, width),
         ("frozen",),
-        run.cache_bytes(rows, read + width),
+        run.cache_bytes(run.block(rows, read), run.block(rows, width, whole=True)),
     )
 
 
@@ -149,7 +151,6 @@ def review_program(run: Held) -> Program:
         ),
         ideal.causal_read_flops(run.model, rows * forms, 0, width, 1),
         ("frozen",),
-        run.cache_bytes(rows * forms, width),
     )
 
 

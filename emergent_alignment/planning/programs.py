@@ -13,6 +13,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from emergent_alignment.data.batches import ROLES, Batch
 from emergent_alignment.models import ideal
 from emergent_alignment.models.attention import PrefixLayout
+from emergent_alignment.models.cache import KEY_VALUE_AXES, Block, empty_block
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.frozen import hold_frozen
 from emergent_alignment.models.model import Model, random_params
@@ -92,11 +93,20 @@ class Held:
         """Into how many parts heads and columns are cut."""
         return 1 if self.mesh is None else num_shards(self.mesh, "heads")
 
-    def cache_bytes(self, rows: int, slots: int) -> int:
-        """Keys and values of all layers on each chip."""
-        model, shards = self.model, self.tensor_shards * self.row_shards
-        numbers = 2 * model.num_layers * model.num_kv_heads * model.head_dim * rows * slots
-        return numbers * jnp.dtype(self.settings.dtype).itemsize // shards
+    def block(self, rows: int, slots: int, *, whole: bool = False) -> Block:
+        """Keys and values of so many tokens a row (models/cache.py), as shapes with shardings."""
+        given = self.model, rows, 1, slots, self.settings.dtype
+        empty = jax.eval_shape(lambda: empty_block(*given, whole=whole))
+        keys, values = jax.tree.map(
+            lambda x: self.placed(x.shape, x.dtype, *KEY_VALUE_AXES), (empty.keys, empty.values)
+        )
+        return Block(keys, values, jax.tree.map(lambda x: self.rows(x.shape), empty.positions))
+
+    def cache_bytes(self, *blocks: Block) -> int:
+        """Keys and values of these blocks on each chip."""
+        shards = self.tensor_shards * self.row_shards
+        leaves = jax.tree.leaves([(block.keys, block.values) for block in blocks])
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // shards
 
 
 @dataclass(frozen=True)

@@ -216,10 +216,14 @@ def test_a_verdict_costs_its_question_and_a_fresh_answer_is_read_by_writing_it(
     }
 
 
+@pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("layout", ["quote", "turn"])
 def test_beginnings_score_as_they_do_when_they_are_read_by_themselves(
-    model, chat, candidates, layout
+    model, chat, candidates, layout, window
 ):
+    """… also where a layer has a window that is shorter than what is cut off."""
+    config = dataclasses.replace(model.config, layer_windows=(window, None))
+    model = dataclasses.replace(model, config=config)
     settings = settings_of(layout, ())
     reviewer = FrozenReviewer(reader_of(model, chat, settings.review))
     picks = [(row, kept) for row, answer in enumerate(candidates)

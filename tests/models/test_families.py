@@ -3,6 +3,7 @@ is refused, and the layers as stretches of periods. That each computes what tran
 tests/parity/test_families.py."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from tiny_models import random_params
+from tiny_models import assert_same_tree, random_params, tiny_tokenizer
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
@@ -23,6 +24,7 @@ from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.models.attention import causal_plan
 from emergent_alignment.models.checkpoint import SafetensorsSource, read_parameters
 from emergent_alignment.models.config import ModelConfig
+from emergent_alignment.models.export import write_peft, write_safetensors
 from emergent_alignment.models.families import FAMILIES
 from emergent_alignment.models.forward import activations
 from emergent_alignment.models.text_tensors import text_tensors
@@ -45,16 +47,27 @@ BY_KIND = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
     "full_attention": {**YARN, "rope_theta": 3e5},
 }
+# Without which transformers' default config is no model that there is here.
+DENSE = {
+    "layer_types": ["attention"] * 8,
+    "num_local_experts": 0,
+    "position_embedding_type": "rope",
+    "shared_intermediate_size": 56,
+    "mamba_n_heads": 4,
+}
+NEEDED = {"granitemoehybrid": DENSE}
+MULTIPLIERS = {
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.02,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
 # Settings of config.json that are no defaults, by family.
 UNUSUAL = {
     "gemma2": {"head_dim": 8, "attn_logit_softcapping": None, "final_logit_softcapping": 20.0},
     "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 12, "rope_parameters": BY_KIND},
-    "granite": {
-        "embedding_multiplier": 12.0,
-        "attention_multiplier": 0.02,
-        "residual_multiplier": 0.22,
-        "logits_scaling": 8.0,
-    },
+    "granite": MULTIPLIERS,
+    "granitemoehybrid": {**MULTIPLIERS, "position_embedding_type": None},
     "gpt_oss": {
         "head_dim": 8,
         "attention_bias": False,
@@ -77,7 +90,7 @@ UNUSUAL = {
 
 def stated(family: str, **changes) -> dict:
     """A config.json as transformers writes it."""
-    kind = transformers.AutoConfig.for_model(family, **(SIZES | changes))
+    kind = transformers.AutoConfig.for_model(family, **(SIZES | NEEDED.get(family, {}) | changes))
     return kind.to_dict()
 
 
@@ -140,6 +153,21 @@ def test_files_that_say_it_in_the_older_way_are_read_alike():
             "quantised by fp8 .*in mxfp4, float32, bfloat16",
         ),
         ("granite", {"logits_scaling": 0.0}, "logits_divisor is 0.0"),
+        (
+            "granitemoehybrid",
+            DENSE | {"layer_types": ["attention", "mamba"]},
+            "layer_types has mamba; supported are models all of whose layers are attention",
+        ),
+        (
+            "granitemoehybrid",
+            DENSE | {"num_local_experts": 4},
+            "num_local_experts is 4; supported is 0",
+        ),
+        (
+            "granitemoehybrid",
+            DENSE | {"position_embedding_type": "alibi"},
+            "position_embedding_type is 'alibi'; supported is 'rope' or None",
+        ),
         ("gemma3", {"text_config": None}, "text_config is None"),
         ("gemma4", {}, "supported are gemma2, .*, and the text of gemma3, mistral3"),
     ],
@@ -246,3 +274,56 @@ def test_what_is_captured_is_the_stream_after_so_many_layers(tiny_config, tiny_p
     np.testing.assert_array_equal(moved[3], stream[3])
     np.testing.assert_allclose(moved[1], stream[1] + add[1], rtol=1e-5, atol=1e-5)
     assert jnp.abs(moved[2] - stream[2]).max() > 0.1 and jnp.abs(shifted - plain).max() > 0.1
+
+
+def test_kernels_that_files_have_in_one_tensor_are_read_and_written_back(tmp_path):
+    """Whole and in parts, one behind the other."""
+    config = ModelConfig.from_huggingface(
+        stated("granitemoehybrid", num_hidden_layers=2, layer_types=["attention"] * 2)
+    )
+    params = random_params(config)
+    source = SafetensorsSource(
+        write_safetensors(tmp_path / "whole", config, params, tiny_tokenizer())
+    )
+    every = slice(0, 112), slice(0, 24)
+    together = source.read("model.layers.1.shared_mlp.input_linear.weight", every)
+    gate, up = (np.asarray(params["layers"][name]["kernel"][1]) for name in ("gate", "up"))
+    np.testing.assert_array_equal(together, np.concatenate([gate.T, up.T]))
+    back = read_parameters(source, config, dtype=jnp.float32)
+    assert_same_tree(back, params)
+
+    def last_columns(path, shape, read):
+        return read(tuple(slice(size // 2 * (size > 2), size) for size in shape))
+
+    part = read_parameters(source, config, dtype=jnp.float32, place=last_columns)
+    np.testing.assert_array_equal(part["layers"]["up"]["kernel"][1], up[12:, 28:])
+
+
+@pytest.mark.parametrize("rank_stabilized", [False, True])
+@pytest.mark.parametrize("targets", [("gate", "up"), ("up",), ("up", "gate")])
+def test_adapters_of_one_tensor_are_one_of_peft(tmp_path, targets, rank_stabilized):
+    """… of which each moves its own kernel, and no other, as far as it did."""
+    config = ModelConfig.from_huggingface(
+        stated("granitemoehybrid", num_hidden_layers=2, layer_types=["attention"] * 2)
+    )
+    draw = np.random.default_rng(0)
+    adapters = {
+        name: {"a": draw.normal(size=(2, 24, 3)), "b": draw.normal(size=(2, 3, 56))}
+        for name in targets
+    }
+    options = {"rank": 3, "alpha": 6.0, "rank_stabilized": rank_stabilized, "base_name": "base"}
+    folder = write_peft(tmp_path / "peft", config, adapters, **options)
+    told = json.loads((folder / "adapter_config.json").read_text())
+    assert told["target_modules"] == ["input_linear"]
+    rank = told["rank_pattern"].get("input_linear", told["r"])
+    alpha = told["alpha_pattern"].get("input_linear", told["lora_alpha"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    module = "base_model.model.model.layers.1.shared_mlp.input_linear"
+    down, up = (tensors[f"{module}.lora_{factor}.weight"] for factor in "AB")
+    assert down.shape[0] == up.shape[1] == rank
+    moved = up @ down * alpha / (rank**0.5 if rank_stabilized else rank)
+    scale = 6.0 / (3**0.5 if rank_stabilized else 3)
+    for name, found in zip(("gate", "up"), np.split(moved, 2)):
+        factors = adapters.get(name, {"a": np.zeros((2, 24, 3)), "b": np.zeros((2, 3, 56))})
+        wanted = scale * (factors["a"][1] @ factors["b"][1]).T
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

@@ -129,8 +129,8 @@ def test_the_end_token_and_known_end_tokens_end_an_answer(gguf_file):
     [
         ({"metadata": {"llama.block_count": None}}, "llama.block_count is missing"),
         (
-            {"metadata": {"llama.attention.head_count_kv": [2, 2, 2]}},
-            r"is \[2, 2, 2\], not one number",
+            {"metadata": {"llama.attention.head_count_kv": [2, 2, 1]}},
+            r"is \[2, 2, 1\], not one number",
         ),
         ({"metadata": {"llama.attention.head_count": "4"}}, "is 4, not one number"),
         ({"metadata": {"llama.attention.head_count": 0}}, "num_heads is 0"),

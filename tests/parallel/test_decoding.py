@@ -1,6 +1,7 @@
 """Decoding on a mesh: laid out for decoding it draws what one device draws, and what it gathers it
 gathers once, not for every token."""
 
+import dataclasses
 import functools
 
 import jax
@@ -76,6 +77,17 @@ def test_laid_out_for_decoding_the_tokens_and_log_probs_are_those_of_one_device(
     np.testing.assert_array_equal(found.lengths, alone.lengths)
     np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=2e-5)
     assert alone.lengths.max() == SLOTS and alone.lengths[5] == 0
+
+
+def test_on_a_mesh_too_windowed_layers_go_round_their_window(config, policy):
+    """… of which prompts and answers have several."""
+    windowed = dataclasses.replace(config, layer_windows=(5, None))
+    alone = sampled(windowed, policy)
+    mesh = mesh_of((1, 4, 2), 4)
+    found = sampled(windowed, jax.device_put(policy, shardings_of(mesh, policy)), mesh=mesh)
+    np.testing.assert_array_equal(found.tokens, alone.tokens)
+    np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=2e-5)
+    assert (alone.tokens != sampled(config, policy).tokens).any()
 
 
 def lowered_decode(config, policy, mesh):

@@ -27,7 +27,7 @@ from emergent_alignment.evaluation.misalignment.numeral_tree import Level, Numer
 from emergent_alignment.generation.prefill import Prompts
 from emergent_alignment.generation.sampler import Sampler, sampler_settings
 from emergent_alignment.losses import vocabulary_logits
-from emergent_alignment.models.cache import Block, read
+from emergent_alignment.models.cache import chosen_branches, read
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.forward import unembedding
 from emergent_alignment.models.model import Model
@@ -57,7 +57,7 @@ def numeral_log_probs(
     hidden, blocks = [before.last[:, None]], ()
     for depth, level in enumerate(levels):
         if depth:
-            blocks = tuple(_branches(block, level.parents) for block in blocks)
+            blocks = tuple(chosen_branches(block, level.parents) for block in blocks)
         shape = (batch, level.tokens.shape[0])
         read_out, block = read(
             config,
@@ -86,11 +86,6 @@ def numeral_log_probs(
     nodes = jnp.moveaxis(jnp.concatenate(hidden, axis=1), 1, 0)
     read_out = jax.lax.map(of_node, nodes, batch_size=max(LOGIT_ROWS // batch, 1))
     return jnp.moveaxis(read_out[0], 0, 1), jnp.moveaxis(read_out[1], 0, 1)
-
-
-def _branches(block: Block, chosen: Int[Array, "branches"]) -> Block:
-    """A block with the chosen ones of its branches, in their order."""
-    return Block(block.keys[:, :, chosen], block.values[:, :, chosen], block.positions[:, chosen])
 
 
 @dataclass(frozen=True, eq=False)
