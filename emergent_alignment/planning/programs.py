@@ -92,6 +92,11 @@ class Held:
         """Into how many parts heads and columns are cut."""
         return 1 if self.mesh is None else num_shards(self.mesh, "heads")
 
+    @property
+    def expert_shards(self) -> int:
+        """Into how many parts the experts of a layer are cut."""
+        return 1 if self.mesh is None else num_shards(self.mesh, "experts")
+
     def cache_bytes(self, rows: int, slots: int) -> int:
         """Keys and values of all layers on each chip."""
         model, shards = self.model, self.tensor_shards * self.row_shards
