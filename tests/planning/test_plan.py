@@ -221,6 +221,13 @@ def test_of_a_gpu_jax_takes_three_quarters_unless_told(monkeypatch):
     assert topologies.target_of("gpu:1x80GB").chip.hbm_bytes == 40 * 10**9
 
 
+def test_a_search_cuts_experts_where_there_are_any():
+    of_mixture, plain = (list(search._meshes(8, num_experts)) for num_experts in (12, 0))
+    assert all(math.prod(sizes.values()) == 8 for sizes in of_mixture)
+    assert {sizes["expert"] for sizes in of_mixture} == {1, 2, 4}
+    assert [sizes for sizes in of_mixture if sizes["expert"] == 1] == plain
+
+
 @pytest.mark.parametrize(
     ("memory", "tensor"), [(None, 0), (1e12, 1), (33e9, 1), (16e9, 4), (9e9, 4), (1e9, 8)]
 )
