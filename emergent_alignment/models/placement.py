@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.tree_util import DictKey
 
-from emergent_alignment.errors import UserError
 from emergent_alignment.models import names
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.family import TreePath
@@ -49,11 +48,6 @@ def check_mesh(mesh: Mesh | None, config: ModelConfig, frozen_dtype: str = "") -
         "experts": config.num_experts,
         "expert_embed": config.hidden_size,
     }
-    if mesh.shape["expert"] > 1 and not config.num_experts:
-        raise UserError(
-            f"config.mesh asks for expert={mesh.shape['expert']}, but {config.family} has no "
-            "experts; leave it at 1 and give these devices to fsdp"
-        )
     arrays = [(path, sizes) for path in names.parameter_shapes(config)]
     arrays += _tiled_scales(config, frozen_dtype)
     for rules in (RULES, DECODING):

@@ -76,14 +76,21 @@ def mesh_of(
     memory: float | None = None,
 ) -> Mesh | None:
     """The mesh of a run of this model over all devices (or those given, of so many bytes of
-    memory). Raises UserError as make_mesh."""
+    memory). Raises UserError as make_mesh, and where it cuts experts that the model has not."""
     devices = jax.devices() if devices is None else devices
     decode = config.mesh.decode
     if len(devices) > 1:
         memory = memory_bytes(devices[0]) if memory is None else memory
         dtype = jnp.dtype(config.model.dtype)
         decode = decode_mesh(config.mesh, model, dtype, len(devices), memory)
-    return make_mesh(config.mesh.sizes(), devices, decode)
+    mesh = make_mesh(config.mesh.sizes(), devices, decode)
+    parts = sizes_of(mesh)["expert"]
+    if parts > 1 and not model.num_experts:
+        raise UserError(
+            f"config.mesh asks for expert={parts}, but {config.model.path} ({model.family}) has no "
+            "experts; leave it at 1 and give these devices to fsdp"
+        )
+    return mesh
 
 
 def check_rows(config: RunConfig, mesh: Mesh | None) -> None:

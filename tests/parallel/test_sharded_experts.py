@@ -11,6 +11,8 @@ import pytest
 from compilation import USERS_FUSIONS
 from random_batches import assert_trees_close, random_batch
 
+from emergent_alignment.cli.config_files import typed
+from emergent_alignment.config import default_config
 from emergent_alignment.errors import UserError
 from emergent_alignment.generation.prefill import prefill
 from emergent_alignment.generation.sampler import Sampler, decode, sample, sampler_settings
@@ -24,6 +26,8 @@ from emergent_alignment.parallel.mesh import DecodeMeshSection, in_force, make_m
 from emergent_alignment.parallel.rows import to_devices, to_host
 from emergent_alignment.planning.hlo_text import parse
 from emergent_alignment.randomness import row_keys
+from emergent_alignment.runs.from_config import mesh_of as mesh_of_run
+from emergent_alignment.settings import changed
 from emergent_alignment.training.state import TrainState, initial_state
 from emergent_alignment.training.step import compiled_step, step_shardings
 from emergent_alignment.training.step_settings import StepSettings
@@ -225,12 +229,26 @@ def test_decoding_gathers_all_experts_only_without_the_axis(model_of, sizes):
 @pytest.mark.parametrize(
     ("family", "expert", "said"),
     [
-        ("llama", 2, "expert=2, but llama has no experts; leave it at 1"),
+        ("llama", 2, "expert=2, but default (llama) has no experts; leave it at 1"),
         ("qwen3_moe", 8, "expert=8, but `layers.expert_gate.kernel` has 12 experts on that axis"),
     ],
 )
 def test_an_axis_that_experts_cannot_fill_is_refused(tiny_config, family, expert, said):
-    more = EXPERTS | SMALL if family in FAMILIES else {}
+    model = tiny_config(family, **(EXPERTS | SMALL if family in FAMILIES else {}))
+    config = changed(typed(default_config()), {"mesh.expert": expert, "model.path": "default"})
     with pytest.raises(UserError) as caught:
-        check_mesh(mesh_of(-1, 1, expert, 1), tiny_config(family, **more))
+        check_mesh(mesh_of_run(config, model), model)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_without_experts_may_lie_on_another_s_mesh(tiny_config, tiny_params):
+    """A judge beside a mixture: to it the axis is one of rows, and cuts parameters as fsdp does."""
+    config = tiny_config("llama", num_kv_heads=4)
+    mesh, params = mesh_of(1, 2, 4, 1), tiny_params(config)
+    check_mesh(mesh, config)
+    placed = cut(mesh, params)
+    kernel = placed["layers"]["up"]["kernel"]
+    assert kernel.addressable_data(0).size * 8 == kernel.size
+    alone, found = sampled(config, params, None), sampled(config, placed, mesh)
+    np.testing.assert_array_equal(found.tokens, alone.tokens)
+    np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=2e-5)
