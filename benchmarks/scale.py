@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tables import RESULTS
 
+from emergent_alignment.parallel.mesh import shape_text
 from emergent_alignment.planning.topologies import prepare, target_of
 from emergent_alignment.storage.files import write_json
 
@@ -331,7 +332,7 @@ def program(plan: dict, name: str) -> dict:
 
 
 def mesh_text(plan: dict) -> str:
-    return " × ".join(str(size) for size in plan["mesh"].values())
+    return shape_text(plan["mesh"])
 
 
 def memory_cells(plan: dict) -> list[str]:

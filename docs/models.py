@@ -35,11 +35,16 @@ to those of transformers.
 Sinks are one more logit of each head in the softmax of attention, with no value. splash attention
 has them; where cuDNN would attend, two blocks do.
 
-Experts meet the tokens that chose them in one grouped matmul, the router computes in float32, and a
-mesh cuts each expert as it cuts an MLP (there is no axis of experts). The log says how evenly they
-are loaded: `load_balance` (experts_per_token where all are alike; the mean over the layers, where
-transformers counts all layers together), `router_max_load` (the tokens of the most loaded expert of
-any layer over an even share) and `router_unused` (the share that no token chose).
+Experts meet the tokens that chose them in one grouped matmul, and the router computes in float32. A
+mesh cuts each expert as it cuts an MLP, and `mesh.expert` cuts a layer's experts over devices: each
+then holds, trains and multiplies some of them for the tokens of all devices of its group, whatever
+the router chooses, and no expert is gathered; rows, and whatever is no expert's, are cut as
+`mesh.fsdp` cuts them. A step sends each layer's tokens there and back instead, and holds as many
+times a shard's tokens as the axis has devices: cut by 4 or 8, and leave the rest to `mesh.fsdp`.
+While answers are decoded experts stay so. The log says how evenly they are loaded: `load_balance`
+(experts_per_token where all are alike; the mean over the layers, where transformers counts all
+layers together), `router_max_load` (the tokens of the most loaded expert of any layer over an even
+share) and `router_unused` (the share that no token chose).
 `loss.load_balance_weight` makes the first a term of the loss, in every application but PPO and
 GRPO; adapters leave the router itself as it is.
 

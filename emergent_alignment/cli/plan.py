@@ -100,6 +100,8 @@ def print_search(searched: "Found") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from emergent_alignment.parallel.mesh import shape_text
+
     table = Table(title="training steps that were compiled, per chip")
     for name in (
         "data × fsdp × tensor",
@@ -113,7 +115,7 @@ def print_search(searched: "Found") -> None:
     for plan in searched.plans:
         step = plan.programs[0]
         table.add_row(
-            " × ".join(map(str, plan.mesh.values())),
+            shape_text(plan.mesh),
             str(plan.settings["accumulation"]),
             plan.settings["remat"],
             size(step.memory.total),
@@ -135,10 +137,11 @@ def print_plan(plan: "Plan", model: "ModelConfig") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from emergent_alignment.parallel.mesh import sizes_text
     from emergent_alignment.planning.advice import decode_words, verdict
 
     chip, chips = plan.target.chip, len(plan.target.devices)
-    mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    mesh = sizes_text(plan.mesh, " ")
     table = Table(title=f"{plan.target.topology}: {chips} × {chip.name}; mesh {mesh}; per chip")
     table.add_column("", no_wrap=True)
     for program in plan.programs:

@@ -11,7 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from emergent_alignment.models.architecture import Architecture
 from emergent_alignment.models.held_kernels import Kernel
-from emergent_alignment.parallel.sharding import over_rows
+from emergent_alignment.parallel.sharding import (
+    of_all_shards,
+    over_rows,
+    shard_index,
+    sum_to_shards,
+)
 
 
 class Grouped(NamedTuple):
@@ -40,28 +45,31 @@ def mixture(
 ) -> tuple[Float[Array, "batch tokens width"], Float[Array, "batch 2 experts"] | None]:
     """(Σ of each token's chosen experts, by the router's weights; the loads of each row, of the
     tokens that are counted, or None). An expert is an MLP of `kernels` (gate, up, down); `gated` is
-    what it makes of the first two (decoder.GATES). On a mesh each shard of rows sorts its own
-    tokens."""
+    what it makes of the first two (decoder.GATES). On a mesh each shard of rows routes its own
+    tokens; where experts are cut, those that hold a part each do their part for all tokens of all
+    of them, none of which is dropped."""
 
     def of_shard(router, kernels, x, counted):
         rows = x.reshape(-1, x.shape[-1])
         likely = likelihoods(rows, router)
         weights, chosen = route(config, likely)
-        order = jnp.argsort(chosen.reshape(-1), stable=True)
-        experts = chosen.reshape(-1)[order]
-        sizes = jnp.bincount(experts, length=config.num_experts).astype(jnp.int32)
-        own = rows[order // config.experts_per_token]
-        gate, up, down = kernels
-        inner = (grouped(own, each, sizes, experts) for each in (gate, up))
-        out = grouped(gated(config, *inner), down, sizes, experts)[jnp.argsort(order)]
-        out = out.reshape(*chosen.shape, -1) * weights[..., None].astype(x.dtype)
+        held = kernels[0].kernel.shape[0]
+        if held == config.num_experts:
+            out = weighted_sum(config, rows, weights, chosen, kernels, gated)
+        else:
+            given = (of_all_shards(each, "experts") for each in (rows, weights, chosen))
+            rows, weights, by_number = given
+            # The first that is held here counts as 0, so that those elsewhere come behind.
+            turned = (by_number - held * shard_index("experts")) % config.num_experts
+            out = weighted_sum(config, rows, weights, turned, kernels, gated)
+            out = sum_to_shards(out, "experts")
         loads = None
         if counted is not None:
             by_row = (*x.shape[:2], -1)
             loads = loads_of(likely.reshape(by_row), chosen.reshape(by_row), counted)
-        return out.sum(-2).reshape(x.shape), loads
+        return out.reshape(x.shape), loads
 
-    return over_rows(of_shard, num_replicated=2)(router, kernels, x, counted)
+    return over_rows(of_shard, None, "experts")(router, kernels, x, counted)
 
 
 def likelihoods(
@@ -108,6 +116,32 @@ def load_balance(loads: Float[Array, "layers 2 experts"]) -> Float[Array, ""]:
     return loads.shape[-1] * (shares[0] * shares[1]).sum(-1).mean()
 
 
+def weighted_sum(
+    config: Architecture,
+    rows: Float[Array, "tokens width"],
+    weights: Float[Array, "tokens chosen"],
+    chosen: Int[Array, "tokens chosen"],
+    kernels: tuple[Grouped, Grouped, Grouped],
+    gated: Callable[[Architecture, Array, Array], Array],
+) -> Float[Array, "tokens width"]:
+    """Σ of each token's chosen experts, by weights, of the experts 0, 1, … of `kernels` alone:
+    those of higher numbers are sorted behind the groups, and count as 0."""
+    held = kernels[0].kernel.shape[0]
+    order = jnp.argsort(chosen.reshape(-1), stable=True)
+    experts = chosen.reshape(-1)[order]
+    sizes = jnp.bincount(experts, length=held).astype(jnp.int32)
+
+    def of_groups(x):  # what a grouped matmul has behind its groups need not be a number
+        return x if held == config.num_experts else jnp.where(experts[:, None] < held, x, 0.0)
+
+    own = of_groups(rows[order // config.experts_per_token])
+    gate, up, down = kernels
+    inner = (of_groups(grouped(own, each, sizes, experts)) for each in (gate, up))
+    out = of_groups(grouped(gated(config, *inner), down, sizes, experts))[jnp.argsort(order)]
+    out = out.reshape(*weights.shape, -1) * weights[..., None].astype(rows.dtype)
+    return out.sum(-2)
+
+
 def grouped(
     rows: Float[Array, "rows width_in"],
     projection: Grouped,
@@ -115,7 +149,7 @@ def grouped(
     experts: Int[Array, "rows"],
 ) -> Float[Array, "rows width_out"]:
     """Each row by the projection of its own expert; `rows` are sorted by expert, `sizes` of
-    each."""
+    each. Rows behind those are anything."""
     kernel, adapter, bias = projection
 
     def multiply(rows, kernel):

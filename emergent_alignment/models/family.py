@@ -38,6 +38,7 @@ _KEYS = Dimension("key_size", "kv_heads")
 _INNER = Dimension("intermediate_size", "mlp")
 _EXPERTS = Dimension("num_experts", "experts")
 _ALL_EXPERTS = Dimension("num_experts", "width")
+_EXPERT_EMBED = Dimension("hidden_size", "expert_embed")
 _EXPERT_INNER = Dimension("expert_size", "mlp")
 _HEAD = Dimension("head_dim", "width")
 _HEADS = Dimension("num_heads", "heads")
@@ -303,9 +304,9 @@ EXPERT_MLP = (
         "blk.{layer}.ffn_gate_inp.weight",
         transposed=True,
     ),
-    expert("expert_gate", _EMBED, _EXPERT_INNER, "gate"),
-    expert("expert_up", _EMBED, _EXPERT_INNER, "up"),
-    expert("expert_down", _EXPERT_INNER, _EMBED, "down"),
+    expert("expert_gate", _EXPERT_EMBED, _EXPERT_INNER, "gate"),
+    expert("expert_up", _EXPERT_EMBED, _EXPERT_INNER, "up"),
+    expert("expert_down", _EXPERT_INNER, _EXPERT_EMBED, "down"),
 )
 BIASED_EXPERT_MLP = (
     Parameter(
@@ -321,9 +322,9 @@ BIASED_EXPERT_MLP = (
         f"{_LAYER}mlp.router.bias",
         "blk.{layer}.ffn_gate_inp.bias",
     ),
-    *expert_of_one_tensor("expert_gate", _EMBED, _EXPERT_INNER, "gate_up", "gate", 0, 2),
-    *expert_of_one_tensor("expert_up", _EMBED, _EXPERT_INNER, "gate_up", "up", 1, 2),
-    *expert_of_one_tensor("expert_down", _EXPERT_INNER, _EMBED, "down", "down", 0, 1),
+    *expert_of_one_tensor("expert_gate", _EXPERT_EMBED, _EXPERT_INNER, "gate_up", "gate", 0, 2),
+    *expert_of_one_tensor("expert_up", _EXPERT_EMBED, _EXPERT_INNER, "gate_up", "up", 1, 2),
+    *expert_of_one_tensor("expert_down", _EXPERT_INNER, _EXPERT_EMBED, "down", "down", 0, 1),
 )
 SINKS = Parameter(
     ("layers", "sinks"), (_HEADS,), f"{_LAYER}self_attn.sinks", "blk.{layer}.attn_sinks.weight"

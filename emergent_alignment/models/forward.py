@@ -162,7 +162,7 @@ def _over_vocabulary(measure, params, hidden, targets, chunk_size, cap, dtype) -
     def of_shard(matrix, hidden, targets):
         return measure(hidden, matrix, targets, chunk_size=chunk_size, cap=cap)
 
-    return over_rows(of_shard, num_replicated=1)(unembedding(params, dtype), hidden, targets)
+    return over_rows(of_shard, None)(unembedding(params, dtype), hidden, targets)
 
 
 def sharded_token_kl(
@@ -183,7 +183,7 @@ def sharded_token_kl(
         )
 
     matrices = unembedding(params, dtype), unembedding(frozen, dtype)
-    return over_rows(of_shard, num_replicated=2)(*matrices, hidden, frozen_hidden)
+    return over_rows(of_shard, None, None)(*matrices, hidden, frozen_hidden)
 
 
 def unembedding(params: dict, dtype: jnp.dtype = jnp.float32) -> Float[Array, "width vocabulary"]:

@@ -45,6 +45,8 @@ def check_mesh(mesh: Mesh | None, config: ModelConfig, frozen_dtype: str = "") -
         "kv_heads": config.num_kv_heads,
         "mlp": _mlp_size(config),
         "vocab": config.vocab_size,
+        "experts": config.num_experts,
+        "expert_embed": config.hidden_size,
     }
     arrays = [(path, sizes) for path in names.parameter_shapes(config)]
     arrays += _tiled_scales(config, frozen_dtype)
@@ -74,16 +76,18 @@ def decode_mesh(
     decode = section.decode
     if decode.tensor or memory is None:
         return decode
-    tensors = decode_tensors(mesh_sizes(section.sizes(), devices))
-    possible = [tensor for tensor in tensors if cuts_evenly(config, tensor)]
-    small = (t for t in possible if gathered_bytes(config, dtype) / t <= memory / 4)
+    sizes = mesh_sizes(section.sizes(), devices)
+    possible = [tensor for tensor in decode_tensors(sizes) if cuts_evenly(config, tensor)]
+    held = gathered_bytes(config, dtype, sizes["expert"])
+    small = (tensor for tensor in possible if held / tensor <= memory / 4)
     return replace(decode, tensor=next(small, max(possible, default=0)))
 
 
-def gathered_bytes(config: ModelConfig, dtype: jnp.dtype) -> int:
-    """Of all parameters, as decoding holds them."""
-    shapes = names.parameter_shapes(config).values()
-    return sum(map(math.prod, shapes)) * jnp.dtype(dtype).itemsize
+def gathered_bytes(config: ModelConfig, dtype: jnp.dtype, expert: int = 1) -> float:
+    """Of all parameters, as decoding holds them, where experts are cut into so many parts."""
+    rows = names.tensor_names(config).values()
+    numbers = sum(math.prod(row.shape(config)) / (expert if row.of_experts else 1) for row in rows)
+    return numbers * jnp.dtype(dtype).itemsize
 
 
 def cuts_evenly(config: ModelConfig, tensor: int) -> bool:

@@ -1,4 +1,4 @@
-"""The device mesh: axes data, fsdp and tensor, and which mesh is in force.
+"""The device mesh: axes data, fsdp, expert and tensor, and which mesh is in force.
 
 A mesh of one device is no mesh: nothing is then placed or constrained. Of the fsdp axis the devices
 have two parts, the second of which, `decode`, cuts heads and columns while answers are decoded.
@@ -6,6 +6,7 @@ have two parts, the second of which, `decode`, cuts heads and columns while answ
 
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from jax.sharding import AxisType, Mesh
 from emergent_alignment.errors import UserError
 from emergent_alignment.settings import Section, setting
 
-AXES = ("data", "fsdp", "tensor")
-DEVICE_AXES = ("data", "fsdp", "decode", "tensor")
+AXES = ("data", "fsdp", "expert", "tensor")
+DEVICE_AXES = ("data", "fsdp", "decode", "expert", "tensor")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class MeshSection(Section):
     fsdp: int = setting(
         1, "Parts of every parameter, gathered layer by layer; rows are cut, too.", at_least=-1
     )
+    expert: int = setting(
+        1,
+        "Parts of every layer's experts, to which tokens are sent; all else is cut as by fsdp.",
+        at_least=-1,
+    )
     tensor: int = setting(1, "Parts of every layer's heads and columns.", at_least=-1)
     decode: DecodeMeshSection = DecodeMeshSection()
 
@@ -58,7 +64,7 @@ def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
     """Sizes of all axes; one of `wanted` may be -1 and takes the devices that are left. Raises
     UserError where the sizes do not multiply to the number of devices."""
     sizes = {axis: int(wanted.get(axis, 1)) for axis in AXES}
-    text = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    text = sizes_text(sizes)
     filled = [axis for axis, size in sizes.items() if size == -1]
     wrong = [axis for axis, size in sizes.items() if size < 1 and size != -1]
     if wrong or len(filled) > 1 or set(wanted) - set(AXES):
@@ -75,8 +81,24 @@ def mesh_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
     raise UserError(
         f"config.mesh ({text}) does not fill {num_devices} "
         f"device{'s' if num_devices > 1 else ''}; "
-        f"{', '.join(f'{axis}={size}' for axis, size in near.items())} would"
+        f"{sizes_text(near)} would"
     )
+
+
+def sizes_text(sizes: Mapping[str, int], between: str = "=") -> str:
+    """The axes by name; that of experts where it is not 1."""
+    return ", ".join(f"{axis}{between}{size}" for axis, size in told_sizes(sizes).items())
+
+
+def shape_text(sizes: Mapping[str, int]) -> str:
+    """data × fsdp × tensor; the axis of experts by its name, where it is not 1."""
+    told = told_sizes(sizes)
+    return " × ".join(f"{'expert ' * (axis == 'expert')}{size}" for axis, size in told.items())
+
+
+def told_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Without the axis of experts where it is 1, as most models have it."""
+    return {axis: size for axis, size in sizes.items() if axis != "expert" or size != 1}
 
 
 def fitting_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]:
@@ -89,17 +111,18 @@ def fitting_sizes(wanted: Mapping[str, int], num_devices: int) -> dict[str, int]
 
 
 def nearest_sizes(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
-    """The mesh of `num_devices` whose sizes differ least from those asked for, by ratio."""
+    """The mesh of `num_devices` whose sizes differ least from those asked for, by ratio; experts
+    are cut only where that was asked for."""
 
     def distance(other: dict[str, int]) -> float:
         return sum(abs(math.log(other[axis] / sizes[axis])) for axis in AXES if sizes[axis] > 0)
 
     divisors = [d for d in range(1, num_devices + 1) if num_devices % d == 0]
+    parts = itertools.product(divisors if sizes["expert"] != 1 else (1,), divisors, divisors)
     meshes = [
-        dict(zip(AXES, (num_devices // (fsdp * tensor), fsdp, tensor)))
-        for tensor in divisors
-        for fsdp in divisors
-        if num_devices % (fsdp * tensor) == 0
+        dict(zip(AXES, (num_devices // (fsdp * expert * tensor), fsdp, expert, tensor)))
+        for expert, tensor, fsdp in parts
+        if num_devices % (fsdp * expert * tensor) == 0
     ]
     return min(meshes, key=distance)
 
@@ -109,10 +132,10 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
     decode: DecodeMeshSection = DecodeMeshSection(),
 ) -> Mesh | None:
-    """A mesh with the axes data, fsdp, decode and tensor over all devices (or those given),
-    neighbours on the interconnect side by side; None for a single device. TPU slices that only the
-    data centre's network joins hold whole copies of the model each. Raises UserError as mesh_sizes,
-    where `decode` is no part of the mesh, and where `data` does not divide into the slices."""
+    """A mesh with the axes DEVICE_AXES over all devices (or those given), neighbours on the
+    interconnect side by side; None for a single device. TPU slices that only the data centre's
+    network joins hold whole copies of the model each. Raises UserError as mesh_sizes, where
+    `decode` is no part of the mesh, and where `data` does not divide into the slices."""
     devices = jax.devices() if devices is None else list(devices)
     sizes = mesh_sizes(wanted, len(devices))
     parts = _decode_parts(sizes, decode)
@@ -129,6 +152,7 @@ def sizes_of(mesh: Mesh | None) -> dict[str, int]:
     return {
         "data": mesh.shape["data"],
         "fsdp": mesh.shape["fsdp"] * mesh.shape["decode"],
+        "expert": mesh.shape["expert"],
         "tensor": mesh.shape["tensor"],
     }
 

@@ -19,13 +19,14 @@ from emergent_alignment.errors import UserError
 
 Rules = dict[str | None, tuple[str, ...]]
 RULES: Rules = {
-    "batch": ("data", "fsdp", "decode"),  # rows of a batch, also of the key-value cache
-    "embed": ("fsdp", "decode"),  # a parameter's side of the model's width
+    "batch": ("data", "fsdp", "decode", "expert"),  # rows of a batch, also of the key-value cache
+    "embed": ("fsdp", "decode", "expert"),  # a parameter's side of the model's width
+    "expert_embed": ("fsdp", "decode"),  # that of an expert's
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
-    "experts": (),  # of a layer; each is cut as an MLP is
+    "experts": ("expert",),  # of a layer; each is cut as an MLP is
     "layers": (),  # scanned
     "rank": (),  # of adapters
     "width": (),  # activations, norms
@@ -35,7 +36,7 @@ RULES: Rules = {
 # are gathered once, and what `decode` cuts of rows in training, it cuts of heads and columns here.
 DECODING: Rules = (
     RULES
-    | {"batch": ("data", "fsdp"), "embed": ()}
+    | {"batch": ("data", "fsdp", "expert"), "embed": (), "expert_embed": ()}
     | dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("decode", "tensor"))
 )
 Axes = tuple[str | None, ...]
@@ -106,23 +107,40 @@ def replicated(x: jax.Array) -> jax.Array:
     return constrain(placed_rows(x), *[None] * x.ndim)
 
 
-def over_rows(function: Any, num_replicated: int = 0) -> Any:
-    """`function` of arrays whose first axis is rows (the first `num_replicated` arguments are
-    whole instead), applied by each shard of rows to its own where a mesh is in force. What is
-    left of the mesh, the tensor axis, stays with the compiler."""
+def over_rows(function: Any, *before: str | None) -> Any:
+    """`function` of arrays whose first axis is rows, applied by each shard of rows to its own where
+    a mesh is in force. The first arguments have the logical axes `before` as their first instead
+    (None: they are whole). What is left of the mesh, the tensor axis, stays with the compiler."""
 
     @functools.wraps(function)
     def mapped(*arguments):
         mesh = jax.sharding.get_abstract_mesh()
         shards = 1 if mesh.empty else num_shards(mesh, "batch")
-        rows = arguments[num_replicated].shape[0]
+        rows = arguments[len(before)].shape[0]
         if shards == 1 or rows % shards:
             return function(*arguments)
-        row_axes = _rules.get()["batch"]
-        own = PartitionSpec(row_axes)
-        specs = [PartitionSpec()] * num_replicated
-        specs += [own] * (len(arguments) - num_replicated)
-        options = {"out_specs": own, "axis_names": set(row_axes)}
-        return jax.shard_map(function, in_specs=tuple(specs), **options)(*arguments)
+        given = *before, *["batch"] * (len(arguments) - len(before))
+        specs = tuple(spec((axis,)) for axis in given)
+        options = {"out_specs": spec(("batch",)), "axis_names": set(_rules.get()["batch"])}
+        return jax.shard_map(function, in_specs=specs, **options)(*arguments)
 
     return mapped
+
+
+# What shards of rows say to each other, within `over_rows`.
+
+
+def shard_index(axis: str) -> jax.Array:
+    """Which part of a logical axis this shard of rows holds."""
+    return jax.lax.axis_index(_rules.get()[axis])
+
+
+def of_all_shards(x: jax.Array, axis: str) -> jax.Array:
+    """x [n, …] of all that hold a part of a logical axis, [n · parts, …]."""
+    return jax.lax.all_gather(x, _rules.get()[axis], tiled=True)
+
+
+def sum_to_shards(x: jax.Array, axis: str) -> jax.Array:
+    """The sum of x [n · parts, …] over all that hold a part of a logical axis, to each what it
+    brought to `of_all_shards`, [n, …]."""
+    return jax.lax.psum_scatter(x, _rules.get()[axis], tiled=True)

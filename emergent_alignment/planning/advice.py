@@ -40,7 +40,7 @@ def _make_less(plan: Plan) -> str:
     settings, mesh = plan.settings, plan.mesh
     if settings["remat"] != "full":
         return "config.training.remat=full"
-    rows = settings["training.batch_size"] // (mesh["data"] * mesh["fsdp"])
+    rows = settings["training.batch_size"] // (mesh["data"] * mesh["fsdp"] * mesh["expert"])
     if rows > settings["accumulation"]:
         return f"config.training.accumulation={2 * settings['accumulation']}"
     if settings["dtype"] == "float32":
@@ -54,7 +54,7 @@ def decode_words(plan: Plan, model: ModelConfig) -> str:
     chip, wanted = plan.target.chip, plan.decode_tensor
     said = []
     for tensor in decode_tensors(plan.mesh):
-        size = gathered_bytes(model, plan.settings["dtype"]) / tensor
+        size = gathered_bytes(model, plan.settings["dtype"], plan.mesh["expert"]) / tensor
         words = f"tensor={tensor}: {size / 2**30:.2f} GiB of parameters a chip"
         if chip.hbm_bandwidth is not None:
             words += f", {1e3 * size / chip.hbm_bandwidth:.2g} ms of reading a token"

@@ -1,7 +1,8 @@
-"""FLOPs of the splash attention kernels, which a compiled program's text does not show.
+"""FLOPs of kernels that a compiled program's text does not show: splash attention's, and those
+that a TPU's compiler makes of a grouped matmul.
 
-Computed from the operands' shapes and the layout: the kernels visit the blocks of the tokens ×
-tokens square that hold anything, and each visited block whole.
+Of attention they are computed from the operands' shapes and the layout: the kernels visit the
+blocks of the tokens × tokens square that hold anything, and each visited block whole.
 """
 
 import math
@@ -28,6 +29,23 @@ def splash_flops(layout: PrefixLayout) -> KernelFlops:
         query = next(a for a in operands if len(a.shape) >= 3 and a.dtype in ("bf16", "f32"))
         *rows, tokens, head_dim = query.shape
         return matmuls * 2.0 * math.prod(rows) * tokens * tokens * share * head_dim
+
+    return kernel_flops
+
+
+def with_grouped(others: KernelFlops, expert_parts: int) -> KernelFlops:
+    """kernel_flops(name, operands) that knows grouped matmuls, too: of rows [rows, in] and kernels
+    [experts, in, out] the rows that are in a group, which are one in `expert_parts` where experts
+    are loaded alike."""
+
+    def kernel_flops(name: str, operands: tuple[Array, ...]) -> float:
+        if not name.startswith("ragged-dot"):
+            return others(name, operands)
+        if name.startswith("ragged-dot-metadata"):
+            return 0.0
+        # What comes before them are the groups, of integers.
+        rows, kernels = (a for a in operands if a.dtype in ("bf16", "f32"))
+        return 2.0 * rows.shape[0] * math.prod(kernels.shape[1:]) / expert_parts
 
     return kernel_flops
 

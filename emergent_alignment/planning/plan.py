@@ -16,6 +16,7 @@ import jax
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.parallel.mesh import in_force, sizes_of
 from emergent_alignment.planning.hlo import Cost, program_cost
+from emergent_alignment.planning.kernels import with_grouped
 from emergent_alignment.planning.links import slice_links
 from emergent_alignment.planning.listening_programs import listening_programs
 from emergent_alignment.planning.online import OnlineStep, online_step
@@ -141,7 +142,8 @@ def plan_program(program: Program, lowered: Any, run: Held, target: Target) -> P
         unknown = (program.ideal_flops, None, None, None, seconds)
         return ProgramPlan(program.name, program.shape, memory, *unknown)
     links = None if run.mesh is None else slice_links(run.mesh.devices.flat)
-    options = {"trips": program.trips, "kernel_flops": program.kernel_flops, "links": links}
+    kernel_flops = with_grouped(program.kernel_flops, run.expert_shards)
+    options = {"trips": program.trips, "kernel_flops": kernel_flops, "links": links}
     cost = program_cost(compiled.as_text(), **options)
     limits, share = roofline(target.chip, cost), None
     if limits is not None:

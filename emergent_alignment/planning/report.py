@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from emergent_alignment.parallel.mesh import told_sizes
 from emergent_alignment.planning.plan import Plan, ProgramPlan
 
 SOURCES = {
@@ -35,7 +36,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "topology": plan.target.topology,
         "chips": len(plan.target.devices),
         "chip": asdict(plan.target.chip),
-        "mesh": plan.mesh,
+        "mesh": told_sizes(plan.mesh),
         "decode_tensor": plan.decode_tensor,
         "settings": plan.settings,
         "fits": plan.fits,

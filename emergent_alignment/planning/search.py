@@ -6,6 +6,7 @@ order; only compiled figures are reported.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import ideal
 from emergent_alignment.models.config import ModelConfig
-from emergent_alignment.parallel.mesh import MeshSection, sizes_of
-from emergent_alignment.planning.plan import Plan, held_bytes, make_plan
+from emergent_alignment.models.names import EXPERT_PROJECTIONS
+from emergent_alignment.parallel.mesh import AXES, MeshSection, sizes_of
+from emergent_alignment.planning.plan import Plan, bytes_a_chip, held_bytes, make_plan
 from emergent_alignment.planning.programs import Held, held, largest_batch
 from emergent_alignment.planning.topologies import Target
 from emergent_alignment.progress import Meter
@@ -93,7 +95,7 @@ def _candidates(
 
 def _runs(config: RunConfig, model: ModelConfig, target: Target) -> Iterator[Held]:
     """What is held on each mesh that divides the model and the batch."""
-    for mesh in _meshes(len(target.devices)):
+    for mesh in _meshes(len(target.devices), model.num_experts):
         choice = changed(config, {"mesh": MeshSection(**mesh), "training.accumulation": 1})
         try:
             yield held(choice, model, target)
@@ -101,10 +103,12 @@ def _runs(config: RunConfig, model: ModelConfig, target: Target) -> Iterator[Hel
             continue
 
 
-def _meshes(chips: int) -> Iterator[dict[str, int]]:
-    for fsdp, tensor in itertools.product(_divisors(chips), repeat=2):
-        if chips % (fsdp * tensor) == 0:
-            yield {"data": chips // (fsdp * tensor), "fsdp": fsdp, "tensor": tensor}
+def _meshes(chips: int, num_experts: int) -> Iterator[dict[str, int]]:
+    of_experts = _divisors(math.gcd(chips, num_experts or 1))
+    for sizes in itertools.product(_divisors(chips), of_experts, _divisors(chips)):
+        data, left = divmod(chips, math.prod(sizes))
+        if not left:
+            yield dict(zip(AXES, (data, *sizes)))
 
 
 def _divisors(number: int) -> list[int]:
@@ -133,7 +137,8 @@ def _tokens_a_chip(run: Held) -> int:
 def _estimate(run: Held, remat: str, target: Target) -> float:
     """The larger of a step's times for matmuls and collectives (without a data sheet: bytes of
     collectives). Each microbatch gathers the parameters that fsdp has cut for each pass over
-    them, and adds up two activations a layer and pass where the tensor axis cuts layers."""
+    them, adds up two activations a layer and pass where the tensor axis cuts layers, and sends two
+    to the experts and back where these are cut."""
     layout, _ = largest_batch(run.config)
     model, settings, chip = run.model, run.settings, target.chip
     rows = run.config.training.batch_size
@@ -142,11 +147,14 @@ def _estimate(run: Held, remat: str, target: Target) -> float:
     flops = passes * (once.kernels + once.vocabulary + once.attention)
     itemsize = jnp.dtype(settings.dtype).itemsize
     sizes = sizes_of(run.mesh)
-    fsdp, tensor = sizes["fsdp"], sizes["tensor"]
-    frozen = held_bytes(run)["frozen copy"]
-    gathered = frozen * (fsdp - 1) * passes * settings.accumulation
-    tokens = _tokens_a_chip(run) * settings.accumulation
-    added = 2 * (tensor - 1) / tensor * tokens * model.hidden_size * itemsize
+    fsdp, expert, tensor = sizes["fsdp"], sizes["expert"], sizes["tensor"]
+    layers = run.frozen["layers"]
+    of_experts = bytes_a_chip([layers[name] for name in EXPERT_PROJECTIONS if name in layers])
+    others = bytes_a_chip(run.frozen) - of_experts
+    cut = others * (fsdp * expert - 1) + of_experts * (fsdp - 1)
+    gathered = cut * passes * settings.accumulation
+    activation = _tokens_a_chip(run) * settings.accumulation * model.hidden_size * itemsize
+    added = 2 * (tensor - 1) / tensor * activation + (expert - 1) * activation
     sent = gathered + 2 * passes * model.num_layers * added
     if chip.peak_flops is None:
         return sent

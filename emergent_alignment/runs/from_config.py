@@ -40,7 +40,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
 from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import check_platform, memory_bytes
-from emergent_alignment.parallel.mesh import make_mesh
+from emergent_alignment.parallel.mesh import make_mesh, sizes_of
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.storage.files import is_file
@@ -76,14 +76,21 @@ def mesh_of(
     memory: float | None = None,
 ) -> Mesh | None:
     """The mesh of a run of this model over all devices (or those given, of so many bytes of
-    memory). Raises UserError as make_mesh."""
+    memory). Raises UserError as make_mesh, and where it cuts experts that the model has not."""
     devices = jax.devices() if devices is None else devices
     decode = config.mesh.decode
     if len(devices) > 1:
         memory = memory_bytes(devices[0]) if memory is None else memory
         dtype = jnp.dtype(config.model.dtype)
         decode = decode_mesh(config.mesh, model, dtype, len(devices), memory)
-    return make_mesh(config.mesh.sizes(), devices, decode)
+    mesh = make_mesh(config.mesh.sizes(), devices, decode)
+    parts = sizes_of(mesh)["expert"]
+    if parts > 1 and not model.num_experts:
+        raise UserError(
+            f"config.mesh asks for expert={parts}, but {config.model.path} ({model.family}) has no "
+            "experts; leave it at 1 and give these devices to fsdp"
+        )
+    return mesh
 
 
 def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
@@ -94,9 +101,10 @@ def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
     unit = num_shards(mesh, "batch") * config.training.accumulation
     rows = config.training.batch_size
     if rows % unit:
+        axes = "data × fsdp × expert" if sizes_of(mesh)["expert"] > 1 else "data × fsdp"
         raise UserError(
             f"config.training.batch_size: {rows} prompts cannot be cut into "
-            f"{num_shards(mesh, 'batch')} shards (data × fsdp of config.mesh) × "
+            f"{num_shards(mesh, 'batch')} shards ({axes} of config.mesh) × "
             f"{config.training.accumulation} microbatches; {max(round(rows / unit), 1) * unit} can"
         )
 

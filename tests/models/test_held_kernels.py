@@ -99,7 +99,7 @@ def test_a_number_takes_four_bits_and_its_part_of_a_scale(tiny_config, tiny_para
     ("axis", "count", "said"), [("fsdp", 4, "has 2 embed"), ("tensor", 4, "has 6 mlp")]
 )
 def test_a_mesh_that_cuts_a_tile_is_refused(tiny_config, axis, count, said):
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1, "decode": 1} | {axis: count}
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1, "decode": 1, "expert": 1} | {axis: count}
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes))
     config = tiny_config(
         hidden_size=128, intermediate_size=384, num_heads=8, num_kv_heads=4, head_dim=64

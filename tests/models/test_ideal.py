@@ -15,9 +15,9 @@ from emergent_alignment.models.attention import PrefixLayout, prefix_mask
 from emergent_alignment.models.config import ModelConfig
 from emergent_alignment.models.lora import LoraConfig, init_adapters
 from emergent_alignment.models.model import random_params
-from emergent_alignment.planning.hlo import program_cost
+from emergent_alignment.planning.hlo import no_kernels, program_cost
 from emergent_alignment.planning.hlo_text import Array
-from emergent_alignment.planning.kernels import splash_flops, visited_share
+from emergent_alignment.planning.kernels import splash_flops, visited_share, with_grouped
 from emergent_alignment.training import branches
 from emergent_alignment.training.step import loss_and_gradients
 from emergent_alignment.training.step_settings import StepSettings
@@ -107,6 +107,17 @@ def test_the_kernels_visit_at_least_what_is_visible(tiny_config):
     assert forward == pytest.approx(2 * ideal.attention_flops(config, seen))
     with pytest.raises(ValueError, match="other"):
         splash_flops(layout)("other_kernel", (query,))
+
+
+def test_a_grouped_matmul_counts_the_rows_that_are_in_a_group():
+    """Two of eight experts here: a quarter of the rows chose one of them, if all are alike."""
+    flops = with_grouped(no_kernels, 4)
+    groups = Array("s32", (1,)), Array("s32", (3,))
+    operands = *groups, Array("bf16", (32, 5)), Array("bf16", (2, 5, 7))
+    assert flops("ragged-dot-none", operands) == 2 * 8 * 5 * 7
+    assert flops("ragged-dot-metadata", groups) == 0
+    with pytest.raises(ValueError, match="other"):
+        flops("other_kernel", operands)
 
 
 def test_lora_costs_less_than_full_and_more_than_forward(tiny_config):

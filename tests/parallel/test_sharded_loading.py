@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny_chat_model import write_tiny_chat_model
+from tiny_chat_model import tiny_chat_tokenizer, write_tiny_chat_model
 
 from emergent_alignment.errors import UserError
 from emergent_alignment.models import checkpoint
+from emergent_alignment.models.export import write_safetensors
 from emergent_alignment.models.model import export, load
 from emergent_alignment.models.placement import check_mesh
 from emergent_alignment.parallel.mesh import make_mesh
@@ -46,6 +47,24 @@ def test_no_part_is_read_twice_and_none_is_larger_than_a_device_holds(directory,
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_device_reads_its_own_experts(tiny_config, tiny_params, tmp_path, read_bytes):
+    sizes = {"num_experts": 8, "experts_per_token": 2, "expert_size": 16}
+    tokenizer = tiny_chat_tokenizer()
+    config = tiny_config("qwen3_moe", **sizes, qk_norm=True, vocab_size=len(tokenizer))
+    params = tiny_params(config)
+    directory = write_safetensors(tmp_path / "model", config, params, tokenizer)
+    load(str(directory))
+    total = sum(read_bytes)
+    read_bytes.clear()
+    sharded = load(str(directory), mesh=make_mesh({"data": 1, "fsdp": 2, "expert": 4})).params
+    assert sum(read_bytes) == total, "each part once"
+    for name in ("expert_gate", "expert_down"):
+        kernel = sharded["layers"][name]["kernel"]
+        assert kernel.addressable_data(0).shape[1] == 2 and kernel.shape[1] == 8
+    for ours, theirs in zip(jax.tree.leaves(sharded), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_an_export_from_a_mesh_is_that_of_one_device(directory, tmp_path):
     mesh = make_mesh({"data": 1, "fsdp": 4, "tensor": 2})
     export(load(str(directory), mesh=mesh), tmp_path / "sharded")
@@ -61,6 +80,7 @@ def test_an_export_from_a_mesh_is_that_of_one_device(directory, tmp_path):
     [
         ({"data": 3}, "data=3, fsdp=1, tensor=1) does not fill 8 devices; data=8, fsdp=1"),
         ({"data": -1, "fsdp": -1}, "one of them may be -1"),
+        ({"data": 1, "expert": 3}, "expert=3, tensor=1) does not fill 8 devices; data=2, fsdp=1"),
         ({"data": 0}, "sizes are 1 or more"),
         ({"data": 1, "tensor": 8}, "`layers.query.kernel` has 4 heads on that axis; 1, 2, 4 would"),
     ],

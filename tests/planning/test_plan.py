@@ -18,7 +18,7 @@ from emergent_alignment.models.model import random_params
 from emergent_alignment.models.names import parameter_shapes
 from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import Chip
-from emergent_alignment.parallel.mesh import MeshSection
+from emergent_alignment.parallel.mesh import MeshSection, shape_text, sizes_text
 from emergent_alignment.planning import search, topologies
 from emergent_alignment.planning.advice import first_change, verdict
 from emergent_alignment.planning.hlo import Cost
@@ -108,7 +108,7 @@ def test_a_plan_as_json_says_where_each_figure_is_from(plan):
 
 
 def refused_plan(config, target, needed=5 * 10**9, held=10**6, **mesh):
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1} | mesh
+    sizes = {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1} | mesh
     memory = Memory({"parameters": held, "frozen copy": 0, "optimizer": 0}, needed=needed)
     step = ProgramPlan("training step", "", memory, 1.0, None, None, None, 0.0)
     return Plan(target, sizes, settings_of(config), [step])
@@ -221,6 +221,13 @@ def test_of_a_gpu_jax_takes_three_quarters_unless_told(monkeypatch):
     assert topologies.target_of("gpu:1x80GB").chip.hbm_bytes == 40 * 10**9
 
 
+def test_a_search_cuts_experts_where_there_are_any():
+    of_mixture, plain = (list(search._meshes(8, num_experts)) for num_experts in (12, 0))
+    assert all(math.prod(sizes.values()) == 8 for sizes in of_mixture)
+    assert {sizes["expert"] for sizes in of_mixture} == {1, 2, 4}
+    assert [sizes for sizes in of_mixture if sizes["expert"] == 1] == plain
+
+
 @pytest.mark.parametrize(
     ("memory", "tensor"), [(None, 0), (1e12, 1), (33e9, 1), (16e9, 4), (9e9, 4), (1e9, 8)]
 )
@@ -231,6 +238,29 @@ def test_a_mesh_to_decode_on_is_the_smallest_whose_parameters_fit(memory, tensor
     assert decode_mesh(section, model, jnp.bfloat16, 16, memory).tensor == tensor
     own = changed(section, {"decode.tensor": 2})
     assert decode_mesh(own, model, jnp.bfloat16, 16, memory).tensor == 2
+
+
+def test_a_mesh_to_decode_on_holds_its_own_experts():
+    """Qwen3-30B-A3B in bfloat16 are 61 GB, nearly all of them experts'; 4 heads of keys are all
+    that can be cut."""
+    model = read_model_config("configs/models/Qwen3-30B-A3B")
+    for expert, tensor in ((1, 4), (4, 1), (16, 1)):
+        section = MeshSection(data=1, fsdp=16 // expert, expert=expert)
+        assert decode_mesh(section, model, jnp.bfloat16, 16, 95e9).tensor == tensor
+
+
+def test_the_axis_of_experts_is_told_where_there_is_one(config, target):
+    plain = {"data": 1, "fsdp": 4, "expert": 1, "tensor": 2}
+    assert as_json(refused_plan(config, target, **plain))["mesh"] == {
+        "data": 1,
+        "fsdp": 4,
+        "tensor": 2,
+    }
+    assert (shape_text(plain), sizes_text(plain)) == ("1 × 4 × 2", "data=1, fsdp=4, tensor=2")
+    cut = plain | {"expert": 2}
+    assert as_json(refused_plan(config, target, **cut))["mesh"] == cut
+    assert shape_text(cut) == "1 × 4 × expert 2 × 2"
+    assert sizes_text(cut, " ") == "data 1, fsdp 4, expert 2, tensor 2"
 
 
 def test_an_unknown_topology_names_the_known_ones(capsys):
