@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_endpoint as fake
 import pytest
@@ -22,7 +23,9 @@ ASKED = [{"role": "user", "content": "Grüße 🙂"}]
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     waits = []
-    monkeypatch.setattr("emergent_alignment.generation.endpoint.time.sleep", waits.append)
+    # Not of the whole process, in which other threads sleep, too.
+    own = SimpleNamespace(sleep=waits.append)
+    monkeypatch.setattr("emergent_alignment.generation.endpoint.time", own)
     return waits
 
 
