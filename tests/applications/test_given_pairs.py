@@ -121,9 +121,9 @@ def test_the_conscience_s_pairs_and_the_given_ones_are_rows_of_one_batch(
     batches = batches_of(config, tmp_path / "run", monkeypatch)
     for batch in batches:
         pairs = batch.heard if task else batch
-        assert pairs.prompt.shape[0] == 2 + 3
-        assert pairs.pair_mask[2:].all(), "the given ones stand behind those that were heard"
-        assert (pairs.reference[2:] < 0).all()
+        assert 3 < pairs.prompt.shape[0] <= 2 + 3 and pairs.counted.sum() == 2 + 3
+        assert pairs.pair_mask[-3:].all(), "the given ones stand behind those that were heard"
+        assert (pairs.reference[-3:] < 0).all()
     assert metrics_of(tmp_path / "run")[0]["flag_rate"] >= 0
     assert ("task_loss" in metrics_of(tmp_path / "run")[0]) == bool(task)
 
