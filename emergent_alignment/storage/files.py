@@ -115,7 +115,10 @@ def is_file(path: Path | str) -> bool:
 
 
 def require_regular(path: Path) -> None:
-    """Raise OSError for a pipe or a device: reading one may never end, or fill the memory."""
+    """Raise OSError for a pipe or a device: reading one may never end, or fill the memory. The null
+    device ends at once, and takes what other hosts than the first would write."""
+    if str(path) == os.devnull:
+        return
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.ENXIO, "it is a pipe or a device, and no file", str(path))
 

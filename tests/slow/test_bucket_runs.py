@@ -138,7 +138,8 @@ def test_a_run_killed_on_a_bucket_ends_with_the_bits_of_an_undisturbed_one_on_a_
     assert steps_of(kept) == steps_of(undisturbed)
     assert not (kept / "metrics.jsonl").exists()
     assert list((kept / ".cache" / "reference-log-probs").iterdir())
-    assert len(list((kept / ".cache" / "compiled").rglob("jit_train_step-*-cache"))) == 1
+    steps = list((kept / ".cache" / "compiled").rglob("jit_train_step-*-cache"))
+    assert 1 <= len(steps) <= 3, "a program for each number of rows with pairs"
     ours, theirs = (list(read_json_lines(run / "rounds.jsonl")) for run in (kept, undisturbed))
     assert ours == theirs
 

@@ -61,6 +61,7 @@ def test_two_hosts_make_what_one_makes_also_after_one_was_killed(command, tmp_pa
     answers = stage_folder(tmp_path / "two", 2).kept.part_file("answers")
     while not answers.exists() and all(process.poll() is None for process in processes):
         signal.sigtimedwait([], 0.02)
+    assert answers.exists(), ends(processes)
     os.kill(processes[1].pid, signal.SIGKILL)
     (code, said), _ = ends(processes)
     assert code == LOST_HOST_EXIT_CODE, said

@@ -138,6 +138,11 @@ def test_a_pipe_is_no_file_of_ours_and_is_not_waited_for(tmp_path):
         GrowingFile(tmp_path / "kept.json")
 
 
+def test_what_other_hosts_would_write_goes_nowhere():
+    with GrowingFile(Path(os.devnull)) as file:
+        assert file.write(b"{}\n") == 3
+
+
 def test_links_in_a_circle_lie_on_no_bucket(tmp_path):
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
