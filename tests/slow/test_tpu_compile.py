@@ -62,8 +62,8 @@ def test_the_data_sheet_of_a_chip_is_found_by_what_jax_calls_it(chips_of, topolo
 def test_a_mesh_over_two_slices_keeps_each_copy_of_the_model_within_one(chips_of):
     mesh = make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2", num_slices=2))
     slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
-    np.testing.assert_array_equal(slices[:, :, 0, 0], [[0, 0], [0, 0], [1, 1], [1, 1]])
-    assert make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2")).devices.shape == (2, 2, 1, 1)
+    np.testing.assert_array_equal(slices[:, :, 0, 0, 0], [[0, 0], [0, 0], [1, 1], [1, 1]])
+    assert make_mesh({"data": -1, "fsdp": 2}, chips_of("v5e:2x2")).devices.shape == (2, 2, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
