@@ -72,7 +72,7 @@ $(INSPECT)/.installed: $(VENV)/.installed
 	@touch $@
 
 inspect: $(INSPECT)/.installed
-	$(INSPECT)/bin/python -m pytest tests/evaluation/test_inspect_model.py
+	$(INSPECT)/bin/python -m pytest tests/cli/test_inspect_model.py
 
 docs: $(DOCS)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict

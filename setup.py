@@ -139,6 +139,6 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["emergent-alignment=emergent_alignment.cli.main:main"],
-        "inspect_ai": ["emergent_alignment=emergent_alignment.evaluation.inspect_model"],
+        "inspect_ai": ["emergent_alignment=emergent_alignment.cli.inspect_model"],
     },
 )

@@ -10,9 +10,13 @@ inspect_model = pytest.importorskip("inspect_ai.model", reason="the extra `inspe
 from inspect_ai import Task, eval  # noqa: E402 (where it is installed)
 from inspect_ai.dataset import Sample  # noqa: E402
 from inspect_ai.scorer import includes  # noqa: E402
+from random_batches import assert_trees_close  # noqa: E402
+from tiny_runs import tiny_run_config  # noqa: E402
 
+from emergent_alignment.applications.finetuning import finetune  # noqa: E402
+from emergent_alignment.cli.config_files import typed  # noqa: E402
+from emergent_alignment.cli.inspect_model import InspectModel  # noqa: E402
 from emergent_alignment.errors import UserError  # noqa: E402
-from emergent_alignment.evaluation.inspect_model import InspectModel  # noqa: E402
 from emergent_alignment.generation.text import generate  # noqa: E402
 
 ChatMessageUser, GenerateConfig = inspect_model.ChatMessageUser, inspect_model.GenerateConfig
@@ -83,3 +87,15 @@ def test_a_task_runs_with_the_provider_by_its_name(model_directory, tmp_path):
         display="none",
     )
     assert log.status == "success" and len(log.samples) == len(QUESTIONS)
+
+
+def test_a_run_of_the_command_line_answers_with_what_it_has_learnt(model_directory, tmp_path):
+    """Its record holds settings of every command's, those of serve among them."""
+    config = tiny_run_config(model_directory)
+    config.conscience.enabled = False
+    config.training.steps = 2
+    trained = finetune(typed(config), tmp_path / "run").trainable
+    ours = InspectModel("mine", run=str(tmp_path / "run"))
+    assert_trees_close(ours.model.adapters, trained, 0.0)
+    (answer,) = asked(ours, QUESTIONS[0], temperature=0.0)
+    assert answer.completion != ""

@@ -30,12 +30,12 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
+from emergent_alignment.config import Config
 from emergent_alignment.conscience.drafting import cut_at
 from emergent_alignment.data.chat import read_chat
 from emergent_alignment.data.messages import Message
 from emergent_alignment.data.reasoning import split_reasoning
 from emergent_alignment.errors import UserError
-from emergent_alignment.evaluation.settings import EvaluationConfig
 from emergent_alignment.generation.sampler import sampler_settings
 from emergent_alignment.generation.text import Answer, Batching, sample_answers
 from emergent_alignment.models.model import load
@@ -94,7 +94,7 @@ class InspectModel(ModelAPI):
         batch_size: int = 16,
     ):
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
-        own = read_run(Path(run), EvaluationConfig).trained.model if run else load(model_name)
+        own = read_run(Path(run), Config).trained.model if run else load(model_name)
         self.model, self.batch_size = own, batch_size
         self.chat, self._policy = read_chat(own.tokenizer, own.source), own.policy
         self._waiting: list[_Request] = []
