@@ -96,6 +96,11 @@ def shape_text(sizes: Mapping[str, int]) -> str:
     return " × ".join(f"{'expert ' * (axis == 'expert')}{size}" for axis, size in told.items())
 
 
+def row_axes(mesh: Mesh | None) -> str:
+    """The axes that cut the rows of a batch, by name."""
+    return " × ".join(axis for axis in told_sizes(sizes_of(mesh)) if axis != "tensor")
+
+
 def told_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     """Without the axis of experts where it is 1, as most models have it."""
     return {axis: size for axis, size in sizes.items() if axis != "expert" or size != 1}

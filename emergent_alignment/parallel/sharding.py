@@ -65,7 +65,9 @@ def sharding(mesh: Mesh, axes: Axes) -> NamedSharding:
 
 
 def num_shards(mesh: Any, axis: str) -> int:
-    """Into how many parts a logical axis is cut."""
+    """Into how many parts a logical axis is cut: one where there is no mesh (None)."""
+    if mesh is None:
+        return 1
     return math.prod(mesh.shape[name] for name in _rules.get()[axis])
 
 

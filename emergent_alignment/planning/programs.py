@@ -86,17 +86,17 @@ class Held:
     @property
     def row_shards(self) -> int:
         """Into how many parts rows are cut."""
-        return 1 if self.mesh is None else num_shards(self.mesh, "batch")
+        return num_shards(self.mesh, "batch")
 
     @property
     def tensor_shards(self) -> int:
         """Into how many parts heads and columns are cut."""
-        return 1 if self.mesh is None else num_shards(self.mesh, "heads")
+        return num_shards(self.mesh, "heads")
 
     @property
     def expert_shards(self) -> int:
         """Into how many parts the experts of a layer are cut."""
-        return 1 if self.mesh is None else num_shards(self.mesh, "experts")
+        return num_shards(self.mesh, "experts")
 
     def block(self, rows: int, slots: int, *, whole: bool = False) -> Block:
         """Keys and values of so many tokens a row (models/cache.py), as shapes with shardings."""

@@ -40,7 +40,7 @@ from emergent_alignment.models.lora import LoraConfig
 from emergent_alignment.models.model import Model, load
 from emergent_alignment.models.placement import decode_mesh
 from emergent_alignment.parallel.chips import check_platform, memory_bytes
-from emergent_alignment.parallel.mesh import make_mesh, sizes_of
+from emergent_alignment.parallel.mesh import make_mesh, row_axes, sizes_of
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.runs.config import RunConfig
 from emergent_alignment.storage.files import is_file
@@ -101,10 +101,9 @@ def check_rows(config: RunConfig, mesh: Mesh | None) -> None:
     unit = num_shards(mesh, "batch") * config.training.accumulation
     rows = config.training.batch_size
     if rows % unit:
-        axes = "data × fsdp × expert" if sizes_of(mesh)["expert"] > 1 else "data × fsdp"
         raise UserError(
             f"config.training.batch_size: {rows} prompts cannot be cut into "
-            f"{num_shards(mesh, 'batch')} shards ({axes} of config.mesh) × "
+            f"{num_shards(mesh, 'batch')} shards ({row_axes(mesh)} of config.mesh) × "
             f"{config.training.accumulation} microbatches; {max(round(rows / unit), 1) * unit} can"
         )
 

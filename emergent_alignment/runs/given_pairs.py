@@ -20,6 +20,7 @@ from emergent_alignment.data.tokenized import tokenize
 from emergent_alignment.errors import UserError
 from emergent_alignment.models.model import Model
 from emergent_alignment.parallel.hosts import gather_list, is_first
+from emergent_alignment.parallel.mesh import row_axes
 from emergent_alignment.parallel.rows import own_rows, to_devices, to_host
 from emergent_alignment.parallel.sharding import num_shards
 from emergent_alignment.progress import progress
@@ -87,13 +88,13 @@ def pair_notes(
 
 def check_given(config: RunConfig, mesh: Mesh | None) -> None:
     """Raise UserError where the mesh or the microbatches do not cut a step's given pairs evenly."""
-    rows, shards = given_rows(config), 1 if mesh is None else num_shards(mesh, "batch")
+    rows, shards = given_rows(config), num_shards(mesh, "batch")
     unit = shards * config.training.accumulation
     if rows % unit:
         raise UserError(
             f"config.data.preference_rows: {rows} pairs a step cannot be cut into {shards} shards "
-            f"(data × fsdp of config.mesh) × {config.training.accumulation} microbatches; set a "
-            f"multiple of {unit}"
+            f"({row_axes(mesh)} of config.mesh) × {config.training.accumulation} microbatches; "
+            f"set a multiple of {unit}"
         )
 
 

@@ -221,7 +221,7 @@ def _matched(example: Example) -> bool:
 
 def _asked(run: Run, examples: list[Example]) -> OwnPrompts:
     """This host's share of the held-out prompts that the policy answers."""
-    shards = 1 if run.setup.mesh is None else num_shards(run.setup.mesh, "batch")
+    shards = num_shards(run.setup.mesh, "batch")
     number = min(run.config.evaluation.loop_samples, len(examples))
     chosen = spread(examples, max(number // shards, 1) * shards)
     places = own_rows(len(chosen))

@@ -107,7 +107,7 @@ def heard_rows(config: RunConfig, num_task: int) -> int:
 def check_heard(config: RunConfig, mesh: Mesh | None, num_task: int) -> None:
     """Raise UserError where the mesh does not cut the prompts of a round, or the rows of a step
     that were listened to, evenly, microbatch by microbatch."""
-    if mesh is None or not config.conscience.enabled or config.conscience.prompts == "task":
+    if not config.conscience.enabled or config.conscience.prompts == "task":
         return
     shards = num_shards(mesh, "batch")
     unit, rows = shards * config.training.accumulation, heard_rows(config, num_task)
@@ -258,9 +258,8 @@ class Listening:
         longest = config.data.max_prompt_tokens
         width = doubled_width(config.data.bucket_tokens, bucket(longest, _WIDTH_STEP, 1 << 30))
         room = bucket(config.sampling.max_new_tokens, _WIDTH_STEP, 1 << 30)
-        mesh = current_mesh()
-        shards = 1 if mesh is None else num_shards(mesh, "batch")
-        heard = self._rounds.batch(step, room, width, shards * config.training.accumulation)
+        unit = num_shards(current_mesh(), "batch") * config.training.accumulation
+        heard = self._rounds.batch(step, room, width, unit)
         return joined_rows(heard, self._given(step)) if self._given else heard
 
     def weights(self) -> dict[str, float] | None:

@@ -109,8 +109,7 @@ def _means_of_answers(
     longest = max(len(prompt) + len(answer) for prompt, answer in rows)
     remedy = "lower config.data.max_prompt_tokens or max_response_tokens"
     model.config.check_row(longest, "config.steering: a prompt with its answer", remedy)
-    mesh = current_mesh()
-    shards = 1 if mesh is None else num_shards(mesh, "batch")
+    shards = num_shards(current_mesh(), "batch")
     size = -(-_ROWS_AT_ONCE // shards) * shards
     order = sorted(range(len(rows)), key=lambda row: sum(map(len, rows[row])))
     means = np.zeros((len(rows), model.config.hidden_size))

@@ -153,6 +153,15 @@ def test_a_pool_is_listened_to_and_the_task_s_rows_have_no_pairs(config, tmp_pat
     assert {record["kind"] for record in journal} == {"pool"} and len(journal) == 4 * 3
 
 
+def test_a_pool_that_microbatches_do_not_cut_is_one_line_on_one_device_too(config, tmp_path):
+    config.conscience.update({"prompts": "pool", "pool_rows": 3})
+    config.training.accumulation = 2
+    with pytest.raises(
+        UserError, match=r"pool_rows: 3 prompts a round, and 3 rows .* multiple of 2"
+    ):
+        finetune(typed(config), tmp_path)
+
+
 @pytest.mark.parametrize("chain", [("best",), ("fork",), ("amend",), ("self", "fresh")])
 def test_at_the_moment_of_sampling_the_policy_is_its_own_reference(config, tmp_path, chain):
     """Δ = 0 for both answers of a pair, so that the loss is log 2 at every step."""

@@ -187,7 +187,7 @@ def _check_setup(config: PretrainingConfig, setup: Setup) -> None:
             f"config.pretraining.window_tokens: {size} is more than the {longest} positions of "
             f"the model; set at most {longest}"
         )
-    shards = 1 if setup.mesh is None else num_shards(setup.mesh, "batch")
+    shards = num_shards(setup.mesh, "batch")
     unit, reviewed = shards * config.training.accumulation, num_reviewed(config)
     if reviewed % unit:
         raise UserError(
